@@ -1,0 +1,52 @@
+// base/dtype.h - element types and scalar conversions.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace hawser {
+
+/// Element types that tensors are stored in. Arithmetic always accumulates in f32 (kernels) or f64 (twins).
+enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI32, kI64, kU8 };
+
+size_t SizeOf(DType dtype);
+
+/// "f32", "bf16", ...
+std::string_view Name(DType dtype);
+
+/// Inverse of Name(); throws Error(kUsage) naming the known ones.
+DType ParseDType(std::string_view name);
+
+/// bfloat16 as its 16 bits: 1 sign, 8 exponent, 7 fraction.
+struct bf16 {
+  uint16_t bits = 0;
+};
+
+inline float ToF32(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+inline float ToF32(float x) { return x; }
+
+/// Round to nearest, ties to even; NaN stays NaN (quiet).
+inline bf16 ToBF16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return bf16{static_cast<uint16_t>((u >> 16) | 0x40u)};
+  return bf16{static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
+}
+
+/// IEEE half precision, given as its bits; subnormals, infinities and NaN included.
+float F16ToF32(uint16_t bits);
+uint16_t F32ToF16(float x);
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOf<bf16> {
+  static constexpr DType value = DType::kBF16;
+};
+
+}  // namespace hawser

@@ -1,0 +1,26 @@
+#include "hawser/base/error.h"
+
+namespace hawser {
+
+int ExitCode(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kInternal:
+      return 1;
+    case ErrorKind::kUsage:
+      return 2;
+    case ErrorKind::kFormat:
+    case ErrorKind::kIo:
+      return 3;
+    case ErrorKind::kUnsupported:
+      return 4;
+    case ErrorKind::kNumeric:
+      return 5;
+  }
+  return 1;
+}
+
+void CheckFailed(const char* file, int line, const char* condition) {
+  Fail(ErrorKind::kInternal, "{}:{}: check failed: {}", file, line, condition);
+}
+
+}  // namespace hawser

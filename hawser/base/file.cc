@@ -1,0 +1,122 @@
+#include "hawser/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <utility>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+[[noreturn]] void FailIo(const std::filesystem::path& path, std::string_view action, int code) {
+  Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+int64_t StatusKilobytes(std::string_view key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(key)) return std::strtoll(line.c_str() + key.size(), nullptr, 10);
+  }
+  return 0;
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) FailIo(path, "open", errno);
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0) FailIo(path, "stat", errno);
+  if (!S_ISREG(info.st_mode)) Fail(ErrorKind::kIo, "{}: not a regular file", path.string());
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ == 0) return;
+  void* map = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  if (map == MAP_FAILED) FailIo(path, "map", errno);
+  data_ = static_cast<const std::byte*>(map);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+std::string ReadFile(const std::filesystem::path& path) {
+  const MappedFile map(path);
+  return {reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()};
+}
+
+void FileWriter::Append(const void* data, size_t bytes) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = write(fd_, at, bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) Fail(ErrorKind::kIo, "cannot write: {}", std::strerror(errno));
+    at += written;
+    bytes -= static_cast<size_t>(written);
+  }
+}
+
+void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body) {
+  const std::string temporary = fmt::format("{}.{}.tmp", path.string(), getpid());
+  Descriptor fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (fd.get() < 0) FailIo(path, "create", errno);
+  try {
+    FileWriter writer(fd.get());
+    WithFrame(path.string(), [&] { body(writer); });
+    if (fsync(fd.get()) != 0) FailIo(path, "sync", errno);
+    if (close(fd.Release()) != 0) FailIo(path, "close", errno);
+    if (rename(temporary.c_str(), path.c_str()) != 0) FailIo(path, "rename", errno);
+  } catch (...) {
+    unlink(temporary.c_str());
+    throw;
+  }
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  const Descriptor folder_fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder_fd.get() >= 0) fsync(folder_fd.get());
+}
+
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view contents) {
+  WriteFileAtomically(path, [&](FileWriter& writer) { writer.Append(contents); });
+}
+
+void MakeDirectories(const std::filesystem::path& path) {
+  std::error_code code;
+  std::filesystem::create_directories(path, code);
+  if (code) Fail(ErrorKind::kIo, "{}: cannot create folder: {}", path.string(), code.message());
+}
+
+int64_t PeakRssBytes() { return StatusKilobytes("VmHWM:") * 1024; }
+int64_t RssBytes() { return StatusKilobytes("VmRSS:") * 1024; }
+
+}  // namespace hawser

@@ -1,0 +1,57 @@
+// base/file.h - whole-file reads, read-only maps, and writes that appear under their final name only when complete.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace hawser {
+
+/// Read-only map of a file. Errors: kIo naming the path.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+/// The whole file. Errors: kIo naming the path.
+std::string ReadFile(const std::filesystem::path& path);
+
+/// Sequential writer handed to WriteFileAtomically's body. Append throws kIo (no space left, ...).
+class FileWriter {
+ public:
+  explicit FileWriter(int fd) : fd_(fd) {}
+  void Append(const void* data, size_t bytes);
+  void Append(std::string_view text) { Append(text.data(), text.size()); }
+
+ private:
+  int fd_;
+};
+
+/// Writes `path` by way of a temporary name in the same folder: body, fsync, rename, fsync of the folder. If anything
+/// fails the temporary file is removed, `path` is what it was before, and an Error(kIo) names it.
+void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body);
+void WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);
+
+/// Creates the folder and its parents. Errors: kIo naming the path.
+void MakeDirectories(const std::filesystem::path& path);
+
+/// Peak resident set of this process so far, and the present one, in bytes (0 where the system does not tell).
+int64_t PeakRssBytes();
+int64_t RssBytes();
+
+}  // namespace hawser

@@ -1,0 +1,57 @@
+// cli/command.h - a command of the binary: options declared on a CLI11 subcommand, then one function that runs.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "hawser/device/registry.h"
+#include "hawser/model/load.h"
+
+namespace hawser {
+
+/// Options that every command takes.
+struct CommonOptions {
+  bool json = false;
+  bool quiet = false;
+  int threads = 0;
+  uint64_t seed = 0;
+  std::string device = "cpu";
+};
+
+/// Adds the command to `app`; the returned function runs it (only when it was parsed) and returns the exit code.
+using CommandSetup = std::function<int()> (*)(CLI::App& command, CommonOptions& common);
+
+struct CommandRow {
+  const char* name;
+  const char* summary;
+  CommandSetup setup;
+};
+
+// One file each in cli/.
+std::function<int()> SetupInfo(CLI::App&, CommonOptions&);
+std::function<int()> SetupTokenize(CLI::App&, CommonOptions&);
+std::function<int()> SetupGenerate(CLI::App&, CommonOptions&);
+std::function<int()> SetupExtend(CLI::App&, CommonOptions&);
+std::function<int()> SetupTrain(CLI::App&, CommonOptions&);
+std::function<int()> SetupEval(CLI::App&, CommonOptions&);
+std::function<int()> SetupConvert(CLI::App&, CommonOptions&);
+std::function<int()> SetupInspect(CLI::App&, CommonOptions&);
+std::function<int()> SetupBench(CLI::App&, CommonOptions&);
+std::function<int()> SetupDemo(CLI::App&, CommonOptions&);
+
+/// MODEL and --tokenizer, as most commands take them.
+struct ModelOptions {
+  std::filesystem::path model;
+  std::filesystem::path tokenizer;
+};
+void AddModelOptions(CLI::App& command, ModelOptions& options);
+
+/// One JSON object and a newline on stdout. Non-finite numbers become null.
+void PrintJson(const nlohmann::json& object);
+
+}  // namespace hawser

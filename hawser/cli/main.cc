@@ -1,0 +1,73 @@
+// The hawser binary: a table of commands and the one place that turns an Error into a line and an exit code.
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/parallel.h"
+#include "hawser/base/progress.h"
+#include "hawser/cli/command.h"
+
+namespace hawser {
+namespace {
+
+constexpr CommandRow kCommands[] = {
+    {"info", "Show a model: architecture, parameters, context, positions, tokenizer", SetupInfo},
+    {"tokenize", "Text to token ids and back", SetupTokenize},
+    {"generate", "Continue a prompt", SetupGenerate},
+    {"extend", "Continue training a model to a longer context", SetupExtend},
+    {"train", "Train from a recipe, from scratch or continued", SetupTrain},
+    {"eval", "Measure a model: ppl", SetupEval},
+    {"convert", "Convert between model formats", SetupConvert},
+    {"inspect", "Draw and measure attention patterns", SetupInspect},
+    {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
+    {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
+};
+
+int Run(int argc, char** argv) {
+  CLI::App app("hawser extends, trains, runs and measures long-context language models", "hawser");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "hawser 0.1.0");
+  CommonOptions common;
+  std::vector<std::pair<CLI::App*, std::function<int()>>> commands;
+  for (const CommandRow& row : kCommands) {
+    CLI::App* command = app.add_subcommand(row.name, row.summary);
+    command->add_flag("--json", common.json, "One JSON object on stdout");
+    command->add_flag("--quiet", common.quiet, "No log lines and no progress bars");
+    command->add_option("--threads", common.threads, "Threads; 0: one per core")->check(CLI::Range(0, 4096));
+    command->add_option("--seed", common.seed, "Seed of everything random");
+    command->add_option("--device", common.device, "Device: cpu");
+    commands.emplace_back(command, row.setup(*command, common));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : ExitCode(ErrorKind::kUsage);
+  }
+  SetQuiet(common.quiet);
+  SetThreads(common.threads);
+  for (auto& [command, run] : commands) {
+    if (command->parsed()) return run();
+  }
+  return ExitCode(ErrorKind::kUsage);
+}
+
+}  // namespace
+}  // namespace hawser
+
+int main(int argc, char** argv) {
+  try {
+    return hawser::Run(argc, argv);
+  } catch (const hawser::Error& error) {
+    std::fprintf(stderr, "hawser: %s\n", error.what());
+    return hawser::ExitCode(error.kind());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "hawser: out of memory\n");
+    return 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "hawser: internal error: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,35 @@
+// model/load.h - MODEL on the command line: a Hugging Face folder or a llama2.c .bin, into spec, weights, tokenizer.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "hawser/model/params.h"
+#include "hawser/tok/tokenizer.h"
+
+namespace hawser {
+
+struct LoadedModel {
+  std::string format;  // "Hugging Face folder", "llama2.c v1", "llama2.c legacy"
+  DType file_dtype = DType::kF32;
+  ModelSpec spec;
+  ParamStore params;                     // F32
+  std::shared_ptr<Tokenizer> tokenizer;  // null where none was found or given
+};
+
+/// `tokenizer`: a file or folder that wins over what the model brings; empty: the model's own. Query and key rows of
+/// adjacent-pairing files are permuted to half pairing here, so everything later sees kHalf.
+/// Errors: kIo, kFormat (truncated, shapes, missing or unknown tensors, non-finite header values), kUnsupported
+/// (architecture, dtype), each naming file and tensor or key.
+LoadedModel LoadModel(const std::filesystem::path& path, const std::filesystem::path& tokenizer = {});
+
+/// The spec alone (for `info` and checks), without reading tensors.
+ModelSpec LoadSpec(const std::filesystem::path& path);
+
+/// config.json, generation_config.json, model.safetensors (in `dtype`) and the tokenizer's files, each atomically;
+/// config.json comes last, so that a folder that has one is whole.
+void SaveHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DType dtype,
+                     const std::filesystem::path& folder);
+
+}  // namespace hawser

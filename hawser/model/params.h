@@ -1,0 +1,92 @@
+// model/params.h - parameters, gradients and optimizer moments: one arena each, all with the same layout.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hawser/base/buffer.h"
+#include "hawser/model/spec.h"
+
+namespace hawser {
+
+enum class Role : uint8_t {
+  kEmbedding,  // [V, C]
+  kAttnNorm,   // [1, C]
+  kQuery,      // [H*D, C]
+  kKey,        // [G*D, C]
+  kValue,      // [G*D, C]
+  kAttnOut,    // [C, H*D]
+  kMlpNorm,    // [1, C]
+  kGate,       // [F, C]
+  kUp,         // [F, C]
+  kDown,       // [C, F]
+  kFinalNorm,  // [1, C]
+  kHead,       // [V, C]; absent when tied
+};
+
+struct ParamInfo {
+  std::string name;  // Hugging Face tensor name, "model.layers.0.self_attn.q_proj.weight"
+  Role role;
+  int32_t layer = -1;
+  int64_t rows = 0, cols = 0;
+  int64_t offset = 0;   // elements from the start of the arena
+  bool vector = false;  // stored 1-D in files (norms); not decayed by the optimizer
+
+  int64_t size() const { return rows * cols; }
+};
+
+/// Where each tensor lies in an arena. Query, key and value of a layer are adjacent, and gate and up are, so that one
+/// matrix product serves each group. Tensor starts are 64-byte aligned for F32.
+class ParamLayout {
+ public:
+  explicit ParamLayout(const ModelSpec& spec);
+
+  const std::vector<ParamInfo>& params() const { return params_; }
+  int64_t size() const { return size_; }  // elements, padding included
+  const ParamInfo& Find(Role role, int32_t layer = -1) const;
+
+ private:
+  std::vector<ParamInfo> params_;
+  int64_t size_ = 0;
+};
+
+/// An arena of one dtype over a layout.
+class ParamStore {
+ public:
+  ParamStore() = default;
+  ParamStore(const ModelSpec& spec, DType dtype);
+
+  const ModelSpec& spec() const { return spec_; }
+  ModelSpec& mutable_spec() { return spec_; }  // for values that do not move tensors (context, rope, token ids)
+  const ParamLayout& layout() const { return *layout_; }
+  DType dtype() const { return arena_.view().dtype; }
+  int64_t size() const { return layout_->size(); }
+  Mat arena() { return arena_.view(); }  // [1, size]
+  ConstMat arena() const { return arena_.view(); }
+
+  Mat Get(Role role, int32_t layer = -1);
+  ConstMat Get(Role role, int32_t layer = -1) const;
+  ConstMat Qkv(int32_t layer) const;  // [(H+2G)*D, C]
+  Mat Qkv(int32_t layer);
+  ConstMat GateUp(int32_t layer) const;  // [2F, C]
+  Mat GateUp(int32_t layer);
+  ConstMat Head() const;  // the embedding when tied
+  Mat Head();
+
+ private:
+  Mat At(const ParamInfo& info, int64_t rows);
+  ModelSpec spec_;
+  std::shared_ptr<const ParamLayout> layout_;
+  Matrix arena_;
+};
+
+/// Normal(0, std) with std = 0.02, residual projections divided by sqrt(2 L) (GPT-2, Radford et al. 2019), norms 1.
+/// Value i of a tensor depends on (seed, tensor, i) alone.
+void InitializeParams(ParamStore& params, uint64_t seed);
+
+/// The same parameters rounded to `dtype`.
+ParamStore Cast(const ParamStore& params, DType dtype);
+
+}  // namespace hawser

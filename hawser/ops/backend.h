@@ -1,0 +1,187 @@
+// ops/backend.h - the seam between models and devices: every operation a model needs, each a whole op.
+// Legend: N tokens (rows of all sequences of a batch, concatenated), C width, H query heads, G kv heads, D head dim,
+// F mlp width, V vocabulary. Matrices are row-major with unit column stride; activations and weights are F32 or BF16,
+// every sum is F32. Gradients of activations are written (=), gradients of parameters are accumulated (+=), F32.
+// Argument structs validate shapes once at the op's entry (Error(kUsage) in words); past that point ops do not throw.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "hawser/attn/schedule.h"
+#include "hawser/base/buffer.h"
+#include "hawser/pos/scheme.h"
+
+namespace hawser {
+
+/// c = op(a) op(b), or c += with accumulate. op transposes where asked. a, b share a dtype (F32 or BF16); c is F32 or
+/// BF16 (accumulate: F32). Linear layer: y = x W^T with W [out, in]: a = x, b = W, trans_b = true.
+struct MatMulArgs {
+  ConstMat a;
+  bool trans_a = false;
+  ConstMat b;
+  bool trans_b = false;
+  Mat c;
+  bool accumulate = false;
+};
+
+/// RMSNorm: y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps). x, y [N, C]; w [1, C]; rstd [N] F32 kept for backward
+/// (null: not kept).
+struct NormArgs {
+  ConstMat x;
+  ConstMat weight;
+  Mat y;
+  float* rstd = nullptr;
+  float eps = 1e-5f;
+};
+/// dx = gradient of x given dy; added to `residual` first where that is given: dx = residual + .... dweight [1, C] F32
+/// +=.
+struct NormBackwardArgs {
+  ConstMat x;
+  ConstMat weight;
+  const float* rstd = nullptr;
+  ConstMat dy;
+  ConstMat residual;  // empty, or [N, C]; may be the same memory as dx
+  Mat dx;
+  Mat dweight;
+};
+
+/// Rotates, in place, the first 2*h channels of each of `heads` heads of x [N, heads * D]; cos, sin [N, h] F32.
+/// inverse: rotates by the negated angle with the same multiplier (the backward of the forward).
+struct RopeArgs {
+  Mat x;
+  int32_t heads = 0;
+  int32_t head_dim = 0;
+  int32_t half = 0;  // h = rotary_dim / 2
+  RopePairing pairing = RopePairing::kHalf;
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  bool inverse = false;
+};
+
+/// SwiGLU: y = silu(g) * u, gate_up [N, 2F] = [g | u], y [N, F].
+struct GluArgs {
+  ConstMat gate_up;
+  Mat y;
+};
+/// dgate_up [N, 2F]; y, if given, is recomputed on the way.
+struct GluBackwardArgs {
+  ConstMat gate_up;
+  ConstMat dy;
+  Mat dgate_up;
+  Mat y;  // empty: not wanted
+};
+
+/// One sequence of a batch: its queries are rows [query_begin, query_begin + schedule->num_queries) of q, its keys rows
+/// [key_begin, key_begin + schedule->num_keys) of k and v. The schedule outlives the call.
+struct AttnSequence {
+  int64_t query_begin = 0;
+  int64_t key_begin = 0;
+  const AttnSchedule* schedule = nullptr;
+};
+
+/// Exact attention over compiled schedules.
+///   S[t,h,s] = scale * <q[t,h], k[s,g]>,  g = h / (H/G);  P = softmax over visible s;  out = P v;  lse = log sum exp S
+/// q, out [N, H*D]; k, v [M, G*D]; lse [N, H] F32 in nats. A row that sees nothing gives out = 0, lse = -inf.
+/// 8 <= D <= 256, H % G == 0. Source: FlashAttention-2, arXiv:2307.08691.
+struct AttentionArgs {
+  ConstMat q, k, v;
+  Mat out;
+  float* lse = nullptr;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0f;
+  std::span<const AttnSequence> sequences;
+};
+/// dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover. Deterministic for any thread count.
+struct AttentionBackwardArgs {
+  ConstMat q, k, v, out, dout;
+  const float* lse = nullptr;
+  Mat dq, dk, dv;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0f;
+  std::span<const AttnSequence> sequences;
+};
+/// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask.
+struct DecodeArgs {
+  struct Row {
+    ConstMat k, v;  // [slots, G*D], slots >= 1
+  };
+  ConstMat q;
+  Mat out;
+  std::span<const Row> rows;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 0.0f;
+};
+
+/// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
+///   nll[t] = log sum exp(x[t] W^T) - (x[t] W^T)[target[t]];  loss = sum over t of weight[t] * nll[t]
+/// target -1 (and any weight 0) leaves a row out: its nll is 0. With dx/dweight given, writes dx = dloss/dx *
+/// grad_scale and dweight += (dloss/dW) * grad_scale in the same pass.
+struct CrossEntropyArgs {
+  ConstMat x;                        // [N, C]
+  ConstMat weight;                   // [V, C]
+  const int32_t* targets = nullptr;  // [N]
+  const float* weights = nullptr;    // [N]; null: all 1
+  float* nll = nullptr;              // [N] F32 out; null: not wanted
+  Mat dx;                            // empty: no gradients
+  Mat dweight;                       // [V, C] F32
+  float grad_scale = 1.0f;
+};
+struct CrossEntropyResult {
+  double loss = 0.0;    // sum of weight * nll, added in f64 in row order
+  double weight = 0.0;  // sum of weights counted
+};
+
+/// AdamW (arXiv:1711.05101): m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr (mhat / (sqrt(vhat) + eps) + decay w),
+/// g = grad * grad_scale; all F32 [n]. `low`, if given, receives the BF16 rounding of w.
+struct AdamWArgs {
+  float* w = nullptr;
+  const float* grad = nullptr;
+  float* m = nullptr;
+  float* v = nullptr;
+  bf16* low = nullptr;
+  int64_t n = 0;
+  int64_t step = 1;  // 1-based, for the bias correction
+  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, decay = 0, grad_scale = 1;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// One line for logs: device, instruction sets in use, threads.
+  virtual std::string Describe() const = 0;
+
+  // Memory. Matrices are zero when made. The CPU backend's memory is the host's.
+  virtual Matrix NewMatrix(int64_t rows, int64_t cols, DType dtype) = 0;
+  virtual void Upload(const void* host, Mat to) = 0;  // host: rows * cols elements of to.dtype, dense
+  virtual void Download(ConstMat from, void* host) = 0;
+  virtual void Copy(ConstMat from, Mat to) = 0;  // same shape; converts between F32 and BF16
+  virtual void Fill(Mat to, float value) = 0;
+
+  virtual void MatMul(const MatMulArgs& args) = 0;
+  virtual void NormForward(const NormArgs& args) = 0;
+  virtual void NormBackward(const NormBackwardArgs& args) = 0;
+  virtual void Rope(const RopeArgs& args) = 0;
+  virtual void GluForward(const GluArgs& args) = 0;
+  virtual void GluBackward(const GluBackwardArgs& args) = 0;
+  virtual void Add(ConstMat x, Mat y) = 0;  // y += x, same shape, any mix of F32 and BF16
+
+  virtual void AttentionForward(const AttentionArgs& args) = 0;
+  virtual void AttentionBackward(const AttentionBackwardArgs& args) = 0;
+  virtual void AttentionDecode(const DecodeArgs& args) = 0;
+
+  /// y[i] = table[ids[i]]; ids in [0, V) are the caller's promise (checked where text enters).
+  virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y) = 0;
+  /// dtable[ids[i]] += dy[i], in row order for any thread count; dtable F32.
+  virtual void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) = 0;
+  virtual CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) = 0;
+
+  /// Sum of squares in f64, in an order that does not depend on threads; NaN or inf if an element is not finite.
+  virtual double SumSquares(const float* x, int64_t n) = 0;
+  virtual void AdamW(const AdamWArgs& args) = 0;
+};
+
+}  // namespace hawser

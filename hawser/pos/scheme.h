@@ -1,0 +1,77 @@
+// pos/scheme.h - where a token stands: rotary frequencies, their scalings, and their text and config forms.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hawser {
+
+/// kHalf: pair i is channels (i, i + d/2) (Hugging Face); kAdjacent: (2i, 2i+1) (Meta, llama2.c).
+enum class RopePairing : uint8_t { kHalf, kAdjacent };
+enum class RopeKind : uint8_t { kDefault, kLinear, kNtk, kDynamic, kYarn, kLlama3 };
+enum class YarnRamp : uint8_t { kIndex, kRotations };    // ramp variable: pair index (code) or rotations (paper)
+enum class YarnBlend : uint8_t { kFrequency, kPeriod };  // theta*(w+(1-w)/s) or theta/(w+(1-w)*s)
+
+/// A scaling of the frequencies theta_i = theta^(-2i/d). Sources: PI arXiv:2306.15595; NTK-aware (bloc97 2023);
+/// YaRN arXiv:2309.00071; llama3 (Llama 3.1 release). All transforms are independent of the position except kDynamic,
+/// which depends on the declared maximum length and is pinned to it when a cache or a batch is created.
+struct RopeScaling {
+  RopeKind kind = RopeKind::kDefault;
+  double factor = 1.0;
+  int64_t original = 0;  // pretraining context L in tokens; 0: the model's
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  bool truncate = true;
+  YarnRamp ramp = YarnRamp::kIndex;
+  YarnBlend blend = YarnBlend::kFrequency;
+  std::optional<double> attention_factor;
+  std::optional<double> mscale;
+  std::optional<double> mscale_all_dim;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+
+  bool operator==(const RopeScaling&) const = default;
+};
+
+struct RopeSpec {
+  double theta = 10000.0;
+  int32_t rotary_dim = 0;  // d, even, <= head dim; only the first d channels of a head rotate
+  RopePairing pairing = RopePairing::kHalf;
+  RopeScaling scaling;
+
+  bool operator==(const RopeSpec&) const = default;
+};
+
+/// `default`, `linear:factor=8`, `ntk:factor=8`, `dynamic:factor=8`, `yarn:factor=8,original=4096[,beta_fast=..,
+/// beta_slow=..,truncate=0|1,ramp=index|rotations,blend=frequency|period,attention_factor=..,mscale=..,
+/// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `theta=5e6` (changes the base only).
+/// Applied to `base`: replaces its scaling (and for theta= its base). `context`: the model's trained context, used
+/// where the text gives no `original`. Errors: kUsage naming scheme and key.
+RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context);
+
+/// The text form of spec.scaling (and theta when it is not `default_theta`); parses back by ApplyRopeText.
+std::string ToString(const RopeSpec& spec);
+
+/// The longest context the scheme is meant for: factor * original for static schemes, unlimited (max int64) where the
+/// scheme has no bound of its own (default and theta return `context`).
+int64_t MaxContext(const RopeSpec& spec, int64_t context);
+
+/// Frequencies after scaling, and their exact phase increments.
+struct RopeFrequencies {
+  std::vector<double> inv_freq;  // [d/2] radians per position
+  std::vector<uint64_t> turns;   // [d/2] round(inv_freq / (2 pi) * 2^64)
+  double multiplier = 1.0;       // A: cos and sin are both multiplied by it
+};
+
+/// `length`: the declared maximum length in tokens (only kDynamic depends on it).
+RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length);
+
+/// cos and sin of position * frequency, times the multiplier, in f32: [positions, d/2] each, row-major.
+/// The phase is position * turns mod 2^64, exact for any int64 position >= 0, so an entry depends on its position
+/// alone, never on the length of the request.
+void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, float* cos, float* sin);
+
+}  // namespace hawser

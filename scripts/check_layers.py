@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Checks that every room includes only rooms below it, and that none of them names a sibling."""
+import pathlib
+import re
+import sys
+
+LAYERS = [
+    ["base"],
+    ["attn", "pos", "io"],
+    ["ops", "tok"],
+    ["model", "data", "cpu", "cuda"],
+    ["train", "infer", "device"],
+    ["serve", "eval"],
+    ["cli"],
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+# The one room that names the kinds of devices, and the rooms that may name it.
+DEVICE_USERS = {"device": {"cpu", "cuda"}, "cli": {"device"}}
+
+
+def main() -> int:
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    bad = []
+    count = 0
+    for path in sorted((root / "hawser").rglob("*")):
+        if path.suffix not in {".h", ".cc", ".cu", ".cuh"}:
+            continue
+        room = path.relative_to(root / "hawser").parts[0]
+        is_test = path.stem.endswith("_test")
+        if room == "testing":
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            match = re.match(r'\s*#include "hawser/(\w+)/', line)
+            if not match:
+                continue
+            count += 1
+            other = match.group(1)
+            if other == room or (is_test and other == "testing"):
+                continue
+            allowed = other in LEVEL and room in LEVEL and LEVEL[other] < LEVEL[room]
+            if other in {"cpu", "cuda"} and other not in DEVICE_USERS.get(room, set()):
+                allowed = False
+            if other == "device" and room != "cli":
+                allowed = False
+            if other == "testing":
+                allowed = False
+            # Model and data tests may run on the real backend; their code may not know it.
+            if is_test and other == "cpu" and LEVEL.get(room, 0) >= LEVEL["model"]:
+                allowed = True
+            if is_test and other == "device":
+                allowed = True
+            if not allowed:
+                bad.append(f"{path}:{number}: {room} must not include {other}: {line.strip()}")
+    for line in bad:
+        print(line)
+    print(f"{count} includes between rooms checked, {len(bad)} wrong")
+    return 1 if bad or count == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
