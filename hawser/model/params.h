@@ -38,7 +38,7 @@ struct ParamInfo {
 };
 
 /// Where each tensor lies in an arena. Query, key and value of a layer are adjacent, and gate and up are, so that one
-/// matrix product serves each group. Tensor starts are 64-byte aligned for F32.
+/// matrix product serves each group. Starts of groups (and of every other tensor) are 64-byte aligned, in BF16 too.
 class ParamLayout {
  public:
   explicit ParamLayout(const ModelSpec& spec);

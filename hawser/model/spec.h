@@ -38,7 +38,7 @@ void Validate(const ModelSpec& spec);
 int64_t NumParameters(const ModelSpec& spec);
 
 /// Useful FLOPs of one training step (forward and backward, recompute not counted): 6 * (parameters in matrix products)
-/// a token, the head included, plus 12 * D * H * L a visible (query, key) pair... forward 4, backward 8 useful.
+/// a token, the head included, plus 12 * D * H * L a visible (query, key) pair: forward 4, backward 8 useful.
 /// `pairs`: visible pairs of one layer.
 double TrainingFlops(const ModelSpec& spec, int64_t tokens, int64_t pairs);
 

@@ -1,0 +1,87 @@
+#include "hawser/model/spec.h"
+
+#include <cmath>
+#include <limits>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+/// The limits keep every product of dimensions, in bytes, inside int64.
+void InRange(const char* field, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high) {
+    Fail(ErrorKind::kFormat, "{} must be from {} to {}, found {}", field, low, high, value);
+  }
+}
+
+/// Also refuses NaN.
+void InRange(const char* field, double value, double low, double high) {
+  if (!(value >= low && value <= high)) {
+    Fail(ErrorKind::kFormat, "{} must be from {} to {}, found {}", field, low, high, value);
+  }
+}
+
+void ValidateRope(const ModelSpec& spec) {
+  const RopeSpec& rope = spec.rope;
+  const RopeScaling& scaling = rope.scaling;
+  InRange("rope theta", rope.theta, std::nextafter(1.0, 2.0), 1e30);
+  InRange("rotary_dim", int64_t{rope.rotary_dim}, 2, spec.head_dim);
+  if (rope.rotary_dim % 2 != 0) Fail(ErrorKind::kFormat, "rotary_dim must be even, found {}", rope.rotary_dim);
+  InRange("rope factor", scaling.factor, 1.0, 1e9);
+  InRange("rope original context", scaling.original, 0, int64_t{1} << 31);
+  if ((scaling.kind == RopeKind::kNtk || scaling.kind == RopeKind::kDynamic) && rope.rotary_dim < 4) {
+    Fail(ErrorKind::kFormat, "rotary_dim must be at least 4 for ntk and dynamic scaling, found {}", rope.rotary_dim);
+  }
+  if (scaling.kind == RopeKind::kYarn) {
+    InRange("rope beta_slow", scaling.beta_slow, std::numeric_limits<double>::min(), 1e9);
+    InRange("rope beta_fast", scaling.beta_fast, scaling.beta_slow, 1e9);
+    for (const auto& value : {scaling.attention_factor, scaling.mscale, scaling.mscale_all_dim}) {
+      if (value) InRange("rope attention_factor or mscale", *value, std::numeric_limits<double>::min(), 1e9);
+    }
+  }
+  if (scaling.kind == RopeKind::kLlama3) {
+    InRange("rope low_freq_factor", scaling.low_freq_factor, std::numeric_limits<double>::min(), 1e9);
+    InRange("rope high_freq_factor", scaling.high_freq_factor, std::nextafter(scaling.low_freq_factor, 2e9), 1e9);
+  }
+}
+
+int64_t MatrixParameters(const ModelSpec& s) {
+  const int64_t attention = int64_t{2} * (s.heads + s.kv_heads) * s.head_dim;
+  return s.layers * (attention + 3 * int64_t{s.mlp_width}) * s.width + int64_t{s.vocab} * s.width;
+}
+
+}  // namespace
+
+void Validate(const ModelSpec& spec) {
+  InRange("vocab", int64_t{spec.vocab}, 1, 1 << 26);
+  InRange("width", int64_t{spec.width}, 1, 1 << 18);
+  InRange("layers", int64_t{spec.layers}, 1, 1 << 12);
+  InRange("heads", int64_t{spec.heads}, 1, 1 << 12);
+  InRange("kv_heads", int64_t{spec.kv_heads}, 1, spec.heads);
+  if (spec.heads % spec.kv_heads != 0) {
+    Fail(ErrorKind::kFormat, "heads must be a multiple of kv_heads, found {} and {}", spec.heads, spec.kv_heads);
+  }
+  InRange("head_dim", int64_t{spec.head_dim}, 8, 256);
+  InRange("mlp_width", int64_t{spec.mlp_width}, 1, 1 << 20);
+  InRange("norm_eps", double{spec.norm_eps}, 0.0, 1.0);
+  InRange("context", spec.context, 1, int64_t{1} << 31);
+  InRange("sliding_window", int64_t{spec.sliding_window}, 0, std::numeric_limits<int32_t>::max());
+  InRange("bos", int64_t{spec.bos}, -1, int64_t{spec.vocab} - 1);
+  for (const int32_t id : spec.eos) InRange("eos", int64_t{id}, 0, int64_t{spec.vocab} - 1);
+  ValidateRope(spec);
+}
+
+int64_t NumParameters(const ModelSpec& spec) {
+  const int64_t norms = (2 * int64_t{spec.layers} + 1) * spec.width;
+  const int64_t embedding = spec.tie_embeddings ? 0 : int64_t{spec.vocab} * spec.width;
+  return MatrixParameters(spec) + norms + embedding;
+}
+
+double TrainingFlops(const ModelSpec& spec, int64_t tokens, int64_t pairs) {
+  const double per_pair = 12.0 * spec.head_dim * spec.heads * spec.layers;
+  return 6.0 * static_cast<double>(MatrixParameters(spec)) * static_cast<double>(tokens) +
+         per_pair * static_cast<double>(pairs);
+}
+
+}  // namespace hawser
