@@ -1,0 +1,49 @@
+// model/block.h - the one transformer block:
+//   m = x + Wo attention(rope(Wqkv norm(x)));   y = m + Wdown swiglu(Wgate_up norm(m))
+// Training, scoring and decoding share its two halves and differ only in where keys come from and what is kept.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "hawser/model/kv_cache.h"
+#include "hawser/model/params.h"
+#include "hawser/model/workspace.h"
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+/// What a batch needs in every layer: compiled schedules and the rotations of its rows.
+struct BlockContext {
+  Backend* backend = nullptr;
+  Workspace* work = nullptr;
+  const ParamStore* weights = nullptr;
+  std::span<const AttnSequence> sequences;
+  const float* cos = nullptr;  // [N, rotary_dim/2]
+  const float* sin = nullptr;
+};
+
+/// What forward keeps of one layer for backward. x is always there; attn_out and lse, so that attention never runs
+/// forward twice; the rest only without recompute (empty: backward computes it again from x and attn_out).
+struct BlockSaved {
+  Matrix x;         // [N, C]
+  Matrix attn_out;  // [N, H*D]
+  Matrix lse;       // [N, H] f32
+  Matrix qkv;       // [N, (H+2G)*D], q and k rotated
+  Matrix middle;    // [N, C]
+  Matrix gate_up;   // [N, 2F]
+
+  int64_t bytes() const;
+};
+
+/// y = block(saved.x). y may not overlap saved.x. Fills the members of `saved` that are allocated.
+void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved, Mat y);
+
+/// In: dy = gradient of y; out: the same memory holds the gradient of saved.x. Parameter gradients are added to
+/// `grads`.
+void BlockBackward(const BlockContext& context, int32_t layer, const BlockSaved& saved, Mat dy, ParamStore* grads);
+
+/// x = block(x) for a chunk of tokens that the cache has begun; nothing is kept but keys and values.
+void BlockDecode(const BlockContext& context, int32_t layer, KvCache* cache, Mat x);
+
+}  // namespace hawser

@@ -1,0 +1,243 @@
+#include "hawser/model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "hawser/base/error.h"
+#include "hawser/model/block.h"
+#include "hawser/model/workspace.h"
+
+namespace hawser {
+namespace {
+
+// Rows of one decoding call at most, so that its scratch stays small whatever the length of a prompt.
+constexpr int32_t kMaxChunk = 1024;
+
+void CheckIds(std::span<const int32_t> ids, int32_t vocab) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= vocab) {
+      Fail(ErrorKind::kUsage, "token {} has id {}, the vocabulary has ids 0 to {}; is it the model's own tokenizer?", i,
+           ids[i], vocab - 1);
+    }
+  }
+}
+
+}  // namespace
+
+struct Decoder::Impl {
+  Backend* backend;
+  const ParamStore* weights;
+  Workspace work;
+  RopeFrequencies frequencies;
+  std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
+  Matrix last;                    // [N, C] output of the last block (training)
+  std::vector<float> cos, sin;
+  std::vector<AttnSchedule> schedules;
+  std::vector<AttnSequence> sequences;
+
+  Impl(Backend* b, const ParamStore* w)
+      : backend(b), weights(w), work(b), frequencies(ComputeFrequencies(w->spec().rope, w->spec().context)) {}
+
+  const ModelSpec& spec() const { return weights->spec(); }
+  DType dtype() const { return weights->dtype(); }
+
+  AttnPattern Effective(AttnPattern pattern) const {
+    if (spec().sliding_window > 0) pattern.window = std::min(pattern.window, spec().sliding_window);
+    return pattern;
+  }
+
+  StepStats Prepare(const Batch& batch) {
+    const int64_t rows = batch.rows();
+    const auto same = [&](size_t n) { return static_cast<int64_t>(n) == rows; };
+    if (rows == 0) Fail(ErrorKind::kUsage, "a batch needs at least one token");
+    if (!same(batch.positions.size()) || !same(batch.targets.size()) || !same(batch.weights.size())) {
+      Fail(ErrorKind::kUsage, "batch of {} ids has {} positions, {} targets, {} weights", rows, batch.positions.size(),
+           batch.targets.size(), batch.weights.size());
+    }
+    CheckIds(batch.ids, spec().vocab);
+    StepStats stats;
+    const AttnPattern pattern = Effective(batch.pattern);
+    schedules.clear();
+    sequences.clear();
+    schedules.reserve(batch.sequences.size());
+    int64_t next = 0;
+    for (const Batch::Sequence& sequence : batch.sequences) {
+      if (sequence.begin != next) {
+        Fail(ErrorKind::kUsage, "batch sequence begins at row {}, wanted {}", sequence.begin, next);
+      }
+      next += sequence.layout.size;
+      schedules.push_back(CompileSchedule(pattern, sequence.layout));
+      sequences.push_back({sequence.begin, sequence.begin, &schedules.back()});
+      stats.visible_pairs += schedules.back().visible_pairs;
+      stats.causal_pairs += static_cast<int64_t>(sequence.layout.size) * (sequence.layout.size + 1) / 2;
+    }
+    if (next != rows) Fail(ErrorKind::kUsage, "batch sequences cover {} rows of {}", next, rows);
+    const int64_t half = spec().rope.rotary_dim / 2;
+    cos.resize(static_cast<size_t>(rows * half));
+    sin.resize(static_cast<size_t>(rows * half));
+    FillRopeTable(frequencies, batch.positions.data(), rows, cos.data(), sin.data());
+    return stats;
+  }
+
+  BlockContext Context() {
+    return {.backend = backend,
+            .work = &work,
+            .weights = weights,
+            .sequences = sequences,
+            .cos = cos.data(),
+            .sin = sin.data()};
+  }
+
+  void Shape(Matrix& matrix, int64_t rows, int64_t cols, DType type) {
+    if (matrix.rows() == rows && matrix.cols() == cols) return;
+    matrix = Matrix();
+    if (rows > 0) matrix = backend->NewMatrix(rows, cols, type);
+  }
+
+  void ShapeSaved(BlockSaved& s, int64_t rows, bool everything) {
+    const ModelSpec& p = spec();
+    const int64_t kept = everything ? rows : 0;
+    Shape(s.x, rows, p.width, dtype());
+    Shape(s.attn_out, rows, static_cast<int64_t>(p.heads) * p.head_dim, dtype());
+    Shape(s.lse, rows, p.heads, DType::kF32);
+    Shape(s.qkv, kept, static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head_dim, dtype());
+    Shape(s.middle, kept, p.width, dtype());
+    Shape(s.gate_up, kept, 2 * static_cast<int64_t>(p.mlp_width), dtype());
+  }
+
+  Mat FinalNorm(ConstMat x, float* rstd) {
+    const Mat y = work.Get(Workspace::kNormed, x.rows, x.cols, x.dtype);
+    backend->NormForward(
+        {.x = x, .weight = weights->Get(Role::kFinalNorm), .y = y, .rstd = rstd, .eps = spec().norm_eps});
+    return y;
+  }
+
+  /// Runs `tokens` through the cache; after each chunk calls done(first, x) with the chunk's last hidden rows.
+  template <class Done>
+  void Run(std::span<const int32_t> tokens, KvCache* cache, Done&& done) {
+    CheckIds(tokens, spec().vocab);
+    size_t first = 0;
+    while (first < tokens.size()) {
+      const std::span<const int32_t> rest = tokens.subspan(first);
+      const int32_t n = cache->BeginChunk(rest, kMaxChunk);
+      HAWSER_CHECK(n >= 1 && static_cast<size_t>(n) <= rest.size());
+      const Mat x = work.Get(Workspace::kResidual, n, spec().width, dtype());
+      backend->EmbedForward(weights->Get(Role::kEmbedding), rest.data(), x);
+      const BlockContext context = Context();
+      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(context, layer, cache, x);
+      cache->EndChunk();
+      done(first, ConstMat(x));
+      first += static_cast<size_t>(n);
+    }
+  }
+};
+
+Decoder::Decoder(Backend* backend, const ParamStore* weights) : impl_(std::make_unique<Impl>(backend, weights)) {
+  Validate(weights->spec());
+}
+Decoder::~Decoder() = default;
+
+const ModelSpec& Decoder::spec() const { return impl_->spec(); }
+
+StepStats Decoder::Score(const Batch& batch, float* nll) {
+  Impl& m = *impl_;
+  StepStats stats = m.Prepare(batch);
+  const int64_t rows = batch.rows();
+  // Two sets of activations are enough without backward: the block's input and its output.
+  m.saved.resize(1);
+  m.ShapeSaved(m.saved[0], rows, /*everything=*/false);
+  const Mat y = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
+  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
+  const BlockContext context = m.Context();
+  for (int32_t layer = 0; layer < m.spec().layers; ++layer) {
+    BlockForward(context, layer, &m.saved[0], y);
+    if (layer + 1 < m.spec().layers) m.backend->Copy(y, m.saved[0].x.view());
+  }
+  const Mat normed = m.FinalNorm(y, nullptr);
+  const CrossEntropyResult result = m.backend->CrossEntropy({.x = normed,
+                                                             .weight = m.weights->Head(),
+                                                             .targets = batch.targets.data(),
+                                                             .weights = batch.weights.data(),
+                                                             .nll = nll});
+  stats.loss = result.loss;
+  stats.weight = result.weight;
+  return stats;
+}
+
+StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
+  Impl& m = *impl_;
+  HAWSER_CHECK(grads->dtype() == DType::kF32 && grads->size() == m.weights->size());
+  StepStats stats = m.Prepare(batch);
+  const int64_t rows = batch.rows();
+  const int32_t layers = m.spec().layers;
+  m.saved.resize(static_cast<size_t>(layers));
+  for (BlockSaved& saved : m.saved) m.ShapeSaved(saved, rows, recompute == Recompute::kNone);
+  m.Shape(m.last, rows, m.spec().width, m.dtype());
+
+  const BlockContext context = m.Context();
+  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    BlockForward(context, layer, &m.saved[layer], layer + 1 < layers ? m.saved[layer + 1].x.view() : m.last.view());
+  }
+
+  const Mat rstd = m.work.Get(Workspace::kRstd, 1, rows, DType::kF32);
+  const Mat normed = m.FinalNorm(m.last.view(), rstd.Row<float>(0));
+  const Mat dnormed = m.work.Get(Workspace::kGradNormed, rows, m.spec().width, m.dtype());
+  const CrossEntropyResult result = m.backend->CrossEntropy({.x = normed,
+                                                             .weight = m.weights->Head(),
+                                                             .targets = batch.targets.data(),
+                                                             .weights = batch.weights.data(),
+                                                             .dx = dnormed,
+                                                             .dweight = grads->Head(),
+                                                             .grad_scale = grad_scale});
+  stats.loss = result.loss;
+  stats.weight = result.weight;
+  const Mat d = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
+  m.backend->NormBackward({.x = m.last.view(),
+                           .weight = m.weights->Get(Role::kFinalNorm),
+                           .rstd = rstd.Row<float>(0),
+                           .dy = dnormed,
+                           .dx = d,
+                           .dweight = grads->Get(Role::kFinalNorm)});
+  for (int32_t layer = layers - 1; layer >= 0; --layer) BlockBackward(context, layer, m.saved[layer], d, grads);
+  m.backend->EmbedBackward(d, batch.ids.data(), grads->Get(Role::kEmbedding));
+  return stats;
+}
+
+void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits) {
+  Impl& m = *impl_;
+  const auto total = static_cast<int64_t>(tokens.size());
+  if (!logits.empty() && (logits.cols != m.spec().vocab || (logits.rows != 1 && logits.rows != total))) {
+    Fail(ErrorKind::kUsage, "logits are [{}, {}], wanted [1 or {}, {}]", logits.rows, logits.cols, total,
+         m.spec().vocab);
+  }
+  m.Run(tokens, cache, [&](size_t first, ConstMat x) {
+    if (logits.empty()) return;
+    const bool every_row = logits.rows == total;
+    const bool is_last = static_cast<int64_t>(first) + x.rows == total;
+    if (!every_row && !is_last) return;
+    const ConstMat wanted = every_row ? x : x.Rows(x.rows - 1, 1);
+    const Mat normed = m.FinalNorm(wanted, nullptr);
+    const Mat out = every_row ? logits.Rows(static_cast<int64_t>(first), x.rows) : logits;
+    m.backend->MatMul({.a = normed, .b = m.weights->Head(), .trans_b = true, .c = out});
+  });
+}
+
+void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache,
+                          float* nll) {
+  Impl& m = *impl_;
+  HAWSER_CHECK(tokens.size() == targets.size());
+  m.Run(tokens, cache, [&](size_t first, ConstMat x) {
+    const Mat normed = m.FinalNorm(x, nullptr);
+    m.backend->CrossEntropy(
+        {.x = normed, .weight = m.weights->Head(), .targets = targets.data() + first, .nll = nll + first});
+  });
+}
+
+int64_t Decoder::activation_bytes() const {
+  int64_t sum = impl_->work.bytes() + static_cast<int64_t>(impl_->last.bytes());
+  for (const BlockSaved& saved : impl_->saved) sum += saved.bytes();
+  return sum + static_cast<int64_t>((impl_->cos.size() + impl_->sin.size()) * sizeof(float));
+}
+
+}  // namespace hawser
