@@ -91,8 +91,10 @@ struct AttentionArgs {
   Mat out;
   float* lse = nullptr;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  float scale = 0.0f;
+  float scale = 0.0f;  // > 0
   std::span<const AttnSequence> sequences;
+
+  void Validate() const;
 };
 /// dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover. Deterministic for any thread count.
 struct AttentionBackwardArgs {
@@ -102,6 +104,8 @@ struct AttentionBackwardArgs {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
   std::span<const AttnSequence> sequences;
+
+  void Validate() const;
 };
 /// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask.
 struct DecodeArgs {
@@ -113,6 +117,8 @@ struct DecodeArgs {
   std::span<const Row> rows;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
+
+  void Validate() const;
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
