@@ -1,5 +1,9 @@
 // model/kv_cache.h - the keys and values of one sequence under a policy. All layers share one slot table.
 //   for each chunk: n = BeginChunk(tokens); for each layer: Append(l, k, v), attend to Keys(l), Values(l); EndChunk()
+// Rotary attention knows differences of positions only, so kRank counts ranks from an origin of its own: slot r stands
+// at origin + r. A trim may then either move the rows behind a gap down, or move the rows before it up and the origin
+// with them; the cheaper way is taken, and the same rows that move are the ones rotated again (always from their raw
+// keys). A stream that drops one key a token so moves and rotates its few initial tokens, not its window.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +18,9 @@
 
 namespace hawser {
 
-struct KvUsage {    // slots per layer
-  double mean = 0;  // of the stored size after each token
-  int64_t peak = 0;
+struct KvUsage {     // slots per layer
+  double mean = 0;   // of the stored size after each token, as if tokens came one at a time
+  int64_t peak = 0;  // of the same sizes
   double ratio = 0;  // sum of stored over sum of seen
 };
 
@@ -57,24 +61,34 @@ class KvCache {
     Matrix raw, rotated, values;  // [capacity, G*D]; raw only for kRank
   };
   void Keep(const std::vector<int32_t>& keep);
+  void Rotate(Mat keys, const float* cos, const float* sin);
   void Reserve(int64_t slots);
+  void Account();
 
   Backend* backend_;
   ModelSpec spec_;
   std::unique_ptr<KvPolicy> policy_;
+  AttnPattern pattern_;
   std::vector<uint8_t> separators_;
   DType dtype_;
   RopeFrequencies frequencies_;
   std::vector<Layer> layers_;
-  int64_t capacity_ = 0;
+  int64_t capacity_ = 0;  // rows of each matrix
+  int64_t base_ = 0;      // row of slot 0
+  int64_t origin_ = 0;    // position of slot 0 (kRank)
   std::vector<SlotInfo> slots_;
   int32_t chunk_ = 0;  // slots at the end that belong to the chunk under way
   int64_t seen_ = 0;
   double stored_sum_ = 0, seen_sum_ = 0;
   int64_t steps_ = 0, peak_ = 0;
   std::vector<float> cos_, sin_;
+  TokenLayout layout_;
   AttnSchedule schedule_;
   bool needs_schedule_ = false;
+  std::vector<SlotInfo> coming_;  // scratch, kept so that a token allocates nothing
+  std::vector<int32_t> keep_;
+  std::vector<int64_t> positions_;
+  std::vector<float> moved_cos_, moved_sin_;
 };
 
 }  // namespace hawser

@@ -25,6 +25,11 @@ struct SlotInfo {
   bool operator==(const SlotInfo&) const = default;
 };
 
+/// True if every later query sees the slot, however far behind it falls.
+inline bool Pinned(const AttnPattern& pattern, const SlotInfo& slot) {
+  return slot.index < pattern.sinks || (pattern.separators && slot.separator);
+}
+
 /// Text forms: `full` | `window:W` | `sink:a,c` | `sep:a,n` | `sep-stream:a,s,w,c`, with `,policy=overflow|full` and
 /// `,positions=rank|absolute|cachelen` where they apply.
 class KvPolicy {
