@@ -19,7 +19,8 @@ struct AttnSchedule {
   int32_t num_queries = 0;  // the queries are the last num_queries keys; row r is key number QueryKey(r)
 
   int32_t num_anchors = 0;            // leading compact slots that every row sees (causally)
-  std::vector<int32_t> compact;       // [slots] ascending key numbers: the anchors, then every pinned key
+  std::vector<int32_t> compact;       // [slots] ascending key numbers: the anchors, then the pinned keys that some row
+                                      // sees outside its band (none where the window never closes)
   std::vector<int32_t> band_begin;    // [num_queries] in keys, >= num_anchors; QueryKey(r) + 1 or more: empty band
   std::vector<int32_t> pinned_begin;  // [num_queries] compact slots >= num_anchors; empty vector: no pinned keys
   std::vector<int32_t> pinned_end;    // [num_queries]
@@ -48,10 +49,13 @@ struct AttnSchedule {
 
 /// Compiles for the last `num_queries` keys of `layout` as queries (default: all of them).
 /// Errors: kUsage for a pattern or layout that is not valid (window < 1, vectors of the wrong length, a document that
-/// begins after its token, document starts that decrease).
+/// begins after its token, document starts that decrease, padding inside a scope or before an anchor: padding may stand
+/// before, between and after documents, or before and after the sequence where the scope is the sequence).
 AttnSchedule CompileSchedule(const AttnPattern& pattern, const TokenLayout& layout, int32_t num_queries = -1);
 
-/// Key tiles of `key_tile` columns visited by query tiles of `query_tile` rows, split by kind.
+/// Key tiles of `key_tile` columns visited by query tiles of `query_tile` rows, split by kind: full where every row
+/// sees every column. Band tiles start at multiples of key_tile in keys, pinned tiles at compact slot num_anchors;
+/// anchors that fill no whole tile are folded into the start of the softmax and count as none.
 struct TileStats {
   int64_t full = 0;
   int64_t partial = 0;

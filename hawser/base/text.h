@@ -1,0 +1,72 @@
+// base/text.h - small helpers for text forms: words, numbers, and the nearest known name for an error message.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <initializer_list>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hawser {
+
+/// The pieces of `text` between characters of `separators`, empty pieces left out.
+inline std::vector<std::string_view> SplitWords(std::string_view text, std::string_view separators = " \t") {
+  std::vector<std::string_view> words;
+  for (size_t begin = 0; (begin = text.find_first_not_of(separators, begin)) != text.npos;) {
+    const size_t end = std::min(text.find_first_of(separators, begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end;
+  }
+  return words;
+}
+
+/// The whole of `text` as a number of type T (integer or floating), or nothing if it is anything else or out of range.
+template <class T>
+std::optional<T> ParseNumber(std::string_view text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// Levenshtein distance: the fewest insertions, deletions and substitutions of a character that turn a into b.
+inline size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+/// The end of an error about an unknown name: "; did you mean 'window'? (known: ...)", the guess only where it is near.
+inline std::string SuggestName(std::string_view name, std::span<const std::string_view> known) {
+  std::string list;
+  std::string_view nearest;
+  size_t best = std::min<size_t>(name.size(), 64) / 2 + 1;
+  for (std::string_view candidate : known) {
+    list.append(list.empty() ? "" : ", ").append(candidate);
+    const size_t distance = name.size() > 64 ? best : EditDistance(name, candidate);
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  const std::string guess = nearest.empty() ? "; " : "; did you mean '" + std::string(nearest) + "'? ";
+  return guess + "(known: " + list + ")";
+}
+
+inline std::string SuggestName(std::string_view name, std::initializer_list<std::string_view> known) {
+  return SuggestName(name, std::span<const std::string_view>(known.begin(), known.size()));
+}
+
+}  // namespace hawser
