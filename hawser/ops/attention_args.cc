@@ -5,10 +5,12 @@
 #include <vector>
 
 #include "hawser/base/error.h"
-#include "hawser/ops/backend.h"
+#include "hawser/ops/op_args.h"
 
 namespace hawser {
 namespace {
+
+constexpr std::string_view kOp = "attention";
 
 void CheckHeads(int32_t heads, int32_t kv_heads, int32_t head_dim, float scale) {
   if (kv_heads < 1 || heads < 1 || heads % kv_heads != 0) {
@@ -18,17 +20,6 @@ void CheckHeads(int32_t heads, int32_t kv_heads, int32_t head_dim, float scale) 
   if (head_dim < 8 || head_dim > 256)
     Fail(ErrorKind::kUsage, "attention: head_dim must be in [8, 256], found {}", head_dim);
   if (!(scale > 0.0f && scale < 1e30f)) Fail(ErrorKind::kUsage, "attention: scale must be positive, found {}", scale);
-}
-
-bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16; }
-
-void CheckMat(std::string_view name, ConstMat m, int64_t cols) {
-  if (!IsFloat(m.dtype)) Fail(ErrorKind::kUsage, "attention: {} must be f32 or bf16, found {}", name, Name(m.dtype));
-  if (m.cols != cols) Fail(ErrorKind::kUsage, "attention: {} must have {} columns, found {}", name, cols, m.cols);
-  if (m.rows > 1 && m.ld < m.cols) {
-    Fail(ErrorKind::kUsage, "attention: {} has {} elements between rows of {} columns", name, m.ld, m.cols);
-  }
-  if (m.rows < 0 || (m.rows > 0 && m.data == nullptr)) Fail(ErrorKind::kUsage, "attention: {} has no data", name);
 }
 
 void CheckSameRows(std::string_view name, ConstMat m, std::string_view of, ConstMat like) {
@@ -77,54 +68,60 @@ void CheckSequences(std::span<const AttnSequence> sequences, ConstMat q, ConstMa
 
 }  // namespace
 
-void AttentionArgs::Validate() const {
-  CheckHeads(heads, kv_heads, head_dim, scale);
-  const int64_t wide = static_cast<int64_t>(heads) * head_dim, narrow = static_cast<int64_t>(kv_heads) * head_dim;
-  CheckMat("q", q, wide);
-  CheckMat("k", k, narrow);
-  CheckMat("v", v, narrow);
-  CheckMat("out", out, wide);
-  CheckDType(q, k, v);
-  CheckSameRows("v", v, "k", k);
-  CheckSameRows("out", out, "q", q);
-  CheckSequences(sequences, q, k, false);
+void Validate(const AttentionArgs& args) {
+  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
+  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
+  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
+  CheckShape(kOp, "q", args.q, args.q.rows, wide);
+  CheckShape(kOp, "k", args.k, args.k.rows, narrow);
+  CheckShape(kOp, "v", args.v, args.v.rows, narrow);
+  CheckShape(kOp, "out", args.out, args.out.rows, wide);
+  CheckDType(args.q, args.k, args.v);
+  CheckSameRows("v", args.v, "k", args.k);
+  CheckSameRows("out", args.out, "q", args.q);
+  CheckSequences(args.sequences, args.q, args.k, false);
 }
 
-void AttentionBackwardArgs::Validate() const {
-  CheckHeads(heads, kv_heads, head_dim, scale);
-  const int64_t wide = static_cast<int64_t>(heads) * head_dim, narrow = static_cast<int64_t>(kv_heads) * head_dim;
-  CheckMat("q", q, wide);
-  CheckMat("k", k, narrow);
-  CheckMat("v", v, narrow);
-  CheckMat("out", out, wide);
-  CheckMat("dout", dout, wide);
-  CheckMat("dq", dq, wide);
-  CheckMat("dk", dk, narrow);
-  CheckMat("dv", dv, narrow);
-  CheckDType(q, k, v);
-  CheckSameRows("v", v, "k", k);
-  for (const auto& [name, m] : {std::pair<std::string_view, ConstMat>{"out", out}, {"dout", dout}, {"dq", dq}}) {
-    CheckSameRows(name, m, "q", q);
+void Validate(const AttentionBackwardArgs& args) {
+  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
+  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
+  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
+  CheckShape(kOp, "q", args.q, args.q.rows, wide);
+  CheckShape(kOp, "k", args.k, args.k.rows, narrow);
+  CheckShape(kOp, "v", args.v, args.v.rows, narrow);
+  CheckShape(kOp, "out", args.out, args.out.rows, wide);
+  CheckShape(kOp, "dout", args.dout, args.dout.rows, wide);
+  CheckShape(kOp, "dq", args.dq, args.dq.rows, wide);
+  CheckShape(kOp, "dk", args.dk, args.dk.rows, narrow);
+  CheckShape(kOp, "dv", args.dv, args.dv.rows, narrow);
+  CheckDType(args.q, args.k, args.v);
+  CheckSameRows("v", args.v, "k", args.k);
+  for (const auto& [name, m] :
+       {std::pair<std::string_view, ConstMat>{"out", args.out}, {"dout", args.dout}, {"dq", args.dq}}) {
+    CheckSameRows(name, m, "q", args.q);
   }
-  CheckSameRows("dk", dk, "k", k);
-  CheckSameRows("dv", dv, "k", k);
-  if (lse == nullptr && q.rows > 0) Fail(ErrorKind::kUsage, "attention: backward needs the lse that forward saved");
-  CheckSequences(sequences, q, k, true);
+  CheckSameRows("dk", args.dk, "k", args.k);
+  CheckSameRows("dv", args.dv, "k", args.k);
+  if (args.lse == nullptr && args.q.rows > 0) {
+    Fail(ErrorKind::kUsage, "attention: backward needs the lse that forward saved");
+  }
+  CheckSequences(args.sequences, args.q, args.k, true);
 }
 
-void DecodeArgs::Validate() const {
-  CheckHeads(heads, kv_heads, head_dim, scale);
-  const int64_t wide = static_cast<int64_t>(heads) * head_dim, narrow = static_cast<int64_t>(kv_heads) * head_dim;
-  CheckMat("q", q, wide);
-  CheckMat("out", out, wide);
-  CheckSameRows("out", out, "q", q);
-  if (static_cast<int64_t>(rows.size()) != q.rows) {
-    Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", q.rows, rows.size());
+void Validate(const DecodeArgs& args) {
+  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
+  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
+  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
+  CheckShape(kOp, "q", args.q, args.q.rows, wide);
+  CheckShape(kOp, "out", args.out, args.out.rows, wide);
+  CheckSameRows("out", args.out, "q", args.q);
+  if (static_cast<int64_t>(args.rows.size()) != args.q.rows) {
+    Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", args.q.rows, args.rows.size());
   }
-  for (const Row& row : rows) {
-    CheckMat("k", row.k, narrow);
-    CheckMat("v", row.v, narrow);
-    CheckDType(q, row.k, row.v);
+  for (const DecodeArgs::Row& row : args.rows) {
+    CheckShape(kOp, "k", row.k, row.k.rows, narrow);
+    CheckShape(kOp, "v", row.v, row.v.rows, narrow);
+    CheckDType(args.q, row.k, row.v);
     CheckSameRows("v", row.v, "k", row.k);
     if (row.k.rows < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
   }

@@ -93,8 +93,6 @@ struct AttentionArgs {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;  // > 0
   std::span<const AttnSequence> sequences;
-
-  void Validate() const;
 };
 /// dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover. Deterministic for any thread count.
 struct AttentionBackwardArgs {
@@ -104,8 +102,6 @@ struct AttentionBackwardArgs {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
   std::span<const AttnSequence> sequences;
-
-  void Validate() const;
 };
 /// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask.
 struct DecodeArgs {
@@ -117,8 +113,6 @@ struct DecodeArgs {
   std::span<const Row> rows;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
-
-  void Validate() const;
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
