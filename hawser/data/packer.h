@@ -18,14 +18,22 @@ struct Document {
   std::vector<int32_t> tag;  // tag tokens (variants with tags), may be empty
 };
 
-/// One run of tokens of one document inside a sequence.
+/// One run of tokens of one document inside a sequence: BOS, tag, text, EOS, each where there is one.
 struct Segment {
-  int64_t document = -1;      // -1: the anchor; -2: padding
-  int64_t source_offset = 0;  // first token's place in its document (BOS and tag not counted)
-  int32_t begin = 0;          // place in the sequence
-  int32_t length = 0;         // tokens, BOS and tag included
-  int32_t bos_tokens = 0;     // leading tokens that are a BOS of the document's own
-  int32_t tag_tokens = 0;     // then tag tokens, loss masked
+  static constexpr int64_t kAnchor = -1;
+  static constexpr int64_t kPadding = -2;
+
+  int64_t document = kAnchor;  // its id, or one of the two above
+  int64_t source_offset = 0;   // first text token's place in its document (BOS and tag not counted)
+  int32_t begin = 0;           // place in the sequence
+  int32_t length = 0;          // tokens, BOS, tag and EOS included
+  int32_t bos_tokens = 0;      // leading tokens that are a BOS of the document's own
+  int32_t tag_tokens = 0;      // then tag tokens, loss masked
+  int32_t eos_tokens = 0;      // trailing
+  int32_t chunk = 0;           // 0 begins a document of the layout; 1, 2 go on with it (interleaved variants)
+  int32_t place = 0;           // where it would begin if chunks lay in their shuffled order; else = begin
+
+  int32_t text_tokens() const { return document < 0 ? 0 : length - bos_tokens - tag_tokens - eos_tokens; }
 };
 
 struct PackedSequence {
@@ -37,8 +45,10 @@ struct PackedSequence {
   TokenLayout layout;              // doc_begin, is_separator, is_padding
 };
 
-/// What happens to a document longer than the room left: kSplit continues it in the next sequence (as a new document),
-/// kDrop discards the rest of it, kFit closes the sequence early if the document fits in an empty one.
+/// What happens to a document longer than the room left: kSplit continues it in the next sequence (as a new document,
+/// with BOS and tag), kDrop discards the rest of it, kFit closes the sequence early if the document fits in an empty
+/// one and splits it otherwise. Room too small for BOS, tag and one token of text is padded; an EOS that has no room
+/// is left out.
 enum class Overflow : uint8_t { kSplit, kDrop, kFit };
 
 struct PackOptions {
@@ -47,7 +57,7 @@ struct PackOptions {
   std::vector<int32_t> anchor;  // token ids of the shared anchor (BOS); used when the pattern has anchors
   int32_t bos = -1;             // put before each document when the pattern has no anchors; -1: none
   int32_t eos = -1;             // put after each document; -1: none
-  int32_t min_document = 3;     // tokens, BOS included; shorter ones are dropped and counted
+  int32_t min_document = 3;     // tokens, its BOS or the anchor included; shorter ones are dropped and counted
   Overflow overflow = Overflow::kSplit;
   bool first_token_from_anchor = false;  // train the anchor row on the first token of the first document
   bool keep_partial = true;              // emit the last sequence padded; false: drop it and count
@@ -61,23 +71,46 @@ struct PackCounts {
   int64_t dropped_short = 0;     // tokens of documents below min_document
   int64_t dropped_overflow = 0;  // tokens discarded by kDrop
   int64_t dropped_partial = 0;   // tokens of a last sequence not kept
-  int64_t padding = 0, bos_tokens = 0, tag_tokens = 0;
+  int64_t padding = 0, bos_tokens = 0, tag_tokens = 0, eos_tokens = 0;
 };
 
+/// Fills positions, targets, weights and layout from `segments` (and `ids`, for target ids and separators); nothing
+/// else ever decides them.
+///   positions  place + offset in the segment; with reset_positions A + (place - place of the document's first chunk)
+///              + offset, and 0..A-1 for the A anchor tokens
+///   targets    the next token if it belongs to the same document and stands one position later, else -1; an anchor
+///              token never predicts, but for first_token_from_anchor
+///   weights    1 where there is a target that is not a tag token, else 0
+/// Paper: arXiv:2411.13476 section 3.
+void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
+
 /// Greedy, in order. Streaming: feed documents, take sequences. tokens_in = tokens_out + everything dropped, always.
+/// Interleaved variants cut documents of 16 tokens or more in two or three chunks (equal odds from 24 on, none shorter
+/// than 8 tokens or a fifth of the document) and shuffle the chunks of all documents, each document's in its order,
+/// every such order equally likely. Chunks of a document stay side by side in `ids`: only positions show the shuffle.
 class Packer {
  public:
+  /// Cuts and shuffles depend on (seed, number of the sequence) alone. Errors: kUsage (no room for a token of text,
+  /// anchor ids that do not match the pattern's anchors).
   explicit Packer(PackOptions options, uint64_t seed = 0);
   ~Packer();
+  /// Errors: kUsage (negative document or token id, id outside `separators`, a tag that leaves no room, after Finish).
   void Add(const Document& document);
   /// Declares that no document follows.
   void Finish();
+  /// The next whole sequence; null skips it. False: add more documents, or all is taken.
   bool Next(PackedSequence* out);
   const PackCounts& counts() const { return counts_; }
 
  private:
   struct State;
+  int32_t Room() const;
+  void Place(const Document& document, int64_t offset, int32_t text, bool last);
+  void Close();
+  void Interleave(uint64_t number, std::vector<Segment>* segments) const;
+
   PackOptions options_;
+  uint64_t seed_;
   PackCounts counts_;
   std::unique_ptr<State> state_;
 };

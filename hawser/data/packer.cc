@@ -1,0 +1,271 @@
+#include "hawser/data/packer.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/rng.h"
+
+namespace hawser {
+namespace {
+
+constexpr int32_t kMinChunk = 8;  // tokens of the shortest chunk of an interleaved document
+
+int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size()); }
+
+}  // namespace
+
+void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
+  PackedSequence& s = *sequence;
+  const int32_t length = Size(s.ids);
+  const int32_t anchors = options.variant.pattern.anchors;
+  s.positions.resize(length);
+  s.targets.assign(length, -1);
+  s.weights.assign(length, 0.0f);
+  s.layout = {};
+  s.layout.size = length;
+  s.layout.doc_begin.resize(length);
+  int32_t doc_begin = 0, doc_place = 0, next = 0;
+  const Segment* before = nullptr;
+  for (const Segment& segment : s.segments) {
+    HAWSER_CHECK(segment.begin == next && segment.length > 0 && segment.length <= length - next);
+    if (segment.chunk == 0) {
+      doc_begin = segment.begin;
+      doc_place = segment.place;
+    }
+    const bool anchor = segment.document == Segment::kAnchor;
+    const int64_t first_position =
+        options.variant.reset_positions && !anchor ? anchors + (segment.place - doc_place) : segment.place;
+    const int32_t tag_begin = segment.begin + segment.bos_tokens;
+    const auto set_target = [&](int32_t row) {  // the token after `row` lies in this segment
+      s.targets[row] = s.ids[row + 1];
+      s.weights[row] = row + 1 >= tag_begin && row + 1 < tag_begin + segment.tag_tokens ? 0.0f : 1.0f;
+    };
+    next = segment.begin + segment.length;
+    for (int32_t i = segment.begin; i < next; ++i) {
+      s.positions[i] = first_position + (i - segment.begin);
+      s.layout.doc_begin[i] = doc_begin;
+      if (segment.document >= 0 && i + 1 < next) set_target(i);
+    }
+    if (segment.document == Segment::kPadding) {
+      s.layout.is_padding.resize(length, 0);
+      std::fill(s.layout.is_padding.begin() + segment.begin, s.layout.is_padding.begin() + next, uint8_t{1});
+    } else if (before != nullptr && segment.document >= 0) {
+      const bool from_anchor = before->document == Segment::kAnchor && options.first_token_from_anchor;
+      const bool next_chunk = segment.chunk > 0 && segment.place == before->place + before->length;
+      if (from_anchor || next_chunk) set_target(segment.begin - 1);
+    }
+    before = &segment;
+  }
+  HAWSER_CHECK(next == length);
+  if (!options.separators.empty()) {
+    s.layout.is_separator.resize(length);
+    for (int32_t i = 0; i < length; ++i) s.layout.is_separator[i] = options.separators[s.ids[i]];
+  }
+}
+
+struct Packer::State {
+  std::vector<Segment> segments;  // of the sequence being filled; the anchor is put first when it is closed
+  std::vector<int32_t> ids;
+  std::deque<std::pair<std::vector<Segment>, std::vector<int32_t>>> ready;
+  bool finished = false;
+};
+
+Packer::Packer(PackOptions options, uint64_t seed)
+    : options_(std::move(options)), seed_(seed), state_(std::make_unique<State>()) {
+  const int32_t anchors = options_.variant.pattern.anchors;
+  if (anchors > 0 && Size(options_.anchor) != anchors) {
+    Fail(ErrorKind::kUsage, "packing: the pattern has {} anchor tokens, {} anchor ids are given", anchors,
+         options_.anchor.size());
+  }
+  if (anchors == 0) options_.anchor.clear();
+  if (anchors > 0) options_.bos = -1;  // the anchor is every document's BOS
+  const int64_t least = int64_t{anchors} + (options_.bos >= 0 ? 1 : 0) + 1;
+  if (options_.length < least) {
+    Fail(ErrorKind::kUsage, "packing: length {} leaves no room for text; at least {} tokens are needed",
+         options_.length, least);
+  }
+  for (const int32_t id : {options_.bos, options_.eos}) {
+    if (id >= 0 && !options_.separators.empty() && static_cast<size_t>(id) >= options_.separators.size()) {
+      Fail(ErrorKind::kUsage, "packing: BOS or EOS id {} is outside the vocabulary of {}", id,
+           options_.separators.size());
+    }
+  }
+  for (const int32_t id : options_.anchor) {
+    if (id < 0 || (!options_.separators.empty() && static_cast<size_t>(id) >= options_.separators.size())) {
+      Fail(ErrorKind::kUsage, "packing: anchor id {} is not a token id", id);
+    }
+  }
+}
+
+Packer::~Packer() = default;
+
+int32_t Packer::Room() const { return options_.length - Size(options_.anchor) - Size(state_->ids); }
+
+void Packer::Add(const Document& document) {
+  State& s = *state_;
+  if (s.finished) Fail(ErrorKind::kUsage, "packing: a document was added after the last one");
+  if (document.id < 0) Fail(ErrorKind::kUsage, "packing: document id {} is negative", document.id);
+  const auto check = [&](const std::vector<int32_t>& ids) {
+    for (const int32_t id : ids) {
+      if (id < 0 || (!options_.separators.empty() && static_cast<size_t>(id) >= options_.separators.size())) {
+        Fail(ErrorKind::kUsage, "packing: document {}: {} is not a token id", document.id, id);
+      }
+    }
+  };
+  check(document.tokens);
+  if (options_.variant.tags) check(document.tag);
+  const int32_t empty_room = options_.length - Size(options_.anchor);
+  const int64_t prefix =
+      (options_.bos >= 0 ? 1 : 0) + (options_.variant.tags ? static_cast<int64_t>(document.tag.size()) : 0);
+  if (prefix + 1 > empty_room) {
+    Fail(ErrorKind::kUsage, "packing: document {}: a tag of {} tokens leaves no room in sequences of {}", document.id,
+         document.tag.size(), options_.length);
+  }
+  const auto tokens = static_cast<int64_t>(document.tokens.size());
+  ++counts_.documents;
+  counts_.tokens_in += tokens;
+  const bool has_bos = options_.bos >= 0 || !options_.anchor.empty();
+  if (tokens == 0 || tokens + (has_bos ? 1 : 0) < options_.min_document) {
+    counts_.dropped_short += tokens;
+    return;
+  }
+  const int64_t whole = prefix + tokens + (options_.eos >= 0 ? 1 : 0);
+  const bool close =
+      prefix + 1 > Room() || (options_.overflow == Overflow::kFit && whole > Room() && whole <= empty_room);
+  if (close) Close();
+  for (int64_t offset = 0; offset < tokens;) {
+    const int64_t text = std::min<int64_t>(tokens - offset, Room() - prefix);
+    const bool last = offset + text == tokens;
+    Place(document, offset, static_cast<int32_t>(text), last);
+    offset += text;
+    if (Room() == 0) Close();
+    if (!last && options_.overflow == Overflow::kDrop) {
+      counts_.dropped_overflow += tokens - offset;
+      return;
+    }
+  }
+}
+
+void Packer::Place(const Document& document, int64_t offset, int32_t text, bool last) {
+  State& s = *state_;
+  Segment segment{.document = document.id, .source_offset = offset};
+  segment.begin = segment.place = Size(options_.anchor) + Size(s.ids);
+  if (options_.bos >= 0) {
+    s.ids.push_back(options_.bos);
+    segment.bos_tokens = 1;
+  }
+  if (options_.variant.tags) {
+    s.ids.insert(s.ids.end(), document.tag.begin(), document.tag.end());
+    segment.tag_tokens = Size(document.tag);
+  }
+  s.ids.insert(s.ids.end(), document.tokens.begin() + offset, document.tokens.begin() + offset + text);
+  if (last && options_.eos >= 0 && Room() > 0) {
+    s.ids.push_back(options_.eos);
+    segment.eos_tokens = 1;
+  }
+  segment.length = Size(options_.anchor) + Size(s.ids) - segment.begin;
+  s.segments.push_back(segment);
+  ++counts_.pieces;
+  counts_.tokens_out += text;
+  counts_.bos_tokens += segment.bos_tokens;
+  counts_.tag_tokens += segment.tag_tokens;
+  counts_.eos_tokens += segment.eos_tokens;
+}
+
+void Packer::Close() {
+  State& s = *state_;
+  if (s.segments.empty()) return;
+  const int32_t anchors = Size(options_.anchor);
+  if (options_.variant.interleaved) Interleave(static_cast<uint64_t>(counts_.sequences), &s.segments);
+  if (const int32_t room = Room(); room > 0) {
+    const int32_t begin = options_.length - room;
+    s.segments.push_back({.document = Segment::kPadding, .begin = begin, .length = room, .place = begin});
+    s.ids.insert(s.ids.end(), room, options_.eos >= 0 ? options_.eos : 0);
+    counts_.padding += room;
+  }
+  if (anchors > 0) {
+    s.segments.insert(s.segments.begin(), {.document = Segment::kAnchor, .length = anchors});
+    s.ids.insert(s.ids.begin(), options_.anchor.begin(), options_.anchor.end());
+  }
+  ++counts_.sequences;
+  s.ready.emplace_back(std::move(s.segments), std::move(s.ids));
+  s.segments.clear();
+  s.ids.clear();
+}
+
+void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
+  Rng rng{.seed = seed_, .stream = number};
+  std::vector<Segment> chunks;
+  std::vector<int32_t> order;        // of documents, one entry a chunk
+  std::vector<int32_t> first_chunk;  // [documents]
+  for (const Segment& segment : *segments) {
+    const int32_t n = segment.length;
+    const int32_t shortest = std::max(kMinChunk, n / 5);
+    int32_t parts = n < 2 * kMinChunk ? 1 : 2;
+    if (n >= 3 * kMinChunk) parts += static_cast<int32_t>(rng.Below(2));
+    int32_t cuts[4] = {0, n, n, n};
+    if (parts > 1) {
+      const auto slack = static_cast<uint64_t>(n - parts * shortest) + 1;
+      for (int32_t c = 1; c < parts; ++c) cuts[c] = static_cast<int32_t>(rng.Below(slack));
+      std::sort(cuts + 1, cuts + parts);
+      for (int32_t c = 1; c < parts; ++c) cuts[c] += c * shortest;
+    }
+    first_chunk.push_back(static_cast<int32_t>(chunks.size()));
+    for (int32_t c = 0; c < parts; ++c) {
+      Segment chunk = segment;
+      const int32_t prefix = segment.bos_tokens + segment.tag_tokens;
+      chunk.begin += cuts[c];
+      chunk.length = cuts[c + 1] - cuts[c];
+      chunk.chunk = c;
+      chunk.bos_tokens = c == 0 ? segment.bos_tokens : 0;
+      chunk.tag_tokens = std::clamp(prefix - cuts[c], 0, chunk.length) - chunk.bos_tokens;
+      chunk.eos_tokens = c == parts - 1 ? segment.eos_tokens : 0;
+      chunk.source_offset += std::max(0, cuts[c] - prefix);
+      order.push_back(Size(first_chunk) - 1);
+      chunks.push_back(chunk);
+    }
+  }
+  for (uint64_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[rng.Below(i)]);
+  int32_t place = segments->front().begin;
+  for (const int32_t document : order) {
+    Segment& chunk = chunks[first_chunk[document]++];
+    chunk.place = place;
+    place += chunk.length;
+  }
+  *segments = std::move(chunks);
+}
+
+void Packer::Finish() {
+  State& s = *state_;
+  if (std::exchange(s.finished, true) || s.segments.empty()) return;
+  if (options_.keep_partial) {
+    Close();
+    return;
+  }
+  for (const Segment& segment : s.segments) {
+    --counts_.pieces;
+    counts_.tokens_out -= segment.text_tokens();
+    counts_.dropped_partial += segment.text_tokens();
+    counts_.bos_tokens -= segment.bos_tokens;
+    counts_.tag_tokens -= segment.tag_tokens;
+    counts_.eos_tokens -= segment.eos_tokens;
+  }
+  s.segments.clear();
+  s.ids.clear();
+}
+
+bool Packer::Next(PackedSequence* out) {
+  State& s = *state_;
+  if (s.ready.empty()) return false;
+  if (out != nullptr) {
+    out->segments = std::move(s.ready.front().first);
+    out->ids = std::move(s.ready.front().second);
+    DeriveFromSegments(options_, out);
+  }
+  s.ready.pop_front();
+  return true;
+}
+
+}  // namespace hawser

@@ -1,0 +1,422 @@
+#include "hawser/data/packer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/rng.h"
+
+namespace hawser {
+namespace {
+
+using Ids = std::vector<int32_t>;
+using Positions = std::vector<int64_t>;
+using Weights = std::vector<float>;
+
+constexpr int32_t kBos = 1, kEos = 2, kAnchor = 3, kTag = 50, kText = 100, kStride = 2000;
+
+const AttnPattern kIntra{.scope = Scope::kDocument};
+const AttnPattern kAnchored{.scope = Scope::kDocument, .anchors = 1};
+
+// Every token of text says where it comes from.
+int32_t Token(int64_t document, int64_t offset) { return static_cast<int32_t>(kText + document * kStride + offset); }
+int64_t DocumentOf(int32_t id) { return id >= kText ? (id - kText) / kStride : -1; }
+int64_t OffsetOf(int32_t id) { return (id - kText) % kStride; }
+
+Document MakeDocument(int64_t id, int32_t length, int32_t tag = 0) {
+  Document d{.id = id};
+  for (int32_t t = 0; t < length; ++t) d.tokens.push_back(Token(id, t));
+  for (int32_t t = 0; t < tag; ++t) d.tag.push_back(kTag + t);
+  return d;
+}
+
+std::vector<PackedSequence> Pack(const PackOptions& options, const std::vector<Document>& documents,
+                                 PackCounts* counts = nullptr, uint64_t seed = 7) {
+  Packer packer(options, seed);
+  std::vector<PackedSequence> out;
+  PackedSequence sequence;
+  for (const Document& document : documents) {
+    packer.Add(document);
+    while (packer.Next(&sequence)) out.push_back(sequence);
+  }
+  packer.Finish();
+  while (packer.Next(&sequence)) out.push_back(sequence);
+  if (counts != nullptr) *counts = packer.counts();
+  return out;
+}
+
+const std::vector<Document> kThree = {MakeDocument(0, 3), MakeDocument(1, 2), MakeDocument(2, 4)};
+
+TEST(PackerTest, FullPutsBosBeforeEachDocumentAndTargetsStopAtItsEnd) {
+  const auto out = Pack({.length = 8, .bos = kBos}, kThree);
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_EQ(out[0].ids, (Ids{kBos, 100, 101, 102, kBos, 2100, 2101, 0}));
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(out[0].targets, (Ids{100, 101, 102, -1, 2100, 2101, -1, -1}));
+  EXPECT_EQ(out[0].weights, (Weights{1, 1, 1, 0, 1, 1, 0, 0}));
+  EXPECT_EQ(out[0].layout.doc_begin, (Ids{0, 0, 0, 0, 4, 4, 4, 7}));
+  EXPECT_EQ(out[0].layout.is_padding, (std::vector<uint8_t>{0, 0, 0, 0, 0, 0, 0, 1}));
+  EXPECT_EQ(out[1].ids, (Ids{kBos, 4100, 4101, 4102, 4103, 0, 0, 0}));
+}
+
+TEST(PackerTest, IntraResetRestartsPositions) {
+  const auto out = Pack({.length = 8, .variant = {.pattern = kIntra, .reset_positions = true}, .bos = kBos}, kThree);
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 0, 1, 2, 0}));
+}
+
+TEST(PackerTest, AnchorStandsOnceAtTheStart) {
+  PackOptions options{.length = 8, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}, .bos = kBos};
+  auto out = Pack(options, kThree);
+  EXPECT_EQ(out[0].ids, (Ids{kAnchor, 100, 101, 102, 2100, 2101, 4100, 4101}));
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(out[0].targets, (Ids{-1, 101, 102, -1, 2101, -1, 4101, -1}));
+  EXPECT_EQ(out[0].layout.doc_begin, (Ids{0, 1, 1, 1, 4, 4, 6, 6}));
+  EXPECT_EQ(out[1].ids, (Ids{kAnchor, 4102, 4103, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(out[1].segments[1].source_offset, 2);
+
+  options.first_token_from_anchor = true;
+  out = Pack(options, kThree);
+  EXPECT_EQ(out[0].targets, (Ids{100, 101, 102, -1, 2101, -1, 4101, -1}));
+  EXPECT_EQ(out[0].weights, (Weights{1, 1, 1, 0, 1, 0, 1, 0}));
+
+  options.variant.reset_positions = true;
+  EXPECT_EQ(Pack(options, kThree)[0].positions, (Positions{0, 1, 2, 3, 1, 2, 1, 2}));
+}
+
+TEST(PackerTest, SeveralAnchorTokens) {
+  const auto out = Pack({.length = 7,
+                         .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 2}, .reset_positions = true},
+                         .anchor = {8, 9}},
+                        kThree);
+  EXPECT_EQ(out[0].ids, (Ids{8, 9, 100, 101, 102, 2100, 2101}));
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 4, 2, 3}));
+  EXPECT_EQ(out[0].targets, (Ids{-1, -1, 101, 102, -1, 2101, -1}));
+  EXPECT_EQ(out[0].layout.doc_begin, (Ids{0, 0, 2, 2, 2, 5, 5}));
+}
+
+TEST(PackerTest, TagsAreReadNotTrainedOn) {
+  const auto out = Pack({.length = 9, .variant = {.pattern = kIntra, .tags = true}, .bos = kBos},
+                        {MakeDocument(0, 3, 2), MakeDocument(1, 9, 1)});
+  EXPECT_EQ(out[0].ids, (Ids{kBos, kTag, kTag + 1, 100, 101, 102, kBos, kTag, 2100}));
+  EXPECT_EQ(out[0].targets, (Ids{kTag, kTag + 1, 100, 101, 102, -1, kTag, 2100, -1}));
+  EXPECT_EQ(out[0].weights, (Weights{0, 0, 1, 1, 1, 0, 0, 1, 0}));
+  EXPECT_EQ(out[1].ids, (Ids{kBos, kTag, 2101, 2102, 2103, 2104, 2105, 2106, 2107})) << "a piece repeats the tag";
+}
+
+TEST(PackerTest, EosIsPredictedAtTheRealEndOnly) {
+  const auto out = Pack({.length = 6, .variant = {.pattern = kIntra}, .eos = kEos}, {MakeDocument(0, 8)});
+  EXPECT_EQ(out[0].targets, (Ids{101, 102, 103, 104, 105, -1})) << "cut off: no target for the last token";
+  EXPECT_EQ(out[1].ids, (Ids{106, 107, kEos, kEos, kEos, kEos}));
+  EXPECT_EQ(out[1].targets, (Ids{107, kEos, -1, -1, -1, -1}));
+  EXPECT_EQ(out[1].layout.is_padding, (std::vector<uint8_t>{0, 0, 0, 1, 1, 1}));
+}
+
+TEST(PackerTest, EosWithoutRoomIsLeftOut) {
+  PackCounts counts;
+  const auto out = Pack({.length = 6, .eos = kEos}, {MakeDocument(0, 6)}, &counts);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].ids, (Ids{100, 101, 102, 103, 104, 105}));
+  EXPECT_EQ(counts.eos_tokens, 0);
+}
+
+TEST(PackerTest, DocumentThatIsTheWholeSequenceIsFullCausal) {
+  const auto out = Pack({.length = 6, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}}, {MakeDocument(0, 5)});
+  ASSERT_EQ(out.size(), 1u);
+  for (int32_t q = 0; q < 6; ++q) {
+    for (int32_t k = 0; k <= q; ++k) EXPECT_TRUE(Visible(kAnchored, out[0].layout, q, k));
+  }
+  EXPECT_EQ(out[0].targets, (Ids{-1, 101, 102, 103, 104, -1}));
+}
+
+TEST(PackerTest, AnchorIdInsideTextIsAnOrdinaryToken) {
+  const auto out = Pack({.length = 5, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}},
+                        {{.id = 0, .tokens = {kAnchor, kAnchor, 60, kAnchor}}});
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].ids, (Ids{kAnchor, kAnchor, kAnchor, 60, kAnchor}));
+  EXPECT_EQ(out[0].targets, (Ids{-1, kAnchor, 60, kAnchor, -1}));
+  EXPECT_EQ(out[0].layout.doc_begin, (Ids{0, 1, 1, 1, 1}));
+}
+
+TEST(PackerTest, ShortAndEmptyDocumentsAreDroppedAndCounted) {
+  const std::vector<Document> documents = {MakeDocument(0, 0), MakeDocument(1, 1), MakeDocument(2, 2),
+                                           MakeDocument(3, 3)};
+  PackCounts counts;
+  Pack({.length = 16}, documents, &counts);
+  EXPECT_EQ(counts.dropped_short, 3) << "without BOS the least is three tokens of text";
+  Pack({.length = 16, .bos = kBos}, documents, &counts);
+  EXPECT_EQ(counts.dropped_short, 1) << "BOS counts";
+  Pack({.length = 16, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}}, documents, &counts);
+  EXPECT_EQ(counts.dropped_short, 1) << "so does the anchor";
+  const auto out = Pack({.length = 16, .bos = kBos, .min_document = 0}, documents, &counts);
+  EXPECT_EQ(counts.dropped_short, 0);
+  EXPECT_EQ(counts.pieces, 3) << "an empty document never makes a segment";
+  EXPECT_EQ(out[0].targets[1], -1) << "one token without EOS has nothing to predict";
+  EXPECT_TRUE(Pack({.length = 16, .bos = kBos}, {MakeDocument(0, 0)}).empty());
+}
+
+TEST(PackerTest, SeparatorsFollowTheIds) {
+  std::vector<uint8_t> flags(3000, 0);
+  flags[101] = flags[2100] = 1;
+  const auto out = Pack({.length = 6, .bos = kBos, .separators = flags}, {MakeDocument(0, 3), MakeDocument(1, 5)});
+  EXPECT_EQ(out[0].layout.is_separator, (std::vector<uint8_t>{0, 0, 1, 0, 0, 1}));
+}
+
+TEST(PackerTest, BadOptionsAndDocumentsAreRefused) {
+  const auto kind = [](auto&& body) {
+    try {
+      body();
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return ErrorKind::kInternal;
+  };
+  using enum ErrorKind;
+  EXPECT_EQ(kind([] { Packer({.length = 0}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 1, .bos = kBos}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kAnchored}}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kAnchored}, .anchor = {-1}}); }), kUsage);
+  Packer packer({.length = 4, .variant = {.tags = true}, .bos = kBos, .separators = std::vector<uint8_t>(200, 0)});
+  EXPECT_EQ(kind([&] { packer.Add({.id = -2, .tokens = {1, 2, 3}}); }), kUsage);
+  EXPECT_EQ(kind([&] { packer.Add({.tokens = {1, -2, 3}}); }), kUsage);
+  EXPECT_EQ(kind([&] { packer.Add({.tokens = {1, 200, 3}}); }), kUsage);
+  EXPECT_EQ(kind([&] { packer.Add({.tokens = {1, 2, 3}, .tag = {5, 6, 7}}); }), kUsage);
+  packer.Finish();
+  EXPECT_EQ(kind([&] { packer.Add(MakeDocument(0, 3)); }), kUsage);
+}
+
+struct Case {
+  PackOptions options;
+  std::vector<Document> documents;
+  std::string name;
+};
+
+Case RandomCase(uint64_t number) {
+  Rng rng{.seed = 42, .stream = number};
+  Case c;
+  PackOptions& o = c.options;
+  const auto anchors = static_cast<int32_t>(rng.Below(3));
+  o.variant.pattern = {.scope = rng.Below(2) != 0 ? Scope::kDocument : Scope::kSequence, .anchors = anchors};
+  o.variant.reset_positions = rng.Below(2) != 0;
+  o.variant.tags = rng.Below(3) == 0;
+  o.variant.interleaved = rng.Below(3) == 0;
+  for (int32_t a = 0; a < anchors; ++a) o.anchor.push_back(kAnchor + a);
+  o.bos = rng.Below(2) != 0 ? kBos : -1;
+  o.eos = rng.Below(2) != 0 ? kEos : -1;
+  o.min_document = static_cast<int32_t>(rng.Below(5));
+  o.overflow = static_cast<Overflow>(rng.Below(3));
+  o.first_token_from_anchor = rng.Below(2) != 0;
+  o.keep_partial = rng.Below(2) != 0;
+  o.length = static_cast<int32_t>(6 + rng.Below(rng.Below(2) != 0 ? 6 : 120));
+  const uint64_t longest = rng.Below(2) != 0 ? 8 : 200;
+  const uint64_t count = rng.Below(30);
+  for (uint64_t d = 0; d < count; ++d) {
+    c.documents.push_back(MakeDocument(static_cast<int64_t>(d), static_cast<int32_t>(rng.Below(longest)),
+                                       static_cast<int32_t>(rng.Below(3))));
+  }
+  c.name = "case " + std::to_string(number);
+  return c;
+}
+
+// What a sequence must be, told from its ids alone: runs of one document's tokens, each with its own prefix.
+void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<int64_t, int64_t>>* seen) {
+  const PackOptions& o = c.options;
+  const int32_t length = o.length, anchors = o.variant.pattern.anchors;
+  const bool own_bos = anchors == 0 && o.bos >= 0;
+  ASSERT_EQ(static_cast<int32_t>(s.ids.size()), length);
+  int32_t used = length;
+  while (!s.layout.is_padding.empty() && used > 0 && s.layout.is_padding[used - 1] != 0) --used;
+  for (int32_t i = 0; i < used; ++i) ASSERT_FALSE(s.layout.IsPadding(i));
+  for (int32_t i = 0; i < anchors; ++i) {
+    EXPECT_EQ(s.ids[i], o.anchor[i]);
+    EXPECT_EQ(s.positions[i], i);
+    EXPECT_EQ(s.layout.DocBegin(i), 0);
+    const bool trained = o.first_token_from_anchor && i + 1 == anchors;
+    EXPECT_EQ(s.targets[i], trained ? s.ids[anchors] : -1);
+  }
+  std::vector<int64_t> all_positions;
+  for (int32_t begin = anchors; begin < used;) {
+    int32_t i = begin;
+    if (own_bos) {
+      EXPECT_EQ(s.ids[i++], o.bos);
+    }
+    const int32_t tag_begin = i;
+    while (i < used && s.ids[i] >= kTag && s.ids[i] < kText) ++i;
+    const int32_t tag_end = i;
+    ASSERT_LT(i, used);
+    const int64_t document = DocumentOf(s.ids[i]);
+    ASSERT_GE(document, 0) << "a piece has at least one token of text";
+    const Document& source = c.documents[document];
+    if (o.variant.tags) {
+      EXPECT_EQ(Ids(s.ids.begin() + tag_begin, s.ids.begin() + tag_end), source.tag);
+    } else {
+      EXPECT_EQ(tag_begin, tag_end);
+    }
+    int64_t offset = OffsetOf(s.ids[i]);
+    const bool again = offset > 0;
+    while (i < used && DocumentOf(s.ids[i]) == document && OffsetOf(s.ids[i]) == offset) {
+      EXPECT_TRUE(seen->emplace(document, offset).second) << "a token is emitted once";
+      ++i;
+      ++offset;
+    }
+    const bool whole = offset == static_cast<int64_t>(source.tokens.size());
+    if (again) {
+      EXPECT_EQ(begin, anchors) << "a piece that goes on opens its sequence";
+    }
+    if (i < used && s.ids[i] == kEos) {
+      EXPECT_TRUE(whole && o.eos >= 0);
+      ++i;
+    } else {
+      EXPECT_TRUE(!whole || o.eos < 0 || i == length) << "EOS is left out only where there is no room";
+    }
+    if (!whole) {
+      EXPECT_EQ(i, length);
+    }
+    for (int32_t t = begin; t < i; ++t) {
+      EXPECT_EQ(s.layout.DocBegin(t), begin);
+      if (!o.variant.interleaved) {
+        EXPECT_EQ(s.positions[t], o.variant.reset_positions ? anchors + t - begin : t);
+      }
+      if (t > begin) {
+        EXPECT_GT(s.positions[t], s.positions[t - 1]);
+      }
+      all_positions.push_back(s.positions[t]);
+      const bool target = t + 1 < i && s.positions[t + 1] == s.positions[t] + 1;
+      EXPECT_EQ(s.targets[t], target ? s.ids[t + 1] : -1) << "row " << t;
+      const bool tag_next = t + 1 >= tag_begin && t + 1 < tag_end;
+      EXPECT_EQ(s.weights[t], target && !tag_next ? 1.0f : 0.0f) << "row " << t;
+    }
+    begin = i;
+  }
+  for (int32_t i = used; i < length; ++i) {
+    EXPECT_EQ(s.targets[i], -1);
+    EXPECT_EQ(s.weights[i], 0.0f);
+    EXPECT_EQ(s.layout.DocBegin(i), used) << "padding is a document of its own";
+    EXPECT_GE(s.positions[i], 0);
+    EXPECT_LT(s.positions[i], length);
+  }
+  if (o.variant.interleaved && !o.variant.reset_positions) {
+    std::sort(all_positions.begin(), all_positions.end());
+    for (int32_t i = anchors; i < used; ++i) EXPECT_EQ(all_positions[i - anchors], i) << "every place is taken once";
+  }
+}
+
+TEST(PackerTest, RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
+  for (uint64_t number = 0; number < 3000; ++number) {
+    const Case c = RandomCase(number);
+    SCOPED_TRACE(c.name);
+    PackCounts counts;
+    const auto out = Pack(c.options, c.documents, &counts);
+    std::set<std::pair<int64_t, int64_t>> seen;
+    int64_t segment_text = 0, padding = 0, slots = 0;
+    for (const PackedSequence& s : out) {
+      CheckSequence(c, s, &seen);
+      slots += c.options.length;
+      for (const Segment& segment : s.segments) {
+        segment_text += segment.text_tokens();
+        if (segment.document == Segment::kPadding) padding += segment.length;
+        if (segment.document >= 0 && segment.text_tokens() > 0) {
+          const int32_t first = segment.begin + segment.bos_tokens + segment.tag_tokens;
+          EXPECT_EQ(s.ids[first], Token(segment.document, segment.source_offset));
+        }
+      }
+    }
+    int64_t input = 0, expected_short = 0;
+    const bool has_bos = c.options.bos >= 0 || c.options.variant.pattern.anchors > 0;
+    for (const Document& d : c.documents) {
+      const auto n = static_cast<int64_t>(d.tokens.size());
+      input += n;
+      if (n + (has_bos ? 1 : 0) < c.options.min_document) expected_short += n;
+    }
+    EXPECT_EQ(counts.documents, static_cast<int64_t>(c.documents.size()));
+    EXPECT_EQ(counts.tokens_in, input);
+    EXPECT_EQ(counts.tokens_out, static_cast<int64_t>(seen.size()));
+    EXPECT_EQ(counts.tokens_out, segment_text);
+    EXPECT_EQ(counts.dropped_short, expected_short);
+    EXPECT_EQ(input, counts.tokens_out + counts.dropped_short + counts.dropped_overflow + counts.dropped_partial);
+    EXPECT_EQ(counts.padding, padding);
+    EXPECT_EQ(counts.sequences, static_cast<int64_t>(out.size()));
+    EXPECT_EQ(slots, counts.tokens_out + counts.bos_tokens + counts.tag_tokens + counts.eos_tokens + counts.padding +
+                         counts.sequences * c.options.variant.pattern.anchors);
+    if (c.options.overflow != Overflow::kDrop) {
+      EXPECT_EQ(counts.dropped_overflow, 0);
+    }
+    if (c.options.keep_partial) {
+      EXPECT_EQ(counts.dropped_partial, 0);
+    }
+    if (HasFailure()) return;
+  }
+}
+
+TEST(PackerTest, FitNeverCutsADocumentThatFitsInAnEmptySequence) {
+  for (uint64_t number = 0; number < 500; ++number) {
+    Case c = RandomCase(number);
+    c.options.overflow = Overflow::kFit;
+    c.options.variant.interleaved = false;
+    std::map<int64_t, int> pieces;
+    for (const PackedSequence& s : Pack(c.options, c.documents)) {
+      for (const Segment& segment : s.segments) ++pieces[segment.document];
+    }
+    for (const Document& d : c.documents) {
+      const size_t prefix = (c.options.bos >= 0 && c.options.anchor.empty() ? 1 : 0) +
+                            (c.options.variant.tags ? d.tag.size() : 0) + (c.options.eos >= 0 ? 1 : 0);
+      if (c.options.anchor.size() + prefix + d.tokens.size() <= static_cast<size_t>(c.options.length)) {
+        EXPECT_LE(pieces[d.id], 1);
+      }
+    }
+  }
+}
+
+TEST(PackerTest, DropKeepsTheStartOfADocumentAndDiscardsItsRest) {
+  PackCounts counts;
+  const auto out = Pack({.length = 5, .overflow = Overflow::kDrop}, {MakeDocument(0, 3), MakeDocument(1, 6)}, &counts);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].ids, (Ids{100, 101, 102, 2100, 2101}));
+  EXPECT_EQ(counts.dropped_overflow, 4);
+}
+
+TEST(PackerTest, InterleavedChunksAreShuffledInBoundsAndByTheSeed) {
+  std::vector<Document> documents;
+  for (int64_t d = 0; d < 40; ++d) documents.push_back(MakeDocument(d, static_cast<int32_t>(10 + 7 * d)));
+  const PackOptions options{.length = 512, .variant = {.pattern = kAnchored, .interleaved = true}, .anchor = {kAnchor}};
+  const auto out = Pack(options, documents);
+  std::set<int32_t> parts_seen;
+  bool second_before_first = false;  // a second chunk that comes before some other document's first
+  for (const PackedSequence& s : out) {
+    std::map<int64_t, std::vector<Segment>> chunks;
+    for (const Segment& segment : s.segments) {
+      if (segment.document >= 0) chunks[segment.document].push_back(segment);
+    }
+    int32_t last_first_place = 0, first_second_place = options.length;
+    for (const auto& [document, list] : chunks) {
+      int32_t total = 0;
+      for (const Segment& chunk : list) total += chunk.length;
+      parts_seen.insert(static_cast<int32_t>(list.size()));
+      EXPECT_EQ(list.size() == 1, total < 16);
+      for (size_t i = 0; i < list.size(); ++i) {
+        EXPECT_EQ(list[i].chunk, static_cast<int32_t>(i));
+        if (list.size() == 1) continue;
+        EXPECT_GE(list[i].length, std::max(8, total / 5));
+        if (i > 0) {
+          EXPECT_GE(list[i].place, list[i - 1].place + list[i - 1].length);
+        }
+      }
+      last_first_place = std::max(last_first_place, list[0].place);
+      if (list.size() > 1) first_second_place = std::min(first_second_place, list[1].place);
+    }
+    second_before_first = second_before_first || first_second_place < last_first_place;
+  }
+  EXPECT_EQ(parts_seen, (std::set<int32_t>{1, 2, 3}));
+  EXPECT_TRUE(second_before_first);
+  const auto same = Pack(options, documents), other = Pack(options, documents, nullptr, 8);
+  EXPECT_EQ(same[1].positions, out[1].positions);
+  EXPECT_NE(other[1].positions, out[1].positions);
+  EXPECT_EQ(other[1].ids, out[1].ids) << "the shuffle shows in positions only";
+}
+
+}  // namespace
+}  // namespace hawser
