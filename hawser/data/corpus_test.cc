@@ -1,0 +1,164 @@
+#include "hawser/data/corpus.h"
+
+#include <gtest/gtest.h>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/parallel.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+class CorpusTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) /
+              ("corpus_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    fs::remove_all(folder_);
+    MakeDirectories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  fs::path Write(const std::string& name, std::string_view contents) {
+    const fs::path path = folder_ / name;
+    MakeDirectories(path.parent_path());
+    WriteFileAtomically(path, contents);
+    return path;
+  }
+  fs::path folder_;
+};
+
+template <class Body>
+std::string ErrorOf(ErrorKind kind, Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return {};
+}
+
+TEST_F(CorpusTest, FoldersAreWalkedInLexicographicOrder) {
+  for (const char* name : {"9.txt", "10.txt", "b/1.txt", "b/notes.md", "a.jsonl"}) Write(name, "x");
+  const auto files = ListDataFiles({folder_});
+  std::vector<std::string> names;
+  for (const fs::path& file : files) names.push_back(fs::relative(file, folder_).string());
+  EXPECT_EQ(names, (std::vector<std::string>{"10.txt", "9.txt", "a.jsonl", "b/1.txt"}));
+  EXPECT_EQ(ListDataFiles({folder_ / "b/notes.md"}).size(), 1u) << "a file that is named is taken whatever its ending";
+}
+
+TEST_F(CorpusTest, TextFilesAreOneDocumentEach) {
+  const auto documents = ReadDocuments({Write("wiki/a.txt", "\xef\xbb\xbfOne \xc3\xa9\n\nTwo\n")});
+  ASSERT_EQ(documents.size(), 1u);
+  EXPECT_EQ(documents[0].text, "One \xc3\xa9\n\nTwo\n") << "without the byte order mark, newlines kept";
+  EXPECT_EQ(documents[0].source, "wiki");
+}
+
+TEST_F(CorpusTest, JsonLinesAreOneDocumentALine) {
+  const auto documents = ReadDocuments({Write(
+      "set/a.jsonl", "{\"text\":\"one\\nline\",\"source\":\"web\"}\n\n{\"text\":\"\"}\r\n{\"text\":\"three\"}")});
+  ASSERT_EQ(documents.size(), 3u);
+  EXPECT_EQ(documents[0].text, "one\nline");
+  EXPECT_EQ(documents[0].source, "web");
+  EXPECT_EQ(documents[2].text, "three");
+  EXPECT_EQ(documents[2].source, "set");
+}
+
+TEST_F(CorpusTest, BadInputIsNamed) {
+  using enum ErrorKind;
+  EXPECT_NE(ErrorOf(kIo, [&] { ListDataFiles({folder_ / "none"}); }).find("none"), std::string::npos);
+  ErrorOf(kFormat, [&] { ListDataFiles({folder_}); });
+  ErrorOf(kFormat, [&] { ReadDocuments({}); });
+  ErrorOf(kFormat, [&] { ReadDocuments({Write("a.txt", "")}); });
+  ErrorOf(kFormat, [&] { ReadDocuments({Write("b.jsonl", "\n{\"text\":\"\"}\n")}); });
+  ErrorOf(kIo, [&] { ReadDocuments({folder_}); });
+  EXPECT_NE(ErrorOf(kFormat,
+                    [&] {
+                      ReadDocuments({Write("c.txt",
+                                           "ab\xff"
+                                           "c")});
+                    })
+                .find("byte 2 is 0xff"),
+            std::string::npos);
+  const auto line = [&](const char* contents) {
+    return ErrorOf(kFormat, [&] { ReadDocuments({Write("d.jsonl", contents)}); });
+  };
+  EXPECT_NE(line("{\"text\":\"a\"}\n{\"text\":\n").find("line 2"), std::string::npos);
+  EXPECT_NE(line("[]").find("line 1"), std::string::npos);
+  EXPECT_NE(line("{\"text\":3}").find("\"text\""), std::string::npos);
+  EXPECT_NE(line("{\"text\":\"a\",\"source\":[]}").find("\"source\""), std::string::npos);
+  line("{\"text\":\"\\ud800\"}");
+}
+
+TEST_F(CorpusTest, EveryTruncationOfJsonLinesReadsOrFails) {
+  const std::string whole = "{\"text\":\"one \\u00e9\",\"source\":\"web\"}\n{\"text\":\"two\"}\n";
+  for (size_t n = 1; n < whole.size(); ++n) {
+    const fs::path path = Write("t.jsonl", whole.substr(0, n));
+    try {
+      EXPECT_GE(ReadDocuments({path}).size(), 1u);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kFormat);
+    }
+  }
+}
+
+TEST(Utf8Test, FirstBadByteIsFound) {
+  EXPECT_EQ(InvalidUtf8At("plain"), -1);
+  EXPECT_EQ(InvalidUtf8At("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"), -1);
+  EXPECT_EQ(InvalidUtf8At("a\xc3"), 1);             // cut off
+  EXPECT_EQ(InvalidUtf8At("ab\x80"), 2);            // lone continuation
+  EXPECT_EQ(InvalidUtf8At("a\xc0\xaf"), 1);         // overlong
+  EXPECT_EQ(InvalidUtf8At("abc\xed\xa0\x80"), 3);   // surrogate
+  EXPECT_EQ(InvalidUtf8At("\xf4\x90\x80\x80"), 0);  // above U+10FFFF
+  EXPECT_EQ(InvalidUtf8At("\xc3\xa9\xc3\x28"
+                          "x"),
+            2);  // second byte wrong
+}
+
+TEST(HoldOutTest, LastFilesInLexicographicOrder) {
+  const FileSplit split = HoldOutFiles({"d/9", "d/10", "d/5", "d/50"}, 2);
+  EXPECT_EQ(split.train, (std::vector<fs::path>{"d/10", "d/5"}));
+  EXPECT_EQ(split.validation, (std::vector<fs::path>{"d/50", "d/9"}));
+  EXPECT_TRUE(HoldOutFiles({"a"}, 0).validation.empty());
+  EXPECT_THROW(HoldOutFiles({"a"}, 1), Error);
+  EXPECT_THROW(HoldOutFiles({"a"}, -1), Error);
+}
+
+class ByteTokenizer : public Tokenizer {
+ public:
+  std::string Kind() const override { return "bytes"; }
+  int32_t vocab_size() const override { return 256; }
+  std::vector<int32_t> Encode(std::string_view text, bool) const override {
+    if (text == "bad") Fail(ErrorKind::kFormat, "cannot encode");
+    std::vector<int32_t> ids;
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  }
+  std::string Piece(int32_t id) const override { return {static_cast<char>(id)}; }
+  std::string Display(int32_t id) const override { return Piece(id); }
+  void Save(const fs::path&) const override {}
+};
+
+TEST(TokenizeTest, InOrderWithTagsForAnyNumberOfThreads) {
+  std::vector<TextDocument> texts;
+  for (int i = 0; i < 100; ++i) texts.push_back({.source = i % 2 == 0 ? "w" : "", .text = std::to_string(i * i)});
+  for (const int threads : {1, 4}) {
+    SetThreads(threads);
+    const auto documents = TokenizeDocuments(texts, ByteTokenizer());
+    ASSERT_EQ(documents.size(), 100u);
+    EXPECT_EQ(documents[12].id, 12);
+    EXPECT_EQ(documents[12].tokens, (std::vector<int32_t>{'1', '4', '4'}));
+    EXPECT_EQ(documents[12].tag, (std::vector<int32_t>{'w', '\n'}));
+    EXPECT_TRUE(documents[13].tag.empty());
+  }
+  SetThreads(0);
+  texts[40] = {.path = "here", .text = "bad"};
+  EXPECT_NE(ErrorOf(ErrorKind::kFormat, [&] { TokenizeDocuments(texts, ByteTokenizer()); }).find("here"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace hawser
