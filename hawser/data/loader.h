@@ -1,0 +1,42 @@
+// data/loader.h - an endless, shuffled, resumable stream of packed sequences.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "hawser/data/packer.h"
+
+namespace hawser {
+
+/// Every epoch packs all documents in an order that depends on (seed, epoch) alone. The state of the stream is its seed
+/// and the number of sequences taken: Skip(n) after construction gives the same stream as n calls of Next. The last,
+/// partial sequence of an epoch follows options.keep_partial.
+class Loader {
+ public:
+  /// `documents` outlives the loader. Errors: kUsage, also when a whole epoch fills no sequence.
+  Loader(const std::vector<Document>* documents, PackOptions options, uint64_t seed);
+
+  void Next(PackedSequence* out);
+  /// Packs and throws away `n` sequences: costs the copying of their tokens, nothing more.
+  void Skip(int64_t n);
+
+  int64_t sequence() const { return sequence_; }                  // number of the next one
+  int64_t epoch() const { return epoch_; }                        // that the next one is sought in, from 0
+  const PackCounts& counts() const { return packer_->counts(); }  // of this epoch so far
+
+ private:
+  void BeginEpoch();
+  void Take(PackedSequence* out);
+
+  const std::vector<Document>* documents_;
+  PackOptions options_;
+  uint64_t seed_;
+  int64_t epoch_ = 0;
+  int64_t sequence_ = 0;
+  size_t cursor_ = 0;
+  std::vector<uint32_t> order_;
+  std::unique_ptr<Packer> packer_;
+};
+
+}  // namespace hawser
