@@ -1,0 +1,188 @@
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <vector>
+
+#include "hawser/base/buffer.h"
+#include "hawser/base/dtype.h"
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/parallel.h"
+#include "hawser/base/rng.h"
+
+namespace hawser {
+namespace {
+
+std::filesystem::path Fresh(const std::string& name) {
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / ("hawser_base_" + name);
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+TEST(DTypeTest, Bf16RoundsToNearestEven) {
+  EXPECT_EQ(ToF32(ToBF16(1.0f)), 1.0f);
+  EXPECT_EQ(ToF32(ToBF16(257.0f)), 256.0f);  // a tie goes to the even neighbour
+  EXPECT_EQ(ToF32(ToBF16(259.0f)), 260.0f);
+  EXPECT_EQ(ToF32(ToBF16(257.5f)), 258.0f);
+  EXPECT_TRUE(std::isinf(ToF32(ToBF16(INFINITY))));
+  EXPECT_TRUE(std::isnan(ToF32(ToBF16(NAN))));
+  EXPECT_EQ(std::signbit(ToF32(ToBF16(-0.0f))), true);
+  Rng rng{1};
+  for (int i = 0; i < 10000; ++i) {
+    const auto x = static_cast<float>(rng.Normal() * 100);
+    EXPECT_LE(std::abs(ToF32(ToBF16(x)) - x), std::abs(x) * 0x1p-8f);
+  }
+}
+
+TEST(DTypeTest, EveryHalfSurvivesTheRoundTrip) {
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float x = F16ToF32(static_cast<uint16_t>(bits));
+    if (std::isnan(x)) {
+      EXPECT_TRUE(std::isnan(F16ToF32(F32ToF16(x))));
+    } else {
+      EXPECT_EQ(F32ToF16(x), bits);
+    }
+  }
+  EXPECT_EQ(F32ToF16(65520.0f), 0x7c00);            // overflow to infinity
+  EXPECT_EQ(F32ToF16(2049.0f), F32ToF16(2048.0f));  // tie to even
+  EXPECT_EQ(F16ToF32(F32ToF16(1e-9f)), 0.0f);       // underflow
+  EXPECT_EQ(F16ToF32(1), std::ldexp(1.0f, -24));    // the least subnormal
+}
+
+TEST(DTypeTest, NamesParseBack) {
+  for (const DType dtype :
+       {DType::kF32, DType::kBF16, DType::kF16, DType::kF64, DType::kI32, DType::kI64, DType::kU8}) {
+    EXPECT_EQ(ParseDType(Name(dtype)), dtype);
+  }
+  EXPECT_THROW(ParseDType("f8"), Error);
+}
+
+TEST(RngTest, CountersResumeAndStreamsDiffer) {
+  Rng a{7, 3};
+  std::vector<uint64_t> values;
+  for (int i = 0; i < 100; ++i) values.push_back(a.Bits());
+  Rng resumed{7, 3, 40};
+  for (int i = 40; i < 100; ++i) EXPECT_EQ(resumed.Bits(), values[i]);
+  std::set<uint64_t> seen;
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    for (uint64_t stream = 0; stream < 10; ++stream) {
+      for (uint64_t counter = 0; counter < 100; ++counter) seen.insert(RandomBits(seed, stream, counter));
+    }
+  }
+  EXPECT_EQ(seen.size(), 10000u);
+}
+
+TEST(RngTest, MomentsOfUniformAndNormal) {
+  Rng rng{42};
+  const int n = 200000;
+  double mean = 0, square = 0, uniform = 0;
+  std::vector<int> bins(10);
+  for (int i = 0; i < n; ++i) {
+    const double x = rng.Normal(), u = rng.Uniform();
+    mean += x / n;
+    square += x * x / n;
+    uniform += u / n;
+    ASSERT_GE(u, 0.0);
+    ASSERT_LT(u, 1.0);
+    ++bins[rng.Below(10)];
+  }
+  EXPECT_NEAR(mean, 0, 0.01);
+  EXPECT_NEAR(square, 1, 0.02);
+  EXPECT_NEAR(uniform, 0.5, 0.005);
+  for (int count : bins) EXPECT_NEAR(count, n / 10, n / 200);
+}
+
+TEST(BufferTest, AlignedAndZero) {
+  for (const size_t bytes : {size_t{1}, size_t{4096}, size_t{5} << 20}) {
+    Buffer buffer(bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    for (size_t i = 0; i < bytes; i += 997) EXPECT_EQ(buffer.as<uint8_t>()[i], 0);
+  }
+  Matrix m(3, 5, DType::kBF16);
+  EXPECT_EQ(m.view().Rows(1, 2).Cols(2, 3).Row<bf16>(1), m.Row<bf16>(2) + 2);
+}
+
+TEST(FileTest, AtomicWriteReplacesOnlyWhenWhole) {
+  const std::filesystem::path folder = Fresh("atomic");
+  const std::filesystem::path path = folder / "a.bin";
+  WriteFileAtomically(path, "old");
+  EXPECT_THROW(WriteFileAtomically(path,
+                                   [](FileWriter& writer) {
+                                     writer.Append("half");
+                                     Fail(ErrorKind::kFormat, "stop");
+                                   }),
+               Error);
+  EXPECT_EQ(ReadFile(path), "old");
+  WriteFileAtomically(path, "new");
+  EXPECT_EQ(ReadFile(path), "new");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1);  // no temporary file is left
+}
+
+TEST(FileTest, AFullDiskLeavesTheOldFile) {
+  const std::filesystem::path path = Fresh("full") / "a.bin";
+  WriteFileAtomically(path, "old");
+  rlimit kept{};
+  getrlimit(RLIMIT_FSIZE, &kept);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = kept;
+  small.rlim_cur = 1000;
+  setrlimit(RLIMIT_FSIZE, &small);
+  try {
+    WriteFileAtomically(path, std::string(100000, 'x'));
+    ADD_FAILURE() << "the write went through";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kIo);
+    EXPECT_NE(std::strstr(error.what(), "a.bin"), nullptr) << error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &kept);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(ReadFile(path), "old");
+}
+
+TEST(FileTest, ErrorsNameThePath) {
+  for (const char* path : {"/nowhere/at/all", "/"}) {
+    try {
+      ReadFile(path);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kIo);
+      EXPECT_EQ(ExitCode(error.kind()), 3);
+      EXPECT_NE(std::strstr(error.what(), path), nullptr);
+    }
+  }
+  EXPECT_THROW(WriteFileAtomically("/nowhere/at/all", "x"), Error);
+}
+
+TEST(ParallelTest, EveryPieceOnceForAnyThreadCount) {
+  for (const int threads : {1, 2, 5}) {
+    SetThreads(threads);
+    std::vector<int> hits(1003);
+    ParallelChunks(1003, 10, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) ++hits[i];
+    });
+    EXPECT_EQ(hits, std::vector<int>(1003, 1));
+  }
+  SetThreads(0);
+}
+
+TEST(ErrorTest, FramesAndExitCodes) {
+  try {
+    WithFrame("load x", [] { Fail(ErrorKind::kFormat, "tensor {} is bad", 3); });
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "load x: tensor 3 is bad");
+  }
+  EXPECT_EQ(ExitCode(ErrorKind::kUsage), 2);
+  EXPECT_EQ(ExitCode(ErrorKind::kUnsupported), 4);
+  EXPECT_EQ(ExitCode(ErrorKind::kNumeric), 5);
+  EXPECT_EQ(ExitCode(ErrorKind::kInternal), 1);
+}
+
+}  // namespace
+}  // namespace hawser
