@@ -29,6 +29,8 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
       dtype_(dtype),
       frequencies_(ComputeFrequencies(spec.rope, max_length)),
       layers_(spec.layers) {
+  policy_window_ = pattern_.window;
+  if (spec.sliding_window > 0) pattern_.window = std::min(pattern_.window, spec.sliding_window);
   if (dtype != DType::kF32 && dtype != DType::kBF16) {
     Fail(ErrorKind::kUsage, "keys and values are kept in F32 or BF16, not {}", Name(dtype));
   }
@@ -88,8 +90,12 @@ int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
   sin_.resize(n * half);
   FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
 
-  // What the next token cannot see is dropped with the token before it, so a single token sees all that is here.
-  needs_schedule_ = n > 1;
+  // A policy drops what the next token cannot see together with the token before it, so a single token sees all that
+  // is here, unless the model's own window is narrower than the policy's.
+  const auto hidden = [&](const SlotInfo& slot) {
+    return slot.index <= slots_.back().index - pattern_.window && !Pinned(pattern_, slot);
+  };
+  needs_schedule_ = n > 1 || (pattern_.window < policy_window_ && std::any_of(slots_.begin(), slots_.end(), hidden));
   if (needs_schedule_) {
     layout_.size = static_cast<int32_t>(slots_.size());
     layout_.index.clear();
@@ -154,8 +160,8 @@ void KvCache::Account() {
   const int64_t size = static_cast<int64_t>(slots_.size());
   int64_t dropped = 0;
   for (int64_t t = size - chunk_, first = 0; t + 1 < size; ++t) {
-    if (pattern_.window != AttnPattern::kAll) {
-      while (slots_[first].index < slots_[t].index + 2 - pattern_.window) dropped += !Pinned(pattern_, slots_[first++]);
+    if (policy_window_ != AttnPattern::kAll) {
+      while (slots_[first].index < slots_[t].index + 2 - policy_window_) dropped += !Pinned(pattern_, slots_[first++]);
     }
     stored_sum_ += static_cast<double>(t + 1 - dropped);
     peak_ = std::max(peak_, t + 1 - dropped);

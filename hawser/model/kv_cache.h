@@ -26,6 +26,7 @@ struct KvUsage {     // slots per layer
 
 class KvCache {
  public:
+  /// A model with a sliding window of its own sees through both windows, and holds what the policy keeps.
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
   /// used by schemes whose frequencies depend on it. `dtype`: of the stored keys and values.
   KvCache(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, std::vector<uint8_t> separators,
@@ -68,7 +69,8 @@ class KvCache {
   Backend* backend_;
   ModelSpec spec_;
   std::unique_ptr<KvPolicy> policy_;
-  AttnPattern pattern_;
+  AttnPattern pattern_;        // the policy's, and the model's own sliding window
+  int32_t policy_window_ = 0;  // the policy's alone
   std::vector<uint8_t> separators_;
   DType dtype_;
   RopeFrequencies frequencies_;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "hawser/base/error.h"
+#include "hawser/base/text.h"
 
 namespace hawser {
 namespace {
@@ -134,13 +134,12 @@ class FormReader {
       Fail(ErrorKind::kUsage, "kv policy \"{}\": {} is missing; the forms are {}", text_, field, kForms);
     }
     const std::string_view part = parts_[next_++];
-    int64_t value = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-    if (error != std::errc() || end != part.data() + part.size() || value < least || value > kMost) {
+    const auto value = ParseNumber<int64_t>(part);
+    if (!value || *value < least || *value > kMost) {
       Fail(ErrorKind::kUsage, "kv policy \"{}\": {} must be a whole number from {} to {}, found \"{}\"", text_, field,
            least, kMost, part);
     }
-    return value;
+    return *value;
   }
 
   /// The rest must be key=value options out of those that apply.
