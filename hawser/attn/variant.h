@@ -9,7 +9,8 @@
 namespace hawser {
 
 /// arXiv:2411.13476 section 3: full (V0), intra (V1), intra-reset (V1r), anchor (V2), anchor-reset (V2r), and with -tag
-/// and -interleaved. Any other text is a raw pattern with continuous positions.
+/// and -interleaved (`anchor-tag`, `intra-interleaved`, ...). Any other text is a raw pattern, with the same flags as
+/// words of their own: `scope=doc window=256 reset`. Positions are continuous unless reset. The text parses back.
 struct AttnVariant {
   AttnPattern pattern;
   bool reset_positions = false;  // positions restart at every document (after the anchor where there is one)
@@ -19,6 +20,7 @@ struct AttnVariant {
   bool operator==(const AttnVariant&) const = default;
 };
 
+/// Errors: kUsage as ParsePattern, and for an unknown or repeated flag.
 AttnVariant ParseVariant(std::string_view text);
 std::string ToString(const AttnVariant& variant);
 

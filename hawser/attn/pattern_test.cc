@@ -1,0 +1,126 @@
+#include "hawser/attn/pattern.h"
+
+#include <gtest/gtest.h>
+
+#include "hawser/attn/variant.h"
+#include "hawser/base/error.h"
+#include "hawser/base/rng.h"
+#include "hawser/base/text.h"
+
+namespace hawser {
+namespace {
+
+template <class Body>
+std::string UsageMessage(Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+TEST(Pattern, NamedForms) {
+  EXPECT_EQ(ParsePattern("full"), AttnPattern{});
+  EXPECT_EQ(ParsePattern("window=256").window, 256);
+  EXPECT_EQ(ParsePattern("intra"), (AttnPattern{.scope = Scope::kDocument}));
+  EXPECT_EQ(ParsePattern("anchor"), (AttnPattern{.scope = Scope::kDocument, .anchors = 1}));
+  EXPECT_EQ(ParsePattern("scope=doc anchors=1"), ParsePattern("anchor"));
+  EXPECT_EQ(ParsePattern(" scope=doc  anchors=1 sinks=3 window=256 sep "),
+            (AttnPattern{.scope = Scope::kDocument, .window = 256, .sinks = 3, .separators = true, .anchors = 1}));
+  EXPECT_EQ(ParsePattern("anchor window=64"), ParsePattern("window=64 scope=doc anchors=1"));
+  EXPECT_EQ(ParsePattern("scope=seq window=all"), AttnPattern{});
+}
+
+TEST(Pattern, PrintsWhatItParses) {
+  for (std::string text : {"full", "window=1", "window=256", "intra", "anchor", "sep", "sinks=4 window=2044",
+                           "scope=doc anchors=1 sinks=3 window=256 sep", "scope=doc anchors=2", "anchors=1"}) {
+    EXPECT_EQ(ToString(ParsePattern(text)), text);
+  }
+  Rng rng{.seed = 1};
+  for (int i = 0; i < 500; ++i) {
+    AttnPattern p;
+    p.scope = rng.Below(2) ? Scope::kDocument : Scope::kSequence;
+    if (rng.Below(2)) p.window = 1 + static_cast<int32_t>(rng.Below(AttnPattern::kAll));
+    if (rng.Below(2)) p.sinks = static_cast<int32_t>(rng.Below(9));
+    if (rng.Below(2)) p.anchors = static_cast<int32_t>(rng.Below(3));
+    p.separators = rng.Below(2) != 0;
+    EXPECT_EQ(ParsePattern(ToString(p)), p) << ToString(p);
+  }
+}
+
+TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
+  const auto message = [](const char* text) { return UsageMessage([&] { ParsePattern(text); }); };
+  EXPECT_NE(message("windw=4").find("did you mean 'window'"), std::string::npos) << message("windw=4");
+  EXPECT_NE(message("ancor").find("did you mean 'anchor'"), std::string::npos);
+  EXPECT_NE(message("zzzzzzzzzz").find("known: full"), std::string::npos);
+  EXPECT_EQ(message("zzzzzzzzzz").find("did you mean"), std::string::npos);
+  EXPECT_NE(message("anchor anchors=2").find("anchors=2"), std::string::npos);
+  for (const char* text : {"",
+                           "  ",
+                           "window",
+                           "window=",
+                           "window=0",
+                           "window=-1",
+                           "window=4x",
+                           "window=99999999999",
+                           "window=4 window=4",
+                           "full window=4",
+                           "full intra",
+                           "sep=1",
+                           "sep sep",
+                           "scope=document",
+                           "sinks=-1",
+                           "anchors=1.5",
+                           "full=1",
+                           "=",
+                           "anchor-reset",
+                           "window= 4"}) {
+    EXPECT_FALSE(message(text).empty()) << text;
+  }
+  EXPECT_FALSE(UsageMessage([] { ParsePattern(std::string(100000, 'w')); }).empty());
+}
+
+TEST(Variant, NamedForms) {
+  EXPECT_EQ(ParseVariant("full"), AttnVariant{});
+  EXPECT_EQ(ParseVariant("intra-reset"), (AttnVariant{.pattern = ParsePattern("intra"), .reset_positions = true}));
+  EXPECT_EQ(ParseVariant("anchor-tag"), (AttnVariant{.pattern = ParsePattern("anchor"), .tags = true}));
+  EXPECT_EQ(ParseVariant("anchor-interleaved"), (AttnVariant{.pattern = ParsePattern("anchor"), .interleaved = true}));
+  EXPECT_EQ(ParseVariant("scope=doc anchors=1 reset"), ParseVariant("anchor-reset"));
+  EXPECT_EQ(ParseVariant("anchor-reset window=8").pattern, ParsePattern("anchor window=8"));
+}
+
+TEST(Variant, PrintsWhatItParses) {
+  for (std::string text : {"full", "window=8", "intra", "intra-reset", "intra-tag", "intra-interleaved", "anchor",
+                           "anchor-reset", "anchor-tag", "anchor-interleaved", "anchor-reset-tag-interleaved",
+                           "scope=doc sinks=3 window=256 sep", "scope=doc sinks=3 window=256 sep reset tag"}) {
+    EXPECT_EQ(ToString(ParseVariant(text)), text);
+  }
+  for (const char* text : {"anchor-rest", "anchor-reset-reset", "intra-tag tag", "reset", "anchr-reset", "anchor-x"}) {
+    EXPECT_FALSE(UsageMessage([&] { ParseVariant(text); }).empty()) << text;
+  }
+  EXPECT_NE(UsageMessage([] { ParseVariant("anchor-rest"); }).find("did you mean 'reset'"), std::string::npos);
+}
+
+TEST(Layout, DocumentsFillWhatFollowsThePrefix) {
+  const TokenLayout layout = MakeLayout(2, {3, 1});
+  EXPECT_EQ(layout.size, 6);
+  EXPECT_EQ(layout.doc_begin, (std::vector<int32_t>{0, 0, 2, 2, 2, 5}));
+  EXPECT_EQ(MakeLayout(0, {2, 2}).doc_begin, (std::vector<int32_t>{0, 0, 2, 2}));
+  EXPECT_EQ(MakeLayout(0, {}).size, 0);
+  EXPECT_FALSE(UsageMessage([] { MakeLayout(1, {3, 0}); }).empty());
+  EXPECT_FALSE(UsageMessage([] { MakeLayout(-1, {3}); }).empty());
+  EXPECT_FALSE(UsageMessage([] { MakeLayout(1, {AttnPattern::kAll}); }).empty());
+}
+
+TEST(Text, EditDistance) {
+  EXPECT_EQ(EditDistance("", "abc"), 3u);
+  EXPECT_EQ(EditDistance("kitten", "sitting"), 3u);
+  EXPECT_EQ(EditDistance("window", "window"), 0u);
+  EXPECT_EQ(EditDistance("ab", "ba"), 2u);
+}
+
+}  // namespace
+}  // namespace hawser
