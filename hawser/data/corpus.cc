@@ -1,15 +1,14 @@
 #include "hawser/data/corpus.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <exception>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
+#include "hawser/io/json.h"
+#include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
@@ -24,36 +23,21 @@ std::string FolderName(const fs::path& file) {
 }
 
 TextDocument ParseLine(std::string_view line, const fs::path& file, int64_t number) {
-  const auto bad = [&](std::string_view what) {
-    Fail(ErrorKind::kFormat, "{}: line {}: {}; every line must be a JSON object with a string \"text\"", file.string(),
-         number, what);
-  };
-  const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
-  if (object.is_discarded()) bad("not JSON");
-  if (!object.is_object()) bad("not a JSON object");
-  const auto text = object.find("text");
-  if (text == object.end() || !text->is_string()) bad("no string \"text\"");
-  const auto source = object.find("source");
-  if (source != object.end() && !source->is_string()) bad("\"source\" is not a string");
-  return {.source = source == object.end() ? FolderName(file) : source->get<std::string>(),
-          .path = file.string(),
-          .text = text->get<std::string>()};
+  return WithFrame(fmt::format("{}: line {}", file.string(), number), [&]() -> TextDocument {
+    const nlohmann::json value = ParseJson(line);
+    const JsonObject object(value, "document");
+    return {
+        .source = object.StringOr("source", FolderName(file)), .path = file.string(), .text = object.String("text")};
+  });
 }
 
 }  // namespace
 
 int64_t InvalidUtf8At(std::string_view text) {
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  const auto size = static_cast<utf8proc_ssize_t>(text.size());
-  for (utf8proc_ssize_t at = 0; at < size;) {
-    if (bytes[at] < 0x80) {
-      ++at;
-      continue;
-    }
-    utf8proc_int32_t point;
-    const utf8proc_ssize_t step = utf8proc_iterate(bytes + at, size - at, &point);
-    if (step <= 0) return at;
-    at += step;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = CodePointAt(text, at).length;
+    if (length == 0) return static_cast<int64_t>(at);
+    at += length;
   }
   return -1;
 }

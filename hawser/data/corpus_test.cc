@@ -88,8 +88,8 @@ TEST_F(CorpusTest, BadInputIsNamed) {
   };
   EXPECT_NE(line("{\"text\":\"a\"}\n{\"text\":\n").find("line 2"), std::string::npos);
   EXPECT_NE(line("[]").find("line 1"), std::string::npos);
-  EXPECT_NE(line("{\"text\":3}").find("\"text\""), std::string::npos);
-  EXPECT_NE(line("{\"text\":\"a\",\"source\":[]}").find("\"source\""), std::string::npos);
+  EXPECT_NE(line("{\"text\":3}").find("text"), std::string::npos);
+  EXPECT_NE(line("{\"text\":\"a\",\"source\":[]}").find("source"), std::string::npos);
   line("{\"text\":\"\\ud800\"}");
 }
 

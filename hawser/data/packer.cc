@@ -137,18 +137,17 @@ void Packer::Add(const Document& document) {
   if (close) Close();
   for (int64_t offset = 0; offset < tokens;) {
     const int64_t text = std::min<int64_t>(tokens - offset, Room() - prefix);
-    const bool last = offset + text == tokens;
-    Place(document, offset, static_cast<int32_t>(text), last);
+    Place(document, offset, static_cast<int32_t>(text));
     offset += text;
     if (Room() == 0) Close();
-    if (!last && options_.overflow == Overflow::kDrop) {
+    if (options_.overflow == Overflow::kDrop) {
       counts_.dropped_overflow += tokens - offset;
       return;
     }
   }
 }
 
-void Packer::Place(const Document& document, int64_t offset, int32_t text, bool last) {
+void Packer::Place(const Document& document, int64_t offset, int32_t text) {
   State& s = *state_;
   Segment segment{.document = document.id, .source_offset = offset};
   segment.begin = segment.place = Size(options_.anchor) + Size(s.ids);
@@ -161,7 +160,7 @@ void Packer::Place(const Document& document, int64_t offset, int32_t text, bool 
     segment.tag_tokens = Size(document.tag);
   }
   s.ids.insert(s.ids.end(), document.tokens.begin() + offset, document.tokens.begin() + offset + text);
-  if (last && options_.eos >= 0 && Room() > 0) {
+  if (options_.eos >= 0 && Room() > 0) {  // room is left only behind a document's end
     s.ids.push_back(options_.eos);
     segment.eos_tokens = 1;
   }

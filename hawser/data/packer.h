@@ -105,7 +105,7 @@ class Packer {
  private:
   struct State;
   int32_t Room() const;
-  void Place(const Document& document, int64_t offset, int32_t text, bool last);
+  void Place(const Document& document, int64_t offset, int32_t text);
   void Close();
   void Interleave(uint64_t number, std::vector<Segment>* segments) const;
 

@@ -352,6 +352,24 @@ TEST(PackerTest, RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
   }
 }
 
+TEST(PackerTest, ResetAfterInterleavingMovesEachDocumentAsAWhole) {
+  for (uint64_t number = 0; number < 500; ++number) {
+    Case c = RandomCase(number);
+    c.options.variant.interleaved = true;
+    c.options.variant.reset_positions = false;
+    const auto continuous = Pack(c.options, c.documents);
+    c.options.variant.reset_positions = true;
+    const auto reset = Pack(c.options, c.documents);
+    for (size_t s = 0; s < reset.size(); ++s) {
+      for (int32_t i = c.options.variant.pattern.anchors; i < c.options.length; ++i) {
+        ASSERT_EQ(reset[s].positions[i] - c.options.variant.pattern.anchors,
+                  continuous[s].positions[i] - continuous[s].positions[continuous[s].layout.DocBegin(i)]);
+      }
+      ASSERT_EQ(reset[s].targets, continuous[s].targets);
+    }
+  }
+}
+
 TEST(PackerTest, FitNeverCutsADocumentThatFitsInAnEmptySequence) {
   for (uint64_t number = 0; number < 500; ++number) {
     Case c = RandomCase(number);
