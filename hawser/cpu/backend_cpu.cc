@@ -1,0 +1,111 @@
+#include "hawser/cpu/backend_cpu.h"
+
+#include <cstring>
+
+#include "hawser/base/parallel.h"
+#include "hawser/cpu/act.h"
+#include "hawser/cpu/attention.h"
+#include "hawser/cpu/elementwise.h"
+#include "hawser/cpu/embed.h"
+#include "hawser/cpu/loss.h"
+#include "hawser/cpu/matmul.h"
+#include "hawser/cpu/norm.h"
+#include "hawser/cpu/optim.h"
+#include "hawser/cpu/rope.h"
+#include "hawser/ops/op_args.h"
+
+namespace hawser {
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  std::string Describe() const override {
+    return fmt::format("cpu: simd {}, matmul {}, attention {}, {} threads", SimdTarget(), OneDnnIsa(), AttentionIsa(),
+                       NumThreads());
+  }
+
+  Matrix NewMatrix(int64_t rows, int64_t cols, DType dtype) override { return Matrix(rows, cols, dtype); }
+  void Upload(const void* host, Mat to) override {
+    const size_t row_bytes = static_cast<size_t>(to.cols) * SizeOf(to.dtype);
+    for (int64_t r = 0; r < to.rows; ++r) {
+      std::memcpy(static_cast<char*>(to.Rows(r, 1).data), static_cast<const char*>(host) + r * row_bytes, row_bytes);
+    }
+  }
+  void Download(ConstMat from, void* host) override {
+    const size_t row_bytes = static_cast<size_t>(from.cols) * SizeOf(from.dtype);
+    for (int64_t r = 0; r < from.rows; ++r) {
+      std::memcpy(static_cast<char*>(host) + r * row_bytes, from.Rows(r, 1).data, row_bytes);
+    }
+  }
+  void Copy(ConstMat from, Mat to) override {
+    ValidateSameShape("copy", from, to);
+    CopyMat(from, to);
+  }
+  void Fill(Mat to, float value) override {
+    CheckMat("fill", "the matrix", to);
+    FillMat(to, value);
+  }
+
+  void MatMul(const MatMulArgs& args) override {
+    Validate(args);
+    matmul_.Run(args);
+  }
+  void NormForward(const NormArgs& args) override {
+    Validate(args);
+    hawser::NormForward(args);
+  }
+  void NormBackward(const NormBackwardArgs& args) override {
+    Validate(args);
+    hawser::NormBackward(args, scratch_);
+  }
+  void Rope(const RopeArgs& args) override {
+    Validate(args);
+    hawser::Rope(args);
+  }
+  void GluForward(const GluArgs& args) override {
+    Validate(args);
+    hawser::GluForward(args);
+  }
+  void GluBackward(const GluBackwardArgs& args) override {
+    Validate(args);
+    hawser::GluBackward(args);
+  }
+  void Add(ConstMat x, Mat y) override {
+    ValidateSameShape("add", x, y);
+    AddMat(x, y);
+  }
+
+  void AttentionForward(const AttentionArgs& args) override { hawser::AttentionForward(args); }
+  void AttentionBackward(const AttentionBackwardArgs& args) override { hawser::AttentionBackward(args); }
+  void AttentionDecode(const DecodeArgs& args) override { hawser::AttentionDecode(args); }
+
+  void EmbedForward(ConstMat table, const int32_t* ids, Mat y) override {
+    ValidateEmbed("embed", table, ids, y);
+    hawser::EmbedForward(table, ids, y);
+  }
+  void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) override {
+    ValidateEmbed("embed backward", dtable, ids, dy);
+    CheckF32("embed backward", "dtable", dtable);
+    hawser::EmbedBackward(dy, ids, dtable);
+  }
+  CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) override {
+    Validate(args);
+    return hawser::CrossEntropy(args, matmul_, scratch_);
+  }
+
+  double SumSquares(const float* x, int64_t n) override { return hawser::SumSquares(x, n); }
+  void AdamW(const AdamWArgs& args) override {
+    Validate(args);
+    hawser::AdamW(args);
+  }
+
+ private:
+  MatMulEngine matmul_;
+  Scratch scratch_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeCpuBackend() { return std::make_unique<CpuBackend>(); }
+
+}  // namespace hawser

@@ -1,0 +1,15 @@
+// cpu/elementwise.h - copies, sums and fills of matrices, any mix of F32 and BF16; validated by the caller.
+#pragma once
+
+#include "hawser/base/buffer.h"
+
+namespace hawser {
+
+void CopyMat(ConstMat from, Mat to);  // to = from
+void AddMat(ConstMat x, Mat y);       // y += x
+void FillMat(Mat to, float value);
+
+/// The instruction set the Highway kernels run on, "AVX3" and the like.
+const char* SimdTarget();
+
+}  // namespace hawser

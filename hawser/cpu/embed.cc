@@ -1,0 +1,56 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "hawser/cpu/embed.cc"
+#include "hwy/foreach_target.h"  // must come before simd-inl.h
+// clang-format off
+#include "hawser/cpu/simd-inl.h"
+// clang-format on
+
+#include "hawser/base/parallel.h"
+#include "hawser/cpu/embed.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace hawser {
+namespace HWY_NAMESPACE {
+
+void EmbedForwardRows(const ConstMat& table, const int32_t* ids, const Mat& y, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const ConstRow from = RowOf(table, ids[r]);
+    const Row to = RowOf(y, r);
+    for (int64_t i = 0; i < y.cols; i += Lanes()) Put(Get(from, i, y.cols), to, i, y.cols);
+  }
+}
+
+void EmbedBackwardRows(const ConstMat& dy, const int32_t* ids, const Mat& dtable) {
+  for (int64_t r = 0; r < dy.rows; ++r) {
+    const ConstRow from = RowOf(dy, r);
+    const Row to = RowOf(dtable, ids[r]);
+    for (int64_t i = 0; i < dy.cols; i += Lanes()) {
+      Put(hn::Add(Get(to, i, dy.cols), Get(from, i, dy.cols)), to, i, dy.cols);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace hawser
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hawser {
+
+HWY_EXPORT(EmbedForwardRows);
+HWY_EXPORT(EmbedBackwardRows);
+
+void EmbedForward(ConstMat table, const int32_t* ids, Mat y) {
+  ParallelChunks(y.rows, RowGrain(y.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(EmbedForwardRows)(table, ids, y, begin, end);
+  });
+}
+
+void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) {
+  ParallelChunks(dy.cols, 64, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(EmbedBackwardRows)(dy.Cols(begin, end - begin), ids, dtable.Cols(begin, end - begin));
+  });
+}
+
+}  // namespace hawser
+#endif

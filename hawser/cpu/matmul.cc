@@ -1,0 +1,126 @@
+#include "hawser/cpu/matmul.h"
+
+#include <algorithm>
+#include <array>
+
+#include "hawser/base/parallel.h"
+#include "hawser/cpu/elementwise.h"
+#include "hawser/cpu/matmul_matvec.h"
+
+namespace hawser {
+namespace {
+
+constexpr size_t kMaxProducts = 1024;  // primitives kept; beyond it the cache starts over
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// The pieces of c: blocks of `rows` x `cols`, the last ones smaller. Depends on the shape and dtype alone.
+struct Cut {
+  int64_t rows = 0, cols = 0;
+};
+
+// Blocks of at most 256 x 512 keep what a primitive packs of a and b inside a core's L2; smaller ones when there would
+// be too few for the threads of a common machine, but never below some 20 us of work.
+Cut ChooseCut(int64_t m, int64_t n, int64_t k, DType dtype) {
+  const int64_t least = dtype == DType::kBF16 ? int64_t{16} << 20 : int64_t{4} << 20;  // multiply-adds a piece
+  constexpr int64_t kWanted = 16;
+  Cut cut{std::min<int64_t>(m, 256), std::min<int64_t>(n, 512)};
+  const auto pieces = [&] { return CeilDiv(m, cut.rows) * CeilDiv(n, cut.cols); };
+  while (pieces() < kWanted && cut.rows * cut.cols * k / 2 >= least) {
+    if (cut.cols >= cut.rows && cut.cols > 64) {
+      cut.cols = CeilDiv(cut.cols / 2, 64) * 64;
+    } else if (cut.rows > 64) {
+      cut.rows = CeilDiv(cut.rows / 2, 32) * 32;
+    } else {
+      break;
+    }
+  }
+  return cut;
+}
+
+// The stride of a single row means nothing and may hold anything.
+int64_t Stride(ConstMat mat) { return mat.rows > 1 ? mat.ld : mat.cols; }
+
+const char* At(ConstMat mat, int64_t row, int64_t col) {
+  return static_cast<const char*>(mat.data) + (row * mat.ld + col) * static_cast<int64_t>(SizeOf(mat.dtype));
+}
+
+}  // namespace
+
+size_t MatMulEngine::Hash::operator()(const ProductShape& s) const {
+  uint64_t hash = 0;
+  for (int64_t v : {s.m, s.n, s.k, s.lda, s.ldb, s.ldc, static_cast<int64_t>(s.in) * 16 + static_cast<int64_t>(s.out),
+                    int64_t{s.trans_a} * 4 + int64_t{s.trans_b} * 2 + int64_t{s.accumulate}}) {
+    hash = (hash ^ static_cast<uint64_t>(v)) * 0x9e3779b97f4a7c15ull;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+const Product* MatMulEngine::Find(const ProductShape& shape) {
+  auto found = products_.find(shape);
+  if (found == products_.end()) found = products_.emplace(shape, Product::Make(shape, 1)).first;
+  return found->second ? &*found->second : nullptr;
+}
+
+void MatMulEngine::RunWidened(const MatMulArgs& args) {
+  const auto widen = [](ConstMat from, Scratch& scratch) {
+    const Mat to{scratch.Get<float>(from.rows * from.cols), DType::kF32, from.rows, from.cols, from.cols};
+    CopyMat(from, to);
+    return to;
+  };
+  MatMulArgs wide = args;
+  wide.a = widen(args.a, wide_a_);
+  wide.b = widen(args.b, wide_b_);
+  Run(wide);
+}
+
+void MatMulEngine::Run(const MatMulArgs& args) {
+  const int64_t m = args.c.rows, n = args.c.cols, k = args.trans_a ? args.a.rows : args.a.cols;
+  if (args.c.empty()) return;
+  if (k == 0) {
+    if (!args.accumulate) FillMat(args.c, 0.0f);
+    return;
+  }
+  if (m <= kMaxMatVecRows && args.trans_b && !args.trans_a) return MatVec(args.a, args.b, args.c, args.accumulate);
+  const Cut cut = ChooseCut(m, n, k, args.a.dtype);
+  const int64_t down = CeilDiv(m, cut.rows), across = CeilDiv(n, cut.cols);
+  // oneDNN has no f32 x f32 -> bf16: such a piece is made in f32 beside and rounded.
+  const bool narrow = args.a.dtype == DType::kF32 && args.c.dtype == DType::kBF16;
+  if (products_.size() + 4 > kMaxProducts) products_.clear();
+  std::array<const Product*, 4> products{};  // the inner piece, the last column, the last row, the corner
+  for (int i = 0; i < 4; ++i) {
+    const int64_t rows = i < 2 && down > 1 ? cut.rows : m - (down - 1) * cut.rows;
+    const int64_t cols = i % 2 == 0 && across > 1 ? cut.cols : n - (across - 1) * cut.cols;
+    products[i] = Find({.m = rows,
+                        .n = cols,
+                        .k = k,
+                        .lda = Stride(args.a),
+                        .ldb = Stride(args.b),
+                        .ldc = narrow ? cols : Stride(args.c),
+                        .in = args.a.dtype,
+                        .out = narrow ? DType::kF32 : args.c.dtype,
+                        .trans_a = args.trans_a,
+                        .trans_b = args.trans_b,
+                        .accumulate = args.accumulate});
+    if (products[i] == nullptr) {
+      if (args.a.dtype == DType::kBF16) return RunWidened(args);
+      Fail(ErrorKind::kInternal, "[matmul] oneDNN has no f32 kernel for {} x {} x {}", rows, cols, k);
+    }
+  }
+  ParallelFor(down * across, [&](int64_t piece) {
+    const int64_t i = piece % down, j = piece / down;  // pieces that share columns of b follow one another
+    const int64_t row = i * cut.rows, col = j * cut.cols;
+    const Product& product = *products[(i == down - 1 ? 2 : 0) + (j == across - 1 ? 1 : 0)];
+    const void* a = args.trans_a ? At(args.a, 0, row) : At(args.a, row, 0);
+    const void* b = args.trans_b ? At(args.b, col, 0) : At(args.b, 0, col);
+    if (!narrow) return product.Run(a, b, const_cast<char*>(At(args.c, row, col)));
+    const int64_t rows = std::min(cut.rows, m - row), cols = std::min(cut.cols, n - col);
+    thread_local Scratch scratch;
+    const Mat wide{scratch.Get<float>(rows * cols), DType::kF32, rows, cols, cols};
+    product.Run(a, b, wide.data);
+    CopyMat(wide, args.c.Rows(row, rows).Cols(col, cols));
+  });
+}
+
+}  // namespace hawser

@@ -1,0 +1,118 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "hawser/cpu/matmul_matvec.cc"
+#include "hwy/foreach_target.h"  // must come before simd-inl.h
+// clang-format off
+#include "hawser/cpu/simd-inl.h"
+// clang-format on
+
+#include "hawser/base/parallel.h"
+#include "hawser/cpu/matmul_matvec.h"
+#include "hawser/cpu/scratch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace hawser {
+namespace HWY_NAMESPACE {
+
+template <bool kLow>
+HWY_INLINE VF LoadB(const void* b, int64_t i) {
+  if constexpr (kLow) {
+    return LoadBF16(static_cast<const uint16_t*>(b) + i);
+  } else {
+    return hn::LoadU(DF(), static_cast<const float*>(b) + i);
+  }
+}
+
+// kRows x kCols dot products at once, two accumulators each: loads are shared and the latency of the FMA is hidden.
+template <bool kLow, int kRows, int kCols>
+HWY_INLINE void Dots(const float* a, const ConstMat& b, int64_t j, const Mat& c, bool accumulate) {
+  using T = std::conditional_t<kLow, bf16, float>;
+  const int64_t k = b.cols, step = Lanes();
+  VF even[kRows][kCols], odd[kRows][kCols];
+  const void* rows[kCols];
+  for (int q = 0; q < kCols; ++q) rows[q] = b.Row<T>(j + q);
+  for (int r = 0; r < kRows; ++r) {
+    for (int q = 0; q < kCols; ++q) even[r][q] = odd[r][q] = Zero();
+  }
+  int64_t i = 0;
+  for (; i + 2 * step <= k; i += 2 * step) {
+    for (int q = 0; q < kCols; ++q) {
+      const VF b0 = LoadB<kLow>(rows[q], i), b1 = LoadB<kLow>(rows[q], i + step);
+      for (int r = 0; r < kRows; ++r) {
+        even[r][q] = hn::MulAdd(hn::LoadU(DF(), a + r * k + i), b0, even[r][q]);
+        odd[r][q] = hn::MulAdd(hn::LoadU(DF(), a + r * k + i + step), b1, odd[r][q]);
+      }
+    }
+  }
+  for (; i < k; i += step) {
+    for (int q = 0; q < kCols; ++q) {
+      const VF bv = Get(ConstRow{rows[q], kLow}, i, k);
+      for (int r = 0; r < kRows; ++r) even[r][q] = hn::MulAdd(Get(F32Row(a + r * k), i, k), bv, even[r][q]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int q = 0; q < kCols; ++q) {
+      const float dot = SumLanes(hn::Add(even[r][q], odd[r][q]));
+      if (c.dtype == DType::kBF16) {
+        c.Row<bf16>(r)[j + q] = ToBF16(dot);
+      } else {
+        float& to = c.Row<float>(r)[j + q];
+        to = accumulate ? to + dot : dot;
+      }
+    }
+  }
+}
+
+template <bool kLow, int kRows, int kCols>
+HWY_INLINE void Columns(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
+  int64_t j = begin;
+  for (; j + kCols <= end; j += kCols) Dots<kLow, kRows, kCols>(a, b, j, c, accumulate);
+  for (; j < end; ++j) Dots<kLow, kRows, 1>(a, b, j, c, accumulate);
+}
+
+template <bool kLow>
+HWY_INLINE void ByRows(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
+  switch (c.rows) {
+    case 1:
+      return Columns<kLow, 1, 4>(a, b, c, accumulate, begin, end);
+    case 2:
+      return Columns<kLow, 2, 4>(a, b, c, accumulate, begin, end);
+    case 3:
+      return Columns<kLow, 3, 2>(a, b, c, accumulate, begin, end);
+    default:
+      return Columns<kLow, 4, 2>(a, b, c, accumulate, begin, end);
+  }
+}
+
+// `a` as dense f32 rows; columns [begin, end) of c.
+void MatVecColumns(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
+  if (b.dtype == DType::kBF16) return ByRows<true>(a, b, c, accumulate, begin, end);
+  return ByRows<false>(a, b, c, accumulate, begin, end);
+}
+
+void WidenRow(ConstRow from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += Lanes()) Put(Get(from, i, n), F32Row(to), i, n);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace hawser
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hawser {
+
+HWY_EXPORT(MatVecColumns);
+HWY_EXPORT(WidenRow);
+
+void MatVec(ConstMat a, ConstMat b, Mat c, bool accumulate) {
+  thread_local Scratch scratch;
+  float* rows = scratch.Get<float>(a.rows * a.cols);
+  for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), rows + r * a.cols, a.cols);
+  // Pieces of 128K weights: some 10 us of work, far above what handing a piece to a thread costs.
+  const int64_t grain = std::max<int64_t>(4, (131072 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
+  ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(MatVecColumns)(rows, b, c, accumulate, begin, end);
+  });
+}
+
+}  // namespace hawser
+#endif

@@ -1,0 +1,15 @@
+// cpu/matmul_matvec.h - a few rows times a transposed matrix: decoding reads every weight once per token, so what
+// counts is the rate of memory, and one dot product per (row, output).
+#pragma once
+
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+inline constexpr int64_t kMaxMatVecRows = 4;
+
+/// c = a b^T or c += a b^T, a [m, k] with m <= kMaxMatVecRows, b [n, k]. A dot product's order of sums depends on k and
+/// the instruction set alone: not on m, n or the number of threads.
+void MatVec(ConstMat a, ConstMat b, Mat c, bool accumulate);
+
+}  // namespace hawser

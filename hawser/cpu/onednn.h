@@ -1,0 +1,124 @@
+// cpu/onednn.h - the little of oneDNN that we use, and all that differs between its versions 2 and 3: one matrix
+// product as a primitive that runs on a fixed number of threads.
+#pragma once
+
+#include <omp.h>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "hawser/base/dtype.h"
+#include "hawser/cpu/scratch.h"
+#include "oneapi/dnnl/dnnl.hpp"
+
+namespace hawser {
+
+/// c [m, n] = op(a) op(b), or c += with accumulate; leading dimensions in elements of the stored matrices.
+struct ProductShape {
+  int64_t m = 0, n = 0, k = 0;
+  int64_t lda = 0, ldb = 0, ldc = 0;
+  DType in = DType::kF32, out = DType::kF32;
+  bool trans_a = false, trans_b = false, accumulate = false;
+
+  bool operator==(const ProductShape&) const = default;
+};
+
+inline const dnnl::engine& CpuEngine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+/// The instruction set oneDNN uses, "avx512_core_amx" and the like.
+inline std::string_view OneDnnIsa() {
+  using Isa = dnnl::cpu_isa;
+  switch (dnnl::get_effective_cpu_isa()) {
+    case Isa::avx512_core_amx:
+      return "avx512_core_amx";
+    case Isa::avx512_core_bf16:
+      return "avx512_core_bf16";
+    case Isa::avx512_core_vnni:
+      return "avx512_core_vnni";
+    case Isa::avx512_core:
+      return "avx512_core";
+    case Isa::avx2_vnni:
+      return "avx2_vnni";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx:
+      return "avx";
+    case Isa::sse41:
+      return "sse41";
+    default:
+      return "best available";
+  }
+}
+
+class Product {
+ public:
+  /// A primitive for exactly `threads` threads: oneDNN fixes the split of the work when it is created. Nothing if
+  /// oneDNN has no kernel better than its reference for this shape on this machine.
+  static std::optional<Product> Make(const ProductShape& s, int threads) {
+    using Memory = dnnl::memory;
+    const auto type = [](DType dtype) {
+      return dtype == DType::kBF16 ? Memory::data_type::bf16 : Memory::data_type::f32;
+    };
+    const auto strides = [](int64_t ld, bool trans) { return trans ? Memory::dims{1, ld} : Memory::dims{ld, 1}; };
+    const Memory::desc a({s.m, s.k}, type(s.in), strides(s.lda, s.trans_a));
+    const Memory::desc b({s.k, s.n}, type(s.in), strides(s.ldb, s.trans_b));
+    const Memory::desc c({s.m, s.n}, type(s.out), strides(s.ldc, false));
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (s.accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attr.set_post_ops(sum);
+    }
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(threads);
+    std::optional<Product> product;
+    try {
+#if DNNL_VERSION_MAJOR >= 3
+      const dnnl::matmul::primitive_desc desc(CpuEngine(), a, b, c, attr);
+#else
+      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a, b, c), attr, CpuEngine());
+#endif
+      if (std::string_view(desc.impl_info_str()).find("ref") == std::string_view::npos) product.emplace(Product(desc));
+    } catch (const dnnl::error& error) {
+      if (error.status != dnnl_unimplemented) {
+        omp_set_num_threads(before);
+        throw;
+      }
+    }
+    omp_set_num_threads(before);
+    return product;
+  }
+
+  void Run(const void* a, const void* b, void* c) const {
+    thread_local dnnl::stream stream(CpuEngine());
+    thread_local Scratch scratch;
+    const auto view = [](const dnnl::memory::desc& desc, const void* data) {
+      return dnnl::memory(desc, CpuEngine(), const_cast<void*>(data));
+    };
+    const dnnl::memory ma = view(a_, a), mb = view(b_, b), mc = view(c_, c);
+    const dnnl::memory pad = view(pad_, scratch.Get<char>(static_cast<int64_t>(pad_.get_size())));
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, ma.get()},
+                                    {DNNL_ARG_WEIGHTS, mb.get()},
+                                    {DNNL_ARG_DST, mc.get()},
+                                    {DNNL_ARG_SCRATCHPAD, pad.get()}};
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), 4, args), "oneDNN matmul failed");
+  }
+
+ private:
+  explicit Product(const dnnl::matmul::primitive_desc& desc)
+      : primitive_(desc),
+        a_(desc.src_desc()),
+        b_(desc.weights_desc()),
+        c_(desc.dst_desc()),
+        pad_(desc.scratchpad_desc()) {}
+
+  dnnl::matmul primitive_;
+  dnnl::memory::desc a_, b_, c_, pad_;
+};
+
+}  // namespace hawser

@@ -1,0 +1,11 @@
+// cpu/rope.h - rotary position embedding in place; contract in ops/backend.h. Validated by the caller.
+#pragma once
+
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+/// f32 arithmetic, one rounding to the dtype of x. Where cos = 1 and sin = 0 (position 0) values stay as they are.
+void Rope(const RopeArgs& args);
+
+}  // namespace hawser

@@ -1,0 +1,150 @@
+// The checks of every argument struct but attention's.
+#include <cmath>
+
+#include "hawser/ops/op_args.h"
+
+namespace hawser {
+
+void CheckMat(std::string_view op, std::string_view name, ConstMat mat) {
+  if (mat.dtype != DType::kF32 && mat.dtype != DType::kBF16) {
+    Fail(ErrorKind::kUsage, "[{}] {} must be f32 or bf16, found {}", op, name, Name(mat.dtype));
+  }
+  if (mat.rows < 0 || mat.cols < 0 || (mat.rows > 1 && mat.ld < mat.cols)) {
+    Fail(ErrorKind::kUsage, "[{}] {} wants rows and cols >= 0 and ld >= cols, found {} x {} with ld {}", op, name,
+         mat.rows, mat.cols, mat.ld);
+  }
+  if (mat.data == nullptr && !mat.empty()) {
+    Fail(ErrorKind::kUsage, "[{}] {} [{}, {}] has no data", op, name, mat.rows, mat.cols);
+  }
+}
+
+void CheckShape(std::string_view op, std::string_view name, ConstMat mat, int64_t rows, int64_t cols) {
+  CheckMat(op, name, mat);
+  if (mat.rows != rows || mat.cols != cols) {
+    Fail(ErrorKind::kUsage, "[{}] {} must be [{}, {}], found [{}, {}]", op, name, rows, cols, mat.rows, mat.cols);
+  }
+}
+
+void CheckF32(std::string_view op, std::string_view name, ConstMat mat) {
+  if (mat.dtype != DType::kF32) {
+    Fail(ErrorKind::kUsage, "[{}] {} must be f32, found {}", op, name, Name(mat.dtype));
+  }
+}
+
+namespace {
+
+void CheckPointer(std::string_view op, std::string_view name, const void* pointer, int64_t count) {
+  if (pointer == nullptr && count > 0) Fail(ErrorKind::kUsage, "[{}] {} [{}] must not be null", op, name, count);
+}
+
+void CheckSameDType(std::string_view op, ConstMat a, ConstMat b) {
+  if (a.dtype != b.dtype) {
+    Fail(ErrorKind::kUsage, "[{}] both factors must have one dtype, found {} and {}", op, Name(a.dtype), Name(b.dtype));
+  }
+}
+
+}  // namespace
+
+void Validate(const MatMulArgs& args) {
+  CheckMat("matmul", "a", args.a);
+  CheckMat("matmul", "b", args.b);
+  CheckMat("matmul", "c", args.c);
+  CheckSameDType("matmul", args.a, args.b);
+  const int64_t m = args.trans_a ? args.a.cols : args.a.rows;
+  const int64_t k = args.trans_a ? args.a.rows : args.a.cols;
+  const int64_t b_rows = args.trans_b ? args.b.cols : args.b.rows;
+  const int64_t n = args.trans_b ? args.b.rows : args.b.cols;
+  if (k != b_rows) {
+    Fail(ErrorKind::kUsage, "[matmul] op(a) is [{}, {}] and op(b) [{}, {}]: the inner sizes differ", m, k, b_rows, n);
+  }
+  CheckShape("matmul", "c", args.c, m, n);
+  if (args.accumulate) CheckF32("matmul", "c to accumulate into", args.c);
+}
+
+void Validate(const NormArgs& args) {
+  CheckMat("norm", "x", args.x);
+  CheckShape("norm", "weight", args.weight, 1, args.x.cols);
+  CheckShape("norm", "y", args.y, args.x.rows, args.x.cols);
+  if (!(args.eps >= 0.0f)) Fail(ErrorKind::kUsage, "[norm] eps must be >= 0, found {}", args.eps);
+}
+
+void Validate(const NormBackwardArgs& args) {
+  constexpr std::string_view op = "norm backward";
+  CheckMat(op, "x", args.x);
+  CheckShape(op, "weight", args.weight, 1, args.x.cols);
+  CheckPointer(op, "rstd", args.rstd, args.x.rows);
+  CheckShape(op, "dy", args.dy, args.x.rows, args.x.cols);
+  if (!args.residual.empty()) CheckShape(op, "residual", args.residual, args.x.rows, args.x.cols);
+  CheckShape(op, "dx", args.dx, args.x.rows, args.x.cols);
+  CheckShape(op, "dweight", args.dweight, 1, args.x.cols);
+  CheckF32(op, "dweight", args.dweight);
+}
+
+void Validate(const RopeArgs& args) {
+  CheckMat("rope", "x", args.x);
+  if (args.heads < 1 || args.head_dim < 1 || args.half < 0 || 2 * static_cast<int64_t>(args.half) > args.head_dim) {
+    Fail(ErrorKind::kUsage, "[rope] wants heads, head_dim >= 1 and 0 <= 2 * half <= head_dim, found {}, {}, half {}",
+         args.heads, args.head_dim, args.half);
+  }
+  CheckShape("rope", "x", args.x, args.x.rows, static_cast<int64_t>(args.heads) * args.head_dim);
+  CheckPointer("rope", "cos", args.cos, args.x.rows * args.half);
+  CheckPointer("rope", "sin", args.sin, args.x.rows * args.half);
+}
+
+void Validate(const GluArgs& args) {
+  CheckMat("glu", "y", args.y);
+  CheckShape("glu", "gate_up", args.gate_up, args.y.rows, 2 * args.y.cols);
+}
+
+void Validate(const GluBackwardArgs& args) {
+  constexpr std::string_view op = "glu backward";
+  CheckMat(op, "dy", args.dy);
+  CheckShape(op, "gate_up", args.gate_up, args.dy.rows, 2 * args.dy.cols);
+  CheckShape(op, "dgate_up", args.dgate_up, args.dy.rows, 2 * args.dy.cols);
+  if (!args.y.empty()) CheckShape(op, "y", args.y, args.dy.rows, args.dy.cols);
+}
+
+void Validate(const CrossEntropyArgs& args) {
+  constexpr std::string_view op = "cross-entropy";
+  CheckMat(op, "x", args.x);
+  CheckShape(op, "weight", args.weight, args.weight.rows, args.x.cols);
+  CheckSameDType(op, args.x, args.weight);
+  CheckPointer(op, "targets", args.targets, args.x.rows);
+  for (int64_t t = 0; t < args.x.rows; ++t) {
+    if (args.targets[t] < -1 || args.targets[t] >= args.weight.rows) {
+      Fail(ErrorKind::kUsage, "[cross-entropy] target {} of row {} is not in [-1, {})", args.targets[t], t,
+           args.weight.rows);
+    }
+  }
+  if (!args.dx.empty()) CheckShape(op, "dx", args.dx, args.x.rows, args.x.cols);
+  if (!args.dweight.empty()) {
+    CheckShape(op, "dweight", args.dweight, args.weight.rows, args.x.cols);
+    CheckF32(op, "dweight", args.dweight);
+  }
+}
+
+void Validate(const AdamWArgs& args) {
+  CheckPointer("adamw", "w", args.w, args.n);
+  CheckPointer("adamw", "grad", args.grad, args.n);
+  CheckPointer("adamw", "m", args.m, args.n);
+  CheckPointer("adamw", "v", args.v, args.n);
+  if (args.n < 0 || args.step < 1) {
+    Fail(ErrorKind::kUsage, "[adamw] wants n >= 0 and step >= 1, found n {} and step {}", args.n, args.step);
+  }
+  if (!(args.beta1 >= 0 && args.beta1 < 1 && args.beta2 >= 0 && args.beta2 < 1)) {
+    Fail(ErrorKind::kUsage, "[adamw] betas must be in [0, 1), found {} and {}", args.beta1, args.beta2);
+  }
+}
+
+void ValidateSameShape(std::string_view op, ConstMat from, ConstMat to) {
+  CheckMat(op, "the source", from);
+  CheckShape(op, "the destination", to, from.rows, from.cols);
+}
+
+void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows) {
+  CheckMat(op, "table", table);
+  CheckShape(op, "rows", rows, rows.rows, table.cols);
+  CheckPointer(op, "ids", ids, rows.rows);
+}
+
+}  // namespace hawser

@@ -1,0 +1,35 @@
+// ops/op_args.h - the checks at an op's entry: shapes, dtypes, strides and pointers of the argument structs of
+// ops/backend.h. Each Validate throws Error(kUsage) that names the op, the argument, what was wanted and what was
+// found; past it an op does not throw. The attention structs are checked in ops/attention_args.cc.
+#pragma once
+
+#include <string_view>
+
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+void Validate(const MatMulArgs& args);
+void Validate(const NormArgs& args);
+void Validate(const NormBackwardArgs& args);
+void Validate(const RopeArgs& args);
+void Validate(const GluArgs& args);
+void Validate(const GluBackwardArgs& args);
+void Validate(const AttentionArgs& args);
+void Validate(const AttentionBackwardArgs& args);
+void Validate(const DecodeArgs& args);
+void Validate(const CrossEntropyArgs& args);
+void Validate(const AdamWArgs& args);
+
+/// Copy, Add: the same shape, each F32 or BF16.
+void ValidateSameShape(std::string_view op, ConstMat from, ConstMat to);
+void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows);
+
+/// A matrix argument: F32 or BF16, ld >= cols, data where it is not empty.
+void CheckMat(std::string_view op, std::string_view name, ConstMat mat);
+/// CheckMat, and exactly this shape.
+void CheckShape(std::string_view op, std::string_view name, ConstMat mat, int64_t rows, int64_t cols);
+/// CheckMat or CheckShape passed before; this one adds: F32.
+void CheckF32(std::string_view op, std::string_view name, ConstMat mat);
+
+}  // namespace hawser
