@@ -1,0 +1,176 @@
+// hawser generate: continues a prompt, with any cache policy and any rotary scaling.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/progress.h"
+#include "hawser/cli/command.h"
+#include "hawser/infer/generation.h"
+
+namespace hawser {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  std::string prompt;
+  std::filesystem::path prompt_file;
+  int64_t max_new = 0;  // 0: as many as the default allows
+  SamplerOptions sampler;
+  std::vector<std::string> stops;
+  std::string kv;
+  std::string rope;
+  int64_t context = 0;
+  std::string dtype;
+  bool echo = false;
+};
+
+constexpr int64_t kDefaultMaxNew = 256;
+
+std::vector<int32_t> PromptIds(const std::string& prompt, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = tokenizer.Encode(prompt);
+  if (tokenizer.bos() >= 0) ids.insert(ids.begin(), tokenizer.bos());
+  if (ids.empty()) {
+    Fail(ErrorKind::kUsage, "the prompt is empty and this tokenizer has no token that begins a text; pass --prompt");
+  }
+  return ids;
+}
+
+/// New tokens to make: --max-new, or what fits where it was not given. With every key kept, a scheme that is meant for
+/// a bounded context must hold prompt and new tokens.
+int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvPolicy& policy, int64_t prompt) {
+  const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
+  const int64_t limit = options.context > 0       ? options.context
+                        : policy.Name() == "full" ? MaxContext(spec.rope, spec.context)
+                                                  : INT64_MAX;
+  if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
+  if (prompt + wanted > limit) {
+    Fail(ErrorKind::kUsage,
+         "{} prompt tokens and {} new ones do not fit the context of {} tokens; ask for less, stretch the context "
+         "(--rope yarn:factor=4), or bound the cache (--kv sink:4,{})",
+         prompt, wanted, limit, std::max<int64_t>(1, limit / 2));
+  }
+  return wanted;
+}
+
+int Run(const Options& options, const CommonOptions& common) {
+  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
+  if (model.tokenizer == nullptr) {
+    Fail(ErrorKind::kUsage, "{} brings no tokenizer; pass --tokenizer FILE", options.model.model.string());
+  }
+  const Tokenizer& tokenizer = *model.tokenizer;
+  ModelSpec& spec = model.params.mutable_spec();
+  if (!options.rope.empty()) spec.rope = ApplyRopeText(spec.rope, options.rope, spec.context);
+  const std::string kv = !options.kv.empty()       ? options.kv
+                         : spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window)
+                                                   : "full";
+  std::unique_ptr<KvPolicy> policy = MakeKvPolicy(kv);
+  const std::string prompt = options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file);
+  const std::vector<int32_t> ids = PromptIds(prompt, tokenizer);
+  const auto prompt_tokens = static_cast<int64_t>(ids.size());
+  const int64_t max_new = MaxNew(options, spec, *policy, prompt_tokens);
+
+  GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
+  generate.sampler.seed = common.seed;
+  generate.end_ids = spec.eos;
+  // A new text begins only where this one has ended.
+  for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
+    if (id >= 0) generate.end_ids.push_back(id);
+  }
+  generate.at_start = prompt.empty();
+
+  const DType dtype = options.dtype.empty() ? (model.file_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32)
+                                            : ParseDType(options.dtype);
+  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
+  }
+  if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  Decoder decoder(backend.get(), &model.params);
+  KvCache cache(backend.get(), decoder.spec(), std::move(policy), SeparatorFlags(tokenizer), dtype,
+                options.context > 0 ? options.context : prompt_tokens + max_new);
+  Generation generation(&decoder, &cache);
+
+  const auto show = [&](std::string_view text) {
+    if (common.json) return;
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  if (options.echo) show(prompt);
+  const GenerateResult result = Generate(generation, ids, tokenizer, generate, show);
+  show("\n");
+
+  const KvUsage usage = cache.usage();
+  LogLine(fmt::format(
+      "{} prompt tokens at {:.1f} tokens/s, {} new tokens at {:.1f} tokens/s ({}); kv {}: mean {:.1f}, "
+      "peak {} slots, {} bytes",
+      prompt_tokens, result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
+      Name(result.stop), cache.policy().Name(), usage.mean, usage.peak, cache.bytes()));
+  if (common.json) {
+    PrintJson({{"text", options.echo ? prompt + result.text : result.text},
+               {"ids", result.ids},
+               {"prompt_tokens", prompt_tokens},
+               {"new_tokens", result.ids.size()},
+               {"stop", Name(result.stop)},
+               {"seconds", result.prefill_seconds + result.decode_seconds},
+               {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
+               {"decode_tokens_per_second", result.decode_tokens_per_second()},
+               {"kv",
+                {{"policy", cache.policy().Name()},
+                 {"mean", usage.mean},
+                 {"peak", usage.peak},
+                 {"ratio", usage.ratio},
+                 {"bytes", cache.bytes()}}}});
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupGenerate(CLI::App& command, CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  AddModelOptions(command, options->model);
+  CLI::Option* prompt = command.add_option("--prompt", options->prompt, "Text to continue");
+  command.add_option("--prompt-file", options->prompt_file, "File with the text to continue")
+      ->check(CLI::ExistingFile)
+      ->excludes(prompt);
+  command.add_flag("--echo", options->echo, "Print the prompt in front of its continuation");
+  command
+      .add_option("--max-new", options->max_new,
+                  fmt::format("New tokens at most (default {}, or what fits the context)", kDefaultMaxNew))
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  SamplerOptions& sampler = options->sampler;
+  command.add_option("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
+      ->capture_default_str();
+  command.add_option("--top-k", sampler.top_k, "Choose among the K most probable tokens; 0: all")
+      ->capture_default_str();
+  command.add_option("--top-p", sampler.top_p, "Choose among the fewest tokens of this probability together")
+      ->capture_default_str();
+  command.add_option("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability")
+      ->capture_default_str();
+  command.add_option("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
+      ->capture_default_str();
+  command.add_option("--stop", options->stops, "End in front of this text; may be given several times")
+      ->allow_extra_args(false);
+  command.add_option("--kv", options->kv,
+                     "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n or "
+                     "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM)");
+  command.add_option("--rope", options->rope,
+                     "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
+                     "yarn:factor=8, theta=5e6");
+  command
+      .add_option("--context", options->context,
+                  "Declared length in tokens, prompt and new ones (default: what this run needs)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command.add_option("--dtype", options->dtype,
+                     "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
+  return [options, &common] { return Run(*options, common); };
+}
+
+}  // namespace hawser

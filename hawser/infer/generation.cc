@@ -1,0 +1,92 @@
+#include "hawser/infer/generation.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "hawser/base/error.h"
+#include "hawser/infer/stream.h"
+
+namespace hawser {
+namespace {
+
+class Stopwatch {
+ public:
+  double Seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now();
+};
+
+double Rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
+
+}  // namespace
+
+Generation::Generation(Decoder* decoder, KvCache* cache)
+    : decoder_(decoder), cache_(cache), logits_(1, decoder->spec().vocab) {}
+
+std::span<const float> Generation::Prefill(std::span<const int32_t> ids) {
+  if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
+  decoder_->Extend(ids, cache_, logits_);
+  return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};
+}
+
+std::string_view Name(StopReason reason) {
+  switch (reason) {
+    case StopReason::kLength:
+      return "length";
+    case StopReason::kEos:
+      return "eos";
+    case StopReason::kStop:
+      return "stop";
+  }
+  return "";
+}
+
+double GenerateResult::prefill_tokens_per_second() const { return Rate(prompt_tokens, prefill_seconds); }
+double GenerateResult::decode_tokens_per_second() const { return Rate(steps, decode_seconds); }
+
+GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
+                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text) {
+  GenerateResult result;
+  result.prompt_tokens = static_cast<int64_t>(prompt.size());
+  TextStream stream(options.stops);
+  const auto show = [&](const std::string& text) {
+    result.text += text;
+    if (on_text && !text.empty()) on_text(text);
+  };
+  // Rows of the head beyond the tokenizer's ids are padding of the matrix, not tokens.
+  const int32_t vocab = std::min(generation.vocab(), tokenizer.vocab_size());
+  Sampler sampler(options.sampler, vocab);
+  sampler.Accept(prompt);
+  Stopwatch prefill;
+  std::span<const float> logits = generation.Prefill(prompt);
+  result.prefill_seconds = prefill.Seconds();
+  Stopwatch decode;
+  while (static_cast<int64_t>(result.ids.size()) < options.max_new) {
+    const int32_t id = sampler.Sample(logits.first(vocab));
+    if (std::ranges::find(options.end_ids, id) != options.end_ids.end()) {
+      result.stop = StopReason::kEos;
+      break;
+    }
+    std::string piece = tokenizer.Piece(id);
+    if (options.at_start && result.ids.empty() && tokenizer.adds_dummy_prefix() && piece.starts_with(' ')) {
+      piece.erase(0, 1);
+    }
+    result.ids.push_back(id);
+    sampler.Accept({&id, 1});
+    show(stream.Push(piece));
+    if (stream.stopped()) {
+      result.stop = StopReason::kStop;
+      break;
+    }
+    if (static_cast<int64_t>(result.ids.size()) == options.max_new) break;
+    logits = generation.Step(id);
+    ++result.steps;
+  }
+  show(stream.Finish());
+  result.decode_seconds = decode.Seconds();
+  return result;
+}
+
+}  // namespace hawser

@@ -1,0 +1,65 @@
+// infer/generation.h - a prompt in, tokens out: one sequence over a decoder and a cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hawser/infer/sampler.h"
+#include "hawser/model/decoder.h"
+#include "hawser/model/kv_cache.h"
+#include "hawser/tok/tokenizer.h"
+
+namespace hawser {
+
+/// One sequence under way. Both pointers outlive it.
+class Generation {
+ public:
+  Generation(Decoder* decoder, KvCache* cache);
+
+  int32_t vocab() const { return static_cast<int32_t>(logits_.cols()); }
+
+  /// Feeds ids (a prompt, or a further turn of the same stream) in as few chunks as the cache's policy allows; returns
+  /// logits [V] of the token after the last. Errors: kUsage for no ids or an id outside the vocabulary.
+  std::span<const float> Prefill(std::span<const int32_t> ids);
+  /// Feeds one token; returns logits [V] of the next.
+  std::span<const float> Step(int32_t id) { return Prefill({&id, 1}); }
+
+ private:
+  Decoder* decoder_;
+  KvCache* cache_;
+  Matrix logits_;  // [1, V]
+};
+
+enum class StopReason : uint8_t { kLength, kEos, kStop };
+std::string_view Name(StopReason reason);  // "length", "eos", "stop"
+
+struct GenerateOptions {
+  int64_t max_new = 256;
+  SamplerOptions sampler;
+  std::vector<std::string> stops;  // text; the result ends in front of the first of them
+  std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
+  bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
+};
+
+struct GenerateResult {
+  std::vector<int32_t> ids;  // new tokens, the ending one left out
+  std::string text;          // their text, valid UTF-8
+  StopReason stop = StopReason::kLength;
+  int64_t prompt_tokens = 0;
+  int64_t steps = 0;  // new tokens fed back: the last one of a text is not
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+
+  double prefill_tokens_per_second() const;
+  double decode_tokens_per_second() const;
+};
+
+/// Continues `prompt`. `on_text`, if given, receives the text piece by piece as soon as it is certain.
+GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
+                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {});
+
+}  // namespace hawser

@@ -1,0 +1,76 @@
+#include "hawser/infer/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+
+Sampler::Sampler(const SamplerOptions& options, int32_t vocab)
+    : options_(options), rng_{.seed = options.seed, .stream = 0x73616d706c65}, seen_(vocab) {
+  const auto check = [](bool ok, const char* field, const char* bounds, double found) {
+    if (!ok) Fail(ErrorKind::kUsage, "{} must be {}, found {}", field, bounds, found);
+  };
+  const SamplerOptions& o = options_;
+  check(o.temperature >= 0 && std::isfinite(o.temperature), "temperature", "0 or more", o.temperature);
+  check(o.top_k >= 0, "top-k", "0 (all) or more", o.top_k);
+  check(o.top_p > 0 && o.top_p <= 1, "top-p", "above 0 and at most 1", o.top_p);
+  check(o.min_p >= 0 && o.min_p <= 1, "min-p", "from 0 to 1", o.min_p);
+  check(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "repeat-penalty", "above 0", o.repeat_penalty);
+}
+
+void Sampler::Accept(std::span<const int32_t> ids) {
+  for (int32_t id : ids) {
+    if (id >= 0 && id < static_cast<int32_t>(seen_.size())) seen_[id] = 1;
+  }
+}
+
+int32_t Sampler::Sample(std::span<const float> logits) {
+  HAWSER_CHECK(logits.size() == seen_.size());
+  // More probable first; among equals the smaller id, so that nothing depends on the order of a partial sort.
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
+  };
+  candidates_.clear();
+  Candidate best{-INFINITY, 0};
+  for (size_t i = 0; i < logits.size(); ++i) {
+    double logit = logits[i];
+    if (std::isnan(logit)) Fail(ErrorKind::kNumeric, "the logit of token {} is not a number", i);
+    if (seen_[i]) logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+    candidates_.push_back({logit, static_cast<int32_t>(i)});
+    if (before(candidates_.back(), best)) best = candidates_.back();
+  }
+  if (!std::isfinite(best.weight)) Fail(ErrorKind::kNumeric, "the greatest logit is {}", best.weight);
+  if (options_.temperature == 0) return best.id;
+
+  if (options_.top_k > 0 && options_.top_k < static_cast<int32_t>(candidates_.size())) {
+    std::partial_sort(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(), before);
+    candidates_.resize(options_.top_k);
+  }
+  double sum = 0;
+  for (Candidate& c : candidates_) sum += c.weight = std::exp((c.weight - best.weight) / options_.temperature);
+  if (options_.top_p < 1) {
+    // The most probable ones gather at the back of a shrinking heap until they hold enough: far cheaper than a sort.
+    const auto after = [&](const Candidate& a, const Candidate& b) { return before(b, a); };
+    std::make_heap(candidates_.begin(), candidates_.end(), after);
+    auto rest = candidates_.end();
+    double mass = 0;
+    while (rest != candidates_.begin() && mass < options_.top_p * sum) {
+      std::pop_heap(candidates_.begin(), rest, after);
+      mass += (--rest)->weight;
+    }
+    candidates_.erase(candidates_.begin(), rest);
+  }
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < options_.min_p; });  // the greatest is 1
+  sum = 0;
+  for (const Candidate& c : candidates_) sum += c.weight;
+  double target = rng_.Uniform() * sum;
+  for (const Candidate& c : candidates_) {
+    target -= c.weight;
+    if (target < 0) return c.id;
+  }
+  return best.id;  // rounding left a sliver at the end
+}
+
+}  // namespace hawser
