@@ -1,0 +1,339 @@
+#include "hawser/tok/bpe_tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/tok/byte_level.h"
+#include "hawser/tok/utf8.h"
+
+namespace hawser {
+namespace {
+
+constexpr int64_t kMaxVocab = int64_t{1} << 22;
+constexpr int kMaxDepth = 16;                 // of Sequence inside Sequence
+constexpr std::string_view kMark = "\u2581";  // stands for a blank in SentencePiece vocabularies
+constexpr size_t kMaxCachedWord = 64;         // bytes
+constexpr size_t kMaxCachedWords = 1 << 16;
+
+/// "<0x0A>" -> 10; -1 for anything else.
+int ByteOfName(std::string_view name) {
+  if (name.size() != 6 || !name.starts_with("<0x") || name[5] != '>') return -1;
+  int value = 0;
+  for (const char c : name.substr(3, 2)) {
+    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (digit < 0) return -1;
+    value = value * 16 + digit;
+  }
+  return value;
+}
+
+/// A string key that may be absent or null.
+std::string Text(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? std::string() : found->get<std::string>();
+}
+
+bool Flag(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && !found->is_null() && found->get<bool>();
+}
+
+const nlohmann::json& Part(const nlohmann::json& object, const char* key) {
+  static const nlohmann::json null;
+  const auto found = object.find(key);
+  return found == object.end() ? null : *found;
+}
+
+/// Both halves of a merge, written "a b" or ["a", "b"].
+std::pair<std::string, std::string> ReadMerge(const nlohmann::json& merge) {
+  if (merge.is_array() && merge.size() == 2) return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+  const auto text = merge.get<std::string>();
+  const size_t blank = text.find(' ');
+  if (blank == std::string::npos || text.find(' ', blank + 1) != std::string::npos) {
+    Fail(ErrorKind::kFormat, "model.merges: \"{}\" is not two pieces with one blank between", text);
+  }
+  return {text.substr(0, blank), text.substr(blank + 1)};
+}
+
+}  // namespace
+
+struct BpeTokenizer::Call {
+  struct Range {
+    size_t begin;
+    size_t count;
+  };
+  std::vector<int32_t> out;
+  std::vector<int32_t> symbols;
+  MergeTable::Scratch scratch;
+  StringMap<Range> cache;  // where in `pool` the ids of a word are
+  std::vector<int32_t> pool;
+};
+
+BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json_text_(std::move(json_text)) {
+  try {
+    const nlohmann::json document = nlohmann::json::parse(json_text_);
+    if (!document.is_object() || !document.contains("model")) {
+      Fail(ErrorKind::kFormat, "not a tokenizer.json: it has no \"model\"");
+    }
+    normalizer_ = Normalizer(Part(document, "normalizer"), origin.prepend_once);
+    pre_tokenizer_ = PreTokenizer(Part(document, "pre_tokenizer"));
+    ReadModel(document.at("model"), origin.ranks);
+    ReadAddedTokens(Part(document, "added_tokens"));
+    ReadDecoder(Part(document, "decoder"), 0);
+  } catch (const nlohmann::json::exception& error) {
+    Fail(ErrorKind::kFormat, "not a valid tokenizer.json: {}", error.what());
+  }
+  decodes_byte_level_ = decodes_byte_level_ || pre_tokenizer_.byte_level();
+  SetPieces();
+  kind_ = !origin.kind.empty()  ? std::move(origin.kind)
+          : decodes_byte_level_ ? "tokenizer.json byte-level BPE"
+                                : "tokenizer.json SentencePiece-like BPE";
+}
+
+void BpeTokenizer::Name(int64_t id, const std::string& name) {
+  if (id < 0 || id >= kMaxVocab) Fail(ErrorKind::kFormat, "token \"{}\": id {} is out of range", name, id);
+  const auto index = static_cast<size_t>(id);
+  if (index >= names_.size()) {
+    names_.resize(index + 1);
+    control_.resize(index + 1);
+    added_.resize(index + 1);
+  }
+  names_[index] = name;
+}
+
+void BpeTokenizer::ReadModel(const nlohmann::json& model, const std::vector<uint32_t>& ranks) {
+  const std::string type = model.contains("type") || !model.contains("merges") ? Text(model, "type") : "BPE";
+  if (type != "BPE") Fail(ErrorKind::kUnsupported, "model type \"{}\" is not supported, only BPE is", type);
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (!Text(model, key).empty()) Fail(ErrorKind::kUnsupported, "model.{} is not supported", key);
+  }
+  if (!model.at("vocab").is_object()) Fail(ErrorKind::kFormat, "model.vocab is not an object");
+  for (const auto& [name, id] : model.at("vocab").items()) {
+    Name(id.get<int64_t>(), name);
+    vocab_.emplace(name, id.get<int32_t>());
+  }
+  const auto id_of = [&](const std::string& name) {
+    const auto found = vocab_.find(name);
+    if (found == vocab_.end()) Fail(ErrorKind::kFormat, "model.merges: \"{}\" is not in the vocabulary", name);
+    return found->second;
+  };
+  std::vector<Merge> merges;
+  cut_at_marks_ = vocab_.contains(kMark);
+  for (const nlohmann::json& entry : model.at("merges")) {
+    const auto [left, right] = ReadMerge(entry);
+    const size_t place = merges.size();
+    const uint32_t rank = place < ranks.size() ? ranks[place] : static_cast<uint32_t>(place);
+    merges.push_back({id_of(left), id_of(right), id_of(left + right), rank});
+    if (right.starts_with(kMark) && !left.ends_with(kMark)) cut_at_marks_ = false;
+  }
+  merges_ = MergeTable(merges);
+  fuse_unk_ = Flag(model, "fuse_unk");
+  ignore_merges_ = Flag(model, "ignore_merges");
+  cut_at_marks_ = cut_at_marks_ && !ignore_merges_;
+  if (const std::string unk = Text(model, "unk_token"); !unk.empty()) unk_ = IdOf(unk);
+  byte_ids_.fill(-1);
+  for (int b = 0; b < 256 && Flag(model, "byte_fallback"); ++b) {
+    byte_ids_[static_cast<size_t>(b)] = IdOf(fmt::format("<0x{:02X}>", b));
+  }
+}
+
+void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
+  for (const nlohmann::json& entry : list) {
+    AddedToken token{.id = 0,
+                     .content = entry.at("content").get<std::string>(),
+                     .single_word = Flag(entry, "single_word"),
+                     .lstrip = Flag(entry, "lstrip"),
+                     .rstrip = Flag(entry, "rstrip"),
+                     .special = Flag(entry, "special")};
+    const auto id = entry.at("id").get<int64_t>();
+    Name(id, token.content);
+    token.id = static_cast<int32_t>(id);
+    vocab_.emplace(token.content, token.id);
+    control_[static_cast<size_t>(id)] = token.special;
+    added_[static_cast<size_t>(id)] = 1;
+    if (!Flag(entry, "normalized")) {
+      raw_tokens_.Add(std::move(token));
+    } else {
+      token.content = normalizer_.Apply(token.content, true);
+      normalized_tokens_.Add(std::move(token));
+    }
+  }
+}
+
+void BpeTokenizer::ReadDecoder(const nlohmann::json& decoder, int depth) {
+  if (decoder.is_null()) return;
+  if (depth > kMaxDepth) Fail(ErrorKind::kFormat, "decoder: sequences nested deeper than {}", kMaxDepth);
+  const auto type = decoder.at("type").get<std::string>();
+  if (type == "Sequence") {
+    for (const auto& part : decoder.at("decoders")) ReadDecoder(part, depth + 1);
+  } else if (type == "ByteLevel") {
+    decodes_byte_level_ = true;
+  } else if (type == "ByteFallback") {
+    decodes_byte_fallback_ = true;
+  } else if (type == "Metaspace") {
+    decoder_replaces_.emplace_back(decoder.at("replacement").get<std::string>(), " ");
+    const bool prefix = Flag(decoder, "add_prefix_space") || !decoder.contains("add_prefix_space");
+    strip_first_ = decoder.contains("prepend_scheme") ? Text(decoder, "prepend_scheme") != "never" : prefix;
+  } else if (type == "Replace") {
+    const auto& pattern = decoder.at("pattern");
+    if (!pattern.is_object() || !pattern.contains("String") || pattern["String"].get<std::string>().empty()) {
+      Fail(ErrorKind::kUnsupported, "decoder Replace of anything but a string is not supported");
+    }
+    decoder_replaces_.emplace_back(pattern["String"].get<std::string>(), decoder.at("content").get<std::string>());
+  } else if (type == "Strip") {
+    strip_first_ = Text(decoder, "content") == " " && decoder.at("start").get<int64_t>() > 0;
+  } else if (type != "Fuse") {
+    Fail(ErrorKind::kUnsupported, "decoder \"{}\" is not supported", type);
+  }
+}
+
+void BpeTokenizer::SetPieces() {
+  pieces_.resize(names_.size());
+  for (size_t id = 0; id < names_.size(); ++id) {
+    if (control_[id] != 0) continue;
+    const std::string& name = names_[id];
+    std::string& piece = pieces_[id];
+    const int byte = decodes_byte_fallback_ ? ByteOfName(name) : -1;
+    if (byte >= 0) {
+      piece = static_cast<char>(byte);
+    } else if (decodes_byte_level_) {
+      if (added_[id] != 0 || !ByteLevelToBytes(name, piece)) piece = name;
+    } else {
+      piece = name;
+      for (const auto& [from, to] : decoder_replaces_) {
+        for (size_t at = piece.find(from); at != std::string::npos; at = piece.find(from, at + to.size())) {
+          piece.replace(at, from.size(), to);
+        }
+      }
+    }
+  }
+}
+
+std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_special) const {
+  Call call;
+  const std::string clean = EscapeInvalidUtf8(text);
+  const PreTokenizer::Sink take_piece = [&](std::string_view piece, bool) { EncodePiece(piece, call); };
+  size_t raw_done = 0;
+  raw_tokens_.ForEach(clean, parse_special, [&](std::string_view stretch, int32_t raw_id) {
+    const bool at_start = std::exchange(raw_done, 1) == 0;
+    if (raw_id >= 0) {
+      call.out.push_back(raw_id);
+      return;
+    }
+    const std::string normalized = normalizer_.Apply(stretch, at_start);
+    size_t done = 0;
+    normalized_tokens_.ForEach(normalized, parse_special, [&](std::string_view part, int32_t id) {
+      const bool part_at_start = std::exchange(done, 1) == 0 && at_start;
+      id >= 0 ? call.out.push_back(id) : pre_tokenizer_.Apply(part, part_at_start, take_piece);
+    });
+  });
+  return std::move(call.out);
+}
+
+void BpeTokenizer::EncodePiece(std::string_view piece, Call& call) const {
+  if (!cut_at_marks_) {
+    EncodeWord(piece, call);
+    return;
+  }
+  for (size_t begin = 0; begin < piece.size();) {
+    // A word is a run of marks and what follows up to the next mark.
+    size_t end = begin;
+    while (piece.substr(end).starts_with(kMark)) end += kMark.size();
+    end = std::min(piece.find(kMark, end), piece.size());
+    EncodeWord(piece.substr(begin, end - begin), call);
+    begin = end;
+  }
+}
+
+void BpeTokenizer::EncodeWord(std::string_view word, Call& call) const {
+  if (ignore_merges_) {
+    if (const auto found = vocab_.find(word); found != vocab_.end()) {
+      call.out.push_back(found->second);
+      return;
+    }
+  }
+  if (const auto found = call.cache.find(word); found != call.cache.end()) {
+    const auto begin = call.pool.begin() + static_cast<ptrdiff_t>(found->second.begin);
+    call.out.insert(call.out.end(), begin, begin + static_cast<ptrdiff_t>(found->second.count));
+    return;
+  }
+  AppendWord(word, call);
+  call.out.insert(call.out.end(), call.symbols.begin(), call.symbols.end());
+  if (word.size() <= kMaxCachedWord && call.cache.size() < kMaxCachedWords) {
+    call.cache.emplace(word, Call::Range{call.pool.size(), call.symbols.size()});
+    call.pool.insert(call.pool.end(), call.symbols.begin(), call.symbols.end());
+  }
+}
+
+void BpeTokenizer::AppendWord(std::string_view word, Call& call) const {
+  std::vector<int32_t>& symbols = call.symbols;
+  symbols.clear();
+  bool after_unknown = false;
+  for (size_t at = 0; at < word.size();) {
+    const CodePoint point = CodePointAt(word, at);
+    const std::string_view character = word.substr(at, point.length);
+    at += point.length;
+    const auto found = vocab_.find(character);
+    if (found != vocab_.end() && !IsEscapedByte(point.value)) {
+      symbols.push_back(found->second);
+      after_unknown = false;
+      continue;
+    }
+    const char escaped = static_cast<char>(point.value - kEscapedByte);
+    const std::string_view bytes = IsEscapedByte(point.value) ? std::string_view(&escaped, 1) : character;
+    const auto id_of = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (std::all_of(bytes.begin(), bytes.end(), [&](char c) { return id_of(c) >= 0; })) {
+      for (const char c : bytes) symbols.push_back(id_of(c));
+      after_unknown = false;
+    } else if (unk_ >= 0) {
+      if (!after_unknown || !fuse_unk_) symbols.push_back(unk_);
+      after_unknown = true;
+    }
+  }
+  merges_.Apply(symbols, call.scratch);
+}
+
+int32_t BpeTokenizer::IdOf(std::string_view name) const {
+  const auto found = vocab_.find(name);
+  return found == vocab_.end() ? -1 : found->second;
+}
+
+void BpeTokenizer::CheckId(int32_t id) const {
+  if (id < 0 || id >= vocab_size()) {
+    Fail(ErrorKind::kUsage, "token id {} is outside the vocabulary of {} (0 to {})", id, vocab_size(),
+         vocab_size() - 1);
+  }
+}
+
+std::string BpeTokenizer::Piece(int32_t id) const {
+  CheckId(id);
+  return pieces_[static_cast<size_t>(id)];
+}
+
+std::string BpeTokenizer::Display(int32_t id) const {
+  CheckId(id);
+  return names_[static_cast<size_t>(id)];
+}
+
+void BpeTokenizer::Save(const std::filesystem::path& folder) const {
+  nlohmann::json config = config_;
+  if (!config.is_object()) {
+    config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+  }
+  for (const auto& [key, id] : {std::pair("bos_token", bos_), std::pair("eos_token", eos_)}) {
+    if (id >= 0) {
+      config[key] = Display(id);
+    } else {
+      config.erase(key);
+    }
+  }
+  MakeDirectories(folder);
+  WriteFileAtomically(folder / "tokenizer.json", json_text_);
+  WriteFileAtomically(folder / "tokenizer_config.json", config.dump(2) + "\n");
+}
+
+}  // namespace hawser

@@ -1,0 +1,94 @@
+// tok/bpe_tokenizer.h - the one tokenizer there is: added tokens, normalizer, pre-tokenizer, merges, as a
+// tokenizer.json describes them (github.com/huggingface/tokenizers). The other formats are turned into one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "hawser/tok/added_tokens.h"
+#include "hawser/tok/bpe.h"
+#include "hawser/tok/normalizer.h"
+#include "hawser/tok/pre_tokenizer.h"
+#include "hawser/tok/tokenizer.h"
+
+namespace hawser {
+
+/// What a format that was turned into a tokenizer.json knows beyond it.
+struct TokenizerOrigin {
+  std::string kind;             // empty: "tokenizer.json ..."
+  std::vector<uint32_t> ranks;  // of the merges, equal ones allowed; empty: their places in the list
+  bool prepend_once = false;    // the blank goes before the text, not again after each added token
+};
+
+class BpeTokenizer final : public Tokenizer {
+ public:
+  /// Errors: kFormat, kUnsupported naming the key.
+  explicit BpeTokenizer(std::string json_text, TokenizerOrigin origin = {});
+
+  std::string Kind() const override { return kind_; }
+  int32_t vocab_size() const override { return static_cast<int32_t>(names_.size()); }
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special = false) const override;
+  std::string Piece(int32_t id) const override;
+  std::string Display(int32_t id) const override;
+  bool adds_dummy_prefix() const override { return strip_first_; }
+  void Save(const std::filesystem::path& folder) const override;
+
+  /// The id of a piece as it is written in the vocabulary; -1 where there is none.
+  int32_t IdOf(std::string_view name) const;
+
+  /// tokenizer_config.json as it was found; Save writes it again with the present BOS and EOS.
+  void set_config(nlohmann::json config) { config_ = std::move(config); }
+
+ private:
+  struct StringHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
+  template <class Value>
+  using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
+  struct Call;  // what one Encode keeps: output, cache of words, scratch
+
+  void ReadModel(const nlohmann::json& model, const std::vector<uint32_t>& ranks);
+  void ReadAddedTokens(const nlohmann::json& list);
+  void ReadDecoder(const nlohmann::json& decoder, int depth);
+  void SetPieces();
+  void Name(int64_t id, const std::string& name);
+  void CheckId(int32_t id) const;
+  void EncodePiece(std::string_view piece, Call& call) const;
+  void EncodeWord(std::string_view word, Call& call) const;
+  void AppendWord(std::string_view word, Call& call) const;
+
+  std::string json_text_;
+  std::string kind_;
+  nlohmann::json config_;
+  Normalizer normalizer_;
+  PreTokenizer pre_tokenizer_;
+  AddedTokens raw_tokens_;         // looked for in the text as it came
+  AddedTokens normalized_tokens_;  // looked for after the normalizer
+  StringMap<int32_t> vocab_;
+  MergeTable merges_;
+  std::array<int32_t, 256> byte_ids_{};  // "<0x00>"...; -1: none
+  int32_t unk_ = -1;
+  bool fuse_unk_ = false;
+  bool ignore_merges_ = false;
+  bool cut_at_marks_ = false;  // no merge reaches across the start of a word, so words can be merged one by one
+
+  std::vector<std::string> names_;   // by id, as written
+  std::vector<std::string> pieces_;  // by id, the bytes
+  std::vector<uint8_t> control_;     // by id: decodes to nothing
+  std::vector<uint8_t> added_;       // by id: an added token
+  bool decodes_byte_level_ = false;
+  bool decodes_byte_fallback_ = false;
+  bool strip_first_ = false;
+  std::vector<std::pair<std::string, std::string>> decoder_replaces_;
+};
+
+}  // namespace hawser

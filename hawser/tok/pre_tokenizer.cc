@@ -1,0 +1,135 @@
+#include "hawser/tok/pre_tokenizer.h"
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/tok/byte_level.h"
+#include "hawser/tok/normalizer.h"
+#include "hawser/tok/regex.h"
+
+namespace hawser {
+namespace {
+
+constexpr int kMaxDepth = 16;  // of Sequence inside Sequence
+
+enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
+
+Behavior ParseBehavior(const std::string& name) {
+  if (name == "Removed") return Behavior::kRemoved;
+  if (name == "Isolated") return Behavior::kIsolated;
+  if (name == "MergedWithPrevious") return Behavior::kMergedWithPrevious;
+  if (name == "MergedWithNext") return Behavior::kMergedWithNext;
+  if (name == "Contiguous") return Behavior::kContiguous;
+  Fail(ErrorKind::kFormat, "split behavior \"{}\" is unknown", name);
+}
+
+/// Cuts `text` in matches and the stretches between them (`invert` swaps the two) and hands on what `behavior` makes
+/// of that row: neighbours are joined or matches dropped.
+void Split(const Regex& pattern, Behavior behavior, bool invert, std::string_view text, bool at_start,
+           const PreTokenizer::Sink& sink) {
+  size_t begin = 0;  // the piece being built is [begin, end)
+  size_t end = 0;
+  bool open_is_match = false;
+  const auto flush = [&] {
+    if (end > begin) sink(text.substr(begin, end - begin), at_start && begin == 0);
+    begin = end;
+  };
+  const auto take = [&](size_t to, bool match) {
+    bool join = false;
+    switch (behavior) {
+      case Behavior::kRemoved:
+      case Behavior::kIsolated:
+        break;
+      case Behavior::kMergedWithPrevious:
+        join = match && !open_is_match;
+        break;
+      case Behavior::kMergedWithNext:
+        join = !match && open_is_match;
+        break;
+      case Behavior::kContiguous:
+        join = match == open_is_match;
+        break;
+    }
+    if (!join) flush();
+    open_is_match = match;
+    end = to;
+    if (behavior == Behavior::kRemoved && match) begin = end;
+  };
+  size_t done = 0;
+  pattern.ForEachMatch(text, [&](size_t from, size_t to) {
+    if (from > done) take(from, invert);
+    take(to, !invert);
+    done = to;
+  });
+  if (done < text.size()) take(text.size(), invert);
+  flush();
+}
+
+}  // namespace
+
+PreTokenizer::PreTokenizer(const nlohmann::json& json) { Add(json, 0); }
+
+void PreTokenizer::Add(const nlohmann::json& json, int depth) {
+  if (json.is_null()) return;
+  if (depth > kMaxDepth) Fail(ErrorKind::kFormat, "pre_tokenizer: sequences nested deeper than {}", kMaxDepth);
+  const auto add_split = [this](Regex pattern, Behavior behavior, bool invert) {
+    steps_.emplace_back(
+        [pattern = std::move(pattern), behavior, invert](std::string_view text, bool at_start, const Sink& sink) {
+          Split(pattern, behavior, invert, text, at_start, sink);
+        });
+  };
+  const auto type = json.at("type").get<std::string>();
+  if (type == "Sequence") {
+    for (const auto& part : json.at("pretokenizers")) Add(part, depth + 1);
+  } else if (type == "ByteLevel") {
+    if (json.value("add_prefix_space", true)) {
+      steps_.emplace_back([](std::string_view text, bool at_start, const Sink& sink) {
+        text.starts_with(' ') ? sink(text, at_start) : sink(" " + std::string(text), at_start);
+      });
+    }
+    if (json.value("use_regex", true)) add_split(Regex(kGpt2Pattern), Behavior::kIsolated, false);
+    steps_.emplace_back([](std::string_view text, bool at_start, const Sink& sink) {
+      std::string mapped;
+      AppendByteLevel(text, mapped);
+      sink(mapped, at_start);
+    });
+    byte_level_ = true;
+  } else if (type == "Split") {
+    add_split(PatternOf(json), ParseBehavior(json.at("behavior").get<std::string>()), json.value("invert", false));
+  } else if (type == "Metaspace") {
+    const auto mark = json.at("replacement").get<std::string>();
+    const auto scheme =
+        json.value("prepend_scheme", json.value("add_prefix_space", true) ? std::string("always") : "never");
+    steps_.emplace_back([mark, scheme](std::string_view text, bool at_start, const Sink& sink) {
+      std::string marked;
+      for (const char c : text) c == ' ' ? marked += mark : marked += c;
+      const bool wanted = scheme == "always" || (scheme == "first" && at_start);
+      if (wanted && !marked.starts_with(mark)) marked.insert(0, mark);
+      sink(marked, at_start);
+    });
+    if (json.value("split", true)) add_split(Regex(QuoteRegex(mark)), Behavior::kMergedWithNext, false);
+  } else if (type == "Digits") {
+    add_split(Regex(json.value("individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)"), Behavior::kIsolated, false);
+  } else if (type == "Punctuation") {
+    add_split(Regex(R"([\p{P}$+<=>^`|~])"), ParseBehavior(json.value("behavior", std::string("Isolated"))), false);
+  } else if (type == "Whitespace") {
+    add_split(Regex(R"(\w+|[^\w\s]+)"), Behavior::kRemoved, true);
+  } else if (type == "WhitespaceSplit") {
+    add_split(Regex(R"(\s)"), Behavior::kRemoved, false);
+  } else {
+    Fail(ErrorKind::kUnsupported, "pre_tokenizer \"{}\" is not supported", type);
+  }
+}
+
+void PreTokenizer::Run(size_t step, std::string_view text, bool at_start, const Sink& sink) const {
+  if (text.empty()) return;
+  if (step == steps_.size()) {
+    sink(text, at_start);
+    return;
+  }
+  steps_[step](text, at_start, [&](std::string_view piece, bool start) { Run(step + 1, piece, start, sink); });
+}
+
+}  // namespace hawser

@@ -1,0 +1,118 @@
+#include "hawser/tok/tokenizer.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/scored_vocab.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// A JSON file of the folder; null where there is none.
+json ReadJsonIfPresent(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) return {};
+  const std::string text = ReadFile(path);
+  json value = json::parse(text, nullptr, false);
+  if (!value.is_object()) Fail(ErrorKind::kFormat, "{}: not a JSON object", path.string());
+  return value;
+}
+
+/// The id that `key` names: a token as text or as an object with "content", an id, or a list whose first one counts.
+int32_t SpecialId(const json& object, const std::string& key, const BpeTokenizer& tokenizer) {
+  if (!object.is_object() || !object.contains(key)) return -1;
+  const json* value = &object[key];
+  if (value->is_array() && !value->empty()) value = &(*value)[0];
+  if (value->is_object() && value->contains("content")) value = &(*value)["content"];
+  if (value->is_string()) return tokenizer.IdOf(value->get<std::string>());
+  if (!value->is_number_integer()) return -1;
+  const auto id = value->get<int64_t>();
+  return id >= 0 && id < tokenizer.vocab_size() ? static_cast<int32_t>(id) : -1;
+}
+
+int32_t FirstNamed(const BpeTokenizer& tokenizer, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (const int32_t id = tokenizer.IdOf(name); id >= 0) return id;
+  }
+  return -1;
+}
+
+/// BOS and EOS from the files in `folder`, where one is given, then from the names that well-known vocabularies use.
+void FindSpecials(const std::optional<fs::path>& folder, BpeTokenizer& tokenizer) {
+  int32_t bos = -1;
+  int32_t eos = -1;
+  for (const auto& [file, suffix] :
+       {std::pair("tokenizer_config.json", "_token"), std::pair("special_tokens_map.json", "_token"),
+        std::pair("generation_config.json", "_token_id"), std::pair("config.json", "_token_id")}) {
+    json object = folder ? ReadJsonIfPresent(*folder / file) : json();
+    if (bos < 0) bos = SpecialId(object, std::string("bos") + suffix, tokenizer);
+    if (eos < 0) eos = SpecialId(object, std::string("eos") + suffix, tokenizer);
+    if (file == std::string_view("tokenizer_config.json")) tokenizer.set_config(std::move(object));
+  }
+  if (bos < 0) bos = FirstNamed(tokenizer, {"<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"});
+  if (eos < 0) eos = FirstNamed(tokenizer, {"<|eos|>", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"});
+  tokenizer.set_bos(bos);
+  tokenizer.set_eos(eos);
+}
+
+std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
+  std::string file = ReadFile(path);
+  const size_t first = file.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos) Fail(ErrorKind::kFormat, "the file is empty");
+  if (file[first] == '{') {
+    auto tokenizer = std::make_unique<BpeTokenizer>(std::move(file));
+    // A file of another name (gpt2.tokenizer.json) does not lie in a model's folder.
+    const bool in_model = path.filename() == "tokenizer.json";
+    FindSpecials(in_model ? std::optional(path.parent_path()) : std::nullopt, *tokenizer);
+    return tokenizer;
+  }
+  if (file.starts_with("GGUF")) Fail(ErrorKind::kUnsupported, "a GGUF file, not a tokenizer; pass a tokenizer.json");
+  if (file.starts_with("24ka"))
+    Fail(ErrorKind::kFormat, "a llama2.c checkpoint holds no tokenizer; pass its tokenizer.bin");
+  // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
+  const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';
+  return MakeScoredTokenizer(sentencepiece ? ParseSentencePiece(file) : ParseLlama2cTokenizer(file));
+}
+
+}  // namespace
+
+std::string Tokenizer::Decode(const std::vector<int32_t>& ids, bool at_start) const {
+  std::string text;
+  for (const int32_t id : ids) text += Piece(id);
+  if (at_start && adds_dummy_prefix() && text.starts_with(' ')) text.erase(0, 1);
+  return text;
+}
+
+std::unique_ptr<Tokenizer> LoadTokenizer(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) return WithFrame(path.string(), [&] { return LoadFile(path); });
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
+    const fs::path file = path / name;
+    if (fs::is_regular_file(file, ignored)) return WithFrame(file.string(), [&] { return LoadFile(file); });
+  }
+  Fail(ErrorKind::kIo,
+       "{}: no tokenizer.json, tokenizer.model or tokenizer.bin in this folder; name one with --tokenizer",
+       path.string());
+}
+
+std::vector<uint8_t> SeparatorFlags(const Tokenizer& tokenizer) {
+  std::vector<uint8_t> flags(static_cast<size_t>(tokenizer.vocab_size()));
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    const std::string piece = tokenizer.Piece(id);
+    const bool marked = piece.find_first_of(".,?!;:\n") != std::string::npos;
+    const bool blank = !piece.empty() && piece.find_first_not_of(" \t") == std::string::npos;
+    flags[static_cast<size_t>(id)] = marked || blank ? 1 : 0;
+  }
+  return flags;
+}
+
+}  // namespace hawser

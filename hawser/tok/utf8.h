@@ -1,0 +1,64 @@
+// tok/utf8.h - code points of UTF-8 text, and a reversible way to carry bytes that are not UTF-8 through it.
+#pragma once
+
+#include <utf8proc.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace hawser {
+
+/// The code point at text[at] (at < size); length 0 where the bytes there are not UTF-8.
+struct CodePoint {
+  char32_t value = 0;
+  size_t length = 0;
+};
+
+inline CodePoint CodePointAt(std::string_view text, size_t at) {
+  const auto lead = static_cast<unsigned char>(text[at]);
+  if (lead < 0x80) return {lead, 1};
+  utf8proc_int32_t value = -1;
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + at);
+  const utf8proc_ssize_t length = utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &value);
+  if (length <= 0 || value < 0) return {};
+  return {static_cast<char32_t>(value), static_cast<size_t>(length)};
+}
+
+inline void AppendUtf8(std::string& out, char32_t value) {
+  utf8proc_uint8_t bytes[4];
+  const utf8proc_ssize_t length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(value), bytes);
+  out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
+}
+
+inline bool IsUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = CodePointAt(text, at).length;
+    if (length == 0) return false;
+    at += length;
+  }
+  return true;
+}
+
+/// A byte b >= 0x80 that is no part of a character travels as the private code point kEscapedByte + b. Characters of
+/// the text that already lie in that range are taken apart into escaped bytes too, so that nothing is ambiguous.
+inline constexpr char32_t kEscapedByte = 0x10FF00;
+inline bool IsEscapedByte(char32_t value) { return value >= kEscapedByte + 0x80; }
+
+inline std::string EscapeInvalidUtf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint point = CodePointAt(text, at);
+    if (point.length != 0 && !IsEscapedByte(point.value)) {
+      out.append(text, at, point.length);
+      at += point.length;
+      continue;
+    }
+    const size_t end = at + (point.length == 0 ? 1 : point.length);
+    for (; at < end; ++at) AppendUtf8(out, kEscapedByte + static_cast<unsigned char>(text[at]));
+  }
+  return out;
+}
+
+}  // namespace hawser
