@@ -27,9 +27,9 @@ struct RopeScaling {
   bool truncate = true;
   YarnRamp ramp = YarnRamp::kIndex;
   YarnBlend blend = YarnBlend::kFrequency;
-  std::optional<double> attention_factor;
-  std::optional<double> mscale;
-  std::optional<double> mscale_all_dim;
+  std::optional<double> attention_factor = std::nullopt;
+  std::optional<double> mscale = std::nullopt;
+  std::optional<double> mscale_all_dim = std::nullopt;
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
 
@@ -40,7 +40,7 @@ struct RopeSpec {
   double theta = 10000.0;
   int32_t rotary_dim = 0;  // d, even, <= head dim; only the first d channels of a head rotate
   RopePairing pairing = RopePairing::kHalf;
-  RopeScaling scaling;
+  RopeScaling scaling = {};
 
   bool operator==(const RopeSpec&) const = default;
 };
@@ -49,14 +49,17 @@ struct RopeSpec {
 /// beta_slow=..,truncate=0|1,ramp=index|rotations,blend=frequency|period,attention_factor=..,mscale=..,
 /// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `theta=5e6` (changes the base only).
 /// Applied to `base`: replaces its scaling (and for theta= its base). `context`: the model's trained context, used
-/// where the text gives no `original`. Errors: kUsage naming scheme and key.
+/// where the text gives no `original`. Every scheme also takes theta=B beside its keys. Errors: kUsage naming scheme
+/// and key.
 RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context);
 
-/// The text form of spec.scaling (and theta when it is not `default_theta`); parses back by ApplyRopeText.
+/// The text form of spec.scaling, with theta where it is not 10000 (`yarn:factor=8,original=4096,theta=500000`); parses
+/// back by ApplyRopeText over a base whose theta is 10000.
 std::string ToString(const RopeSpec& spec);
 
 /// The longest context the scheme is meant for: factor * original for static schemes, unlimited (max int64) where the
-/// scheme has no bound of its own (default and theta return `context`).
+/// scheme has no bound of its own (kDynamic); default and theta return `context`; llama3 whichever is longer, since its
+/// models declare more than factor * original.
 int64_t MaxContext(const RopeSpec& spec, int64_t context);
 
 /// Frequencies after scaling, and their exact phase increments.
@@ -66,6 +69,12 @@ struct RopeFrequencies {
   double multiplier = 1.0;       // A: cos and sin are both multiplied by it
 };
 
+/// YaRN's g(m) = 0.1 m ln(factor) + 1 for factor > 1, else 1. The multiplier A is attention_factor if given, else
+/// g(mscale) / g(mscale_all_dim) if both are, else g(1). DeepSeek's softmax scale also takes g(mscale_all_dim)^2.
+double YarnMscale(double factor, double mscale);
+
+/// Errors: kUsage for an odd or empty rotary_dim (4 or more for ntk and dynamic), theta <= 1, factor < 1, a missing
+/// original where the scheme needs it, bounds of a ramp out of order.
 /// `length`: the declared maximum length in tokens (only kDynamic depends on it).
 RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length);
 

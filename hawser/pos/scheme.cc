@@ -1,0 +1,339 @@
+#include "hawser/pos/scheme.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "hawser/base/error.h"
+#include "hawser/base/parallel.h"
+#include "hawser/base/text.h"
+
+namespace hawser {
+namespace {
+
+// 113 bits: a phase increment has 64 correct bits only if the frequency has more.
+#if LDBL_MANT_DIG >= 113
+using Quad = long double;
+#else
+using Quad = __float128;
+#endif
+
+// 1 / (2 pi) to 128 bits.
+const Quad kTurn = Quad(0x28be60db9391054aull) * 0x1p-64 + Quad(0x7f09d5f47d4d3770ull) * 0x1p-128;
+
+constexpr std::string_view kNames[] = {"default", "linear", "ntk", "dynamic", "yarn", "llama3"};
+
+std::string_view Name(RopeKind kind) { return kNames[static_cast<size_t>(kind)]; }
+
+// The keys of a scheme's text form.
+std::span<const std::string_view> Keys(RopeKind kind) {
+  static constexpr std::string_view kPlain[] = {"theta", "factor", "original"};
+  static constexpr std::string_view kLlama3[] = {"theta", "factor", "original", "low", "high"};
+  static constexpr std::string_view kYarn[] = {"theta",         "factor", "original", "beta_fast",        "beta_slow",
+                                               "truncate",      "ramp",   "blend",    "attention_factor", "mscale",
+                                               "mscale_all_dim"};
+  switch (kind) {
+    case RopeKind::kDefault:
+      return std::span(kPlain).first(1);
+    case RopeKind::kYarn:
+      return kYarn;
+    case RopeKind::kLlama3:
+      return kLlama3;
+    default:
+      return kPlain;
+  }
+}
+
+Quad Power(Quad x, int32_t n) {
+  Quad y = 1;
+  for (; n > 0; n >>= 1, x *= x) {
+    if (n & 1) y *= x;
+  }
+  return y;
+}
+
+// x^(-1/n), by Newton's method on r^n x = 1 from the double result: each step doubles the correct bits.
+Quad InverseRoot(Quad x, int32_t n) {
+  Quad r = std::pow(static_cast<double>(x), -1.0 / n);
+  for (int step = 0; step < 2; ++step) r -= r * (Power(r, n) * x - 1) / n;
+  return r;
+}
+
+void Require(bool ok, RopeKind kind, std::string_view key, double found, std::string_view wanted) {
+  if (!ok) Fail(ErrorKind::kUsage, "rope {}: {}={}; wanted {}", Name(kind), key, found, wanted);
+}
+
+void Validate(const RopeSpec& spec) {
+  const RopeScaling& s = spec.scaling;
+  const auto finite_above = [](double x, double least) { return std::isfinite(x) && x > least; };
+  Require(finite_above(spec.theta, 1.0), s.kind, "theta", spec.theta, "a number above 1");
+  if (s.kind == RopeKind::kDefault) return;
+  Require(std::isfinite(s.factor) && s.factor >= 1.0, s.kind, "factor", s.factor, "1 or more");
+  Require(s.original >= 0, s.kind, "original", static_cast<double>(s.original), "the pretraining context in tokens");
+  if (s.kind == RopeKind::kDynamic || s.kind == RopeKind::kYarn || s.kind == RopeKind::kLlama3) {
+    Require(s.original >= 1, s.kind, "original", static_cast<double>(s.original), "the pretraining context in tokens");
+  }
+  if (s.kind == RopeKind::kYarn) {
+    Require(finite_above(s.beta_slow, 0.0), s.kind, "beta_slow", s.beta_slow, "a number above 0");
+    Require(finite_above(s.beta_fast, s.beta_slow), s.kind, "beta_fast", s.beta_fast, "a number above beta_slow");
+    if (s.attention_factor) {
+      Require(finite_above(*s.attention_factor, 0.0), s.kind, "attention_factor", *s.attention_factor,
+              "a number above 0");
+    }
+    for (const auto& [key, value] : {std::pair{"mscale", s.mscale}, std::pair{"mscale_all_dim", s.mscale_all_dim}}) {
+      if (value) Require(finite_above(*value, -1e-300), s.kind, key, *value, "0 or more");
+    }
+  }
+  if (s.kind == RopeKind::kLlama3) {
+    Require(finite_above(s.low_freq_factor, 0.0), s.kind, "low", s.low_freq_factor, "a number above 0");
+    Require(finite_above(s.high_freq_factor, s.low_freq_factor), s.kind, "high", s.high_freq_factor,
+            "a number above low");
+  }
+}
+
+// The weight of "keep" of each pair under YaRN, in [0, 1].
+std::vector<Quad> YarnKeep(const RopeSpec& spec, const std::vector<Quad>& theta) {
+  const RopeScaling& s = spec.scaling;
+  const auto clamp = [](Quad x) { return x < 0 ? Quad(0) : x > 1 ? Quad(1) : x; };
+  std::vector<Quad> keep(theta.size());
+  if (s.ramp == YarnRamp::kRotations) {
+    for (size_t i = 0; i < theta.size(); ++i) {
+      keep[i] = clamp((theta[i] * kTurn * s.original - s.beta_slow) / (Quad(s.beta_fast) - s.beta_slow));
+    }
+    return keep;
+  }
+  // The real-valued pair index that makes `rotations` turns over the original context.
+  const auto pair = [&](double rotations) {
+    return spec.rotary_dim * std::log(static_cast<double>(s.original) / (2.0 * std::numbers::pi * rotations)) /
+           (2.0 * std::log(spec.theta));
+  };
+  double low = pair(s.beta_fast);
+  double high = pair(s.beta_slow);
+  if (s.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, spec.rotary_dim - 1.0);
+  if (low == high) high += 0.001;
+  for (size_t i = 0; i < theta.size(); ++i) keep[i] = 1 - clamp((Quad(i) - low) / (Quad(high) - low));
+  return keep;
+}
+
+double YarnMultiplier(const RopeScaling& s) {
+  if (s.attention_factor) return *s.attention_factor;
+  if (s.mscale && s.mscale_all_dim) return YarnMscale(s.factor, *s.mscale) / YarnMscale(s.factor, *s.mscale_all_dim);
+  return YarnMscale(s.factor, 1.0);
+}
+
+}  // namespace
+
+double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
+
+RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context) {
+  RopeSpec spec = base;
+  const auto number = [&](std::string_view key, std::string_view value) {
+    const std::optional<double> x = ParseNumber<double>(value);
+    if (!x || !std::isfinite(*x)) Fail(ErrorKind::kUsage, "rope '{}': {}='{}' is not a number", text, key, value);
+    return *x;
+  };
+  if (text.starts_with("theta=")) {
+    spec.theta = number("theta", text.substr(6));
+    Validate(spec);
+    return spec;
+  }
+  const size_t colon = text.find(':');
+  const std::string_view name = text.substr(0, colon);
+  const auto kind = std::find(std::begin(kNames), std::end(kNames), name);
+  if (kind == std::end(kNames)) {
+    std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
+    known.push_back("theta=B");
+    Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}", text, name, SuggestName(name, known));
+  }
+  RopeScaling s{.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
+  const std::span<const std::string_view> known = Keys(s.kind);
+
+  std::vector<std::string_view> given;
+  const std::string_view fields = colon == text.npos ? std::string_view() : text.substr(colon + 1);
+  for (std::string_view field : SplitWords(fields, ", ")) {
+    const size_t equals = std::min(field.find('='), field.size());
+    const std::string_view key = field.substr(0, equals);
+    const std::string_view value = field.substr(std::min(equals + 1, field.size()));
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      Fail(ErrorKind::kUsage, "rope '{}': {} has no key '{}'{}", text, name, key, SuggestName(key, known));
+    }
+    if (std::find(given.begin(), given.end(), key) != given.end()) {
+      Fail(ErrorKind::kUsage, "rope '{}': '{}' is given twice", text, key);
+    }
+    given.push_back(key);
+    const auto choose = [&](std::string_view no, std::string_view yes) {
+      if (value != no && value != yes) {
+        Fail(ErrorKind::kUsage, "rope '{}': {}='{}'; wanted {} or {}", text, key, value, no, yes);
+      }
+      return value == yes;
+    };
+    if (key == "original") {
+      const std::optional<int64_t> tokens = ParseNumber<int64_t>(value);
+      if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
+      s.original = *tokens;
+    } else if (key == "truncate") {
+      s.truncate = choose("0", "1");
+    } else if (key == "ramp") {
+      s.ramp = choose("index", "rotations") ? YarnRamp::kRotations : YarnRamp::kIndex;
+    } else if (key == "blend") {
+      s.blend = choose("frequency", "period") ? YarnBlend::kPeriod : YarnBlend::kFrequency;
+    } else {
+      const double x = number(key, value);
+      if (key == "theta") spec.theta = x;
+      if (key == "factor") s.factor = x;
+      if (key == "beta_fast") s.beta_fast = x;
+      if (key == "beta_slow") s.beta_slow = x;
+      if (key == "attention_factor") s.attention_factor = x;
+      if (key == "mscale") s.mscale = x;
+      if (key == "mscale_all_dim") s.mscale_all_dim = x;
+      if (key == "low") s.low_freq_factor = x;
+      if (key == "high") s.high_freq_factor = x;
+    }
+  }
+  if (s.kind != RopeKind::kDefault) {
+    if (std::find(given.begin(), given.end(), "factor") == given.end()) {
+      Fail(ErrorKind::kUsage, "rope '{}': {} needs a factor, as in {}:factor=8", text, name, name);
+    }
+    if (s.original == 0) s.original = std::max<int64_t>(context, 0);
+  }
+  spec.scaling = s;
+  WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
+  return spec;
+}
+
+std::string ToString(const RopeSpec& spec) {
+  const RopeScaling& s = spec.scaling;
+  const RopeScaling defaults;
+  std::string fields;
+  const auto add = [&](std::string_view key, const auto& value) { fields += fmt::format(",{}={}", key, value); };
+  if (s.kind != RopeKind::kDefault) {
+    add("factor", s.factor);
+    if (s.original != 0) add("original", s.original);
+  }
+  if (s.kind == RopeKind::kYarn) {
+    if (s.beta_fast != defaults.beta_fast) add("beta_fast", s.beta_fast);
+    if (s.beta_slow != defaults.beta_slow) add("beta_slow", s.beta_slow);
+    if (!s.truncate) add("truncate", 0);
+    if (s.ramp == YarnRamp::kRotations) add("ramp", "rotations");
+    if (s.blend == YarnBlend::kPeriod) add("blend", "period");
+    if (s.attention_factor) add("attention_factor", *s.attention_factor);
+    if (s.mscale) add("mscale", *s.mscale);
+    if (s.mscale_all_dim) add("mscale_all_dim", *s.mscale_all_dim);
+  }
+  if (s.kind == RopeKind::kLlama3) {
+    add("low", s.low_freq_factor);
+    add("high", s.high_freq_factor);
+  }
+  if (spec.theta != RopeSpec().theta) add("theta", spec.theta);
+  std::string text(Name(s.kind));
+  if (!fields.empty()) text += ':' + fields.substr(1);
+  return text;
+}
+
+int64_t MaxContext(const RopeSpec& spec, int64_t context) {
+  const RopeScaling& s = spec.scaling;
+  if (s.kind == RopeKind::kDefault) return context;
+  constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+  if (s.kind == RopeKind::kDynamic) return kUnlimited;
+  const double reach = s.factor * static_cast<double>(s.original > 0 ? s.original : context);
+  const int64_t tokens = reach >= 0x1p63 ? kUnlimited : static_cast<int64_t>(reach);
+  return s.kind == RopeKind::kLlama3 ? std::max(tokens, context) : tokens;
+}
+
+RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length) {
+  const RopeScaling& s = spec.scaling;
+  const int32_t d = spec.rotary_dim;
+  if (d < 2 || d % 2 != 0 || d > (1 << 16)) {
+    Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted an even number of channels, 2 or more", Name(s.kind), d);
+  }
+  Validate(spec);
+  const int32_t half = d / 2;
+  Quad root = InverseRoot(spec.theta, half);
+  if (s.kind == RopeKind::kNtk || s.kind == RopeKind::kDynamic) {
+    if (d <= 2) Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted 4 or more", Name(s.kind), d);
+    Quad stretch = s.factor;
+    if (s.kind == RopeKind::kDynamic) {
+      stretch = stretch * std::max(length, s.original) / s.original - (stretch - 1);
+    }
+    root *= InverseRoot(stretch, half - 1);  // base * stretch^(d / (d - 2)), to the power -2 / d
+  }
+  std::vector<Quad> theta(half);
+  for (int32_t i = 0; i < half; ++i) theta[i] = Power(root, i);
+
+  RopeFrequencies result;
+  switch (s.kind) {
+    case RopeKind::kDefault:
+    case RopeKind::kNtk:
+    case RopeKind::kDynamic:
+      break;
+    case RopeKind::kLinear:
+      for (Quad& t : theta) t /= s.factor;
+      break;
+    case RopeKind::kYarn: {
+      const std::vector<Quad> keep = YarnKeep(spec, theta);
+      for (int32_t i = 0; i < half; ++i) {
+        theta[i] = s.blend == YarnBlend::kFrequency ? theta[i] * (keep[i] + (1 - keep[i]) / s.factor)
+                                                    : theta[i] / (keep[i] + (1 - keep[i]) * s.factor);
+      }
+      result.multiplier = YarnMultiplier(s);
+      break;
+    }
+    case RopeKind::kLlama3:
+      for (Quad& t : theta) {
+        const Quad rotations = t * kTurn * s.original;
+        const Quad keep = (rotations - s.low_freq_factor) / (Quad(s.high_freq_factor) - s.low_freq_factor);
+        if (keep <= 0) {
+          t /= s.factor;
+        } else if (keep < 1) {
+          t = (1 - keep) * t / s.factor + keep * t;
+        }
+      }
+      break;
+  }
+  for (const Quad& t : theta) {
+    result.inv_freq.push_back(static_cast<double>(t));
+    result.turns.push_back(static_cast<uint64_t>(t * kTurn * 0x1p64 + Quad(0.5)));
+  }
+  return result;
+}
+
+void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, float* cos,
+                   float* sin) {
+  const int64_t half = static_cast<int64_t>(frequencies.turns.size());
+  const double a = frequencies.multiplier;
+  constexpr int64_t kGrain = 64;  // positions
+  ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const uint64_t position = static_cast<uint64_t>(positions[n]);
+      for (int64_t i = 0; i < half; ++i) {
+        // The nearest quarter turn, and the rest in [-1/8, 1/8) turns, exact in integers.
+        const uint64_t phase = position * frequencies.turns[i];
+        const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
+        const double x =
+            static_cast<double>(static_cast<int64_t>(phase - (quarter << 62))) * (2.0 * std::numbers::pi * 0x1p-64);
+        // Taylor: the terms left out are below 7e-12 at x = pi / 4, far under the f32 rounding of the result.
+        const double z = x * x;
+        const double s =
+            x + x * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 - z * (1.0 / 39916800)))));
+        const double c =
+            1 + z * (-0.5 + z * (1.0 / 24 +
+                                 z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
+        const double even = quarter & 1 ? s : c;
+        const double odd = quarter & 1 ? c : s;
+        cos[n * half + i] = static_cast<float>(a * ((quarter + 1) & 2 ? -even : even));
+        sin[n * half + i] = static_cast<float>(a * (quarter & 2 ? -odd : odd));
+      }
+    }
+  });
+}
+
+}  // namespace hawser

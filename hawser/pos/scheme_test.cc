@@ -1,0 +1,407 @@
+#include "hawser/pos/scheme.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "hawser/base/error.h"
+#include "hawser/base/rng.h"
+
+namespace hawser {
+namespace {
+
+RopeSpec Spec(const std::string& text, double theta = 10000, int64_t context = 4096, int32_t d = 128) {
+  return ApplyRopeText({.theta = theta, .rotary_dim = d}, text, context);
+}
+
+std::string UsageMessage(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+// Published tables hold ten significant digits, computed with sixty.
+void ExpectTenDigits(double found, double want, const std::string& where) {
+  EXPECT_NEAR(found, want, 5.1e-10 * std::abs(want)) << where;
+}
+
+struct TableRow {
+  const char* text;
+  double theta;
+  int64_t context;
+  int pairs[5];
+  double inv_freq[5];
+};
+
+TEST(Frequencies, TableOfSchemes) {
+  const TableRow rows[] = {
+      {"default",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.659643234e-01, 3.162277660e-02, 1e-2, 3.162277660e-03, 1.154781985e-04}},
+      {"linear:factor=8",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {1.082455404e-01, 3.952847075e-03, 1.25e-03, 3.952847075e-04, 1.443477481e-05}},
+      {"ntk:factor=8",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.378480019e-01, 1.432074855e-02, 3.477664048e-03, 8.445192086e-04, 1.443477481e-05}},
+      {"dynamic:factor=8",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.362830481e-01, 1.369238317e-02, 3.275709589e-03, 7.836673264e-04, 1.283091094e-05}},
+      {"yarn:factor=8",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.659643234e-01, 2.736586437e-02, 5.961538462e-03, 1.033821543e-03, 1.443477481e-05}},
+      {"yarn:factor=8,truncate=0",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.659643234e-01, 2.811208085e-02, 5.983133441e-03, 9.728577592e-04, 1.443477481e-05}},
+      {"yarn:factor=8,blend=period",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.659643234e-01, 1.522578133e-02, 2.363636364e-03, 4.952965010e-04, 1.443477481e-05}},
+      {"yarn:factor=8,ramp=rotations",
+       1e4,
+       4096,
+       {1, 24, 32, 40, 63},
+       {8.659643234e-01, 2.146063374e-02, 2.807778439e-03, 4.900305207e-04, 1.443477481e-05}},
+      {"ntk:factor=8",
+       5e5,
+       8192,
+       {1, 20, 24, 32, 63},
+       {7.881680611e-01, 8.558085868e-03, 3.302569514e-03, 4.918159662e-04, 3.068925989e-07}},
+      {"yarn:factor=8",
+       5e5,
+       8192,
+       {1, 20, 24, 32, 63},
+       {8.146172339e-01, 1.485568890e-02, 5.040518274e-03, 3.951479071e-04, 3.068925989e-07}},
+      {"llama3:factor=8,low=1,high=4,original=8192",
+       5e5,
+       131072,
+       {1, 20, 24, 32, 63},
+       {8.146172339e-01, 1.656044008e-02, 7.292664737e-03, 5.248461610e-04, 3.068925989e-07}},
+  };
+  for (const TableRow& row : rows) {
+    const RopeFrequencies f = ComputeFrequencies(Spec(row.text, row.theta, row.context), 8192);
+    ASSERT_EQ(f.inv_freq.size(), 64u);
+    EXPECT_EQ(f.inv_freq[0], std::string(row.text) == "linear:factor=8" ? 0.125 : 1.0) << row.text;
+    for (int i = 0; i < 5; ++i) ExpectTenDigits(f.inv_freq[row.pairs[i]], row.inv_freq[i], row.text);
+  }
+}
+
+TEST(Frequencies, PhaseIncrementsAreExactToTheLastBit) {
+  const RopeFrequencies f = ComputeFrequencies(Spec("default"), 0);
+  EXPECT_EQ(f.turns[0], 0x28be60db9391054aull);
+  EXPECT_EQ(f.turns[1], 0x234855e55644662full);
+  EXPECT_EQ(f.turns[32], 0x00684dc4c179c52cull);
+  EXPECT_EQ(f.turns[63], 0x00013458e2f59024ull);
+  const RopeFrequencies g = ComputeFrequencies(Spec("default", 5e5), 0);
+  EXPECT_EQ(g.turns[1], 0x2130c415f3514ea0ull);
+  EXPECT_EQ(g.turns[63], 0x0000068e3fbde7a8ull);
+}
+
+TEST(Frequencies, YarnMultiplier) {
+  const auto a = [](const std::string& text) { return ComputeFrequencies(Spec(text), 0).multiplier; };
+  EXPECT_NEAR(a("yarn:factor=8"), 1.207944154168, 1e-12);
+  EXPECT_NEAR(a("yarn:factor=32"), 1.346573590280, 1e-12);
+  EXPECT_EQ(a("yarn:factor=1"), 1.0);
+  EXPECT_EQ(a("yarn:factor=8,attention_factor=1.5,mscale=1,mscale_all_dim=2"), 1.5);
+  EXPECT_EQ(a("yarn:factor=40,mscale=0.707,mscale_all_dim=0.707"), 1.0);
+  EXPECT_NEAR(a("yarn:factor=40,mscale=1,mscale_all_dim=0"), 1.368887945, 1e-9);
+  EXPECT_NEAR(a("yarn:factor=40,mscale=0.707"), 1.368887945, 1e-9);  // one alone does nothing
+  EXPECT_EQ(a("llama3:factor=8"), 1.0);
+  EXPECT_NEAR(std::pow(YarnMscale(40, 0.707), 2), 1.589626165121, 1e-12);
+}
+
+TEST(Frequencies, DynamicStartsBeyondTheOriginalContext) {
+  const RopeFrequencies plain = ComputeFrequencies(Spec("default"), 0);
+  EXPECT_EQ(ComputeFrequencies(Spec("dynamic:factor=8"), 100).turns, plain.turns);
+  EXPECT_EQ(ComputeFrequencies(Spec("dynamic:factor=8"), 4096).turns, plain.turns);
+  EXPECT_NE(ComputeFrequencies(Spec("dynamic:factor=8"), 4097).turns, plain.turns);
+  EXPECT_EQ(ComputeFrequencies(Spec("yarn:factor=8"), 100).turns,
+            ComputeFrequencies(Spec("yarn:factor=8"), 99999).turns);
+}
+
+// Factor 1 changes nothing, and every scheme lies between no scaling and linear interpolation.
+TEST(Frequencies, SchemesStayBetweenTheirLimits) {
+  for (std::string name : {"linear", "ntk", "dynamic", "yarn", "llama3"}) {
+    for (int32_t d : {4, 16, 64, 128, 256}) {
+      for (double theta : {1e4, 5e5, 1e7}) {
+        const auto compute = [&](const std::string& text, int64_t length) {
+          return ComputeFrequencies(Spec(text, theta, 4096, d), length);
+        };
+        const RopeFrequencies plain = compute("default", 0);
+        const RopeFrequencies one = compute(name + ":factor=1", 4096);
+        const RopeFrequencies eight = compute(name + ":factor=8", 32768);
+        for (int32_t i = 0; i < d / 2; ++i) {
+          EXPECT_NEAR(one.inv_freq[i], plain.inv_freq[i], 1e-15 * plain.inv_freq[i]) << name;
+          EXPECT_LE(eight.inv_freq[i], plain.inv_freq[i]) << name << " " << i;
+          const double floor = name == "dynamic" ? 57.0 : 8.0;  // 8 * 32768 / 4096 - 7
+          EXPECT_GE(eight.inv_freq[i] * (1 + 1e-15), plain.inv_freq[i] / floor) << name << " " << i;
+          if (i > 0) {
+            EXPECT_LT(eight.inv_freq[i], eight.inv_freq[i - 1]) << name << " " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Keys of the published vectors of each scheme, and the text of ours that they stand for.
+TEST(Frequencies, AllPublishedVectors) {
+  const char* data = std::getenv("HAWSER_DATA");
+  const std::filesystem::path path = std::filesystem::path(data ? data : "") / ".." / "specs" / "position-vectors.json";
+  if (!data || !std::filesystem::exists(path)) GTEST_SKIP() << "position-vectors.json is not there";
+  std::ifstream stream(path);
+  const nlohmann::json vectors = nlohmann::json::parse(stream);
+  const auto real = [](const nlohmann::json& text) { return std::stod(text.get<std::string>()); };
+  const auto spec_of = [&](const std::string& key, const nlohmann::json& v) -> std::optional<RopeSpec> {
+    std::string text;
+    if (key.starts_with("default") || key.starts_with("partial")) text = "default";
+    if (key.starts_with("linear")) text = "linear:";
+    if (key.starts_with("ntk")) text = "ntk:";
+    if (key.starts_with("dynamic")) text = "dynamic:";
+    if (key.starts_with("yarn_s")) text = "yarn:truncate=" + std::string(v.value("truncate", true) ? "1" : "0");
+    if (key.starts_with("yarn_revised")) text = "yarn:blend=period";
+    if (key.starts_with("yarn_rotation_ramp")) text = "yarn:ramp=rotations";
+    if (key.starts_with("llama3")) text = "llama3:low=1,high=4";
+    if (text.empty()) return std::nullopt;
+    if (v.contains("factor")) text += ",factor=" + v["factor"].dump();
+    const int64_t original = v.value("original_max_position_embeddings", v.value("max_position_embeddings", 4096));
+    return Spec(text, v["base"], original, v.value("dim", v.value("rotary_dim", 0)));
+  };
+  int schemes = 0;
+  for (const auto& [key, v] : vectors["schemes"].items()) {
+    const std::optional<RopeSpec> spec = spec_of(key, v);
+    if (!spec) continue;
+    ++schemes;
+    const RopeFrequencies f = ComputeFrequencies(*spec, v.value("seq_len", 0));
+    for (const auto& [i, want] : v["inv_freq"].items())
+      ExpectTenDigits(f.inv_freq.at(std::stoi(i)), real(want), key + " " + i);
+    if (v.contains("attention_factor")) {
+      EXPECT_NEAR(f.multiplier, real(v["attention_factor"]), 1e-12) << key;
+    }
+  }
+  EXPECT_EQ(schemes, 23);
+  for (const auto& [factor, want] : vectors["attention"]["yarn_mscale"].items()) {
+    EXPECT_NEAR(YarnMscale(std::stod(factor), 1.0), real(want), 1e-12);
+  }
+  const auto named = [&](const std::string& key) {
+    return Spec(key.starts_with("yarn") ? "yarn:factor=8" : "default", key.find("500000") == key.npos ? 1e4 : 5e5);
+  };
+  for (const auto& [key, turns] : vectors["fixed_point_turns_u64"].items()) {
+    const RopeFrequencies f = ComputeFrequencies(named(key), 0);
+    for (const auto& [i, want] : turns.items()) {
+      EXPECT_EQ(f.turns.at(std::stoi(i)), std::stoull(want.get<std::string>(), nullptr, 16)) << key << " " << i;
+    }
+  }
+  for (const auto& [key, rows] : vectors["cos_sin"].items()) {
+    RopeFrequencies f = ComputeFrequencies(named(key), 0);
+    f.multiplier = 1.0;  // the vectors are of the plain functions
+    for (const nlohmann::json& row : rows) {
+      const int64_t position = row["pos"];
+      float cos[64], sin[64];
+      FillRopeTable(f, &position, 1, cos, sin);
+      EXPECT_NEAR(cos[row["i"].get<int>()], real(row["cos"]), 6e-8) << key << row;
+      EXPECT_NEAR(sin[row["i"].get<int>()], real(row["sin"]), 6e-8) << key << row;
+    }
+  }
+}
+
+TEST(Table, TenMillion) {
+  const RopeFrequencies f = ComputeFrequencies(Spec("default"), 0);
+  const int64_t position = 9'999'999;
+  float cos[64], sin[64];
+  FillRopeTable(f, &position, 1, cos, sin);
+  EXPECT_NEAR(cos[0], -0.136321516005, 6e-8);
+  EXPECT_NEAR(sin[0], 0.990664647736, 6e-8);
+  EXPECT_NEAR(cos[1], 0.763325354182, 6e-8);
+  EXPECT_NEAR(cos[63], 0.244078187565, 6e-8);
+  EXPECT_NEAR(sin[63], -0.969755555980, 6e-8);
+}
+
+// Against the long double functions of the phase in turns, on positions up to 2^40 and on every quarter's edges.
+TEST(Table, IsTheRoundedFunction) {
+  RopeFrequencies f;
+  std::vector<int64_t> positions = {1};
+  Rng rng{.seed = 3};
+  for (int i = 0; i < 512; ++i) f.turns.push_back(rng.Bits());
+  for (uint64_t eighth = 0; eighth < 8; ++eighth) {
+    for (int64_t offset : {-1, 0, 1}) f.turns.push_back((eighth << 61) + static_cast<uint64_t>(offset));
+  }
+  for (int i = 0; i < 200; ++i) positions.push_back(static_cast<int64_t>(rng.Below(uint64_t{1} << 40)));
+  const size_t half = f.turns.size();
+  std::vector<float> cos(positions.size() * half), sin(cos.size());
+  FillRopeTable(f, positions.data(), static_cast<int64_t>(positions.size()), cos.data(), sin.data());
+  for (size_t n = 0; n < positions.size(); ++n) {
+    for (size_t i = 0; i < half; ++i) {
+      const long double turns = static_cast<long double>(static_cast<uint64_t>(positions[n]) * f.turns[i]) * 0x1p-64L;
+      const long double angle = turns * 2 * std::numbers::pi_v<long double>;
+      ASSERT_NEAR(cos[n * half + i], static_cast<double>(std::cos(angle)), 3.1e-8) << positions[n] << " " << f.turns[i];
+      ASSERT_NEAR(sin[n * half + i], static_cast<double>(std::sin(angle)), 3.1e-8) << positions[n] << " " << f.turns[i];
+    }
+  }
+}
+
+TEST(Table, PositionZeroIsTheIdentity) {
+  const int64_t zero = 0;
+  for (std::string text : {"default", "linear:factor=8", "yarn:factor=8,attention_factor=1", "llama3:factor=8"}) {
+    float cos[64], sin[64];
+    FillRopeTable(ComputeFrequencies(Spec(text), 0), &zero, 1, cos, sin);
+    for (int i = 0; i < 64; ++i) {
+      EXPECT_EQ(cos[i], 1.0f) << text;
+      EXPECT_EQ(sin[i], 0.0f) << text;
+    }
+  }
+  float cos[64], sin[64];
+  const RopeFrequencies f = ComputeFrequencies(Spec("yarn:factor=8"), 0);
+  FillRopeTable(f, &zero, 1, cos, sin);
+  EXPECT_EQ(cos[5], static_cast<float>(f.multiplier));
+  EXPECT_EQ(sin[5], 0.0f);
+}
+
+TEST(Table, EntriesDependOnTheirPositionAlone) {
+  const RopeFrequencies f = ComputeFrequencies(Spec("yarn:factor=8"), 0);
+  std::vector<int64_t> positions(1000);
+  for (size_t n = 0; n < positions.size(); ++n) positions[n] = static_cast<int64_t>(n * n * 7 % 40000);
+  std::vector<float> cos(positions.size() * 64), sin(cos.size());
+  FillRopeTable(f, positions.data(), 1000, cos.data(), sin.data());
+  for (int64_t n : {0, 1, 63, 64, 500, 999}) {
+    float one_cos[64], one_sin[64];
+    FillRopeTable(f, &positions[n], 1, one_cos, one_sin);
+    for (int i = 0; i < 64; ++i) {
+      EXPECT_EQ(one_cos[i], cos[n * 64 + i]);
+      EXPECT_EQ(one_sin[i], sin[n * 64 + i]);
+    }
+  }
+  FillRopeTable(f, nullptr, 0, nullptr, nullptr);
+}
+
+// cos(m - n) from the rows of m and n equals that of their difference: exact phases, then f32 rounding only.
+TEST(Table, DifferencesAreShiftInvariant) {
+  const RopeFrequencies f = ComputeFrequencies(Spec("default", 5e5), 0);
+  for (int64_t shift : {int64_t{0}, int64_t{131072}, int64_t{10'000'000}, (int64_t{1} << 31) - 2000}) {
+    const int64_t positions[] = {shift + 1234, shift + 234, 1000};
+    float cos[3 * 64], sin[3 * 64];
+    FillRopeTable(f, positions, 3, cos, sin);
+    for (int i = 0; i < 64; ++i) {
+      EXPECT_NEAR(double{cos[i]} * cos[64 + i] + double{sin[i]} * sin[64 + i], cos[128 + i], 2.5e-7) << shift;
+      EXPECT_NEAR(double{sin[i]} * cos[64 + i] - double{cos[i]} * sin[64 + i], sin[128 + i], 2.5e-7) << shift;
+    }
+  }
+}
+
+TEST(RopeText, PrintsWhatItParses) {
+  for (std::string text :
+       {"default", "default:theta=500000", "linear:factor=8,original=4096", "ntk:factor=2.5,original=4096",
+        "dynamic:factor=8,original=2048", "yarn:factor=8,original=4096", "yarn:factor=4,original=32768,theta=1000000",
+        "yarn:factor=8,original=4096,beta_fast=16,beta_slow=2,truncate=0,ramp=rotations,blend=period,"
+        "attention_factor=1.25,mscale=0.707,mscale_all_dim=0.5",
+        "llama3:factor=8,original=8192,low=1,high=4", "llama3:factor=32,original=8192,low=1.5,high=4,theta=500000"}) {
+    EXPECT_EQ(ToString(Spec(text)), text);
+    EXPECT_EQ(Spec(ToString(Spec(text))), Spec(text));
+  }
+  RopeSpec third = Spec("yarn:factor=8");
+  third.scaling.factor = 8.0 / 3.0;
+  third.theta = 1e6 / 7.0;
+  EXPECT_EQ(ApplyRopeText({.rotary_dim = 128}, ToString(third), 1), third);
+}
+
+TEST(RopeText, AppliesToABase) {
+  const RopeSpec base{.theta = 5e5,
+                      .rotary_dim = 64,
+                      .pairing = RopePairing::kAdjacent,
+                      .scaling = {.kind = RopeKind::kLlama3, .factor = 8, .original = 8192}};
+  const RopeSpec yarn = ApplyRopeText(base, "yarn:factor=4", 16384);
+  EXPECT_EQ(yarn.theta, 5e5);
+  EXPECT_EQ(yarn.pairing, RopePairing::kAdjacent);
+  EXPECT_EQ(yarn.scaling, (RopeScaling{.kind = RopeKind::kYarn, .factor = 4, .original = 16384}));
+  EXPECT_EQ(ApplyRopeText(base, "default", 16384).scaling, RopeScaling{});
+  const RopeSpec abf = ApplyRopeText(base, "theta=5e6", 16384);
+  EXPECT_EQ(abf.theta, 5e6);
+  EXPECT_EQ(abf.scaling, base.scaling);
+}
+
+TEST(RopeText, Errors) {
+  const auto message = [](const std::string& text) { return UsageMessage([&] { ComputeFrequencies(Spec(text), 0); }); };
+  const std::string unknown = message("yern:factor=8");
+  EXPECT_NE(unknown.find("did you mean 'yarn'"), std::string::npos) << unknown;
+  for (const char* name : {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "theta"}) {
+    EXPECT_NE(unknown.find(name), std::string::npos) << unknown;
+  }
+  EXPECT_NE(message("yarn:factor=8,beta_fats=2").find("did you mean 'beta_fast'"), std::string::npos);
+  EXPECT_NE(message("linear").find("needs a factor"), std::string::npos);
+  for (const char* text : {"",
+                           "linear:",
+                           "linear:factor",
+                           "linear:factor=0",
+                           "linear:factor=-8",
+                           "linear:factor=0.5",
+                           "linear:factor=nan",
+                           "linear:factor=inf",
+                           "linear:factor=8x",
+                           "linear:factor=8,factor=8",
+                           "linear:factor=8,beta_fast=1",
+                           "default:factor=8",
+                           "yarn:factor=8,beta_fast=1,beta_slow=1",
+                           "yarn:factor=8,beta_slow=0",
+                           "yarn:factor=8,truncate=2",
+                           "yarn:factor=8,ramp=pair",
+                           "yarn:factor=8,blend=none",
+                           "yarn:factor=8,original=0",
+                           "yarn:factor=8,original=1e3",
+                           "yarn:factor=8,attention_factor=0",
+                           "yarn:factor=8,mscale=-1",
+                           "llama3:factor=8,low=4,high=4",
+                           "llama3:factor=8,low=0",
+                           "theta=1",
+                           "theta=-5",
+                           "theta=x",
+                           "theta=inf"}) {
+    EXPECT_FALSE(message(text).empty()) << text;
+  }
+  for (std::string name : {"yarn", "llama3", "dynamic"}) {
+    EXPECT_FALSE(UsageMessage([&] { Spec(name + ":factor=8", 1e4, 0); }).empty()) << name;
+  }
+  for (int32_t d : {0, -2, 7, 1 << 20}) {
+    EXPECT_FALSE(UsageMessage([&] { ComputeFrequencies(Spec("default", 1e4, 1, d), 0); }).empty()) << d;
+  }
+  EXPECT_FALSE(UsageMessage([] { ComputeFrequencies(Spec("ntk:factor=8", 1e4, 1, 2), 0); }).empty());
+  EXPECT_FALSE(UsageMessage([] { ComputeFrequencies(Spec("dynamic:factor=8", 1e4, 1, 2), 0); }).empty());
+}
+
+TEST(RopeText, MaxContext) {
+  EXPECT_EQ(MaxContext(Spec("default"), 4096), 4096);
+  EXPECT_EQ(MaxContext(Spec("theta=5e6"), 4096), 4096);
+  EXPECT_EQ(MaxContext(Spec("linear:factor=8"), 4096), 32768);
+  EXPECT_EQ(MaxContext(Spec("yarn:factor=4,original=32768"), 4096), 131072);
+  EXPECT_EQ(MaxContext(Spec("llama3:factor=8,original=8192"), 131072), 131072);
+  EXPECT_EQ(MaxContext(Spec("llama3:factor=32,original=8192"), 131072), 262144);
+  EXPECT_EQ(MaxContext(Spec("dynamic:factor=8"), 4096), std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(MaxContext(Spec("linear:factor=1e18,original=4096000000"), 4096), std::numeric_limits<int64_t>::max());
+}
+
+}  // namespace
+}  // namespace hawser
