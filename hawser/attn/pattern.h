@@ -37,10 +37,10 @@ std::string ToString(const AttnPattern& pattern);
 /// `index` is a key's place in the original sequence: a cache that has dropped keys has gaps in it.
 struct TokenLayout {
   int32_t size = 0;
-  std::vector<int32_t> doc_begin;     // [size] key number (not index) of the first key of its document; default 0
-  std::vector<uint8_t> is_separator;  // [size] default 0
-  std::vector<uint8_t> is_padding;    // [size] sees nothing, seen by nobody; default 0
-  std::vector<int64_t> index;         // [size] strictly increasing; default 0, 1, 2, ...
+  std::vector<int32_t> doc_begin = {};     // [size] key number (not index) of the first key of its document; default 0
+  std::vector<uint8_t> is_separator = {};  // [size] default 0
+  std::vector<uint8_t> is_padding = {};    // [size] sees nothing, seen by nobody; default 0
+  std::vector<int64_t> index = {};         // [size] strictly increasing; default 0, 1, 2, ...
 
   int64_t Index(int32_t k) const { return index.empty() ? k : index[k]; }
   int32_t DocBegin(int32_t k) const { return doc_begin.empty() ? 0 : doc_begin[k]; }

@@ -12,7 +12,7 @@ namespace hawser {
 /// and -interleaved (`anchor-tag`, `intra-interleaved`, ...). Any other text is a raw pattern, with the same flags as
 /// words of their own: `scope=doc window=256 reset`. Positions are continuous unless reset. The text parses back.
 struct AttnVariant {
-  AttnPattern pattern;
+  AttnPattern pattern = {};
   bool reset_positions = false;  // positions restart at every document (after the anchor where there is one)
   bool tags = false;             // every document starts with its source name, not trained on
   bool interleaved = false;      // documents are cut in chunks that are shuffled between one another
