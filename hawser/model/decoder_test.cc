@@ -20,17 +20,6 @@ namespace {
 
 using testing::ReferenceModel;
 
-/// Weights large enough that what a token sees shows in its logits.
-ParamStore LoudModel(const ModelSpec& spec, uint64_t seed) {
-  ParamStore params = TinyModel(spec, seed);
-  for (const ParamInfo& info : params.layout().params()) {
-    if (info.vector) continue;
-    Mat w = params.Get(info.role, info.layer);
-    for (int64_t i = 0; i < w.rows * w.cols; ++i) w.Row<float>(0)[i] *= info.role == Role::kEmbedding ? 20.0f : 8.0f;
-  }
-  return params;
-}
-
 std::vector<int32_t> RandomIds(int32_t n, int32_t vocab, uint64_t seed) {
   Rng rng{seed, 1};
   std::vector<int32_t> ids(static_cast<size_t>(n));

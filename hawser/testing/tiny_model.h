@@ -50,4 +50,15 @@ inline ParamStore TinyModel(const ModelSpec& spec, uint64_t seed, DType dtype = 
   return Cast(params, dtype);
 }
 
+/// A TinyModel with weights large enough that what a token sees shows in its logits.
+inline ParamStore LoudModel(const ModelSpec& spec, uint64_t seed) {
+  ParamStore params = TinyModel(spec, seed);
+  for (const ParamInfo& info : params.layout().params()) {
+    if (info.vector) continue;
+    Mat w = params.Get(info.role, info.layer);
+    for (int64_t i = 0; i < w.rows * w.cols; ++i) w.Row<float>(0)[i] *= info.role == Role::kEmbedding ? 20.0f : 8.0f;
+  }
+  return params;
+}
+
 }  // namespace hawser
