@@ -97,9 +97,9 @@ void CheckTiling(std::vector<Range> ranges, int64_t size) {
   }
 }
 
-TensorSource Read(const std::filesystem::path& path) {
+TensorSource Parse(MappedFile mapped) {
   TensorSource source;
-  const std::span<const std::byte> file = source.Hold(MappedFile(path));
+  const std::span<const std::byte> file = source.Hold(std::move(mapped));
   uint64_t length = 0;
   if (file.size() < sizeof(length)) {
     Fail(ErrorKind::kFormat, "a safetensors file has at least 8 bytes, this one {}", file.size());
@@ -164,19 +164,16 @@ void WriteTensor(FileWriter& writer, const TensorToWrite& tensor) {
 }  // namespace
 
 TensorSource ReadSafetensors(const std::filesystem::path& path) {
-  try {
-    return Read(path);
-  } catch (Error& error) {
-    if (error.kind() != ErrorKind::kIo) error.AddFrame(path.string());  // kIo names the path already
-    throw;
-  }
+  MappedFile file(path);
+  return WithFrame(path.string(), [&] { return Parse(std::move(file)); });
 }
 
 TensorSource ReadShardedSafetensors(const std::filesystem::path& index) {
-  const nlohmann::json json = WithFrame(index.string(), [&] { return ParseJson(ReadFile(index)); });
+  const std::string text = ReadFile(index);
   std::map<std::string, std::string> shard_of;
   std::set<std::string> shards;
   WithFrame(index.string(), [&] {
+    const nlohmann::json json = ParseJson(text);
     const nlohmann::json* map = JsonObject(json, "the index").Find("weight_map");
     if (map == nullptr) Fail(ErrorKind::kFormat, "the index lacks 'weight_map'");
     const JsonObject object(*map, "weight_map");
