@@ -8,6 +8,8 @@
 namespace hawser {
 namespace {
 
+constexpr double kTiny = std::numeric_limits<double>::min();  // for bounds that mean "above 0"
+
 /// The limits keep every product of dimensions, in bytes, inside int64.
 void InRange(const char* field, int64_t value, int64_t low, int64_t high) {
   if (value < low || value > high) {
@@ -29,19 +31,21 @@ void ValidateRope(const ModelSpec& spec) {
   InRange("rotary_dim", int64_t{rope.rotary_dim}, 2, spec.head_dim);
   if (rope.rotary_dim % 2 != 0) Fail(ErrorKind::kFormat, "rotary_dim must be even, found {}", rope.rotary_dim);
   InRange("rope factor", scaling.factor, 1.0, 1e9);
-  InRange("rope original context", scaling.original, 0, int64_t{1} << 31);
+  const bool needs_original =
+      scaling.kind == RopeKind::kDynamic || scaling.kind == RopeKind::kYarn || scaling.kind == RopeKind::kLlama3;
+  InRange("rope original context", scaling.original, needs_original ? 1 : 0, int64_t{1} << 31);
   if ((scaling.kind == RopeKind::kNtk || scaling.kind == RopeKind::kDynamic) && rope.rotary_dim < 4) {
     Fail(ErrorKind::kFormat, "rotary_dim must be at least 4 for ntk and dynamic scaling, found {}", rope.rotary_dim);
   }
   if (scaling.kind == RopeKind::kYarn) {
-    InRange("rope beta_slow", scaling.beta_slow, std::numeric_limits<double>::min(), 1e9);
-    InRange("rope beta_fast", scaling.beta_fast, scaling.beta_slow, 1e9);
-    for (const auto& value : {scaling.attention_factor, scaling.mscale, scaling.mscale_all_dim}) {
-      if (value) InRange("rope attention_factor or mscale", *value, std::numeric_limits<double>::min(), 1e9);
-    }
+    InRange("rope beta_slow", scaling.beta_slow, kTiny, 1e9);
+    InRange("rope beta_fast", scaling.beta_fast, std::nextafter(scaling.beta_slow, 2e9), 1e9);
+    InRange("rope attention_factor", scaling.attention_factor.value_or(1.0), kTiny, 1e9);
+    InRange("rope mscale", scaling.mscale.value_or(1.0), 0.0, 1e9);
+    InRange("rope mscale_all_dim", scaling.mscale_all_dim.value_or(1.0), 0.0, 1e9);
   }
   if (scaling.kind == RopeKind::kLlama3) {
-    InRange("rope low_freq_factor", scaling.low_freq_factor, std::numeric_limits<double>::min(), 1e9);
+    InRange("rope low_freq_factor", scaling.low_freq_factor, kTiny, 1e9);
     InRange("rope high_freq_factor", scaling.high_freq_factor, std::nextafter(scaling.low_freq_factor, 2e9), 1e9);
   }
 }

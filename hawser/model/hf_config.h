@@ -1,0 +1,37 @@
+// model/hf_config.h - a ModelSpec as the JSON files of a Hugging Face folder.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "hawser/base/dtype.h"
+#include "hawser/model/hf_rope.h"
+#include "hawser/model/spec.h"
+
+namespace hawser {
+
+struct HfConfig {
+  ModelSpec spec;  // validated; its rope is rope.rope
+  HfRope rope;
+};
+
+/// The text of config.json. Errors: kFormat (missing keys, values) and kUnsupported (model_type, biases, activations,
+/// quantization, rope kinds), naming the key, what was found and the known values.
+HfConfig ParseHfConfig(std::string_view text);
+
+/// Adds what generation_config.json says about token ids: its end-of-sequence ids join spec.eos.
+void MergeGenerationConfig(std::string_view text, ModelSpec& spec);
+
+/// config.json for weights stored as `dtype`. Errors: kUsage for a spec that no family can express.
+std::string HfConfigText(const ModelSpec& spec, DType dtype);
+std::string GenerationConfigText(const ModelSpec& spec);
+
+/// hawser.json: what config.json cannot say. Empty when `config` parses to `spec` again.
+std::string SideFileText(const ModelSpec& spec, std::string_view config);
+
+/// Puts what a hawser.json says over the spec of `config`. Errors: kFormat if its frequencies are not those of
+/// config.json (which was edited since, or is of another model); `side` empty and a rope that only it can tell:
+/// kUnsupported.
+ModelSpec MergeSideFile(const HfConfig& config, std::string_view side);
+
+}  // namespace hawser

@@ -1,0 +1,314 @@
+#include "hawser/model/load.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "hawser/base/parallel.h"
+#include "hawser/io/convert.h"
+#include "hawser/io/llama2c.h"
+#include "hawser/io/safetensors.h"
+#include "hawser/model/hf_config.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfig = "config.json";
+constexpr const char* kGenerationConfig = "generation_config.json";
+constexpr const char* kSideFile = "hawser.json";
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+/// A model whose tensors are found and checked, but not read.
+struct OpenModel {
+  LoadedModel model;              // params empty
+  TensorSource source;            // owns what `views` show
+  std::vector<TensorView> views;  // one for each of ParamLayout::params()
+  bool adjacent = false;          // query and key rows pair adjacent channels
+};
+
+bool IsFolder(const fs::path& path) {
+  std::error_code code;
+  return fs::is_directory(path, code);
+}
+bool Exists(const fs::path& path) {
+  std::error_code code;
+  return fs::exists(path, code);
+}
+
+// Hugging Face folders.
+
+ModelSpec FolderSpec(const fs::path& folder) {
+  const fs::path path = folder / kConfig;
+  if (!Exists(path))
+    Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one", folder.string(), kConfig);
+  const std::string text = ReadFile(path);
+  const HfConfig config = WithFrame(path.string(), [&] { return ParseHfConfig(text); });
+  const fs::path side_path = folder / kSideFile;
+  const std::string side = Exists(side_path) ? ReadFile(side_path) : "";
+  ModelSpec spec = WithFrame((side.empty() ? path : side_path).string(), [&] { return MergeSideFile(config, side); });
+  if (const fs::path generation = folder / kGenerationConfig; Exists(generation)) {
+    const std::string members = ReadFile(generation);
+    WithFrame(generation.string(), [&] { MergeGenerationConfig(members, spec); });
+  }
+  return spec;
+}
+
+TensorSource FolderTensors(const fs::path& folder) {
+  if (Exists(folder / kWeights)) return ReadSafetensors(folder / kWeights);
+  if (Exists(folder / kIndex)) return ReadShardedSafetensors(folder / kIndex);
+  Fail(ErrorKind::kIo, "{}: neither {} nor {} in this folder{}", folder.string(), kWeights, kIndex,
+       Exists(folder / "pytorch_model.bin") ? "; convert pytorch_model.bin to safetensors first" : "");
+}
+
+std::vector<int64_t> FileShape(const ParamInfo& info) {
+  if (info.vector) return {info.cols};
+  return {info.rows, info.cols};
+}
+
+bool IsFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF64;
+}
+
+/// The view of every parameter; nothing in the file may be left over but what models carry without need.
+std::vector<TensorView> MatchTensors(const TensorSource& source, const ParamLayout& layout, bool tied) {
+  std::vector<TensorView> views;
+  for (const ParamInfo& info : layout.params()) {
+    const TensorView* view = source.Find(info.name);
+    const std::vector<int64_t> wanted = FileShape(info);
+    if (view == nullptr) {
+      Fail(ErrorKind::kFormat, "tensor '{}' is missing; config.json asks for shape {}", info.name, ShapeText(wanted));
+    }
+    if (view->shape != wanted) {
+      Fail(ErrorKind::kFormat, "tensor '{}' has shape {}; config.json asks for {}", info.name, ShapeText(view->shape),
+           ShapeText(wanted));
+    }
+    if (!IsFloat(view->dtype)) {
+      Fail(ErrorKind::kUnsupported, "tensor '{}' is stored as {}; supported are f32, bf16, f16 and f64", info.name,
+           Name(view->dtype));
+    }
+    views.push_back(*view);
+  }
+  std::vector<std::string_view> known;
+  for (const ParamInfo& info : layout.params()) known.push_back(info.name);
+  if (tied) known.push_back("lm_head.weight");  // the embedding once more
+  std::sort(known.begin(), known.end());
+  for (const auto& [name, view] : source.tensors()) {
+    if (name.ends_with("rotary_emb.inv_freq")) continue;  // a table that older writers stored
+    if (!std::binary_search(known.begin(), known.end(), name)) {
+      Fail(ErrorKind::kFormat, "tensor '{}' {} is not part of the model that config.json describes", name,
+           ShapeText(view.shape));
+    }
+  }
+  return views;
+}
+
+OpenModel OpenFolder(const fs::path& folder) {
+  OpenModel open;
+  open.model.format = "Hugging Face folder";
+  open.model.spec = FolderSpec(folder);
+  open.source = FolderTensors(folder);
+  const ParamLayout layout(open.model.spec);
+  open.views =
+      WithFrame(folder.string(), [&] { return MatchTensors(open.source, layout, open.model.spec.tie_embeddings); });
+  open.model.file_dtype = open.views.front().dtype;
+  return open;
+}
+
+// llama2.c files.
+
+ModelSpec Llama2cSpec(const Llama2c& file) {
+  ModelSpec spec;
+  const auto narrow = [](int64_t value) { return static_cast<int32_t>(value); };  // checked by the reader
+  spec.vocab = narrow(file.vocab);
+  spec.width = narrow(file.width);
+  spec.layers = narrow(file.layers);
+  spec.heads = narrow(file.heads);
+  spec.kv_heads = narrow(file.kv_heads);
+  spec.head_dim = narrow(file.width / file.heads);
+  spec.mlp_width = narrow(file.mlp_width);
+  spec.norm_eps = 1e-5f;
+  spec.tie_embeddings = file.tied;
+  spec.context = file.context;
+  spec.rope.theta = 10000.0;
+  spec.rope.rotary_dim = spec.head_dim;
+  // Its tokenizers have BOS 1 and EOS 2, and its models were trained on texts divided by BOS alone.
+  if (spec.vocab > 2) {
+    spec.bos = 1;
+    spec.eos = {2, 1};
+  }
+  Validate(spec);
+  return spec;
+}
+
+std::string_view Llama2cName(Role role) {
+  switch (role) {
+    case Role::kEmbedding:
+      return "tok_embeddings";
+    case Role::kAttnNorm:
+      return "attention_norm";
+    case Role::kQuery:
+      return "wq";
+    case Role::kKey:
+      return "wk";
+    case Role::kValue:
+      return "wv";
+    case Role::kAttnOut:
+      return "wo";
+    case Role::kMlpNorm:
+      return "ffn_norm";
+    case Role::kGate:
+      return "w1";
+    case Role::kUp:
+      return "w3";
+    case Role::kDown:
+      return "w2";
+    case Role::kFinalNorm:
+      return "norm";
+    case Role::kHead:
+      return "output";
+  }
+  return "";
+}
+
+OpenModel OpenLlama2c(const fs::path& path) {
+  OpenModel open;
+  Llama2c file = ReadLlama2c(path);
+  open.model.format = file.legacy ? "llama2.c legacy" : "llama2.c v1";
+  open.model.spec = WithFrame(path.string(), [&] { return Llama2cSpec(file); });
+  open.adjacent = true;
+  for (const ParamInfo& info : ParamLayout(open.model.spec).params()) {
+    const TensorView* stacked = file.tensors.Find(Llama2cName(info.role));
+    HAWSER_CHECK(stacked != nullptr);
+    const size_t bytes = static_cast<size_t>(info.size()) * SizeOf(stacked->dtype);
+    const size_t layer = static_cast<size_t>(std::max(info.layer, 0));
+    HAWSER_CHECK((layer + 1) * bytes <= stacked->bytes.size());
+    open.views.push_back({stacked->dtype, FileShape(info), stacked->bytes.subspan(layer * bytes, bytes)});
+  }
+  open.source = std::move(file.tensors);
+  return open;
+}
+
+/// Rows of each head from pairs (2i, 2i+1) to pairs (i, i + D/2).
+void AdjacentToHalf(Mat weight, int32_t head_dim) {
+  const int64_t half = head_dim / 2;
+  std::vector<float> head(static_cast<size_t>(head_dim * weight.cols));
+  const size_t row_bytes = static_cast<size_t>(weight.cols) * sizeof(float);
+  for (int64_t begin = 0; begin < weight.rows; begin += head_dim) {
+    std::memcpy(head.data(), weight.Row<float>(begin), head.size() * sizeof(float));
+    for (int64_t i = 0; i < half; ++i) {
+      std::memcpy(weight.Row<float>(begin + i), head.data() + 2 * i * weight.cols, row_bytes);
+      std::memcpy(weight.Row<float>(begin + half + i), head.data() + (2 * i + 1) * weight.cols, row_bytes);
+    }
+  }
+}
+
+// Tokenizers.
+
+std::shared_ptr<Tokenizer> FindTokenizer(const fs::path& model, const fs::path& given, const ModelSpec& spec) {
+  fs::path path = given;
+  if (path.empty() && IsFolder(model)) {
+    for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
+      if (Exists(model / name)) path = model;
+    }
+  }
+  if (path.empty()) return nullptr;
+  std::shared_ptr<Tokenizer> tokenizer = LoadTokenizer(path);
+  if (tokenizer->vocab_size() > spec.vocab) {
+    Fail(ErrorKind::kFormat,
+         "{}: the tokenizer has {} ids, the model only {}; pass the model's own by --tokenizer FILE", path.string(),
+         tokenizer->vocab_size(), spec.vocab);
+  }
+  if (tokenizer->bos() < 0 && spec.bos < tokenizer->vocab_size()) tokenizer->set_bos(spec.bos);
+  if (tokenizer->eos() < 0 && !spec.eos.empty() && spec.eos.front() < tokenizer->vocab_size()) {
+    tokenizer->set_eos(spec.eos.front());
+  }
+  return tokenizer;
+}
+
+/// Names the files that are something else.
+void CheckModelFile(const fs::path& path) {
+  if (!Exists(path)) {
+    Fail(ErrorKind::kIo, "{}: no such file or folder; MODEL is a Hugging Face folder or a llama2.c .bin",
+         path.string());
+  }
+  if (path.extension() == ".safetensors" || path.extension() == ".json") {
+    Fail(ErrorKind::kUnsupported, "{}: pass the folder that holds config.json, not a file in it", path.string());
+  }
+  const MappedFile file(path);
+  if (file.bytes().size() >= 4 && std::memcmp(file.bytes().data(), "GGUF", 4) == 0) {
+    Fail(ErrorKind::kUnsupported, "{}: GGUF is not supported; MODEL is a Hugging Face folder or a llama2.c .bin",
+         path.string());
+  }
+}
+
+OpenModel Open(const fs::path& path, const fs::path& tokenizer) {
+  if (!IsFolder(path)) CheckModelFile(path);
+  OpenModel open = IsFolder(path) ? OpenFolder(path) : OpenLlama2c(path);
+  open.model.tokenizer = FindTokenizer(path, tokenizer, open.model.spec);
+  return open;
+}
+
+}  // namespace
+
+LoadedModel InspectModel(const fs::path& path, const fs::path& tokenizer) {
+  return std::move(Open(path, tokenizer).model);
+}
+
+LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
+  OpenModel open = Open(path, tokenizer);
+  LoadedModel model = std::move(open.model);
+  model.params = ParamStore(model.spec, DType::kF32);
+  const std::vector<ParamInfo>& infos = model.params.layout().params();
+  for (size_t i = 0; i < infos.size(); ++i) {
+    const ParamInfo& info = infos[i];
+    const Mat weight = model.params.Get(info.role, info.layer);
+    ConvertToF32(open.views[i].dtype, open.views[i].bytes.data(), info.size(), weight.Row<float>(0));
+    if (open.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
+      AdjacentToHalf(weight, model.spec.head_dim);
+    }
+  }
+  return model;
+}
+
+ModelSpec LoadSpec(const fs::path& path) {
+  if (IsFolder(path)) return FolderSpec(path);
+  CheckModelFile(path);
+  const Llama2c file = ReadLlama2c(path);
+  return WithFrame(path.string(), [&] { return Llama2cSpec(file); });
+}
+
+void SaveHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DType dtype, const fs::path& folder) {
+  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
+    Fail(ErrorKind::kUsage, "cannot store weights as {}; use f32, bf16 or f16", Name(dtype));
+  }
+  const ModelSpec& spec = params.spec();
+  Validate(spec);
+  const std::string config = HfConfigText(spec, dtype);
+  const std::string side = SideFileText(spec, config);
+
+  MakeDirectories(folder);
+  std::error_code code;
+  for (const char* stale : {kConfig, kIndex, kSideFile}) {
+    fs::remove(folder / stale, code);
+    if (code) Fail(ErrorKind::kIo, "{}: cannot remove: {}", (folder / stale).string(), code.message());
+  }
+  std::vector<TensorToWrite> tensors;
+  for (const ParamInfo& info : params.layout().params()) {
+    const ConstMat weight = params.Get(info.role, info.layer);
+    const std::span bytes(static_cast<const std::byte*>(weight.data),
+                          static_cast<size_t>(info.size()) * SizeOf(weight.dtype));
+    tensors.push_back({info.name, {weight.dtype, FileShape(info), bytes}, dtype});
+  }
+  WriteSafetensors(folder / kWeights, std::move(tensors));
+  if (tokenizer != nullptr) tokenizer->Save(folder);
+  WriteFileAtomically(folder / kGenerationConfig, GenerationConfigText(spec));
+  if (!side.empty()) WriteFileAtomically(folder / kSideFile, side);
+  WriteFileAtomically(folder / kConfig, config);
+}
+
+}  // namespace hawser
