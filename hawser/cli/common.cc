@@ -1,0 +1,24 @@
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "hawser/base/error.h"
+#include "hawser/cli/command.h"
+
+namespace hawser {
+
+void AddModelOptions(CLI::App& command, ModelOptions& options) {
+  command.add_option("MODEL", options.model, "Hugging Face folder, or llama2.c .bin")->required();
+  command.add_option("--tokenizer", options.tokenizer,
+                     "Tokenizer file or folder, where MODEL has none or another one is wanted");
+}
+
+void PrintJson(const nlohmann::json& object) {
+  const std::string text = object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    Fail(ErrorKind::kIo, "stdout: cannot write: {}", std::strerror(errno));
+  }
+}
+
+}  // namespace hawser

@@ -1,0 +1,63 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "hawser/base/error.h"
+#include "hawser/cli/command.h"
+
+namespace hawser {
+namespace {
+
+struct ConvertOptions {
+  ModelOptions model;
+  std::filesystem::path to;
+  std::string dtype;
+  bool force = false;
+};
+
+/// The dtype asked for, or the file's own where it can be written.
+DType StoredDType(const ConvertOptions& options, DType file_dtype) {
+  if (!options.dtype.empty()) return ParseDType(options.dtype);
+  return file_dtype == DType::kF64 ? DType::kF32 : file_dtype;
+}
+
+int Convert(const ConvertOptions& options, const CommonOptions& common) {
+  std::error_code code;
+  if (!options.force && std::filesystem::exists(options.to / "config.json", code)) {
+    Fail(ErrorKind::kUsage, "{} holds a model already; pass --force to write over it", options.to.string());
+  }
+  const LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
+  const DType dtype = StoredDType(options, model.file_dtype);
+  SaveHuggingFace(model.params, model.tokenizer.get(), dtype, options.to);
+  const int64_t parameters = NumParameters(model.spec);
+  if (common.json) {
+    PrintJson({{"out", options.to.string()},
+               {"from", model.format},
+               {"format", "Hugging Face folder"},
+               {"dtype", Name(dtype)},
+               {"parameters", parameters},
+               {"tokenizer", model.tokenizer != nullptr}});
+  } else {
+    std::fputs(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters, Name(dtype),
+                           model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)")
+                   .c_str(),
+               stdout);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupConvert(CLI::App& command, CommonOptions& common) {
+  auto options = std::make_shared<ConvertOptions>();
+  AddModelOptions(command, options->model);
+  command.add_option("DST", options->to, "Folder to write, in Hugging Face form")->required();
+  command.add_option("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of MODEL")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  command.add_flag("--force", options->force, "Write over a model that is in DST already");
+  return [options, &common] { return Convert(*options, common); };
+}
+
+}  // namespace hawser
