@@ -1,0 +1,353 @@
+#include "hawser/train/config.h"
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <sstream>
+#include <type_traits>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/text.h"
+
+namespace hawser {
+namespace {
+
+template <class E>
+using Names = std::vector<std::pair<E, std::string_view>>;
+const Names<Schedule>& NamesOf(Schedule) {
+  static const Names<Schedule> names = {{Schedule::kConstant, "constant"},
+                                        {Schedule::kCosine, "cosine"},
+                                        {Schedule::kLinear, "linear"},
+                                        {Schedule::kWsd, "wsd"}};
+  return names;
+}
+const Names<DType>& NamesOf(DType) {
+  static const Names<DType> names = {{DType::kF32, "f32"}, {DType::kBF16, "bf16"}};
+  return names;
+}
+const Names<Recompute>& NamesOf(Recompute) {
+  static const Names<Recompute> names = {{Recompute::kNone, "none"}, {Recompute::kLayer, "layer"}};
+  return names;
+}
+const Names<Overflow>& NamesOf(Overflow) {
+  static const Names<Overflow> names = {
+      {Overflow::kSplit, "split"}, {Overflow::kDrop, "drop"}, {Overflow::kFit, "fit"}};
+  return names;
+}
+
+/// Whether a key changes what is computed, or only what is written down about it.
+enum class Matters : bool { kNo, kYes };
+
+/// visit(key, field, matters) for every key, in the order of the printed recipe (tables last, as TOML wants).
+template <class Config, class Visitor>
+void VisitKeys(Config& c, Visitor&& visit) {
+  constexpr Matters kYes = Matters::kYes, kNo = Matters::kNo;
+  visit("model", c.model, kYes);
+  visit("tokenizer", c.tokenizer, kYes);
+  visit("data", c.data, kYes);
+  visit("holdout", c.holdout, kYes);
+  visit("context", c.context, kYes);
+  visit("attention", c.attention, kYes);
+  visit("rope", c.rope, kYes);
+  visit("steps", c.steps, kYes);
+  visit("tokens", c.tokens, kYes);
+  visit("batch_tokens", c.batch_tokens, kYes);
+  visit("micro_batch", c.micro_batch, kYes);
+  visit("lr", c.lr, kYes);
+  visit("schedule", c.schedule, kYes);
+  visit("warmup", c.warmup, kYes);
+  visit("decay", c.decay, kYes);
+  visit("min_lr_ratio", c.min_lr_ratio, kYes);
+  visit("beta1", c.beta1, kYes);
+  visit("beta2", c.beta2, kYes);
+  visit("eps", c.eps, kYes);
+  visit("weight_decay", c.weight_decay, kYes);
+  visit("clip", c.clip, kYes);
+  visit("seed", c.seed, kYes);
+  visit("dtype", c.dtype, kYes);
+  visit("recompute", c.recompute, kYes);
+  visit("overflow", c.overflow, kYes);
+  visit("bos", c.bos, kYes);
+  visit("eos", c.eos, kYes);
+  visit("anchor", c.anchor, kYes);
+  visit("min_document", c.min_document, kYes);
+  visit("first_token_from_anchor", c.first_token_from_anchor, kYes);
+  visit("checkpoint_every", c.checkpoint_every, kNo);
+  visit("keep", c.keep, kNo);
+  visit("log_every", c.log_every, kNo);
+  visit("validate_every", c.validate_every, kNo);
+  visit("validate_sequences", c.validate_sequences, kNo);
+  visit("model.vocab", c.dims.vocab, kYes);
+  visit("model.width", c.dims.width, kYes);
+  visit("model.layers", c.dims.layers, kYes);
+  visit("model.heads", c.dims.heads, kYes);
+  visit("model.kv_heads", c.dims.kv_heads, kYes);
+  visit("model.head_dim", c.dims.head_dim, kYes);
+  visit("model.mlp_width", c.dims.mlp_width, kYes);
+  visit("model.theta", c.dims.theta, kYes);
+  visit("model.norm_eps", c.dims.norm_eps, kYes);
+  visit("model.tie_embeddings", c.dims.tie_embeddings, kYes);
+}
+
+[[noreturn]] void FailType(std::string_view key, std::string_view wanted, const toml::node& node) {
+  std::ostringstream found;
+  node.visit([&](const auto& n) { found << n; });
+  Fail(ErrorKind::kUsage, "recipe key \"{}\": expected {}, found {}", key, wanted, found.str());
+}
+
+void Assign(std::string_view key, const toml::node& node, std::string& field) {
+  const auto value = node.value_exact<std::string>();
+  if (!value) FailType(key, "text", node);
+  field = *value;
+}
+void Assign(std::string_view key, const toml::node& node, bool& field) {
+  const auto value = node.value_exact<bool>();
+  if (!value) FailType(key, "true or false", node);
+  field = *value;
+}
+void Assign(std::string_view key, const toml::node& node, double& field) {
+  const auto value = node.value<double>();
+  if (!node.is_number() || !value || !std::isfinite(*value)) FailType(key, "a finite number", node);
+  field = *value;
+}
+void Assign(std::string_view key, const toml::node& node, int64_t& field) {
+  if (const auto value = node.value_exact<int64_t>()) {
+    field = *value;
+    return;
+  }
+  const auto value = node.value_exact<double>();  // 2e6 is a float to TOML
+  if (!value || *value != std::floor(*value) || std::abs(*value) > 0x1p53) FailType(key, "a whole number", node);
+  field = static_cast<int64_t>(*value);
+}
+template <class E>
+requires std::is_enum_v<E>
+void Assign(std::string_view key, const toml::node& node, E& field) {
+  const auto value = node.value_exact<std::string>();
+  std::string wanted;
+  for (const auto& [member, name] : NamesOf(E{})) {
+    if (value && *value == name) {
+      field = member;
+      return;
+    }
+    wanted += fmt::format("{}\"{}\"", wanted.empty() ? "" : " or ", name);
+  }
+  FailType(key, wanted, node);
+}
+/// A list, or one value that stands for a list of one.
+template <class T>
+void Assign(std::string_view key, const toml::node& node, std::vector<T>& field) {
+  std::vector<T> values;
+  const auto add = [&](const toml::node& element) {
+    T value{};
+    Assign(key, element, value);
+    values.push_back(std::move(value));
+  };
+  if (const toml::array* list = node.as_array()) {
+    for (const toml::node& element : *list) add(element);
+  } else {
+    add(node);
+  }
+  field = std::move(values);
+}
+
+std::string Print(const std::string& value) {
+  std::ostringstream out;
+  out << toml::value<std::string>(value);
+  return out.str();
+}
+std::string Print(bool value) { return value ? "true" : "false"; }
+std::string Print(int64_t value) { return fmt::format("{}", value); }
+std::string Print(double value) { return fmt::format("{}", value); }
+template <class E>
+requires std::is_enum_v<E> std::string Print(E value) {
+  for (const auto& [member, name] : NamesOf(E{})) {
+    if (member == value) return fmt::format("\"{}\"", name);
+  }
+  Fail(ErrorKind::kInternal, "a value of a recipe has no name");
+}
+template <class T>
+std::string Print(const std::vector<T>& values) {
+  std::string out;
+  for (const T& value : values) out += (out.empty() ? "" : ", ") + Print(value);
+  return "[" + out + "]";
+}
+
+void AssignKey(TrainConfig& config, std::string_view key, const toml::node& node) {
+  bool found = false;
+  std::vector<std::string_view> known;
+  VisitKeys(config, [&](std::string_view name, auto& field, Matters) {
+    known.push_back(name);
+    if (name != key) return;
+    Assign(key, node, field);
+    found = true;
+  });
+  if (!found) Fail(ErrorKind::kUsage, "unknown recipe key \"{}\"{}", key, SuggestName(key, known));
+}
+
+toml::table ParseToml(std::string_view text, std::string_view origin) {
+  try {
+    return toml::parse(text, origin);
+  } catch (const toml::parse_error& error) {
+    Fail(ErrorKind::kFormat, "{}:{}:{}: not TOML: {}", origin, error.source().begin.line, error.source().begin.column,
+         error.description());
+  }
+}
+
+void ApplyTable(TrainConfig& config, const toml::table& table, const std::string& prefix) {
+  for (const auto& [key, node] : table) {
+    const std::string name = prefix + std::string(key.str());
+    if (const toml::table* inner = node.as_table()) {
+      ApplyTable(config, *inner, name + ".");
+    } else {
+      AssignKey(config, name, node);
+    }
+  }
+}
+
+template <class T>
+void InRange(std::string_view key, T value, T low, T high) {
+  if (value >= low && value <= high) return;  // false for NaN
+  Fail(ErrorKind::kUsage, "recipe key \"{}\" must be in [{}, {}], found {}", key, low, high, value);
+}
+
+}  // namespace
+
+void ApplyRecipe(TrainConfig& config, std::string_view toml, std::string_view origin) {
+  const toml::table table = ParseToml(toml, origin);
+  WithFrame(origin, [&] { ApplyTable(config, table, ""); });
+}
+
+void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path) {
+  TrainConfig read = config;
+  ApplyRecipe(read, ReadFile(path), path.string());
+  const auto from_folder = [&](std::string& value, bool changed) {
+    if (changed && !value.empty()) value = (path.parent_path() / value).lexically_normal().string();
+  };
+  from_folder(read.model, read.model != config.model);
+  from_folder(read.tokenizer, read.tokenizer != config.tokenizer);
+  for (std::string& item : read.data) from_folder(item, read.data != config.data);
+  config = std::move(read);
+}
+
+void ApplySetting(TrainConfig& config, std::string_view setting) {
+  const size_t equals = setting.find('=');
+  if (equals == std::string_view::npos || equals == 0) {
+    Fail(ErrorKind::kUsage, "expected key=value, found \"{}\"", setting);
+  }
+  const std::string_view key = setting.substr(0, equals), value = setting.substr(equals + 1);
+  toml::table table;
+  try {
+    table = toml::parse("value = " + std::string(value));
+  } catch (const toml::parse_error&) {
+    table.insert_or_assign("value", std::string(value));
+  }
+  // Text needs no quotes, even where it could be read as a number.
+  VisitKeys(config, [&](std::string_view name, const auto& field, Matters) {
+    const bool is_text = std::is_same_v<std::decay_t<decltype(field)>, std::string>;
+    if (name == key && is_text && !table["value"].is_string()) table.insert_or_assign("value", std::string(value));
+  });
+  AssignKey(config, key, *table.get("value"));
+}
+
+std::string ToToml(const TrainConfig& config) {
+  std::string out;
+  VisitKeys(config, [&](std::string_view key, const auto& field, Matters) {
+    const size_t dot = key.find('.');
+    if (dot == std::string_view::npos) {
+      // A model that is continued is a key; one from scratch is a table of the same name.
+      if (key != "model" || !config.model.empty()) out += fmt::format("{} = {}\n", key, Print(field));
+    } else if (config.model.empty()) {
+      if (out.find("[model]") == std::string::npos) out += "\n[model]\n";
+      out += fmt::format("{} = {}\n", key.substr(dot + 1), Print(field));
+    }
+  });
+  return out;
+}
+
+void Validate(const TrainConfig& c) {
+  constexpr int64_t kMany = int64_t{1} << 40;
+  if (c.data.empty()) Fail(ErrorKind::kUsage, "no data: give files or folders of text (recipe key \"data\", --data)");
+  if (c.steps == 0 && c.tokens == 0) Fail(ErrorKind::kUsage, "how long to train? Give one of steps and tokens");
+  if (c.steps != 0 && c.tokens != 0) {
+    Fail(ErrorKind::kUsage, "steps = {} and tokens = {} contradict each other: give one of them", c.steps, c.tokens);
+  }
+  InRange("holdout", c.holdout, int64_t{0}, kMany);
+  InRange("context", c.context, int64_t{0}, int64_t{1} << 30);
+  InRange("steps", c.steps, int64_t{0}, kMany);
+  InRange("tokens", c.tokens, int64_t{0}, int64_t{1} << 50);
+  InRange("batch_tokens", c.batch_tokens, int64_t{1}, int64_t{1} << 32);
+  InRange("micro_batch", c.micro_batch, int64_t{0}, kMany);
+  InRange("lr", c.lr, 0.0, 1e3);
+  InRange("warmup", c.warmup, int64_t{0}, kMany);
+  InRange("decay", c.decay, 0.0, 1.0);
+  InRange("min_lr_ratio", c.min_lr_ratio, 0.0, 1.0);
+  InRange("beta1", c.beta1, 0.0, 0.999999);
+  InRange("beta2", c.beta2, 0.0, 0.999999);
+  InRange("eps", c.eps, 0.0, 1.0);
+  InRange("weight_decay", c.weight_decay, 0.0, 1e3);
+  InRange("clip", c.clip, 0.0, 1e9);
+  InRange("min_document", c.min_document, int64_t{1}, int64_t{1} << 30);
+  InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
+  InRange("keep", c.keep, int64_t{1}, kMany);
+  InRange("log_every", c.log_every, int64_t{1}, kMany);
+  InRange("validate_every", c.validate_every, int64_t{0}, kMany);
+  InRange("validate_sequences", c.validate_sequences, int64_t{1}, kMany);
+  if (c.validate_every > 0 && c.holdout == 0) {
+    Fail(ErrorKind::kUsage, "validate_every = {} needs files to validate on: set holdout", c.validate_every);
+  }
+}
+
+std::vector<std::string> KeysThatMatter(const TrainConfig& a, const TrainConfig& b) {
+  std::vector<std::string> left, right, differ;
+  std::vector<std::string_view> keys;
+  VisitKeys(a, [&](std::string_view key, const auto& field, Matters matters) {
+    keys.push_back(key);
+    left.push_back(matters == Matters::kYes ? Print(field) : "");
+  });
+  VisitKeys(b, [&](std::string_view, const auto& field, Matters matters) {
+    right.push_back(matters == Matters::kYes ? Print(field) : "");
+  });
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (left[i] != right[i]) differ.emplace_back(keys[i]);
+  }
+  return differ;
+}
+
+ModelSpec ScratchSpec(const TrainConfig& config, int64_t tokenizer_vocab) {
+  const ModelDims& d = config.dims;
+  const int64_t vocab = d.vocab > 0 ? d.vocab : tokenizer_vocab;
+  constexpr int64_t kMany = 1 << 26;
+  InRange("model.vocab", vocab, std::max<int64_t>(tokenizer_vocab, 1), kMany);
+  InRange("model.width", d.width, int64_t{1}, kMany);
+  InRange("model.layers", d.layers, int64_t{1}, kMany);
+  InRange("model.heads", d.heads, int64_t{1}, kMany);
+  InRange("model.kv_heads", d.kv_heads, int64_t{0}, d.heads);
+  InRange("model.head_dim", d.head_dim, int64_t{0}, kMany);
+  InRange("model.mlp_width", d.mlp_width, int64_t{0}, kMany);
+  if (config.context == 0) Fail(ErrorKind::kUsage, "a model from scratch needs the recipe key \"context\"");
+  if (d.head_dim == 0 && d.width % d.heads != 0) {
+    Fail(ErrorKind::kUsage, "model.width = {} is not a multiple of model.heads = {}: set model.head_dim", d.width,
+         d.heads);
+  }
+  ModelSpec spec;
+  spec.vocab = static_cast<int32_t>(vocab);
+  spec.width = static_cast<int32_t>(d.width);
+  spec.layers = static_cast<int32_t>(d.layers);
+  spec.heads = static_cast<int32_t>(d.heads);
+  spec.kv_heads = static_cast<int32_t>(d.kv_heads > 0 ? d.kv_heads : d.heads);
+  spec.head_dim = static_cast<int32_t>(d.head_dim > 0 ? d.head_dim : d.width / d.heads);
+  spec.mlp_width = static_cast<int32_t>(d.mlp_width > 0 ? d.mlp_width : (d.width * 8 / 3 + 15) / 16 * 16);
+  spec.norm_eps = static_cast<float>(d.norm_eps);
+  spec.tie_embeddings = d.tie_embeddings;
+  spec.context = config.context;
+  spec.rope.theta = d.theta;
+  spec.rope.rotary_dim = spec.head_dim;
+  Validate(spec);
+  return spec;
+}
+
+}  // namespace hawser

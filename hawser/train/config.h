@@ -1,0 +1,102 @@
+// train/config.h - a recipe: every value a training run depends on, from TOML and back.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hawser/data/packer.h"
+#include "hawser/model/decoder.h"
+#include "hawser/model/spec.h"
+
+namespace hawser {
+
+/// After `warmup` steps: constant; cosine or linear down to min_lr_ratio; wsd (warmup, stable, decay,
+/// arXiv:2404.06395): constant, then linear over the last `decay` share of the steps.
+enum class Schedule : uint8_t { kConstant, kCosine, kLinear, kWsd };
+
+/// Sizes of a model that starts from random weights: the table [model] of a recipe.
+struct ModelDims {
+  int64_t vocab = 0;  // 0: the tokenizer's
+  int64_t width = 0;
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;   // 0: heads
+  int64_t head_dim = 0;   // 0: width / heads
+  int64_t mlp_width = 0;  // 0: 8/3 width, rounded up to a multiple of 16
+  double theta = 10000.0;
+  double norm_eps = 1e-5;
+  bool tie_embeddings = true;
+
+  bool operator==(const ModelDims&) const = default;
+};
+
+/// Keys of a recipe have the names of these fields; those of `dims` are in the table [model].
+struct TrainConfig {
+  std::string model;  // the model to continue; empty: from scratch with `dims`
+  ModelDims dims;
+  std::string tokenizer;          // file or folder; empty: the model's own
+  std::vector<std::string> data;  // .txt, .jsonl or folders
+  int64_t holdout = 0;            // the last files of `data` kept for validation
+  int64_t context = 0;            // tokens of a sequence; 0: the model's
+  std::string attention = "full";
+  std::string rope;  // empty: the model's own, or ntk by context / old context where the context grows
+
+  int64_t steps = 0;   // of the optimizer; or
+  int64_t tokens = 0;  // in all, rounded up to whole steps
+  int64_t batch_tokens = 16384;
+  int64_t micro_batch = 0;  // sequences run at once; 0: as many as keep activations small
+  double lr = 1e-3;
+  Schedule schedule = Schedule::kCosine;
+  int64_t warmup = 0;         // steps
+  double decay = 0.2;         // share of the steps, wsd only
+  double min_lr_ratio = 0.1;  // the last learning rate over the highest
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1.0;  // global gradient norm; 0: never clipped
+  int64_t seed = 0;
+
+  DType dtype = DType::kF32;  // of weights in use and activations; the optimizer always keeps f32 weights
+  Recompute recompute = Recompute::kNone;
+
+  Overflow overflow = Overflow::kSplit;
+  bool bos = true;              // BOS before each document, or as the anchor where the pattern has anchors
+  bool eos = false;             // EOS after each document
+  std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS as often as the pattern wants
+  int64_t min_document = 3;     // tokens
+  bool first_token_from_anchor = false;
+
+  int64_t checkpoint_every = 50;  // steps; 0: only at the end
+  int64_t keep = 2;               // checkpoints
+  int64_t log_every = 1;          // steps between lines of metrics.jsonl
+  int64_t validate_every = 0;     // steps; 0: never
+  int64_t validate_sequences = 4;
+
+  bool operator==(const TrainConfig&) const = default;
+};
+
+/// Applies every key of a TOML recipe. Errors: kFormat (not TOML, with line and column), kUsage (unknown key with the
+/// nearest known one, a value of the wrong type, naming the key).
+void ApplyRecipe(TrainConfig& config, std::string_view toml, std::string_view origin);
+/// The recipe file; relative paths in it are taken from its folder.
+void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path);
+/// "key=value", the value in TOML or as bare text; the same errors.
+void ApplySetting(TrainConfig& config, std::string_view setting);
+
+/// Every key; ApplyRecipe of it to a default config gives the same config.
+std::string ToToml(const TrainConfig& config);
+
+/// Ranges and contradictions. Errors: kUsage naming the key.
+void Validate(const TrainConfig& config);
+
+/// Keys whose values differ and change what is computed (not: logging, checkpoints, validation).
+std::vector<std::string> KeysThatMatter(const TrainConfig& a, const TrainConfig& b);
+
+/// The spec of a model that starts from scratch. `tokenizer_vocab`: used where `dims` gives none. Errors: kUsage.
+ModelSpec ScratchSpec(const TrainConfig& config, int64_t tokenizer_vocab);
+
+}  // namespace hawser
