@@ -1,0 +1,19 @@
+// train/lr.h - the learning rate of a step.
+#pragma once
+
+#include <cstdint>
+
+#include "hawser/train/config.h"
+
+namespace hawser {
+
+/// The rate of step `step` (1-based) of `steps`. With W = warmup, r = min_lr_ratio and x = (step - W) / (steps - W),
+/// so that the last step is at x = 1:
+///   step <= W  lr * step / W
+///   constant   lr
+///   cosine     lr * (r + (1 - r) (1 + cos(pi x)) / 2)             arXiv:1608.03983
+///   linear     lr * (1 - (1 - r) x)
+///   wsd        lr until step steps - D, D = decay * steps, then linear to lr * r    arXiv:2404.06395
+double LearningRate(const TrainConfig& config, int64_t step, int64_t steps);
+
+}  // namespace hawser

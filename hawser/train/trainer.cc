@@ -1,0 +1,130 @@
+#include "hawser/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/train/lr.h"
+
+namespace hawser {
+namespace {
+
+// Activations of one micro-batch stay near what a last-level cache and a small machine bear; more rows win nothing.
+constexpr int64_t kMicroBatchBytes = int64_t{256} << 20;
+
+double LossWeight(std::span<const PackedSequence> sequences) {
+  double sum = 0;
+  for (const PackedSequence& sequence : sequences) {
+    for (size_t i = 0; i < sequence.targets.size(); ++i) sum += sequence.targets[i] >= 0 ? sequence.weights[i] : 0.0;
+  }
+  return sum;
+}
+
+/// body(micro-batch) in order.
+template <class Body>
+void ForEachMicroBatch(std::span<const PackedSequence> sequences, int64_t size, Body&& body) {
+  for (size_t begin = 0; begin < sequences.size(); begin += static_cast<size_t>(size)) {
+    body(sequences.subspan(begin, std::min(static_cast<size_t>(size), sequences.size() - begin)));
+  }
+}
+
+}  // namespace
+
+Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
+  Batch batch;
+  batch.pattern = pattern;
+  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  for (const PackedSequence& sequence : sequences) {
+    batch.sequences.push_back({batch.rows(), sequence.layout});
+    append(batch.ids, sequence.ids);
+    append(batch.positions, sequence.positions);
+    append(batch.targets, sequence.targets);
+    append(batch.weights, sequence.weights);
+  }
+  return batch;
+}
+
+int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows) {
+  const int64_t qkv = int64_t{spec.heads + 2 * spec.kv_heads} * spec.head_dim;
+  const int64_t out = int64_t{spec.heads} * spec.head_dim;
+  const auto bytes = static_cast<int64_t>(SizeOf(dtype));
+  const int64_t kept = bytes * (spec.width + out) + 4 * int64_t{spec.heads};
+  const int64_t recomputed = bytes * (qkv + spec.width + 2 * int64_t{spec.mlp_width});
+  const int64_t per_layer = kept + (recompute == Recompute::kNone ? recomputed : 0);
+  const int64_t scratch = recomputed + bytes * (qkv + 2 * out + 4 * int64_t{spec.width} + 4 * int64_t{spec.mlp_width});
+  return rows * (spec.layers * per_layer + scratch);
+}
+
+int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config) {
+  const int64_t bytes = ActivationBytes(spec, config.dtype, config.recompute, spec.context);
+  return std::max<int64_t>(1, kMicroBatchBytes / std::max<int64_t>(1, bytes));
+}
+
+Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern pattern, ParamStore weights)
+    : backend_(backend),
+      config_(config),
+      pattern_(pattern),
+      weights_(std::move(weights)),
+      grads_(weights_.spec(), DType::kF32),
+      optimizer_(backend, weights_.spec()) {
+  HAWSER_CHECK(weights_.dtype() == DType::kF32 && config.steps > 0 && config.micro_batch > 0);
+  if (config_.dtype == DType::kBF16) low_ = Cast(weights_, DType::kBF16);
+  decoder_ = std::make_unique<Decoder>(backend, low_ ? &*low_ : &weights_);
+}
+
+void Trainer::ResumeAfter(int64_t step) {
+  step_ = step;
+  if (low_) low_ = Cast(weights_, DType::kBF16);
+}
+
+StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
+  StepReport report{.step = step_ + 1};
+  const double weight = LossWeight(sequences);
+  if (!(weight > 0)) {
+    Fail(ErrorKind::kUsage, "step {}: none of {} sequences has a token to train on", report.step, sequences.size());
+  }
+  backend_->Fill(grads_.arena(), 0.0f);
+  const auto grad_scale = static_cast<float>(1.0 / weight);
+  int64_t visible = 0, causal = 0;
+  ForEachMicroBatch(sequences, config_.micro_batch, [&](std::span<const PackedSequence> part) {
+    const Batch batch = MakeBatch(part, pattern_);
+    const StepStats stats = decoder_->ForwardBackward(batch, grad_scale, config_.recompute, &grads_);
+    report.loss += stats.loss;
+    report.tokens += batch.rows();
+    visible += stats.visible_pairs;
+    causal += stats.causal_pairs;
+  });
+  report.loss /= weight;
+  report.grad_norm = GradientNorm(backend_, grads_);
+  if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) FailNonFinite(report.loss, report.grad_norm);
+  const double clip = config_.clip > 0 && report.grad_norm > config_.clip ? config_.clip / report.grad_norm : 1.0;
+  report.lr = LearningRate(config_, report.step, config_.steps);
+  optimizer_.Step(config_, report.step, report.lr, clip, grads_, &weights_, low_ ? &*low_ : nullptr);
+  step_ = report.step;
+  report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
+  report.flops = TrainingFlops(spec(), report.tokens, visible);
+  return report;
+}
+
+double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
+  double loss = 0, weight = 0;
+  std::vector<float> nll;
+  ForEachMicroBatch(sequences, config_.micro_batch, [&](std::span<const PackedSequence> part) {
+    const Batch batch = MakeBatch(part, pattern);
+    nll.resize(static_cast<size_t>(batch.rows()));
+    const StepStats stats = decoder_->Score(batch, nll.data());
+    loss += stats.loss;
+    weight += stats.weight;
+  });
+  return weight > 0 ? loss / weight : 0.0;
+}
+
+void Trainer::FailNonFinite(double loss, double norm) const {
+  const std::string gradient = FirstNonFinite(grads_), weight = FirstNonFinite(weights_);
+  Fail(ErrorKind::kNumeric, "step {}: loss {} and gradient norm {} must be finite; {}{}", step_ + 1, loss, norm,
+       gradient.empty() ? "every gradient is finite" : "the first gradient that is not is of " + gradient,
+       weight.empty() ? "; try a lower lr" : "; the weights of " + weight + " are not finite either");
+}
+
+}  // namespace hawser

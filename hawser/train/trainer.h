@@ -1,0 +1,80 @@
+// train/trainer.h - one optimizer step: micro-batches, gradients, checks, clip, update.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "hawser/data/packer.h"
+#include "hawser/model/decoder.h"
+#include "hawser/model/params.h"
+#include "hawser/ops/backend.h"
+#include "hawser/train/config.h"
+#include "hawser/train/optimizer.h"
+
+namespace hawser {
+
+struct StepReport {
+  int64_t step = 0;    // 1-based
+  int64_t tokens = 0;  // of this step, padding included
+  double loss = 0;     // nats per trained token, before the update
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double density = 1;    // visible over causal pairs
+  double flops = 0;      // useful ones, recompute not counted
+};
+
+/// Packed sequences as one batch: rows concatenated, one layout each.
+Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern);
+
+/// Bytes of activations that `rows` tokens need in forward and backward, logits not counted.
+int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows);
+
+/// Sequences to run at once where the recipe leaves it open; depends on sizes alone, never on the machine.
+int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config);
+
+/// Weights are F32; with dtype = bf16 the decoder reads a rounded copy that every update refreshes.
+/// The result of a step depends on its sequences and the state alone, not on threads or on what ran before.
+class Trainer {
+ public:
+  /// `weights` F32 with their final spec (context, rope). config.steps and config.micro_batch must be set.
+  Trainer(Backend* backend, const TrainConfig& config, AttnPattern pattern, ParamStore weights);
+
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  /// Gradients of the loss over all of `sequences`, weighted by their loss weights, then one update. Errors: kNumeric
+  /// naming step and tensor if the loss or a gradient is not finite, kUsage if no token has a loss weight; in both
+  /// cases weights and moments are as before.
+  StepReport Step(std::span<const PackedSequence> sequences);
+
+  /// Nats per trained token of `sequences`, without an update.
+  double Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern);
+
+  const ModelSpec& spec() const { return weights_.spec(); }
+  int64_t step() const { return step_; }
+  int64_t activation_bytes() const { return decoder_->activation_bytes(); }
+  const ParamStore& weights() const { return weights_; }
+  const ParamStore& gradients() const { return grads_; }  // of the last step
+
+  /// What a checkpoint holds. Whoever writes to it calls ResumeAfter with the number of steps behind it.
+  TrainState state() { return {&weights_, &optimizer_.m(), &optimizer_.v()}; }
+  void ResumeAfter(int64_t step);
+
+ private:
+  [[noreturn]] void FailNonFinite(double loss, double norm) const;
+
+  Backend* backend_;
+  TrainConfig config_;
+  AttnPattern pattern_;
+  ParamStore weights_;
+  std::optional<ParamStore> low_;
+  ParamStore grads_;
+  Optimizer optimizer_;
+  std::unique_ptr<Decoder> decoder_;
+  int64_t step_ = 0;
+};
+
+}  // namespace hawser
