@@ -1,0 +1,232 @@
+#include "hawser/train/checkpoint.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/progress.h"
+#include "hawser/base/text.h"
+#include "hawser/io/json.h"
+#include "hawser/io/safetensors.h"
+#include "hawser/pos/scheme.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kFormat = 1;
+constexpr const char* kState = "state.safetensors";
+constexpr const char* kManifest = "manifest.json";
+constexpr std::string_view kPrefix = "step_";
+
+fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kPrefix, step); }
+
+/// Steps of the checkpoints in `folder`, ascending.
+std::vector<int64_t> ListSteps(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  std::error_code code;
+  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
+    const std::string name = it->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    const auto step = ParseNumber<int64_t>(std::string_view(name).substr(kPrefix.size()));
+    if (step && *step >= 0) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+void SyncFolder(const fs::path& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd);
+  close(fd);
+}
+
+/// visit(store, prefix of its tensor names)
+template <class Visitor>
+void ForEachArena(const TrainState& state, Visitor&& visit) {
+  visit(*state.weights, "");
+  visit(*state.m, "adam.m.");
+  visit(*state.v, "adam.v.");
+}
+
+void WriteState(const fs::path& path, const TrainState& state) {
+  std::vector<TensorToWrite> tensors;
+  ForEachArena(state, [&](ParamStore& store, const char* prefix) {
+    HAWSER_CHECK(store.dtype() == DType::kF32);
+    for (const ParamInfo& info : store.layout().params()) {
+      const auto* data = static_cast<const std::byte*>(store.arena().data) + info.offset * 4;
+      TensorView view{DType::kF32, {info.rows, info.cols}, {data, static_cast<size_t>(info.size()) * 4}};
+      tensors.push_back({prefix + info.name, std::move(view), DType::kF32});
+    }
+  });
+  WriteSafetensors(path, std::move(tensors));
+}
+
+void ReadState(const fs::path& path, const TrainState& state) {
+  const TensorSource source = ReadSafetensors(path);
+  ForEachArena(state, [&](ParamStore& store, const char* prefix) {
+    for (const ParamInfo& info : store.layout().params()) {
+      const std::string name = prefix + info.name;
+      const TensorView* view = source.Find(name);
+      const std::vector<int64_t> shape = {info.rows, info.cols};
+      if (view == nullptr || view->dtype != DType::kF32 || view->shape != shape) {
+        Fail(ErrorKind::kFormat, "{}: tensor \"{}\": expected f32 {}, found {}", path.string(), name, ShapeText(shape),
+             view == nullptr ? "none" : fmt::format("{} {}", Name(view->dtype), ShapeText(view->shape)));
+      }
+      std::memcpy(static_cast<float*>(store.arena().data) + info.offset, view->bytes.data(), view->bytes.size());
+    }
+  });
+}
+
+std::string HexText(uint64_t value) { return fmt::format("{:016x}", value); }
+
+uint64_t HexValue(const JsonObject& object, const char* key) {
+  const std::string text = object.String(key);
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  if (text.size() != 16 || error != std::errc() || end != text.data() + text.size()) {
+    Fail(ErrorKind::kFormat, "{}: \"{}\": expected 16 hexadecimal digits, found \"{}\"", object.name(), key, text);
+  }
+  return value;
+}
+
+/// The manifest of a checkpoint whose state file has the size and checksum it names.
+CheckpointInfo ReadManifest(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / kManifest;
+  const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
+  const JsonObject object(json, path.string());
+  constexpr int64_t kMany = int64_t{1} << 53;
+  const int64_t format = object.Int("format", 0, kMany);
+  if (format != kFormat) {
+    Fail(ErrorKind::kUnsupported, "{}: checkpoint format {}, this version reads {}", path.string(), format, kFormat);
+  }
+  CheckpointInfo info;
+  info.step = object.Int("step", 0, kMany);
+  info.sequences = object.Int("sequences", 0, kMany);
+  info.tokens = object.Int("tokens", 0, kMany);
+  info.loss = object.Number("loss");
+  info.seconds = object.Number("seconds");
+  info.density = object.Number("density");
+  info.recipe = object.String("recipe");
+  info.seed = HexValue(object, "seed");
+  info.data_hash = HexValue(object, "data_hash");
+  info.rope_hash = HexValue(object, "rope_hash");
+  const MappedFile state(checkpoint / kState);
+  const int64_t bytes = object.Int("state_bytes", 0, kMany);
+  if (static_cast<int64_t>(state.bytes().size()) != bytes) {
+    Fail(ErrorKind::kFormat, "{}: expected {} bytes, found {}", (checkpoint / kState).string(), bytes,
+         state.bytes().size());
+  }
+  if (Hash64(state.bytes()) != HexValue(object, "state_hash")) {
+    Fail(ErrorKind::kFormat, "{}: its contents do not have the checksum of the manifest",
+         (checkpoint / kState).string());
+  }
+  return info;
+}
+
+void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
+  const MappedFile state(checkpoint / kState);
+  const nlohmann::json json = {{"format", kFormat},
+                               {"step", info.step},
+                               {"sequences", info.sequences},
+                               {"tokens", info.tokens},
+                               {"loss", info.loss},
+                               {"seconds", info.seconds},
+                               {"density", info.density},
+                               {"recipe", info.recipe},
+                               {"seed", HexText(info.seed)},
+                               {"data_hash", HexText(info.data_hash)},
+                               {"rope_hash", HexText(info.rope_hash)},
+                               {"state_bytes", state.bytes().size()},
+                               {"state_hash", HexText(Hash64(state.bytes()))}};
+  WriteFileAtomically(checkpoint / kManifest, json.dump(2) + "\n");
+}
+
+}  // namespace
+
+uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed) {
+  uint64_t hash = 0xcbf29ce484222325ull ^ seed;
+  const auto add = [&](uint64_t word) {
+    hash = (hash ^ word) * 0x100000001b3ull;
+    hash ^= hash >> 32;  // the multiply moves bits up only
+  };
+  size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes.data() + at, 8);
+    add(word);
+  }
+  uint64_t rest = 0;
+  if (at < bytes.size()) std::memcpy(&rest, bytes.data() + at, bytes.size() - at);
+  add(rest);
+  add(bytes.size());
+  return hash;
+}
+
+uint64_t RopeHash(const ModelSpec& spec) {
+  constexpr int64_t kPositions = 4096;
+  const int64_t count = std::min(spec.context, kPositions);
+  std::vector<int64_t> positions(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) positions[i] = i * (spec.context / count);
+  const size_t size = positions.size() * static_cast<size_t>(spec.rope.rotary_dim / 2);
+  std::vector<float> cos(size), sin(size);
+  FillRopeTable(ComputeFrequencies(spec.rope, spec.context), positions.data(), count, cos.data(), sin.data());
+  return Hash64(std::as_bytes(std::span(sin)), Hash64(std::as_bytes(std::span(cos))));
+}
+
+void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const TrainState& state, int64_t keep) {
+  MakeDirectories(folder);
+  const fs::path target = StepFolder(folder, info.step);
+  const fs::path temporary = folder / ("." + target.filename().string() + ".tmp");
+  std::error_code code;
+  fs::remove_all(temporary, code);
+  try {
+    MakeDirectories(temporary);
+    WriteState(temporary / kState, state);
+    WriteManifest(temporary, info);
+    fs::remove_all(target, code);  // only ever a damaged one: a whole one would have been resumed from
+    fs::rename(temporary, target, code);
+    if (code) Fail(ErrorKind::kIo, "{}: cannot rename to it: {}", target.string(), code.message());
+  } catch (...) {
+    fs::remove_all(temporary, code);
+    throw;
+  }
+  SyncFolder(folder);
+  std::vector<int64_t> steps = ListSteps(folder);
+  const auto later = std::upper_bound(steps.begin(), steps.end(), info.step);
+  const int64_t extra = std::max<int64_t>(0, (later - steps.begin()) - keep);
+  for (auto it = steps.begin(); it != steps.end(); ++it) {
+    if (it >= later || it - steps.begin() < extra) fs::remove_all(StepFolder(folder, *it), code);
+  }
+}
+
+std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const TrainState& state) {
+  const std::vector<int64_t> steps = ListSteps(folder);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const fs::path checkpoint = StepFolder(folder, *step);
+    CheckpointInfo info;
+    try {
+      info = ReadManifest(checkpoint);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kUnsupported) throw;
+      LogLine(fmt::format("checkpoint {} is damaged, trying the one before: {}", checkpoint.string(), error.what()));
+      continue;
+    }
+    ReadState(checkpoint / kState, state);
+    return info;
+  }
+  if (steps.empty()) return std::nullopt;
+  Fail(ErrorKind::kFormat, "{}: all {} checkpoints are damaged; start again in another folder", folder.string(),
+       steps.size());
+}
+
+}  // namespace hawser

@@ -1,0 +1,27 @@
+// train/metrics.h - metrics.jsonl of a run folder: one JSON object a line, a step each.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <filesystem>
+
+namespace hawser {
+
+class MetricsLog {
+ public:
+  /// Opens for appending after dropping every line of a step after `step`, and a last line that was cut off.
+  MetricsLog(const std::filesystem::path& path, int64_t step);
+  ~MetricsLog();
+  MetricsLog(const MetricsLog&) = delete;
+  MetricsLog& operator=(const MetricsLog&) = delete;
+
+  /// One write of a whole line; `line` has a key "step". Errors: kIo.
+  void Append(const nlohmann::json& line);
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+};
+
+}  // namespace hawser
