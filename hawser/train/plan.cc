@@ -1,0 +1,97 @@
+#include <algorithm>
+#include <string>
+
+#include "hawser/base/error.h"
+#include "hawser/base/progress.h"
+#include "hawser/model/load.h"
+#include "hawser/train/run.h"
+#include "hawser/train/trainer.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+void MakeAbsolute(std::string& path) {
+  if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
+}
+
+/// The model's rope for a context that is `context` / `old_context` times as long.
+void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
+  if (config.rope.empty() && config.context > MaxContext(spec.rope, old_context)) {
+    config.rope = fmt::format("ntk:factor={}", static_cast<double>(config.context) / static_cast<double>(old_context));
+  }
+  if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
+  const int64_t reach = MaxContext(spec.rope, old_context);
+  if (reach < config.context) {
+    LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", ToString(spec.rope), reach,
+                        config.context));
+  }
+}
+
+}  // namespace
+
+TrainPlan MakePlan(const TrainConfig& recipe) {
+  Validate(recipe);
+  TrainPlan plan;
+  plan.config = recipe;
+  TrainConfig& config = plan.config;
+  MakeAbsolute(config.model);
+  MakeAbsolute(config.tokenizer);
+  for (std::string& path : config.data) MakeAbsolute(path);
+  plan.variant = ParseVariant(config.attention);
+  config.attention = ToString(plan.variant);
+
+  if (config.model.empty()) {
+    if (config.tokenizer.empty()) Fail(ErrorKind::kUsage, "a model from scratch needs the recipe key \"tokenizer\"");
+    plan.tokenizer = LoadTokenizer(config.tokenizer);
+    plan.spec = ScratchSpec(config, plan.tokenizer->vocab_size());
+    plan.spec.bos = plan.tokenizer->bos();
+    if (plan.tokenizer->eos() >= 0) plan.spec.eos = {plan.tokenizer->eos()};
+  } else {
+    if (config.dims != ModelDims()) Fail(ErrorKind::kUsage, "a recipe with a model to continue sets no sizes of one");
+    plan.spec = LoadSpec(config.model);
+  }
+  const int64_t old_context = plan.spec.context;
+  if (config.context == 0) config.context = old_context;
+  if (config.context < 2) Fail(ErrorKind::kUsage, "context must be at least 2 tokens, found {}", config.context);
+  ExtendRope(config, plan.spec, old_context);
+  plan.spec.context = config.context;
+  Validate(plan.spec);
+
+  plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + config.context / 2) / config.context);
+  if (config.steps == 0) config.steps = (config.tokens + plan.tokens_per_step() - 1) / plan.tokens_per_step();
+  config.tokens = 0;
+  if (config.micro_batch == 0) config.micro_batch = ChooseMicroBatch(plan.spec, config);
+  config.micro_batch = std::min(config.micro_batch, plan.sequences_per_step);
+
+  std::vector<fs::path> paths(config.data.begin(), config.data.end());
+  plan.files = HoldOutFiles(ListDataFiles(paths), config.holdout);
+  return plan;
+}
+
+int64_t TrainPlan::state_bytes() const {
+  const int64_t size = ParamLayout(spec).size();
+  return size * (4 * 4 + (config.dtype == DType::kBF16 ? 2 : 0));
+}
+
+int64_t TrainPlan::activation_bytes() const {
+  return ActivationBytes(spec, config.dtype, config.recompute, config.micro_batch * spec.context);
+}
+
+nlohmann::json TrainPlan::ToJson() const {
+  return {{"parameters", NumParameters(spec)},
+          {"context", spec.context},
+          {"attention", config.attention},
+          {"rope", ToString(spec.rope)},
+          {"steps", config.steps},
+          {"tokens_per_step", tokens_per_step()},
+          {"tokens", tokens()},
+          {"micro_batch", config.micro_batch},
+          {"train_files", files.train.size()},
+          {"validation_files", files.validation.size()},
+          {"state_bytes", state_bytes()},
+          {"activation_bytes", activation_bytes()}};
+}
+
+}  // namespace hawser

@@ -1,0 +1,322 @@
+#include "hawser/train/run.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/progress.h"
+#include "hawser/data/loader.h"
+#include "hawser/io/json.h"
+#include "hawser/model/load.h"
+#include "hawser/train/checkpoint.h"
+#include "hawser/train/metrics.h"
+#include "hawser/train/trainer.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kRecipe = "recipe.toml";
+constexpr const char* kMark = "hawser.json";
+
+/// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process.
+class InterruptGuard {
+ public:
+  InterruptGuard() {
+    flag_ = 0;
+    struct sigaction action {};
+    action.sa_handler = [](int) { flag_ = 1; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(SIGINT, &action, &old_int_);
+    sigaction(SIGTERM, &action, &old_term_);
+    std::signal(SIGXFSZ, SIG_IGN);  // a file size limit then is an error of write, like a full disk
+  }
+  ~InterruptGuard() {
+    sigaction(SIGINT, &old_int_, nullptr);
+    sigaction(SIGTERM, &old_term_, nullptr);
+  }
+  static bool Fired() { return flag_ != 0; }
+
+ private:
+  static inline volatile std::sig_atomic_t flag_ = 0;
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+/// Errors: kUsage naming the first key whose value the run in progress does not share.
+void CheckSameRecipe(const TrainConfig& config, std::string_view recipe, const std::string& origin) {
+  TrainConfig before;
+  ApplyRecipe(before, recipe, origin);
+  const std::vector<std::string> keys = KeysThatMatter(before, config);
+  if (keys.empty()) return;
+  Fail(ErrorKind::kUsage, "cannot resume: recipe key \"{}\" is not as in {}; use another --out or the same recipe",
+       fmt::join(keys, "\", \""), origin);
+}
+
+/// True if `out` holds a run to go on with.
+bool EnterRunFolder(const TrainPlan& plan, const fs::path& out, bool resume) {
+  std::error_code code;
+  const bool used = fs::exists(out, code) && !(fs::is_directory(out, code) && fs::is_empty(out, code));
+  const fs::path recipe = out / kRecipe;
+  const bool is_run = fs::exists(recipe, code);
+  if (used && !is_run) {
+    Fail(ErrorKind::kUsage, "{}: exists and is no run folder; give --out a new one", out.string());
+  }
+  if (is_run && !resume) {
+    Fail(ErrorKind::kUsage, "{}: holds a run already; go on with --resume, or give --out another folder", out.string());
+  }
+  if (is_run) CheckSameRecipe(plan.config, ReadFile(recipe), recipe.string());
+  MakeDirectories(out);
+  return is_run;
+}
+
+/// The pattern of the model in use: one document, so neither scope nor anchors matter.
+AttnPattern ServedPattern(AttnPattern pattern) {
+  pattern.scope = Scope::kSequence;
+  pattern.anchors = 0;
+  return pattern;
+}
+
+PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
+  const TrainConfig& config = plan.config;
+  const ModelSpec& spec = plan.spec;
+  PackOptions options;
+  options.length = static_cast<int32_t>(spec.context);
+  options.variant = plan.variant;
+  options.overflow = config.overflow;
+  options.min_document = static_cast<int32_t>(config.min_document);
+  options.first_token_from_anchor = config.first_token_from_anchor;
+  const int32_t eos = tokenizer.eos() >= 0 ? tokenizer.eos() : spec.eos.empty() ? -1 : spec.eos.front();
+  const int32_t bos = tokenizer.bos() >= 0 ? tokenizer.bos() : spec.bos;
+  if (config.bos) options.bos = bos;
+  if (config.eos) {
+    if (eos < 0) Fail(ErrorKind::kUsage, "eos = true, but neither tokenizer nor model has an end-of-text token");
+    options.eos = eos;
+  }
+  for (const int64_t id : config.anchor) {
+    if (id < 0 || id >= spec.vocab) Fail(ErrorKind::kUsage, "anchor id {} is outside [0, {})", id, spec.vocab);
+    options.anchor.push_back(static_cast<int32_t>(id));
+  }
+  if (plan.variant.pattern.anchors > 0 && options.anchor.empty()) {
+    const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS serves documents apart by EOS
+    if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
+    options.anchor.assign(static_cast<size_t>(plan.variant.pattern.anchors), anchor);
+  }
+  if (plan.variant.pattern.separators) options.separators = SeparatorFlags(tokenizer);
+  return options;
+}
+
+uint64_t DataHash(const std::vector<Document>& documents) {
+  uint64_t hash = documents.size();
+  for (const Document& document : documents) {
+    hash = Hash64(std::as_bytes(std::span(document.tokens)), hash);
+    hash = Hash64(std::as_bytes(std::span(document.tag)), hash);
+  }
+  return hash;
+}
+
+std::vector<Document> LoadDocuments(const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
+  return TokenizeDocuments(ReadDocuments(files), tokenizer);
+}
+
+/// The first sequences of the validation files as the model will read them.
+std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tokenizer& tokenizer,
+                                                PackOptions options) {
+  std::vector<PackedSequence> sequences;
+  if (plan.config.validate_every == 0) return sequences;
+  options.variant = {.pattern = ServedPattern(plan.variant.pattern)};
+  const std::vector<Document> documents = LoadDocuments(plan.files.validation, tokenizer);
+  Packer packer(options);
+  for (const Document& document : documents) packer.Add(document);
+  packer.Finish();
+  PackedSequence sequence;
+  while (static_cast<int64_t>(sequences.size()) < plan.config.validate_sequences && packer.Next(&sequence)) {
+    sequences.push_back(std::move(sequence));
+  }
+  return sequences;
+}
+
+/// FLOP/s of a matrix product of 1024^3 in the training dtype: what `peak_share` is a share of.
+double MeasurePeak(Backend* backend, DType dtype) {
+  constexpr int64_t kSize = 1024;
+  Matrix a = backend->NewMatrix(kSize, kSize, dtype), b = backend->NewMatrix(kSize, kSize, dtype);
+  Matrix c = backend->NewMatrix(kSize, kSize, DType::kF32);
+  double best = 0;
+  for (int i = 0; i < 4; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    backend->MatMul({.a = a.view(), .b = b.view(), .trans_b = true, .c = c.view()});
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, 2.0 * kSize * kSize * kSize / std::max(seconds, 1e-9));
+  }
+  return best;
+}
+
+RunSummary FinishedSummary(const fs::path& out) {
+  const fs::path path = out / kMark;
+  const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
+  const JsonObject object(json, path.string());
+  constexpr int64_t kMany = int64_t{1} << 53;
+  RunSummary summary;
+  summary.steps = object.Int("steps", 0, kMany);
+  summary.tokens = object.Int("tokens", 0, kMany);
+  summary.loss = object.Number("final_loss");
+  summary.seconds = object.Number("seconds");
+  summary.density = object.Number("density");
+  summary.was_finished = true;
+  summary.out = out;
+  return summary;
+}
+
+void SaveModel(const TrainPlan& plan, const Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary) {
+  SaveHuggingFace(trainer.weights(), tokenizer, plan.config.dtype, summary.out);
+  nlohmann::json mark = summary.ToJson();
+  mark.erase("out");
+  mark["attention"] = plan.config.attention;  // of training; the model itself is an ordinary causal one
+  mark["rope"] = ToString(plan.spec.rope);
+  mark["context"] = plan.spec.context;
+  WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
+}
+
+}  // namespace
+
+nlohmann::json RunSummary::ToJson() const {
+  return {{"steps", steps},
+          {"tokens", tokens},
+          {"final_loss", loss},
+          {"seconds", seconds},
+          {"tokens_per_second", tokens_per_second()},
+          {"density", density},
+          {"out", out.string()}};
+}
+
+RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend) {
+  const TrainConfig& config = plan.config;
+  const bool is_run = EnterRunFolder(plan, out, resume);
+  if (is_run && fs::exists(out / kMark)) return FinishedSummary(out);
+
+  // Model, tokenizer, data.
+  ParamStore weights;
+  std::shared_ptr<Tokenizer> tokenizer = plan.tokenizer;
+  if (config.model.empty()) {
+    weights = ParamStore(plan.spec, DType::kF32);
+    InitializeParams(weights, static_cast<uint64_t>(config.seed));
+  } else {
+    LoadedModel model = LoadModel(config.model, config.tokenizer);
+    weights = std::move(model.params);
+    tokenizer = model.tokenizer;
+    weights.mutable_spec() = plan.spec;
+  }
+  if (tokenizer == nullptr) {
+    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", config.model);
+  }
+  if (tokenizer->vocab_size() > plan.spec.vocab) {
+    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
+         tokenizer->vocab_size(), plan.spec.vocab);
+  }
+  const PackOptions pack = MakePackOptions(plan, *tokenizer);
+  const std::vector<Document> documents = LoadDocuments(plan.files.train, *tokenizer);
+  const std::vector<PackedSequence> validation = ValidationSequences(plan, *tokenizer, pack);
+  Loader loader(&documents, pack, static_cast<uint64_t>(config.seed));
+
+  // State: fresh, or the newest whole checkpoint.
+  Trainer trainer(backend, config, plan.variant.pattern, std::move(weights));
+  CheckpointInfo info{.recipe = ToToml(config),
+                      .seed = static_cast<uint64_t>(config.seed),
+                      .data_hash = DataHash(documents),
+                      .rope_hash = RopeHash(plan.spec)};
+  const fs::path checkpoints = out / "checkpoints";
+  if (const auto found = LoadCheckpoint(checkpoints, trainer.state())) {
+    CheckSameRecipe(config, found->recipe, checkpoints.string());
+    if (found->data_hash != info.data_hash) {
+      Fail(ErrorKind::kUsage, "cannot resume: the text of \"data\" is not what the checkpoint was trained on");
+    }
+    if (found->rope_hash != info.rope_hash) {
+      Fail(ErrorKind::kUsage, "cannot resume: rotations differ from the checkpoint's; was it made by another version?");
+    }
+    const std::string recipe = std::move(info.recipe);
+    info = *found;
+    info.recipe = recipe;
+    trainer.ResumeAfter(info.step);
+    loader.Skip(info.sequences);
+    LogLine(fmt::format("resumed after step {} of {}", info.step, config.steps));
+  }
+  if (!is_run) WriteFileAtomically(out / kRecipe, info.recipe);
+  MetricsLog metrics(out / "metrics.jsonl", info.step);
+
+  int64_t text_tokens = 0;
+  for (const Document& document : documents) text_tokens += static_cast<int64_t>(document.tokens.size());
+  LogLine(backend->Describe());
+  LogLine(fmt::format(
+      "{} parameters, context {}, attention {}, rope {}, {}; {} documents, {} tokens; {} steps of {} tokens",
+      NumParameters(plan.spec), plan.spec.context, config.attention, ToString(plan.spec.rope), Name(config.dtype),
+      documents.size(), text_tokens, config.steps, plan.tokens_per_step()));
+
+  const double peak = MeasurePeak(backend, config.dtype);
+  const InterruptGuard guard;
+  ProgressBar bar("train", config.steps, info.step);
+  std::vector<PackedSequence> sequences(static_cast<size_t>(plan.sequences_per_step));
+  int64_t saved_step = info.step;
+  const auto save = [&] {
+    SaveCheckpoint(checkpoints, info, trainer.state(), config.keep);
+    saved_step = info.step;
+  };
+  while (info.step < config.steps && !InterruptGuard::Fired()) {
+    const auto start = std::chrono::steady_clock::now();
+    for (PackedSequence& sequence : sequences) loader.Next(&sequence);
+    const StepReport report = trainer.Step(sequences);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    info.density += (report.density - info.density) / static_cast<double>(report.step);
+    info.step = report.step;
+    info.sequences = loader.sequence();
+    info.tokens += report.tokens;
+    info.loss = report.loss;
+    info.seconds += seconds;
+    const double rate = static_cast<double>(report.tokens) / seconds;
+    const bool last = info.step == config.steps;
+    const bool validate = config.validate_every > 0 && (last || info.step % config.validate_every == 0);
+    if (last || validate || info.step % config.log_every == 0) {
+      nlohmann::json line = {{"step", report.step},
+                             {"loss", report.loss},
+                             {"lr", report.lr},
+                             {"grad_norm", report.grad_norm},
+                             {"tokens", info.tokens},
+                             {"tokens_per_second", rate},
+                             {"density", report.density},
+                             {"seconds", info.seconds},
+                             {"gflops", report.flops / seconds * 1e-9},
+                             {"peak_share", report.flops / seconds / peak}};
+      if (validate) {
+        line["validation_loss"] = trainer.Score(validation, ServedPattern(plan.variant.pattern));
+        LogLine(fmt::format("step {} validation loss {:.4f}", info.step, line["validation_loss"].get<double>()));
+      }
+      metrics.Append(line);
+    }
+    bar.Update(info.step, fmt::format("loss {:.4f} {:.0f} tok/s", report.loss, rate));
+    if (last || (config.checkpoint_every > 0 && info.step % config.checkpoint_every == 0)) save();
+  }
+  bar.Finish();
+
+  RunSummary summary{.steps = info.step,
+                     .tokens = info.tokens,
+                     .loss = info.loss,
+                     .seconds = info.seconds,
+                     .density = info.density,
+                     .interrupted = info.step < config.steps,
+                     .out = out};
+  if (summary.interrupted) {
+    if (saved_step != info.step) save();
+  } else {
+    SaveModel(plan, trainer, tokenizer.get(), summary);
+  }
+  return summary;
+}
+
+}  // namespace hawser

@@ -1,0 +1,61 @@
+// train/run.h - a training run from recipe to run folder:
+//   recipe.toml        every value of the run; `hawser train recipe.toml` runs it again
+//   metrics.jsonl      one object a logged step
+//   checkpoints/       the last few whole states (checkpoint.h)
+//   config.json ...    the trained model as a Hugging Face folder, once the run is finished
+//   hawser.json        how it was trained; written last, so a folder that has one is finished
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+
+#include "hawser/attn/variant.h"
+#include "hawser/data/corpus.h"
+#include "hawser/ops/backend.h"
+#include "hawser/tok/tokenizer.h"
+#include "hawser/train/config.h"
+
+namespace hawser {
+
+/// A recipe with everything left open decided, before any data or weights are read.
+struct TrainPlan {
+  TrainConfig config;  // paths absolute; context, rope, steps, micro_batch set; tokens 0
+  ModelSpec spec;      // as saved: with the context and rope of the recipe
+  AttnVariant variant;
+  FileSplit files;
+  std::shared_ptr<Tokenizer> tokenizer;  // loaded already for a model from scratch
+  int64_t sequences_per_step = 0;
+
+  int64_t tokens_per_step() const { return sequences_per_step * spec.context; }
+  int64_t tokens() const { return config.steps * tokens_per_step(); }
+  int64_t state_bytes() const;       // weights, gradients, moments
+  int64_t activation_bytes() const;  // of one micro-batch
+  nlohmann::json ToJson() const;
+};
+
+/// Errors: kUsage, kIo, kFormat and kUnsupported naming key, file or tensor.
+TrainPlan MakePlan(const TrainConfig& config);
+
+struct RunSummary {
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  double loss = 0;            // nats per token, last step
+  double seconds = 0;         // spent in steps, over all resumptions
+  double density = 1;         // mean visible share of causal pairs
+  bool interrupted = false;   // by SIGINT or SIGTERM; a checkpoint of the last step is there
+  bool was_finished = false;  // before this call
+  std::filesystem::path out;
+
+  double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
+  nlohmann::json ToJson() const;
+};
+
+/// Trains to the end of the plan. `resume`: go on after the newest whole checkpoint of `out`, if it holds a run.
+/// Errors: kUsage (a folder in use without `resume`, a recipe, data or rotations other than the checkpoint's), kIo,
+/// kFormat, kNumeric (Trainer::Step); what is on disk stays resumable.
+RunSummary RunTraining(const TrainPlan& plan, const std::filesystem::path& out, bool resume, Backend* backend);
+
+}  // namespace hawser
