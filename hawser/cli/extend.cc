@@ -1,0 +1,44 @@
+#include <memory>
+
+#include "hawser/base/error.h"
+#include "hawser/cli/training.h"
+
+namespace hawser {
+namespace {
+
+/// What continued training wants where neither recipe nor option says otherwise.
+TrainConfig ExtendDefaults() {
+  TrainConfig config;
+  config.attention = "anchor";  // arXiv:2411.13476
+  config.lr = 1e-3;
+  config.warmup = 10;
+  config.schedule = Schedule::kCosine;
+  return config;
+}
+
+constexpr int64_t kDefaultSteps = 200;
+
+}  // namespace
+
+std::function<int()> SetupExtend(CLI::App& command, CommonOptions& common) {
+  struct Options : TrainingOptions {
+    ModelOptions model;
+    std::filesystem::path recipe;
+  };
+  auto options = std::make_shared<Options>();
+  AddModelOptions(command, options->model);
+  AddTrainingOptions(command, *options);
+  command.add_option("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
+  return [options, &command, &common] {
+    TrainConfig config = ExtendDefaults();
+    if (!options->recipe.empty()) ApplyRecipeFile(config, options->recipe);
+    config.model = options->model.model.string();
+    if (!options->model.tokenizer.empty()) config.tokenizer = options->model.tokenizer.string();
+    ApplyTrainingOptions(command, common, *options, config);
+    if (config.context == 0) Fail(ErrorKind::kUsage, "how long is the new context? Give --context TOKENS");
+    if (config.steps == 0 && config.tokens == 0) config.steps = kDefaultSteps;
+    return RunTrainingCommand(common, *options, config);
+  };
+}
+
+}  // namespace hawser

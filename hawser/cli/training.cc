@@ -1,0 +1,94 @@
+#include "hawser/cli/training.h"
+
+#include <cstdio>
+
+#include "hawser/base/error.h"
+#include "hawser/base/progress.h"
+#include "hawser/train/run.h"
+
+namespace hawser {
+namespace {
+
+constexpr int kInterrupted = 130;  // as shells report SIGINT
+
+void PrintPlan(const TrainPlan& plan) {
+  constexpr double kMiB = 1024.0 * 1024.0;
+  fmt::print("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec), plan.spec.context,
+             plan.config.attention, ToString(plan.spec.rope));
+  fmt::print("{} steps of {} tokens = {} tokens; {} sequences at once\n", plan.config.steps, plan.tokens_per_step(),
+             plan.tokens(), plan.config.micro_batch);
+  fmt::print("{} files to train on, {} held out\n", plan.files.train.size(), plan.files.validation.size());
+  fmt::print("memory: {:.1f} MiB of weights, gradients and moments, {:.1f} MiB of activations, and the text\n",
+             static_cast<double>(plan.state_bytes()) / kMiB, static_cast<double>(plan.activation_bytes()) / kMiB);
+}
+
+}  // namespace
+
+void AddTrainingOptions(CLI::App& command, TrainingOptions& options) {
+  const auto key = [&](const std::string& flag, const std::string& name, const std::string& help) {
+    command.add_option_function<std::string>(
+        flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
+  };
+  command.add_option("--out", options.out, "Run folder: checkpoints, metrics.jsonl and the trained model");
+  command.add_option("--data", options.data, "Text: .txt files (a document each), .jsonl files, or folders of them");
+  key("--holdout", "holdout", "Keep the last N data files for validation");
+  key("--context", "context", "Tokens of a training sequence");
+  key("--attention", "attention",
+      "full, intra, intra-reset, anchor, anchor-reset, ..-tag, ..-interleaved, or a raw pattern");
+  key("--rope", "rope", "ntk:factor=8, linear:factor=8, yarn:factor=8, theta=5e6, ...");
+  key("--steps", "steps", "Optimizer steps");
+  key("--tokens", "tokens", "Tokens in all, instead of --steps");
+  key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step");
+  key("--lr", "lr", "Highest learning rate");
+  key("--dtype", "dtype", "f32, or bf16 with f32 master weights");
+  command.add_option_function<std::vector<std::string>>(
+      "--set",
+      [&options](const std::vector<std::string>& values) {
+        options.settings.insert(options.settings.end(), values.begin(), values.end());
+      },
+      "Any recipe key: key=value");
+  command.add_flag("--resume", options.resume, "Go on after the newest checkpoint in --out");
+  command.add_flag("--dry-run", options.dry_run, "Print sizes, steps and memory, and stop");
+}
+
+void ApplyTrainingOptions(const CLI::App& command, const CommonOptions& common, const TrainingOptions& options,
+                          TrainConfig& config) {
+  if (!options.data.empty()) config.data = options.data;
+  if (command.count("--seed") > 0) config.seed = static_cast<int64_t>(common.seed);
+  if (command.count("--steps") > 0) config.tokens = 0;  // the option replaces the other way to say how long
+  if (command.count("--tokens") > 0) config.steps = 0;
+  for (const std::string& setting : options.settings) ApplySetting(config, setting);
+}
+
+int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config) {
+  if (options.out.empty() && !options.dry_run) Fail(ErrorKind::kUsage, "where to? Give --out FOLDER");
+  const TrainPlan plan = MakePlan(config);
+  if (options.dry_run) {
+    if (common.json) {
+      PrintJson(plan.ToJson());
+    } else {
+      PrintPlan(plan);
+    }
+    return 0;
+  }
+  const auto backend = MakeBackend(common.device);
+  const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get());
+  const std::string out = summary.out.string();
+  if (summary.interrupted) {
+    LogLine(fmt::format("stopped after step {} of {}; the same command with --resume goes on", summary.steps,
+                        plan.config.steps));
+  } else if (summary.was_finished) {
+    LogLine(fmt::format("{}: the run is finished ({} steps); nothing to do", out, summary.steps));
+  }
+  if (common.json) {
+    nlohmann::json json = summary.ToJson();
+    json["finished_before"] = summary.was_finished;
+    PrintJson(json);
+  } else {
+    fmt::print("{} steps, {} tokens, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n", summary.steps,
+               summary.tokens, summary.loss, summary.seconds, summary.tokens_per_second(), summary.density, out);
+  }
+  return summary.interrupted ? kInterrupted : 0;
+}
+
+}  // namespace hawser

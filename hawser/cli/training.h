@@ -1,0 +1,32 @@
+// cli/training.h - what `train` and `extend` share: options that set recipe keys, and the run itself.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "hawser/cli/command.h"
+#include "hawser/train/config.h"
+
+namespace hawser {
+
+struct TrainingOptions {
+  std::filesystem::path out;
+  std::vector<std::string> data;
+  std::vector<std::string> settings;  // key=value, in the order of the options, --set last
+  bool resume = false;
+  bool dry_run = false;
+};
+
+/// --out, --data, --holdout, --context, --attention, --rope, --steps, --tokens, --lr, --batch-tokens,
+/// --dtype, --set, --resume, --dry-run. `options` outlives the command.
+void AddTrainingOptions(CLI::App& command, TrainingOptions& options);
+
+/// Applies the options to `config`, --set last.
+void ApplyTrainingOptions(const CLI::App& command, const CommonOptions& common, const TrainingOptions& options,
+                          TrainConfig& config);
+
+/// Trains, or prints the plan, and prints the summary. Returns the exit code (130 if interrupted).
+int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config);
+
+}  // namespace hawser
