@@ -1,0 +1,272 @@
+// Forward: tiles of query rows (positions x the G heads that share a kv head) against blocks of packed columns.
+// Per block and group of rows: scores, bounds, online softmax, mix. Score and probability blocks of a group stay in L1,
+// the block of packed keys and values in L2.
+#include <cmath>
+#include <limits>
+
+#include "hawser/base/parallel.h"
+#include "hawser/cpu/attention.h"
+#include "hawser/cpu/attention_pack.h"
+#include "hawser/ops/op_args.h"
+
+namespace hawser {
+namespace {
+
+constexpr int32_t kBlock = 256;          // packed columns per step
+constexpr int32_t kTileRows = 192;       // query rows of a tile, about
+constexpr int32_t kMinJump = 32;         // a band that jumps this far between two positions starts a new tile
+constexpr size_t kWaveBytes = 64 << 20;  // packed keys and values held at a time
+
+struct QueryTile {
+  int32_t begin, end;  // positions (schedule rows)
+};
+
+/// Tiles of at most `positions` rows, cut where the band jumps (a new document): rows of one document would only mask
+/// the columns of the other.
+std::vector<QueryTile> CutTiles(const AttnSchedule& s, int32_t positions) {
+  std::vector<QueryTile> tiles;
+  for (int32_t r = 0; r < s.num_queries; ++r) {
+    const bool jump = r > 0 && s.band_begin[r] - s.band_begin[r - 1] >= kMinJump;
+    if (r == 0 || jump || r - tiles.back().begin == positions) tiles.push_back({r, r});
+    tiles.back().end = r + 1;
+  }
+  return tiles;
+}
+
+/// The packed columns that a position sees, one range of each kind.
+struct Range {
+  int32_t begin, end;
+};
+enum Piece { kAnchors, kPinned, kBand, kNumPieces };
+
+void RangesOf(const AttnSchedule& s, int32_t slots_pad, int32_t row, Range* ranges) {
+  std::fill(ranges, ranges + kNumPieces, Range{0, 0});
+  if (s.IsPaddingRow(row)) return;
+  ranges[kAnchors] = {0, s.AnchorCount(row)};
+  if (!s.pinned_begin.empty()) ranges[kPinned] = {s.pinned_begin[row], s.pinned_end[row]};
+  ranges[kBand] = {slots_pad + s.band_begin[row], slots_pad + s.QueryKey(row) + 1};
+}
+
+struct Packed {
+  void* k;  // transposed panels
+  void* v;  // row panels
+};
+
+/// State of a call that all tasks share.
+struct Call {
+  const AttentionArgs& args;
+  HeadShape shape;
+  int32_t group;      // G: query heads per kv head
+  int32_t positions;  // per tile
+  float scale2;
+};
+
+class TileWorker {
+ public:
+  TileWorker(const Call& call, Arena& arena) : call_(call) {
+    const HeadShape& h = call.shape;
+    const int64_t rows = RoundUp(static_cast<int64_t>(call.positions) * call.group, 64);
+    arena.Reset(Arena::Bytes<char>(rows * h.ld * h.element) + Arena::Bytes<float>(rows * h.n) +
+                2 * Arena::Bytes<float>(rows) + Arena::Bytes<float>(kMaxGroup * kLdS) +
+                Arena::Bytes<char>(kMaxGroup * kLdS * h.element) + Arena::Bytes<Range>(call.positions * kNumPieces) +
+                Arena::Bytes<bool>(rows));
+    q_ = arena.Take<char>(rows * h.ld * h.element);
+    out_ = arena.Take<float>(rows * h.n);
+    max_ = arena.Take<float>(rows);
+    sum_ = arena.Take<float>(rows);
+    s_ = arena.Take<float>(kMaxGroup * kLdS);
+    p_ = arena.Take<char>(kMaxGroup * kLdS * h.element);
+    ranges_ = arena.Take<Range>(call.positions * kNumPieces);
+    seen_ = arena.Take<bool>(rows);
+  }
+
+  void Run(const AttnUnit& unit, const Packed& packed, QueryTile tile) {
+    const HeadShape& h = call_.shape;
+    const AttnSchedule& s = unit.schedule();
+    const int32_t group = call_.group, rows = (tile.end - tile.begin) * group;
+    for (int32_t r = 0; r < RoundUp(rows, h.t.m_align); ++r) {
+      const int64_t row = unit.sequence->query_begin + tile.begin + r / group;
+      const void* from = r < rows ? HeadRow(call_.args.q, row, unit.kv_head * group + r % group, h.dim) : nullptr;
+      h.StageRow(from, call_.args.q.dtype, q_, r);
+    }
+    for (int32_t p = tile.begin; p < tile.end; ++p) {
+      RangesOf(s, static_cast<int32_t>(unit.slots_pad()), p, ranges_ + (p - tile.begin) * kNumPieces);
+    }
+    std::fill(max_, max_ + rows, -std::numeric_limits<float>::infinity());
+    std::fill(sum_, sum_ + rows, 0.0f);
+    std::fill(seen_, seen_ + rows / h.t.row_group + 1, false);
+    for (int piece = 0; piece < kNumPieces; ++piece) {
+      Range all{std::numeric_limits<int32_t>::max(), 0};
+      for (int32_t r = 0; r < rows; r += group) Extend(RangeAt(r, piece), all);
+      const int32_t step = std::max(kColStep, h.t.k_align);
+      for (int32_t c = all.begin / step * step; c < all.end; c += kBlock) {
+        for (int32_t g = 0; g < rows; g += h.t.row_group) {
+          Step(unit, packed, piece, {c, std::min(c + kBlock, all.end)}, g, std::min(rows - g, h.t.row_group));
+        }
+      }
+    }
+    Finish(unit, tile, rows);
+  }
+
+ private:
+  static constexpr int32_t kMaxGroup = 64;
+  static constexpr int32_t kLdS = kBlock + kColStep;  // not a power of two: rows fall into different cache sets
+
+  Range RangeAt(int32_t row, int piece) const { return ranges_[row / call_.group * kNumPieces + piece]; }
+  static void Extend(Range r, Range& all) {
+    if (r.begin >= r.end) return;
+    all.begin = std::min(all.begin, r.begin);
+    all.end = std::max(all.end, r.end);
+  }
+
+  /// Rows [first, first + count) against the part of packed columns `block` that they see.
+  void Step(const AttnUnit& unit, const Packed& packed, int piece, Range block, int32_t first, int32_t count) {
+    const HeadShape& h = call_.shape;
+    Range all{std::numeric_limits<int32_t>::max(), 0};
+    bool full = true;
+    const int32_t begin_position = first / call_.group, end_position = (first + count - 1) / call_.group + 1;
+    for (int32_t p = begin_position; p < end_position; ++p) Extend(ranges_[p * kNumPieces + piece], all);
+    const int32_t step = std::max(kColStep, h.t.k_align);
+    const int32_t c0 = std::max(block.begin, all.begin) / step * step;
+    const int32_t end = std::min(block.end, all.end);
+    if (c0 >= end) return;
+    const int32_t cols = static_cast<int32_t>(RoundUp(end - c0, step)), c1 = c0 + cols;
+    for (int32_t p = begin_position; p < end_position && full; ++p) {
+      const Range r = ranges_[p * kNumPieces + piece];
+      full = r.begin <= c0 && r.end >= c1;
+    }
+    h.Scores(h.At(q_, static_cast<int64_t>(first) * h.ld), packed.k, c0, count, cols, s_, kLdS);
+    if (!full) {
+      for (int32_t r = 0; r < count; ++r) {
+        const Range seen = RangeAt(first + r, piece);
+        float* s = s_ + r * kLdS;
+        const int32_t lo = std::clamp(seen.begin - c0, 0, cols), hi = std::clamp(seen.end - c0, lo, cols);
+        std::fill(s, s + lo, -std::numeric_limits<float>::infinity());
+        std::fill(s + hi, s + cols, -std::numeric_limits<float>::infinity());
+      }
+    }
+    bool& seen = seen_[first / h.t.row_group];
+    float* out = out_ + static_cast<int64_t>(first) * h.n;
+    h.t.softmax({.s = s_,
+                 .lds = kLdS,
+                 .p = p_,
+                 .ldp = kLdS,
+                 .rows = count,
+                 .cols = cols,
+                 .scale2 = call_.scale2,
+                 .max = max_ + first,
+                 .sum = sum_ + first,
+                 .out = out,
+                 .ldo = h.n,
+                 .out_cols = h.n,
+                 .first = !seen});
+    h.Mix(p_, kLdS, packed.v, unit.columns(), c0, count, cols, out, h.n, seen);
+    seen = true;
+  }
+
+  void Finish(const AttnUnit& unit, QueryTile tile, int32_t rows) {
+    const HeadShape& h = call_.shape;
+    const AttentionArgs& args = call_.args;
+    for (int32_t r = 0; r < rows; ++r) {
+      const int64_t row = unit.sequence->query_begin + tile.begin + r / call_.group;
+      const int64_t head = static_cast<int64_t>(unit.kv_head) * call_.group + r % call_.group;
+      void* to = HeadRow(args.out, row, head, h.dim);
+      // Not by the sum: a NaN among the inputs must come out as one.
+      const bool sees = !unit.schedule().IsPaddingRow(tile.begin + r / call_.group);
+      if (sees) {
+        h.t.convert(out_ + static_cast<int64_t>(r) * h.n, DType::kF32, to, args.out.dtype, h.dim, 1.0f / sum_[r]);
+      } else {
+        std::fill_n(static_cast<char*>(to), h.dim * SizeOf(args.out.dtype), 0);
+      }
+      if (args.lse == nullptr) continue;
+      args.lse[row * args.heads + head] =
+          sees ? static_cast<float>((max_[r] + std::log2(static_cast<double>(sum_[r]))) * std::log(2.0))
+               : -std::numeric_limits<float>::infinity();
+    }
+  }
+
+  const Call& call_;
+  void* q_;
+  float* out_;
+  float* max_;
+  float* sum_;
+  float* s_;
+  void* p_;
+  Range* ranges_;
+  bool* seen_;  // by row group: out holds something
+};
+
+/// Packs one panel of 64 columns of a unit.
+void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int64_t panel) {
+  thread_local Arena arena;
+  const HeadShape& h = call.shape;
+  arena.Reset(Arena::Bytes<char>(h.StagedSize(kPanel) * h.element));
+  void* staged = arena.Take<char>(h.StagedSize(kPanel) * h.element);
+  const auto stage = [&](ConstMat from) {
+    for (int32_t i = 0; i < kPanel; ++i) {
+      const int32_t key = unit.Key(panel * kPanel + i);
+      const void* row = key < 0 ? nullptr : HeadRow(from, unit.sequence->key_begin + key, unit.kv_head, h.dim);
+      h.StageRow(row, from.dtype, staged, i);
+    }
+  };
+  stage(call.args.k);
+  h.Transposed(staged, h.At(packed.k, h.TransposedSize(panel * kPanel)));
+  stage(call.args.v);
+  h.RowPanels(staged, packed.v, unit.columns(), panel * kPanel);
+}
+
+}  // namespace
+
+void AttentionForward(const AttentionArgs& args) {
+  Validate(args);
+  const int32_t group = args.heads / args.kv_heads;
+  const Call call{.args = args,
+                  .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
+                  .group = group,
+                  .positions = std::max(1, kTileRows / group),
+                  .scale2 = args.scale * 1.44269504088896341f};
+  const HeadShape& h = call.shape;
+  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
+  thread_local Arena shared;
+  const auto bytes_of = [&](const AttnUnit& unit) {
+    return Arena::Bytes<char>(h.TransposedSize(unit.columns()) * h.element) +
+           Arena::Bytes<char>(h.RowPanelSize(unit.columns()) * h.element);
+  };
+  for (size_t begin = 0; begin < units.size();) {
+    // A wave: as many units as fit in kWaveBytes, one at least.
+    size_t end = begin, bytes = 0;
+    for (; end < units.size() && (end == begin || bytes + bytes_of(units[end]) <= kWaveBytes); ++end) {
+      bytes += bytes_of(units[end]);
+    }
+    shared.Reset(bytes);
+    struct Task {
+      const AttnUnit* unit;
+      const Packed* packed;
+      QueryTile tile;
+    };
+    std::vector<Packed> packed(end - begin);
+    std::vector<Task> tasks;
+    std::vector<std::pair<size_t, int64_t>> panels;
+    for (size_t u = begin; u < end; ++u) {
+      packed[u - begin].k = shared.Take<char>(h.TransposedSize(units[u].columns()) * h.element);
+      packed[u - begin].v = shared.Take<char>(h.RowPanelSize(units[u].columns()) * h.element);
+      for (int64_t p = 0; p < units[u].columns() / kPanel; ++p) panels.emplace_back(u, p);
+      // Later tiles see more: they start first.
+      const std::vector<QueryTile> tiles = CutTiles(units[u].schedule(), call.positions);
+      for (auto tile = tiles.rbegin(); tile != tiles.rend(); ++tile) {
+        tasks.push_back({&units[u], &packed[u - begin], *tile});
+      }
+    }
+    ParallelFor(static_cast<int64_t>(panels.size()), [&](int64_t i) {
+      const auto [u, p] = panels[i];
+      PackPanel(call, units[u], packed[u - begin], p);
+    });
+    ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+      thread_local Arena arena;
+      TileWorker(call, arena).Run(*tasks[i].unit, *tasks[i].packed, tasks[i].tile);
+    });
+    begin = end;
+  }
+}
+
+}  // namespace hawser

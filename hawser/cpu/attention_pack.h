@@ -1,0 +1,109 @@
+// cpu/attention_pack.h - operands of the attention products, and the scratch they live in.
+// Packed columns of one (sequence, kv head): first the compact slots (anchors, then pinned keys, gathered), padded to a
+// panel, then all keys, padded to a panel. Key k is column slots_pad + k, slot s is column s.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "hawser/base/buffer.h"
+#include "hawser/cpu/tile_kernels.h"
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+inline int64_t RoundUp(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+/// A bump allocator over one buffer that only grows; one per thread and purpose, so that nothing is allocated per tile.
+class Arena {
+ public:
+  /// Forgets everything taken; afterwards `bytes` can be taken.
+  void Reset(size_t bytes) {
+    if (buffer_.bytes() < bytes) buffer_ = Buffer(), buffer_ = Buffer(bytes);
+    used_ = 0;
+  }
+  template <class T>
+  T* Take(int64_t count) {
+    T* p = reinterpret_cast<T*>(buffer_.as<char>() + used_);
+    used_ += Bytes<T>(count);
+    HAWSER_DCHECK(used_ <= buffer_.bytes());
+    return p;
+  }
+  template <class T>
+  static size_t Bytes(int64_t count) {
+    return static_cast<size_t>(RoundUp(count * static_cast<int64_t>(sizeof(T)), 64));
+  }
+
+ private:
+  Buffer buffer_;
+  size_t used_ = 0;
+};
+
+/// How one head's channels lie in operands.
+struct HeadShape {
+  HeadShape(const TileKernels& kernels, int32_t head_dim);
+
+  const TileKernels& t;
+  int32_t dim;     // D
+  int32_t k;       // D as a reduction
+  int32_t n;       // D as columns
+  int32_t ld;      // elements between staged rows
+  int32_t width;   // columns of a row panel
+  int32_t panels;  // row panels
+  size_t element;  // bytes
+  int32_t pairs;   // rows that share a line of a right operand: 2 for BF16
+
+  /// Elements of `rows` rows in each form; rows is a multiple of kPanel.
+  int64_t StagedSize(int64_t rows) const { return rows * ld; }
+  int64_t TransposedSize(int64_t rows) const { return rows * k; }
+  int64_t RowPanelSize(int64_t rows) const { return rows * width * panels; }
+
+  void* At(void* base, int64_t elements) const { return static_cast<char*>(base) + elements * element; }
+  const void* At(const void* base, int64_t elements) const {
+    return static_cast<const char*>(base) + elements * element;
+  }
+
+  /// Staged row `row`: D elements of `from`, converted, zeros up to ld; null: zeros.
+  void StageRow(const void* from, DType dtype, void* staged, int64_t row) const;
+  /// 64 staged rows -> panel [k/pairs][kPanel][pairs], a right operand whose columns are the rows.
+  void Transposed(const void* staged, void* panel) const;
+  /// 64 staged rows -> rows [row, row + 64) of row panels over `rows` rows, a right operand whose columns are channels.
+  void RowPanels(const void* staged, void* base, int64_t rows, int64_t row) const;
+
+  /// C[m, n] (+)= A[m, D] Tᵀ: scores of staged rows `a` against columns [first, first + n) of transposed panels.
+  void Scores(const void* a, const void* transposed, int64_t first, int32_t m, int32_t n_cols, float* c,
+              int64_t ldc) const;
+  /// C[m, D] (+)= A[m, k] R: rows [first, first + k) of row panels over `rows` rows.
+  void Mix(const void* a, int64_t lda, const void* row_panels, int64_t rows, int64_t first, int32_t m, int32_t k_rows,
+           float* c, int64_t ldc, bool accumulate) const;
+};
+
+/// One (sequence, kv head) of a call.
+struct AttnUnit {
+  const AttnSequence* sequence;
+  int32_t kv_head;
+
+  const AttnSchedule& schedule() const { return *sequence->schedule; }
+  int64_t slots_pad() const { return RoundUp(static_cast<int64_t>(schedule().compact.size()), kPanel); }
+  int64_t columns() const { return slots_pad() + RoundUp(schedule().num_keys, kPanel); }
+  /// Key number of a packed column, -1 for padding.
+  int32_t Key(int64_t column) const {
+    const AttnSchedule& s = schedule();
+    if (column < static_cast<int64_t>(s.compact.size())) return s.compact[column];
+    const int64_t key = column - slots_pad();
+    return key >= 0 && key < s.num_keys ? static_cast<int32_t>(key) : -1;
+  }
+};
+
+std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads);
+
+/// Pointer to row `row`'s channels of head `head`.
+inline const void* HeadRow(ConstMat m, int64_t row, int64_t head, int32_t head_dim) {
+  return static_cast<const char*>(m.data) + (row * m.ld + head * head_dim) * static_cast<int64_t>(SizeOf(m.dtype));
+}
+inline void* HeadRow(Mat m, int64_t row, int64_t head, int32_t head_dim) {
+  return const_cast<void*>(HeadRow(ConstMat(m), row, head, head_dim));
+}
+
+}  // namespace hawser
