@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "hawser/base/error.h"
@@ -137,6 +138,208 @@ TEST(Schedule, IsMonotone) {
         ASSERT_LT(s.pinned_row_begin[slot], s.pinned_row_end[slot]);
     }
   }
+}
+
+// The last rows of all queries are what a schedule of those queries alone says.
+TEST(Schedule, FewerQueriesAreTheLastRows) {
+  for (uint64_t i = 0; i < 500; ++i) {
+    const Case c = RandomCase(i);
+    const Expanded all = Expand(CompileSchedule(c.pattern, c.layout));
+    const Expanded some = Expand(CompileSchedule(c.pattern, c.layout, c.num_queries));
+    const int64_t skipped = int64_t{c.layout.size - c.num_queries} * c.layout.size;
+    ASSERT_TRUE(std::equal(some.rows.begin(), some.rows.end(), all.rows.begin() + skipped)) << i;
+  }
+}
+
+// Visible pairs of packed documents in closed form, over random segmentations and the extreme ones.
+TEST(Schedule, VisiblePairsInClosedForm) {
+  Rng rng{.seed = 11};
+  std::vector<std::vector<int32_t>> segmentations = {{1},     {63},    {64},     {1, 1, 1},
+                                                     {62, 1}, {1, 62}, {64, 64}, {128, 1, 63}};
+  for (int i = 0; i < 200; ++i) {
+    std::vector<int32_t>& lengths = segmentations.emplace_back();
+    for (uint64_t d = 0, n = 1 + rng.Below(12); d < n; ++d) lengths.push_back(1 + static_cast<int32_t>(rng.Below(100)));
+  }
+  for (const std::vector<int32_t>& lengths : segmentations) {
+    const int64_t content = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+    int64_t triangles = 0;
+    for (int64_t n : lengths) triangles += n * (n + 1) / 2;
+    const auto pairs = [&](const char* pattern, int32_t prefix) {
+      return CompileSchedule(ParsePattern(pattern), MakeLayout(prefix, lengths)).visible_pairs;
+    };
+    EXPECT_EQ(pairs("full", 0), content * (content + 1) / 2);
+    EXPECT_EQ(pairs("intra", 0), triangles);
+    EXPECT_EQ(pairs("anchor", 1), content + 1 + triangles);
+    EXPECT_EQ(pairs("scope=doc anchors=3", 3), 6 + 3 * content + triangles);
+    EXPECT_EQ(CompileSchedule(ParsePattern("full"), MakeLayout(1, lengths)).Density(), 1.0);
+  }
+  EXPECT_EQ(CompileSchedule({}, MakeLayout(0, {})).visible_pairs, 0);
+  EXPECT_EQ(CompileSchedule(ParsePattern("anchor"), MakeLayout(1, {4095})).Density(), 1.0);  // one document: full
+  EXPECT_EQ(CompileSchedule({}, MakeLayout(0, {131072})).visible_pairs, int64_t{131072} * 131073 / 2);
+}
+
+// Sets of the papers written out: SepLLM (arXiv:2412.12094 section 3), StreamingLLM, and where they meet.
+TEST(Schedule, EqualitiesBetweenMethods) {
+  for (uint64_t i = 0; i < 300; ++i) {
+    Rng rng{.seed = 23, .stream = i};
+    const int32_t size = 1 + static_cast<int32_t>(rng.Below(70));
+    const int32_t n = 1 + static_cast<int32_t>(rng.Below(20));
+    const int32_t a = static_cast<int32_t>(rng.Below(6));
+    TokenLayout flags = MakeLayout(0, {size});
+    for (int32_t k = 0; k < size; ++k) flags.is_separator.push_back(rng.Below(5) == 0);
+    TokenLayout all = MakeLayout(0, {size});
+    all.is_separator.assign(size, 1);
+    TokenLayout none = MakeLayout(0, {size});
+    none.is_separator.assign(size, 0);
+    const auto rows = [](AttnPattern p, const TokenLayout& t) { return Expand(CompileSchedule(p, t)).rows; };
+    const std::vector<uint8_t> full = rows({}, none);
+
+    std::vector<uint8_t> sep(int64_t{size} * size), stream(sep.size()), slide(sep.size());
+    for (int32_t q = 0; q < size; ++q) {
+      for (int32_t k = 0; k <= q; ++k) {
+        slide[q * size + k] = k > q - n;
+        stream[q * size + k] = k > q - n || k < a;
+        sep[q * size + k] = k > q - n || k < a || flags.is_separator[k] != 0;
+      }
+    }
+    const AttnPattern sepllm{.window = n, .sinks = a, .separators = true};
+    EXPECT_EQ(rows(sepllm, flags), sep);
+    EXPECT_EQ(rows(sepllm, none), stream);
+    EXPECT_EQ(rows({.window = n, .sinks = a}, flags), stream);
+    EXPECT_EQ(rows({.window = n, .separators = true}, none), slide);
+    EXPECT_EQ(rows(sepllm, all), full);
+    EXPECT_EQ(rows({.window = 1, .separators = true}, all), full);
+    EXPECT_EQ(rows({.window = size, .sinks = a, .separators = true}, flags), full);
+    EXPECT_EQ(rows({.window = n, .sinks = size}, none), full);
+    EXPECT_EQ(rows({.window = n, .anchors = a}, none), stream);  // sinks of the sequence are anchors
+    EXPECT_EQ(rows({.scope = Scope::kDocument, .window = n, .sinks = a, .separators = true}, flags), sep);
+    // Nothing is gathered where the window never closes.
+    EXPECT_EQ(CompileSchedule({.window = size, .sinks = a, .separators = true}, flags).compact.size(), 0u);
+  }
+}
+
+// A wider window, more sinks, anchors or separators, or a wider scope never hide a pair.
+TEST(Schedule, MoreFieldsSeeMore) {
+  for (uint64_t i = 0; i < 500; ++i) {
+    Case c = RandomCase(i);
+    if (!c.layout.is_padding.empty()) continue;  // a wider scope over padding is not a valid schedule
+    const std::vector<uint8_t> before = Expand(CompileSchedule(c.pattern, c.layout)).rows;
+    const auto grows = [&](AttnPattern wider) {
+      const std::vector<uint8_t> after = Expand(CompileSchedule(wider, c.layout)).rows;
+      for (size_t at = 0; at < after.size(); ++at) {
+        if (before[at] > after[at]) return false;
+      }
+      return true;
+    };
+    AttnPattern p = c.pattern;
+    if (p.window != AttnPattern::kAll) ++p.window;
+    EXPECT_TRUE(grows(p)) << i;
+    p = c.pattern;
+    ++p.sinks;
+    EXPECT_TRUE(grows(p)) << i;
+    p = c.pattern;
+    ++p.anchors;
+    EXPECT_TRUE(grows(p)) << i;
+    p = c.pattern;
+    p.separators = true;
+    EXPECT_TRUE(grows(p)) << i;
+    // Sinks are those of the scope: only without them is the sequence's set a superset of the documents'.
+    if (c.pattern.sinks == 0) {
+      p = c.pattern;
+      p.scope = Scope::kSequence;
+      EXPECT_TRUE(grows(p)) << i;
+    }
+  }
+}
+
+// Tiles counted from the expanded pieces, cell by cell.
+TEST(Schedule, CountTilesMatchesBruteForce) {
+  for (uint64_t i = 0; i < 1500; ++i) {
+    const Case c = RandomCase(i);
+    const AttnSchedule s = CompileSchedule(c.pattern, c.layout, c.num_queries);
+    Rng rng{.seed = 31, .stream = i};
+    const int32_t bq = 1 + static_cast<int32_t>(rng.Below(20));
+    const int32_t bk = 1 + static_cast<int32_t>(rng.Below(20));
+    int64_t full = 0, partial = 0;
+    const auto count = [&](int32_t columns, auto sees) {
+      for (int32_t r0 = 0; r0 < s.num_queries; r0 += bq) {
+        for (int32_t c0 = 0; c0 < columns; c0 += bk) {
+          bool any = false, every = true;
+          for (int32_t r = r0; r < std::min(r0 + bq, s.num_queries); ++r) {
+            for (int32_t column = c0; column < std::min(c0 + bk, columns); ++column) {
+              any |= sees(r, column);
+              every &= sees(r, column);
+            }
+          }
+          full += any && every;
+          partial += any && !every;
+        }
+      }
+    };
+    count(s.num_keys, [&](int32_t r, int32_t k) { return k >= s.band_begin[r] && k <= s.QueryKey(r); });
+    count(static_cast<int32_t>(s.compact.size()) - s.num_anchors, [&](int32_t r, int32_t slot) {
+      return slot + s.num_anchors >= s.pinned_begin[r] && slot + s.num_anchors < s.pinned_end[r];
+    });
+    count(s.num_anchors / bk * bk, [&](int32_t r, int32_t slot) { return slot < s.AnchorCount(r); });
+    const TileStats stats = CountTiles(s, bq, bk);
+    ASSERT_EQ(stats.full, full) << i;
+    ASSERT_EQ(stats.partial, partial) << i;
+  }
+  const TileStats dense = CountTiles(CompileSchedule({}, MakeLayout(0, {256})), 64, 64);
+  EXPECT_EQ(dense.full, 6);
+  EXPECT_EQ(dense.partial, 4);
+}
+
+TEST(Schedule, MemoryIsFarFromTimesT) {
+  TokenLayout layout = MakeLayout(1, std::vector<int32_t>(32, 1023));
+  layout.is_separator.assign(layout.size, 0);
+  for (int32_t k = 0; k < layout.size; k += 7) layout.is_separator[k] = 1;
+  EXPECT_LT(CompileSchedule(ParsePattern("scope=doc anchors=1 sinks=3 window=256 sep"), layout).Bytes(), 1u << 20);
+  EXPECT_LT(CompileSchedule(ParsePattern("sinks=3 window=256 sep"), layout).Bytes(), 1u << 20);
+}
+
+TEST(Schedule, Errors) {
+  const auto fails = [](const AttnPattern& pattern, const TokenLayout& layout, int32_t queries = -1) {
+    try {
+      CompileSchedule(pattern, layout, queries);
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::kUsage;
+    }
+    return false;
+  };
+  const TokenLayout good = MakeLayout(0, {3, 3});
+  const AttnPattern intra = ParsePattern("intra");
+  EXPECT_FALSE(fails(intra, good));
+  EXPECT_TRUE(fails({.window = 0}, good));
+  EXPECT_TRUE(fails({.window = -5}, good));
+  EXPECT_TRUE(fails({.sinks = -1}, good));
+  EXPECT_TRUE(fails({.anchors = -1}, good));
+  EXPECT_TRUE(fails({}, good, 7));
+  EXPECT_TRUE(fails({}, good, -2));
+  const auto with = [&](auto change) {
+    TokenLayout layout = good;
+    change(layout);
+    return layout;
+  };
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.size = -1; })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.doc_begin.pop_back(); })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.is_separator.assign(5, 0); })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.is_padding.assign(7, 0); })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.index.assign(1, 0); })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.index = {0, 1, 2, 2, 3, 4}; })));
+  EXPECT_TRUE(fails({}, with([](TokenLayout& t) { t.index = {-1, 0, 1, 2, 3, 4}; })));
+  EXPECT_TRUE(fails(intra, with([](TokenLayout& t) { t.doc_begin = {0, 0, 3, 3, 3, 3}; })));   // after its token
+  EXPECT_TRUE(fails(intra, with([](TokenLayout& t) { t.doc_begin = {0, 0, 0, 3, 3, 0}; })));   // decreases
+  EXPECT_TRUE(fails(intra, with([](TokenLayout& t) { t.doc_begin = {0, 0, 0, 0, 2, 2}; })));   // documents overlap
+  EXPECT_TRUE(fails(intra, with([](TokenLayout& t) { t.doc_begin = {-1, 0, 0, 3, 3, 3}; })));  // before the first key
+  const auto padded = [&](std::vector<uint8_t> flags) { return with([&](TokenLayout& t) { t.is_padding = flags; }); };
+  EXPECT_TRUE(fails({}, padded({0, 0, 1, 0, 0, 0})));
+  EXPECT_FALSE(fails(intra, padded({0, 0, 1, 0, 0, 0})));
+  EXPECT_TRUE(fails(intra, padded({0, 1, 0, 0, 0, 0})));
+  EXPECT_FALSE(fails({}, padded({1, 1, 0, 0, 1, 1})));
+  EXPECT_FALSE(fails({}, padded({1, 1, 1, 1, 1, 1})));
+  EXPECT_TRUE(fails({.anchors = 3}, padded({1, 1, 0, 0, 0, 0})));
+  EXPECT_FALSE(fails({.anchors = 2}, padded({1, 1, 0, 0, 0, 0})));
 }
 
 }  // namespace
