@@ -149,7 +149,8 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
                      .lstrip = Flag(entry, "lstrip"),
                      .rstrip = Flag(entry, "rstrip"),
                      .special = Flag(entry, "special")};
-    const auto id = entry.at("id").get<int64_t>();
+    const int32_t known = IdOf(token.content);  // wins over the number in the list, as in the reference
+    const auto id = known >= 0 ? known : entry.at("id").get<int64_t>();
     Name(id, token.content);
     token.id = static_cast<int32_t>(id);
     vocab_.emplace(token.content, token.id);

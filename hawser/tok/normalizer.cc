@@ -117,7 +117,8 @@ void Normalizer::Add(const nlohmann::json& json, bool prepend_once, int depth) {
   } else if (type == "StripAccents") {
     steps_.emplace_back([](std::string text, bool) {
       return MapCodePoints(text, [](std::string& out, char32_t c) {
-        if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN) AppendUtf8(out, c);
+        const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+        if (category < UTF8PROC_CATEGORY_MN || category > UTF8PROC_CATEGORY_ME) AppendUtf8(out, c);
       });
     });
   } else if (type == "Strip") {

@@ -80,7 +80,9 @@ std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
     Fail(ErrorKind::kFormat, "a llama2.c checkpoint holds no tokenizer; pass its tokenizer.bin");
   // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
   const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';
-  return MakeScoredTokenizer(sentencepiece ? ParseSentencePiece(file) : ParseLlama2cTokenizer(file));
+  return sentencepiece
+             ? WithFrame("as SentencePiece model", [&] { return MakeScoredTokenizer(ParseSentencePiece(file)); })
+             : WithFrame("as llama2.c tokenizer", [&] { return MakeScoredTokenizer(ParseLlama2cTokenizer(file)); });
 }
 
 }  // namespace
