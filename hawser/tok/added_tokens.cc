@@ -16,7 +16,7 @@ bool IsBlank(char32_t c) {
 
 bool IsWord(char32_t c) {
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_ND) || category == UTF8PROC_CATEGORY_PC;
+  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
 }
 
 /// Start of the character that ends at `end` (> 0).
@@ -69,7 +69,7 @@ void AddedTokens::ForEach(std::string_view text, bool parse_special,
     }
     if (begin > done) sink(text.substr(done, begin - done), -1);
     sink(token->content, token->id);
-    at = done = end;
+    done = end;  // a token that starts among the blanks taken along is still found, as in the reference
   }
   if (done < text.size()) sink(text.substr(done), -1);
 }
