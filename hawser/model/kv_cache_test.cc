@@ -1,0 +1,279 @@
+// The cache alone: which rows it holds, how they are rotated, and what it counts.
+#include "hawser/model/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "hawser/base/error.h"
+#include "hawser/base/rng.h"
+#include "hawser/device/registry.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+/// A cache fed with random rows that are remembered, so that every row it holds can be checked against its origin.
+class FedCache {
+ public:
+  FedCache(Backend* backend, const ModelSpec& spec, const std::string& policy, DType dtype = DType::kF32,
+           double density = 0.2)
+      : spec_(spec), dtype_(dtype) {
+    std::vector<uint8_t> flags(spec.vocab);
+    Rng rng{.seed = 9, .stream = 1};
+    for (uint8_t& flag : flags) flag = rng.Uniform() < density;
+    cache_ = std::make_unique<KvCache>(backend, spec, MakeKvPolicy(policy), flags, dtype, 4096);
+  }
+
+  KvCache& cache() { return *cache_; }
+  int64_t width() const { return int64_t{spec_.kv_heads} * spec_.head_dim; }
+
+  /// One chunk of at most `limit` of `coming` random tokens. check(this) runs while the chunk is attended to.
+  template <class Check>
+  int32_t Chunk(int64_t coming, int32_t limit, Check&& check) {
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i < coming; ++i) {
+      tokens.push_back(static_cast<int32_t>(RandomBits(1, 2, cache_->seen() + i) % spec_.vocab));
+    }
+    held_before_ = static_cast<int64_t>(cache_->slots().size());
+    const int32_t n = cache_->BeginChunk(tokens, limit);
+    for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+      Matrix k(n, width()), v(n, width());
+      for (int32_t i = 0; i < n; ++i) {
+        for (int64_t c = 0; c < width(); ++c) {
+          k.Row<float>(i)[c] = Element(layer, cache_->seen() + i, c);
+          v.Row<float>(i)[c] = Element(layer + 100, cache_->seen() + i, c);
+        }
+      }
+      cache_->Append(layer, k, v);
+    }
+    for (int32_t i = 0; i < n; ++i) arrival_.push_back(i == 0 ? held_before_ : ChunkStart(n) + i);
+    check(*this);
+    cache_->EndChunk();
+    return n;
+  }
+  int32_t Chunk(int64_t coming, int32_t limit) {
+    return Chunk(coming, limit, [](FedCache&) {});
+  }
+
+  /// Row r of the values is the row its token came with, and every key scores against a query of the last token as if
+  /// the two stood where the policy says.
+  void Check() {
+    const std::span<const SlotInfo> slots = cache_->slots();
+    const auto size = static_cast<int64_t>(slots.size());
+    const int32_t half = spec_.rope.rotary_dim / 2;
+    const RopeFrequencies frequencies = ComputeFrequencies(spec_.rope, 4096);
+    for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+      const ConstMat keys = cache_->Keys(layer), values = cache_->Values(layer);
+      ASSERT_EQ(keys.rows, size);
+      ASSERT_EQ(values.rows, size);
+      for (int64_t r = 0; r < size; ++r) {
+        for (int64_t c = 0; c < width(); ++c) {
+          ASSERT_EQ(At(values, r, c), Rounded(Element(layer + 100, slots[r].index, c)))
+              << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
+        }
+        const double position = Position(r), query = Position(size - 1);
+        for (int32_t g = 0; g < spec_.kv_heads; ++g) {
+          // The query channels are all 1: a pair scores (qc + qs, qc - qs) . (rotated key).
+          for (int32_t i = 0; i < half; ++i) {
+            const bool adjacent = spec_.rope.pairing == RopePairing::kAdjacent;
+            const int64_t a = g * spec_.head_dim + (adjacent ? 2 * i : i);
+            const int64_t b = g * spec_.head_dim + (adjacent ? 2 * i + 1 : i + half);
+            const float* cos = cache_->cos() + (chunk_rows() - 1) * half;
+            const float* sin = cache_->sin() + (chunk_rows() - 1) * half;
+            const double got = (cos[i] - sin[i]) * At(keys, r, a) + (sin[i] + cos[i]) * At(keys, r, b);
+            const double angle = (query - position) * frequencies.inv_freq[i];
+            const double x = Rounded(Element(layer, slots[r].index, a)), y = Rounded(Element(layer, slots[r].index, b));
+            const double want = x * (std::cos(angle) - std::sin(angle)) + y * (std::cos(angle) + std::sin(angle));
+            ASSERT_NEAR(got, want, dtype_ == DType::kF32 ? 1e-5 : 0.03)
+                << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
+          }
+          for (int32_t c = 2 * half; c < spec_.head_dim; ++c) {
+            ASSERT_EQ(At(keys, r, g * spec_.head_dim + c),
+                      Rounded(Element(layer, slots[r].index, g * spec_.head_dim + c)));
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  static float Element(int32_t layer, int64_t token, int64_t c) {
+    return static_cast<float>(RandomBits(layer, token, c) >> 40) * 0x1p-23f - 1.0f;
+  }
+  float Rounded(float x) const { return dtype_ == DType::kF32 ? x : ToF32(ToBF16(x)); }
+  static float At(ConstMat m, int64_t r, int64_t c) {
+    return m.dtype == DType::kF32 ? m.Row<float>(r)[c] : ToF32(m.Row<bf16>(r)[c]);
+  }
+  int64_t ChunkStart(int32_t n) const { return static_cast<int64_t>(cache_->slots().size()) - n; }
+  int64_t chunk_rows() const { return static_cast<int64_t>(arrival_.size()) - cache_->seen(); }
+  double Position(int64_t slot) const {
+    switch (cache_->policy().positions()) {
+      case KvPositions::kRank:
+        return static_cast<double>(slot);
+      case KvPositions::kAbsolute:
+        return static_cast<double>(cache_->slots()[slot].index);
+      case KvPositions::kCacheLength:
+        return static_cast<double>(arrival_[cache_->slots()[slot].index]);
+    }
+    return 0;
+  }
+
+  ModelSpec spec_;
+  DType dtype_;
+  std::unique_ptr<KvCache> cache_;
+  int64_t held_before_ = 0;
+  std::vector<int64_t> arrival_;  // keys held when each token came
+};
+
+class KvCacheTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
+  ModelSpec spec_ = TinySpec({.kv_heads = 2, .head_dim = 8});
+};
+
+const char* const kPolicies[] = {"full",
+                                 "window:5",
+                                 "window:5,positions=rank",
+                                 "window:6,positions=cachelen",
+                                 "sink:3,7",
+                                 "sink:0,7",
+                                 "sink:2,5,positions=absolute",
+                                 "sink:2,5,positions=cachelen",
+                                 "sep:2,6",
+                                 "sep:2,6,positions=rank",
+                                 "sep-stream:2,3,4,14",
+                                 "sep-stream:2,9,3,16",  // more in front of the gap than behind it
+                                 "sep-stream:0,3,4,14,policy=full",
+                                 "sep-stream:2,3,1,9,policy=full",
+                                 "sep-stream:2,3,4,14,positions=absolute",
+                                 "sep-stream:2,3,4,14,policy=full,positions=absolute",
+                                 "sep-stream:2,3,4,14,positions=cachelen",
+                                 "sep-stream:2,3,4,14,policy=full,positions=cachelen"};
+
+TEST_F(KvCacheTest, RowsAreThoseOfTheSlotsFreshlyRotated) {
+  for (const char* policy : kPolicies) {
+    for (int32_t most : {1, 13}) {
+      FedCache fed(backend_.get(), spec_, policy);
+      Rng rng{.seed = 3, .stream = static_cast<uint64_t>(most)};
+      while (fed.cache().seen() < 150 && !HasFatalFailure()) {
+        fed.Chunk(20, 1 + static_cast<int32_t>(rng.Below(most)), [](FedCache& f) { f.Check(); });
+      }
+    }
+  }
+}
+
+TEST_F(KvCacheTest, PartialRotationPairingAndDtype) {
+  spec_.rope.rotary_dim = 6;
+  for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
+    spec_.rope.pairing = pairing;
+    for (DType dtype : {DType::kF32, DType::kBF16}) {
+      FedCache fed(backend_.get(), spec_, "sep-stream:2,3,4,14", dtype);
+      while (fed.cache().seen() < 100 && !HasFatalFailure()) fed.Chunk(5, 5, [](FedCache& f) { f.Check(); });
+    }
+  }
+}
+
+TEST_F(KvCacheTest, LongStreamsNeitherDriftNorGrow) {
+  // A stored key is never rotated again from its rotated form, and what is bounded stays where it is.
+  for (const char* policy : {"sink:3,20", "sep-stream:2,3,10,40", "window:30", "sep-stream:2,3,10,40,policy=full"}) {
+    FedCache fed(backend_.get(), spec_, policy);
+    while (fed.cache().seen() < 200) fed.Chunk(1, 1);
+    const int64_t bytes = fed.cache().bytes();
+    while (fed.cache().seen() < 5000) fed.Chunk(1, 1);
+    fed.Chunk(1, 1, [](FedCache& f) { f.Check(); });
+    EXPECT_EQ(fed.cache().bytes(), bytes) << policy;
+    const int64_t matrices = fed.cache().policy().positions() == KvPositions::kRank ? 3 : 2;
+    const int64_t row = matrices * spec_.layers * fed.width() * 4;
+    EXPECT_LE(bytes, (fed.cache().policy().MaxSlots() * 5 / 4 + 16) * row) << policy;
+  }
+}
+
+TEST_F(KvCacheTest, ChunkedEqualsTokenByToken) {
+  for (const char* policy : kPolicies) {
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      FedCache one(backend_.get(), spec_, policy), many(backend_.get(), spec_, policy);
+      Rng rng{.seed = seed, .stream = 6};
+      while (many.cache().seen() < 120) {
+        many.Chunk(40, 1 + static_cast<int32_t>(rng.Below(30)));
+        while (one.cache().seen() < many.cache().seen()) one.Chunk(1, 1);
+        const auto a = one.cache().slots(), b = many.cache().slots();
+        ASSERT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << policy << " at " << one.cache().seen();
+        ASSERT_EQ(one.cache().usage().mean, many.cache().usage().mean) << policy;
+        ASSERT_EQ(one.cache().usage().peak, many.cache().usage().peak) << policy;
+        ASSERT_EQ(one.cache().usage().ratio, many.cache().usage().ratio) << policy;
+      }
+    }
+  }
+}
+
+TEST_F(KvCacheTest, UsageIsTheMeanOfTheStoredSizes) {
+  FedCache full(backend_.get(), spec_, "full");
+  while (full.cache().seen() < 10) full.Chunk(10 - full.cache().seen(), 7);
+  EXPECT_DOUBLE_EQ(full.cache().usage().mean, 5.5);
+  EXPECT_EQ(full.cache().usage().peak, 10);
+  EXPECT_DOUBLE_EQ(full.cache().usage().ratio, 1.0);
+
+  // Every token a separator: from t = c on, sizes run through a+s+w .. c, and their mean is (a+s+w+c)/2.
+  FedCache stream(backend_.get(), spec_, "sep-stream:2,3,4,14", DType::kF32, 1.0);
+  while (stream.cache().seen() < 3014) stream.Chunk(3014 - stream.cache().seen(), 100);
+  const double warm_up = 14 * 15 / 2, periods = 3000 * (9 + 14) / 2.0;
+  EXPECT_DOUBLE_EQ(stream.cache().usage().mean, (warm_up + periods) / 3014);
+  EXPECT_EQ(stream.cache().usage().peak, 14);
+  EXPECT_DOUBLE_EQ(stream.cache().usage().ratio, (warm_up + periods) / (3014.0 * 3015 / 2));
+}
+
+TEST_F(KvCacheTest, OneTokenNeedsNoSchedule) {
+  for (const char* policy : kPolicies) {
+    FedCache fed(backend_.get(), spec_, policy);
+    for (int i = 0; i < 60; ++i) {
+      const int32_t n = fed.Chunk(1 + i % 3, 3, [&](FedCache& f) {
+        const AttnSchedule& schedule = f.cache().schedule();
+        if (!f.cache().needs_schedule()) return;
+        EXPECT_EQ(schedule.num_keys, static_cast<int32_t>(f.cache().slots().size()));
+      });
+      EXPECT_LE(n, 3);
+      fed.Chunk(1, 1, [&](FedCache& f) { EXPECT_FALSE(f.cache().needs_schedule()) << policy; });
+    }
+  }
+  spec_.sliding_window = 4;  // the model's own window hides what the policy keeps
+  FedCache fed(backend_.get(), spec_, "full");
+  for (int i = 0; i < 10; ++i) {
+    fed.Chunk(1, 1, [&](FedCache& f) { EXPECT_EQ(f.cache().needs_schedule(), i >= 4) << i; });
+  }
+}
+
+TEST_F(KvCacheTest, ResetForgetsEverything) {
+  for (const char* policy : kPolicies) {
+    FedCache fed(backend_.get(), spec_, policy), fresh(backend_.get(), spec_, policy);
+    while (fed.cache().seen() < 77) fed.Chunk(7, 7);
+    fed.cache().Reset();
+    EXPECT_EQ(fed.cache().seen(), 0);
+    EXPECT_EQ(fed.cache().slots().size(), 0u);
+    while (fed.cache().seen() < 61) {
+      fed.Chunk(1, 1);
+      fresh.Chunk(1, 1);
+    }
+    EXPECT_EQ(fed.cache().usage().mean, fresh.cache().usage().mean);
+    const ConstMat a = fed.cache().Keys(1), b = fresh.cache().Keys(1);
+    ASSERT_EQ(a.rows, b.rows);
+    for (int64_t i = 0; i < a.rows * a.cols; ++i) ASSERT_EQ(a.Row<float>(0)[i], b.Row<float>(0)[i]) << policy;
+  }
+}
+
+TEST_F(KvCacheTest, MistakesAreNamed) {
+  const auto make = [&](size_t flags, DType dtype) {
+    return KvCache(backend_.get(), spec_, MakeKvPolicy("full"), std::vector<uint8_t>(flags), dtype, 100);
+  };
+  EXPECT_THROW(make(3, DType::kF32), Error);
+  EXPECT_THROW(make(0, DType::kF16), Error);
+  KvCache cache = make(0, DType::kF32);
+  for (int32_t token : {-1, spec_.vocab, std::numeric_limits<int32_t>::max()}) {
+    EXPECT_THROW(cache.BeginChunk(std::vector<int32_t>{0, token}, 2), Error);
+  }
+  EXPECT_EQ(cache.BeginChunk(std::vector<int32_t>{0, spec_.vocab - 1}, 2), 2);
+}
+
+}  // namespace
+}  // namespace hawser

@@ -1,0 +1,290 @@
+// The decoder over every cache policy against dense attention in f64 with the visible sets and positions that the
+// policy's own recurrence gives.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "hawser/base/parallel.h"
+#include "hawser/base/rng.h"
+#include "hawser/device/registry.h"
+#include "hawser/model/decoder.h"
+#include "hawser/testing/model_reference.h"
+#include "hawser/testing/stream_reference.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+using testing::ReferenceModel;
+using testing::StreamReference;
+
+constexpr int32_t kTokens = 90;
+constexpr double kVisible = 0.02;  // a change of what is seen moves logits by more than this
+
+/// What each token attends to, and the keys held when it came.
+struct Plan {
+  std::vector<std::vector<int64_t>> attended;
+  std::vector<int64_t> held;
+};
+
+class KvDecodeTest : public ::testing::Test {
+ protected:
+  KvDecodeTest() {
+    SetThreads(1);  // steps this small are faster so
+    Rng rng{.seed = 4, .stream = 4};
+    flags_.resize(spec_.vocab);
+    for (uint8_t& flag : flags_) flag = rng.Below(5) == 0;
+    for (int32_t i = 0; i < kTokens; ++i) ids_.push_back(static_cast<int32_t>(rng.Below(spec_.vocab)));
+  }
+
+  ~KvDecodeTest() override { SetThreads(0); }
+
+  using Logits = std::vector<std::vector<float>>;
+
+  KvCache NewCache(const std::string& policy) {
+    return KvCache(backend_.get(), decoder_.spec(), MakeKvPolicy(policy), flags_, DType::kF32, kTokens);
+  }
+
+  /// Logits of every token, fed in pieces of random length up to `most`.
+  Logits Decode(KvCache* cache, int32_t most, uint64_t seed = 0) {
+    Rng rng{.seed = seed, .stream = 8};
+    Logits logits;
+    for (int32_t t = 0; t < kTokens;) {
+      const int32_t n = std::min(kTokens - t, 1 + static_cast<int32_t>(rng.Below(most)));
+      const Logits rows = Feed(cache, {ids_.begin() + t, ids_.begin() + t + n});
+      logits.insert(logits.end(), rows.begin(), rows.end());
+      t += n;
+    }
+    return logits;
+  }
+  Logits Decode(const std::string& policy, int32_t most = 1, uint64_t seed = 0) {
+    KvCache cache = NewCache(policy);
+    return Decode(&cache, most, seed);
+  }
+
+  Logits Feed(KvCache* cache, const std::vector<int32_t>& ids) {
+    Matrix rows(static_cast<int64_t>(ids.size()), spec_.vocab);
+    decoder_.Extend(ids, cache, rows);
+    Logits logits;
+    for (int64_t r = 0; r < rows.rows(); ++r) logits.emplace_back(rows.Row<float>(r), rows.Row<float>(r) + spec_.vocab);
+    return logits;
+  }
+
+  Plan StreamPlan(const StreamReference::Sizes& sizes, bool full) const {
+    StreamReference reference(sizes, full);
+    Plan plan;
+    int64_t held = 0;
+    for (int32_t id : ids_) {
+      const testing::StreamStep step = reference.Step(flags_[id]);
+      plan.attended.push_back(step.attended);
+      plan.held.push_back(held);
+      held = static_cast<int64_t>(step.stored.size());
+    }
+    return plan;
+  }
+  Plan SinkPlan(int64_t a, int64_t c) const {
+    Plan plan;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      std::vector<int64_t> sees;
+      for (int64_t k = 0; k <= t; ++k) {
+        if (k < a || k >= t - c) sees.push_back(k);
+      }
+      plan.attended.push_back(sees);
+      plan.held.push_back(std::min(t, a + c));
+    }
+    return plan;
+  }
+  Plan PatternPlan(const AttnPattern& pattern) const {
+    Plan plan;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      std::vector<int64_t> sees;
+      for (int64_t k = 0; k <= t; ++k) {
+        if (k < pattern.sinks || t - k < pattern.window || (pattern.separators && flags_[ids_[k]])) sees.push_back(k);
+      }
+      plan.attended.push_back(sees);
+    }
+    return plan;
+  }
+
+  std::vector<std::vector<double>> Dense(const Plan& plan, KvPositions positions) const {
+    const auto rank = [&](int32_t q, int32_t k) {
+      const std::vector<int64_t>& v = plan.attended[q];
+      return static_cast<double>(std::lower_bound(v.begin(), v.end(), k) - v.begin());
+    };
+    return ReferenceModel(params_)
+        .Forward(
+            ids_, [&](int32_t q, int32_t k) { return std::ranges::binary_search(plan.attended[q], k); },
+            [&](int32_t q, int32_t k) -> double {
+              if (positions == KvPositions::kRank) return rank(q, k);
+              return static_cast<double>(positions == KvPositions::kAbsolute ? k : plan.held[k]);
+            })
+        .logits;
+  }
+
+  template <class A, class B>
+  static double Difference(const A& a, const B& b, int32_t begin = 0, int32_t end = kTokens) {
+    double worst = 0;
+    for (int32_t t = begin; t < end; ++t) {
+      for (size_t i = 0; i < a[t].size(); ++i) {
+        const double difference = std::abs(static_cast<double>(a[t][i]) - static_cast<double>(b[t][i]));
+        if (!(difference <= worst)) worst = difference;  // a NaN sticks out
+      }
+    }
+    return worst;
+  }
+
+  void ExpectDense(const std::string& policy, const Plan& plan) {
+    const auto want = Dense(plan, MakeKvPolicy(policy)->positions());
+    for (int32_t most : {1, 4, 40}) {
+      EXPECT_LT(Difference(Decode(policy, most, most), want), kTolerance) << policy << " in pieces up to " << most;
+    }
+    EXPECT_GT(Difference(Decode("full"), want), kVisible) << policy << " hides nothing that matters";
+  }
+
+  static constexpr double kTolerance = 1e-3;
+  ModelSpec spec_ = TinySpec({.layers = 3, .context = kTokens});
+  ParamStore params_ = LoudModel(spec_, 17);
+  std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
+  Decoder decoder_{backend_.get(), &params_};
+  std::vector<uint8_t> flags_;
+  std::vector<int32_t> ids_;
+};
+
+TEST_F(KvDecodeTest, DroppingUnseenKeysIsTheMaskedForward) {
+  ExpectDense("window:7", PatternPlan({.window = 7}));
+  ExpectDense("window:1", PatternPlan({.window = 1}));
+  ExpectDense("sep:3,8", PatternPlan({.window = 8, .sinks = 3, .separators = true}));
+  ExpectDense("sep:0,1", PatternPlan({.window = 1, .separators = true}));
+  ExpectDense("sep:12,4", PatternPlan({.window = 4, .sinks = 12, .separators = true}));
+  // Differences of positions are all that counts, and a window has no gaps: ranks change nothing.
+  ExpectDense("window:7,positions=rank", PatternPlan({.window = 7}));
+}
+
+TEST_F(KvDecodeTest, FundamentalFormEqualsScoringWithItsPattern) {
+  Batch batch;
+  batch.ids = ids_;
+  batch.weights.assign(kTokens, 1.0f);
+  batch.pattern = ParsePattern("sinks=3 window=8 sep");
+  TokenLayout layout;
+  layout.size = kTokens;
+  for (int32_t t = 0; t < kTokens; ++t) {
+    batch.positions.push_back(t);
+    batch.targets.push_back(t + 1 < kTokens ? ids_[t + 1] : -1);
+    layout.is_separator.push_back(flags_[ids_[t]]);
+  }
+  batch.sequences.push_back({0, layout});
+  std::vector<float> scored(kTokens), decoded(kTokens);
+  decoder_.Score(batch, scored.data());
+  for (int32_t most : {1, kTokens}) {
+    KvCache cache = NewCache("sep:3,8");
+    for (int32_t t = 0; t < kTokens; t += most) {
+      const size_t n = std::min(most, kTokens - t);
+      decoder_.ExtendScore({&ids_[t], n}, {&batch.targets[t], n}, &cache, &decoded[t]);
+    }
+    for (int32_t t = 0; t < kTokens; ++t) EXPECT_NEAR(decoded[t], scored[t], 5e-4) << t;
+  }
+}
+
+TEST_F(KvDecodeTest, StreamsAreDenseAttentionOverTheRecurrence) {
+  const StreamReference::Sizes sizes{.a = 2, .s = 4, .w = 6, .c = 20};
+  for (const char* positions : {"absolute", "rank", "cachelen"}) {
+    for (bool full : {false, true}) {
+      ExpectDense(fmt::format("sep-stream:2,4,6,20,policy={},positions={}", full ? "full" : "overflow", positions),
+                  StreamPlan(sizes, full));
+    }
+    ExpectDense(fmt::format("sink:3,9,positions={}", positions), SinkPlan(3, 9));
+  }
+  ExpectDense("sep-stream:0,1,1,3", StreamPlan({.a = 0, .s = 1, .w = 1, .c = 3}, false));
+  ExpectDense("sep-stream:0,1,1,4,policy=full", StreamPlan({.a = 0, .s = 1, .w = 1, .c = 4}, true));
+  ExpectDense("sep-stream:1,9,2,14", StreamPlan({.a = 1, .s = 9, .w = 2, .c = 14}, false));
+}
+
+TEST_F(KvDecodeTest, RankLeavesAbsolutePositionsWithTheFirstTrim) {
+  const Logits rank = Decode("sep-stream:2,4,6,20"), absolute = Decode("sep-stream:2,4,6,20,positions=absolute");
+  EXPECT_EQ(rank[20], absolute[20]);
+  EXPECT_EQ(Difference(rank, absolute, 0, 21), 0);
+  EXPECT_GT(Difference(rank, absolute, 21, 22), kVisible);
+}
+
+TEST_F(KvDecodeTest, BeforeTheFirstTrimStreamingIsFullAttention) {
+  const Logits full = Decode("full");
+  const auto first_difference = [&](const char* policy) {
+    const Logits logits = Decode(policy);
+    int32_t t = 0;
+    while (t < kTokens && logits[t] == full[t]) ++t;
+    return t;
+  };
+  EXPECT_EQ(first_difference("sep-stream:2,4,6,20"), 21);
+  EXPECT_EQ(first_difference("sep-stream:2,4,6,20,policy=full"), 19);
+  EXPECT_EQ(first_difference("sink:3,9"), 13);
+  EXPECT_EQ(first_difference("window:7"), 7);
+  EXPECT_EQ(first_difference("sep-stream:2,4,6,200"), kTokens);
+}
+
+TEST_F(KvDecodeTest, SequencesDoNotTouchOneAnother) {
+  const char* const policies[] = {"sep-stream:2,4,6,20", "sink:3,9", "sep:3,8", "full"};
+  std::vector<KvCache> caches;
+  std::vector<Logits> alone, together(std::size(policies));
+  for (const char* policy : policies) {
+    alone.push_back(Decode(policy));
+    caches.push_back(NewCache(policy));
+  }
+  for (int32_t t = 0; t < kTokens; ++t) {
+    for (size_t i = 0; i < caches.size(); ++i) {
+      if (t % static_cast<int32_t>(i + 1) != 0 && t > 50) continue;  // ragged: some sequences end early
+      if (static_cast<size_t>(t) == together[i].size()) together[i].push_back(Feed(&caches[i], {ids_[t]})[0]);
+    }
+  }
+  for (size_t i = 0; i < caches.size(); ++i) {
+    for (size_t t = 0; t < together[i].size(); ++t) ASSERT_EQ(together[i][t], alone[i][t]) << policies[i] << " t=" << t;
+  }
+}
+
+TEST_F(KvDecodeTest, ReplayAfterResetIsTheSameToTheBit) {
+  for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full", "sink:3,9", "sep:3,8"}) {
+    KvCache cache = NewCache(policy);
+    const Logits first = Decode(&cache, 5, 3);
+    cache.Reset();
+    EXPECT_EQ(Decode(&cache, 5, 3), first) << policy;
+  }
+}
+
+TEST_F(KvDecodeTest, ModelsWithAWindowOfTheirOwn) {
+  const Logits narrow = Decode("window:7");
+  spec_.sliding_window = 7;
+  params_.mutable_spec().sliding_window = 7;
+  Decoder mistral(backend_.get(), &params_);
+  for (int32_t most : {1, 20}) {
+    KvCache cache(backend_.get(), spec_, MakeKvPolicy("full"), flags_, DType::kF32, kTokens);
+    Matrix rows(kTokens, spec_.vocab);
+    for (int32_t t = 0; t < kTokens; t += most) {
+      const int32_t n = std::min(most, kTokens - t);
+      mistral.Extend({&ids_[t], static_cast<size_t>(n)}, &cache, rows.view().Rows(t, n));
+    }
+    for (int32_t t = 0; t < kTokens; ++t) {
+      for (int32_t i = 0; i < spec_.vocab; ++i) ASSERT_NEAR(rows.Row<float>(t)[i], narrow[t][i], kTolerance) << t;
+    }
+  }
+}
+
+TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
+  const ParamStore low = Cast(params_, DType::kBF16);
+  Decoder decoder(backend_.get(), &low);
+  for (const char* policy : {"sep-stream:2,4,6,20", "sink:3,9", "sep:3,8", "full"}) {
+    std::vector<int32_t> targets(ids_.begin() + 1, ids_.end());
+    targets.push_back(-1);
+    std::vector<float> exact(kTokens), rounded(kTokens);
+    KvCache wide = NewCache(policy), narrow(backend_.get(), spec_, MakeKvPolicy(policy), flags_, DType::kBF16, kTokens);
+    decoder_.ExtendScore(ids_, targets, &wide, exact.data());
+    decoder.ExtendScore(ids_, targets, &narrow, rounded.data());
+    double a = 0, b = 0;
+    for (int32_t t = 0; t < kTokens; ++t) a += exact[t], b += rounded[t];
+    EXPECT_NEAR(a, b, 0.05 * a) << policy;
+    EXPECT_EQ(narrow.bytes() * 2, wide.bytes());
+  }
+}
+
+}  // namespace
+}  // namespace hawser
