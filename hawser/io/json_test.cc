@@ -1,0 +1,50 @@
+#include "hawser/io/json.h"
+
+#include "hawser/testing/hostile.h"
+
+namespace hawser {
+namespace {
+
+TEST(JsonTest, RefusesWhatTheParserWouldLetPass) {
+  using namespace std::string_view_literals;
+  ExpectError(ErrorKind::kFormat, {"\"a\"", "twice"}, [] { ParseJson(R"({"a": 1, "b": 2, "a": 3})"); });
+  ExpectError(ErrorKind::kFormat, {"\"x\"", "twice"}, [] { ParseJson(R"({"a": {"x": 1, "x": 1}})"); });
+  ExpectError(ErrorKind::kFormat, {"NUL", "8"}, [] { ParseJson("{\"a\":1}\n\0 {"sv); });
+  ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson("{\"a\": \"\xff\"}"); });
+  ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson("{} {}"); });
+  ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson(""); });
+  ExpectError(ErrorKind::kFormat, {"not valid JSON", "1e999"}, [] { ParseJson("[1e999]"); });
+  EXPECT_EQ(ParseJson(R"({"a": {"x": 1}, "b": {"x": 2}})")["b"]["x"], 2);
+}
+
+TEST(JsonTest, LimitsDepth) {
+  EXPECT_EQ(ParseJson("[[[1]]]", 3).size(), 1u);
+  ExpectError(ErrorKind::kFormat, {"deeper than 3"}, [] { ParseJson("[[[[1]]]]", 3); });
+  ExpectError(ErrorKind::kFormat, {"deeper"}, [] { ParseJson(std::string(1 << 20, '['), 64); });
+}
+
+TEST(JsonTest, MembersAreNamedWithWhatWasFound) {
+  const nlohmann::json json = ParseJson(R"({"n": 5, "x": 2.5, "t": "text", "z": null, "b": true,
+                                            "huge": 18446744073709551615, "minus": -1})");
+  const JsonObject object(json, "settings");
+  EXPECT_EQ(object.Int("n"), 5);
+  EXPECT_EQ(object.IntOr("z", 7), 7);
+  EXPECT_EQ(object.IntOr("absent", 8), 8);
+  EXPECT_EQ(object.Number("n"), 5.0);
+  EXPECT_EQ(object.NumberOr("x", 0), 2.5);
+  EXPECT_TRUE(object.BoolOr("b", false));
+  EXPECT_EQ(object.StringOr("t", ""), "text");
+  EXPECT_TRUE(object.Has("z") && !object.Has("absent") && object.Find("z") == nullptr);
+  ExpectError(ErrorKind::kFormat, {"settings", "'x'", "2.5"}, [&] { object.Int("x"); });
+  ExpectError(ErrorKind::kFormat, {"settings", "'n'", "from 6 to", "5"}, [&] { object.Int("n", 6); });
+  ExpectError(ErrorKind::kFormat, {"'minus'", "-1"}, [&] { object.IntOr("minus", 1); });
+  ExpectError(ErrorKind::kFormat, {"'huge'"}, [&] { object.Int("huge"); });
+  ExpectError(ErrorKind::kFormat, {"settings lacks 'absent'"}, [&] { object.Number("absent"); });
+  ExpectError(ErrorKind::kFormat, {"'t'", "\"text\""}, [&] { object.Number("t"); });
+  ExpectError(ErrorKind::kFormat, {"'n'", "true or false"}, [&] { object.BoolOr("n", true); });
+  ExpectError(ErrorKind::kFormat, {"'b'", "text"}, [&] { object.String("b"); });
+  ExpectError(ErrorKind::kFormat, {"object", "[1]"}, [] { JsonObject(nlohmann::json::array({1}), "a list"); });
+}
+
+}  // namespace
+}  // namespace hawser
