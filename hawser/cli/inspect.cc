@@ -1,0 +1,151 @@
+// hawser inspect: what a pattern sees, drawn and counted.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hawser/attn/picture.h"
+#include "hawser/attn/schedule.h"
+#include "hawser/attn/variant.h"
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/cli/command.h"
+
+namespace hawser {
+namespace {
+
+struct InspectOptions {
+  std::vector<std::string> pattern;
+  std::vector<int32_t> docs = {4, 6, 5};
+  int32_t length = 0;
+  std::vector<int32_t> separators;
+  int32_t separator_every = 0;
+  int32_t query_tile = 64;
+  int32_t key_tile = 64;
+  std::filesystem::path svg;
+};
+
+constexpr int32_t kMostTokens = 1 << 26;
+
+// The anchors, then the documents; with --length the documents over and over until the tokens are full.
+TokenLayout MakeInspectLayout(const InspectOptions& options, int32_t anchors) {
+  std::vector<int32_t> docs = options.docs;
+  if (options.length > 0) {
+    anchors = std::min(anchors, options.length);
+    docs.clear();
+    for (int32_t left = options.length - anchors; left > 0; left -= docs.back()) {
+      docs.push_back(std::min(left, options.docs[docs.size() % options.docs.size()]));
+    }
+  }
+  int64_t tokens = anchors;
+  for (int32_t length : docs) tokens += length;
+  if (tokens > kMostTokens) Fail(ErrorKind::kUsage, "inspect: {} tokens; at most {} are laid out", tokens, kMostTokens);
+  TokenLayout layout = MakeLayout(anchors, docs);
+  if (!options.separators.empty() || options.separator_every > 0) layout.is_separator.assign(layout.size, 0);
+  for (int32_t k : options.separators) {
+    if (k < 0 || k >= layout.size) {
+      Fail(ErrorKind::kUsage, "--separators: {} is no token of 0 to {}", k, layout.size - 1);
+    }
+    layout.is_separator[k] = 1;
+  }
+  for (int64_t k = options.separator_every; options.separator_every > 0 && k <= layout.size;
+       k += options.separator_every) {
+    layout.is_separator[k - 1] = 1;
+  }
+  return layout;
+}
+
+std::vector<int32_t> ResetPositions(const TokenLayout& layout, int32_t anchors) {
+  std::vector<int32_t> positions(layout.size);
+  for (int32_t k = 0; k < layout.size; ++k) positions[k] = k < anchors ? k : anchors + k - layout.doc_begin[k];
+  return positions;
+}
+
+int RunPattern(const InspectOptions& options, const CommonOptions& common) {
+  const AttnVariant variant = ParseVariant(fmt::format("{}", fmt::join(options.pattern, " ")));
+  const TokenLayout layout = MakeInspectLayout(options, variant.pattern.anchors);
+  AttnSchedule schedule;
+  double seconds = 1e9;  // best of three: what a warm training loop sees
+  for (int i = 0; i < 3; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    schedule = CompileSchedule(variant.pattern, layout);
+    seconds = std::min(seconds, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  const TileStats tiles = CountTiles(schedule, options.query_tile, options.key_tile);
+  TokenLayout plain;
+  plain.size = layout.size;
+  const TileStats dense_tiles = CountTiles(CompileSchedule({}, plain), options.query_tile, options.key_tile);
+  const int64_t visited = tiles.full + tiles.partial;
+  const int64_t dense = dense_tiles.full + dense_tiles.partial;
+  const std::string name = ToString(variant);
+  const bool drawn = layout.size <= kMaxTextPicture;
+  if (!options.svg.empty()) {
+    const std::string title = fmt::format("{}: {} tokens, density {:.4g}", name, layout.size, schedule.Density());
+    WriteFileAtomically(options.svg, DrawPatternSvg(schedule, layout, title));
+  }
+  std::vector<int32_t> positions;
+  if (variant.reset_positions && drawn) positions = ResetPositions(layout, schedule.num_anchors);
+
+  if (common.json) {
+    nlohmann::json json = {{"pattern", name},
+                           {"tokens", layout.size},
+                           {"visible_pairs", schedule.visible_pairs},
+                           {"density", schedule.Density()},
+                           {"tiles", {{"full", tiles.full}, {"partial", tiles.partial}, {"dense", dense}}},
+                           {"compile_seconds", seconds},
+                           {"schedule_bytes", schedule.Bytes()}};
+    if (!positions.empty()) json["positions"] = positions;
+    PrintJson(json);
+    return 0;
+  }
+  std::string text = fmt::format("pattern        {}\n", name);
+  text += fmt::format("tokens         {}\n", layout.size);
+  if (drawn) text += '\n' + DrawPattern(schedule, layout) + '\n';
+  if (!positions.empty()) text += fmt::format("positions      {}\n", fmt::join(positions, " "));
+  text += fmt::format("visible pairs  {}\n", schedule.visible_pairs);
+  text += fmt::format("density        {:.4g} of causal attention\n", schedule.Density());
+  text += fmt::format("tiles {:>8} {} full + {} partial = {} of {} dense causal tiles\n",
+                      fmt::format("{}x{}", options.query_tile, options.key_tile), tiles.full, tiles.partial, visited,
+                      dense);
+  text += fmt::format("compile        {:.3g} ms, {} bytes, {} gathered keys\n", seconds * 1e3, schedule.Bytes(),
+                      schedule.compact.size() - schedule.num_anchors);
+  if (!drawn)
+    text += fmt::format("no picture above {} tokens; --svg draws up to {}\n", kMaxTextPicture, kMaxSvgPicture);
+  std::fputs(text.c_str(), stdout);
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupInspect(CLI::App& command, CommonOptions& common) {
+  auto options = std::make_shared<InspectOptions>();
+  command.require_subcommand(1);
+  CLI::App* pattern = command.add_subcommand("pattern", "Draw an attention pattern; print its density and schedule");
+  pattern->fallthrough();
+  pattern
+      ->add_option("TEXT", options->pattern,
+                   "full, window=W, intra, anchor (with -reset, -tag, -interleaved), or fields: "
+                   "scope=doc anchors=1 sinks=3 window=256 sep")
+      ->required();
+  pattern->add_option("--docs", options->docs, "Lengths of the packed documents, in tokens; anchors come before them")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(1, kMostTokens));
+  pattern->add_option("--length", options->length, "Tokens in all; the documents are repeated to fill them")
+      ->check(CLI::Range(1, kMostTokens));
+  pattern->add_option("--separators", options->separators, "Numbers of the tokens that are separators, from 0")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  pattern->add_option("--separator-every", options->separator_every, "Every Nth token is a separator")
+      ->check(CLI::Range(1, kMostTokens));
+  pattern->add_option("--query-tile", options->query_tile, "Rows of a tile")->check(CLI::Range(1, 1 << 16));
+  pattern->add_option("--key-tile", options->key_tile, "Columns of a tile")->check(CLI::Range(1, 1 << 16));
+  pattern->add_option("--svg", options->svg, "Write the picture to this file");
+  return [options, &common] { return RunPattern(*options, common); };
+}
+
+}  // namespace hawser
