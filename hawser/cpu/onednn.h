@@ -54,10 +54,23 @@ inline std::string_view OneDnnIsa() {
   }
 }
 
+/// While it lives, the number of threads that parallel regions of this thread start.
+class WithThreads {
+ public:
+  explicit WithThreads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~WithThreads() { omp_set_num_threads(before_); }
+  WithThreads(const WithThreads&) = delete;
+  WithThreads& operator=(const WithThreads&) = delete;
+
+ private:
+  int before_;
+};
+
 class Product {
  public:
-  /// A primitive for exactly `threads` threads: oneDNN fixes the split of the work when it is created. Nothing if
-  /// oneDNN has no kernel better than its reference for this shape on this machine.
+  /// A primitive for `threads` threads: oneDNN decides on the split of the work, along k too, when it makes one and
+  /// again when it runs one, so both happen under the same number. Nothing if oneDNN has no kernel better than its
+  /// reference for this shape on this machine.
   static std::optional<Product> Make(const ProductShape& s, int threads) {
     using Memory = dnnl::memory;
     const auto type = [](DType dtype) {
@@ -74,24 +87,19 @@ class Product {
       sum.append_sum(1.0f);
       attr.set_post_ops(sum);
     }
-    const int before = omp_get_max_threads();
-    omp_set_num_threads(threads);
-    std::optional<Product> product;
+    const WithThreads guard(threads);
     try {
 #if DNNL_VERSION_MAJOR >= 3
       const dnnl::matmul::primitive_desc desc(CpuEngine(), a, b, c, attr);
 #else
       const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a, b, c), attr, CpuEngine());
 #endif
-      if (std::string_view(desc.impl_info_str()).find("ref") == std::string_view::npos) product.emplace(Product(desc));
+      if (std::string_view(desc.impl_info_str()).find("ref") != std::string_view::npos) return std::nullopt;
+      return Product(desc, threads);
     } catch (const dnnl::error& error) {
-      if (error.status != dnnl_unimplemented) {
-        omp_set_num_threads(before);
-        throw;
-      }
+      if (error.status != dnnl_unimplemented) throw;
+      return std::nullopt;
     }
-    omp_set_num_threads(before);
-    return product;
   }
 
   void Run(const void* a, const void* b, void* c) const {
@@ -106,17 +114,20 @@ class Product {
                                     {DNNL_ARG_WEIGHTS, mb.get()},
                                     {DNNL_ARG_DST, mc.get()},
                                     {DNNL_ARG_SCRATCHPAD, pad.get()}};
+    const WithThreads guard(threads_);
     dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), 4, args), "oneDNN matmul failed");
   }
 
  private:
-  explicit Product(const dnnl::matmul::primitive_desc& desc)
-      : primitive_(desc),
+  Product(const dnnl::matmul::primitive_desc& desc, int threads)
+      : threads_(threads),
+        primitive_(desc),
         a_(desc.src_desc()),
         b_(desc.weights_desc()),
         c_(desc.dst_desc()),
         pad_(desc.scratchpad_desc()) {}
 
+  int threads_;
   dnnl::matmul primitive_;
   dnnl::memory::desc a_, b_, c_, pad_;
 };

@@ -28,24 +28,22 @@ void RotateHalves(Row head, const float* cos, const float* sin, float sign, int6
   }
 }
 
-// The same with pairs (2i, 2i + 1): both channels of a pair in one vector, their partners swapped, the cosine doubled
-// and the sine doubled with alternating sign.
+// The same with pairs (2i, 2i + 1), taken apart and put together again by way of the stack.
 void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64_t half) {
   const DF d;
   const VF direction = Splat(sign);
-  const int64_t n = 2 * half;
-  for (int64_t i = 0; i < half; i += Lanes()) {
+  const int64_t n = 2 * half, lanes = Lanes();
+  HWY_ALIGN float pairs[2 * HWY_MAX_BYTES / sizeof(float)] = {};
+  for (int64_t i = 0; i < half; i += lanes) {
+    const bool both = 2 * i + lanes < n;
+    hn::Store(Get(head, 2 * i, n), d, pairs);
+    if (both) hn::Store(Get(head, 2 * i + lanes, n), d, pairs + lanes);
+    VF a, b;
+    hn::LoadInterleaved2(d, pairs, a, b);
     const VF c = Get(F32Row(cos), i, half), s = hn::Mul(direction, Get(F32Row(sin), i, half));
-    HWY_ALIGN float twice[4][HWY_MAX_BYTES / sizeof(float)];
-    hn::StoreInterleaved2(c, c, d, twice[0]);  // fills twice[0] and twice[1]
-    hn::StoreInterleaved2(hn::Neg(s), s, d, twice[2]);
-    for (int64_t part = 0; part < 2; ++part) {
-      const int64_t at = 2 * i + part * Lanes();
-      if (at >= n) break;
-      const VF v = Get(head, at, n);
-      const VF cc = hn::Load(d, twice[0] + part * Lanes()), ss = hn::Load(d, twice[2] + part * Lanes());
-      Put(hn::MulAdd(hn::Reverse2(d, v), ss, hn::Mul(v, cc)), head, at, n);
-    }
+    hn::StoreInterleaved2(hn::NegMulAdd(b, s, hn::Mul(a, c)), hn::MulAdd(a, s, hn::Mul(b, c)), d, pairs);
+    Put(hn::Load(d, pairs), head, 2 * i, n);
+    if (both) Put(hn::Load(d, pairs + lanes), head, 2 * i + lanes, n);
   }
 }
 

@@ -1,0 +1,172 @@
+#include "hawser/cpu/loss.h"
+
+#include <gtest/gtest.h>
+
+#include "hawser/testing/cpu_runs.h"
+#include "hawser/testing/ops_reference.h"
+#include "hawser/testing/test_mat.h"
+#include "hawser/testing/tolerance.h"
+
+namespace hawser {
+namespace {
+
+using testing::TestMat;
+using testing::Values;
+
+struct Problem {
+  Problem(int64_t rows, int64_t width, int64_t vocab, DType type, DType dx_type)
+      : x(rows, width, type, 1, 1.0, 3),
+        w(vocab, width, type, 2, 0.5, 1),
+        dx(rows, width, dx_type, 3, 1.0, 2),
+        dw(vocab, width, DType::kF32, 4, 1.0, 5),
+        nll(static_cast<size_t>(rows), -1.0f) {
+    Rng rng{.seed = 9};
+    for (int64_t r = 0; r < rows; ++r) {
+      targets.push_back(r % 5 == 2 ? -1 : static_cast<int32_t>(rng.Below(static_cast<uint64_t>(vocab))));
+      weights.push_back(r % 7 == 3 ? 0.0f : static_cast<float>(0.25 + rng.Uniform()));
+    }
+  }
+  CrossEntropyArgs Args(bool gradient) {
+    return {.x = x,
+            .weight = w,
+            .targets = targets.data(),
+            .weights = weights.data(),
+            .nll = nll.data(),
+            .dx = gradient ? dx.view() : Mat{},
+            .dweight = gradient ? dw.view() : Mat{},
+            .grad_scale = 0.125f};
+  }
+  double Weight(int64_t r) const { return targets[r] < 0 ? 0.0 : weights[r]; }
+  Values RowOf(int64_t r) const {
+    Values row;
+    for (int64_t c = 0; c < x.cols(); ++c) row.push_back(x(r, c));
+    return row;
+  }
+
+  TestMat x, w, dx, dw;
+  std::vector<int32_t> targets;
+  std::vector<float> weights, nll;
+  MatMulEngine matmul;
+  Scratch scratch;
+};
+
+TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
+  testing::ForEachTarget([] {
+    for (auto [type, dx_type] : {std::pair{DType::kF32, DType::kF32},
+                                 {DType::kBF16, DType::kBF16},
+                                 {DType::kBF16, DType::kF32},
+                                 {DType::kF32, DType::kBF16}}) {
+      constexpr int64_t kRows = 23, kWidth = 11, kVocab = 37;
+      Problem p(kRows, kWidth, kVocab, type, dx_type);
+      const Values dw_before = p.dw.Values(), w = p.w.Values();
+      const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+      p.dx.ExpectMarginUntouched();
+      p.dw.ExpectMarginUntouched();
+      double loss = 0.0, weight = 0.0;
+      for (int64_t r = 0; r < kRows; ++r) {
+        const double counted = p.Weight(r);
+        const double want = counted == 0.0 ? 0.0 : testing::ReferenceNll(p.RowOf(r), w, p.targets[r]);
+        EXPECT_NEAR(p.nll[r], want, testing::SumTolerance(DType::kF32, kVocab, 4.0 + want, want));
+        loss += counted * want;
+        weight += counted;
+        const Values dx = counted == 0.0 ? Values(kWidth) : testing::Gradient(p.RowOf(r), [&](const Values& row) {
+          return 0.125 * counted * testing::ReferenceNll(row, w, p.targets[r]);
+        });
+        // The row of logit gradients is stored in the dtype of x; each of its kVocab entries is rounded once.
+        for (int64_t c = 0; c < kWidth; ++c) {
+          EXPECT_NEAR(
+              p.dx(r, c), dx[c],
+              0.125 * counted * 2.0 * testing::RoundingUnit(type) + testing::SumTolerance(dx_type, kVocab, 1.0, dx[c]))
+              << "row " << r;
+        }
+      }
+      EXPECT_NEAR(result.loss, loss, 1e-5 * loss);
+      EXPECT_NEAR(result.weight, weight, 1e-12);
+      const Values dw = testing::Gradient(w, [&](const Values& v) {
+        double sum = 0.0;
+        for (int64_t r = 0; r < kRows; ++r) {
+          if (p.Weight(r) != 0.0) sum += 0.125 * p.Weight(r) * testing::ReferenceNll(p.RowOf(r), v, p.targets[r]);
+        }
+        return sum;
+      });
+      const Values got = p.dw.Values();
+      for (size_t i = 0; i < got.size(); ++i) {
+        EXPECT_NEAR(got[i], dw_before[i] + dw[i], 2.0 * testing::RoundingUnit(type) + 1e-6) << i;
+      }
+    }
+  });
+}
+
+TEST(CrossEntropy, ChunksDoNotChangeWhatATokenCosts) {
+  constexpr int64_t kVocab = 20000;  // 96 tokens a chunk
+  ASSERT_LT(CrossEntropyChunk(kVocab) * kVocab * 4, (8 << 20) + 1);
+  Problem p(250, 8, kVocab, DType::kF32, DType::kF32);
+  for (int64_t r = 10; r < 120; ++r) p.targets[r] = -1;
+  const CrossEntropyResult all = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+  double loss = 0.0;
+  for (int64_t r : {0, 9, 120, 249}) {
+    CrossEntropyArgs one = p.Args(false);
+    float nll = 0.0f;
+    one.x = p.x.view().Rows(r, 1);
+    one.targets += r;
+    one.weights += r;
+    one.nll = &nll;
+    CrossEntropy(one, p.matmul, p.scratch);
+    EXPECT_NEAR(nll, p.nll[r], 2e-5) << r;
+  }
+  for (int64_t r = 0; r < 250; ++r) loss += p.Weight(r) * p.nll[r];
+  EXPECT_NEAR(all.loss, loss, 1e-9 * loss);
+  for (int64_t r = 10; r < 120; ++r) {
+    EXPECT_EQ(p.nll[r], 0.0f);
+    for (int64_t c = 0; c < 8; ++c) ASSERT_EQ(p.dx(r, c), 0.0);
+  }
+}
+
+TEST(CrossEntropy, OutliersDoNotOverflow) {
+  for (DType type : {DType::kF32, DType::kBF16}) {
+    Problem p(8, 4, 50, type, type);
+    for (int64_t c = 0; c < 4; ++c) p.x.Put(0, c, 1e4 * p.x(0, c));
+    p.targets.assign(8, 3);
+    const Values w = p.w.Values();
+    CrossEntropy(p.Args(true), p.matmul, p.scratch);
+    const double want = testing::ReferenceNll(p.RowOf(0), w, 3);
+    EXPECT_NEAR(p.nll[0], want, 1e-5 * (1.0 + want));
+    for (double v : p.dx.Values()) EXPECT_TRUE(std::isfinite(v));
+  }
+}
+
+TEST(CrossEntropy, NothingCountedIsNothing) {
+  Problem p(30, 8, 40, DType::kF32, DType::kF32);
+  p.targets.assign(30, -1);
+  const auto dw = p.dw.Bytes();
+  const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+  EXPECT_EQ(result.loss, 0.0);
+  EXPECT_EQ(result.weight, 0.0);
+  EXPECT_EQ(p.dw.Bytes(), dw);
+  for (double v : p.dx.Values()) EXPECT_EQ(v, 0.0);
+}
+
+TEST(CrossEntropy, AScaleOfZeroGivesZeroGradients) {
+  Problem p(9, 8, 40, DType::kF32, DType::kF32);
+  CrossEntropyArgs args = p.Args(true);
+  args.grad_scale = 0.0f;
+  CrossEntropy(args, p.matmul, p.scratch);
+  for (double v : p.dx.Values()) EXPECT_EQ(v, 0.0);
+}
+
+TEST(CrossEntropy, SameForAnyNumberOfThreads) {
+  for (DType type : {DType::kF32, DType::kBF16}) {
+    testing::ExpectSameForAnyThreads([&] {
+      Problem p(300, 32, 9000, type, DType::kF32);
+      const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+      std::vector<char> bytes = p.dx.Bytes();
+      for (char c : p.dw.Bytes()) bytes.push_back(c);
+      const char* loss = reinterpret_cast<const char*>(&result.loss);
+      bytes.insert(bytes.end(), loss, loss + sizeof(double));
+      return bytes;
+    });
+  }
+}
+
+}  // namespace
+}  // namespace hawser
