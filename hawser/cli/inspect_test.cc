@@ -1,0 +1,96 @@
+// The inspect command as people and scripts run it, and docs/PATTERNS.md, whose pictures it must have drawn.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+namespace hawser {
+namespace {
+
+struct Result {
+  int code = -1;
+  std::string out;  // stdout, and stderr where asked
+};
+
+Result Inspect(const std::string& arguments) {
+  const std::string command = std::string("'") + HAWSER_BINARY + "' inspect pattern " + arguments;
+  FILE* pipe = popen(command.c_str(), "r");
+  Result result;
+  std::array<char, 4096> buffer;
+  for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) result.out.append(buffer.data(), n);
+  const int status = pclose(pipe);
+  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return result;
+}
+
+TEST(InspectCommand, JsonFigures) {
+  const Result run = Inspect("anchor --docs 100,50,105 --query-tile 32 --key-tile 32 --json");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const nlohmann::json json = nlohmann::json::parse(run.out);
+  EXPECT_EQ(json["pattern"], "anchor");
+  EXPECT_EQ(json["tokens"], 256);
+  const int pairs = 256 + 100 * 101 / 2 + 50 * 51 / 2 + 105 * 106 / 2;
+  EXPECT_EQ(json["visible_pairs"], pairs);
+  EXPECT_NEAR(json["density"].get<double>(), pairs / (256.0 * 257 / 2), 1e-12);
+  EXPECT_EQ(json["tiles"]["dense"], 8 * 9 / 2);
+  EXPECT_GT(json["tiles"]["full"], 0);
+  EXPECT_GT(json["tiles"]["partial"], 0);
+  EXPECT_GT(json["schedule_bytes"], 256 * 8);
+  EXPECT_TRUE(json["compile_seconds"].is_number());
+}
+
+TEST(InspectCommand, ResetPositionsAndSvg) {
+  const std::filesystem::path file = std::filesystem::temp_directory_path() / "hawser_inspect_test.svg";
+  const Result run = Inspect("anchor-reset --docs 2,3 --svg '" + file.string() + "'");
+  EXPECT_EQ(run.code, 0);
+  EXPECT_NE(run.out.find("positions      0 1 2 1 2 3\n"), std::string::npos) << run.out;
+  std::ifstream stream(file);
+  const std::string svg{std::istreambuf_iterator<char>(stream), {}};
+  EXPECT_TRUE(svg.starts_with("<svg ")) << svg;
+  std::filesystem::remove(file);
+}
+
+TEST(InspectCommand, LongSequencesHaveFiguresAndNoPicture) {
+  const Result run = Inspect("'sinks=3 window=256 sep' --length 32768 --separator-every 7");
+  EXPECT_EQ(run.code, 0);
+  EXPECT_NE(run.out.find("tokens         32768"), std::string::npos);
+  EXPECT_EQ(run.out.find("# #"), std::string::npos);
+}
+
+TEST(InspectCommand, UsageErrors) {
+  for (const char* arguments :
+       {"ful", "window=0", "full --docs 0", "full --docs 3,x", "full --separators 99", "", "full --docs 2000000000",
+        "anchors=2000000000", "full --key-tile 0", "full --length 5000 --svg /tmp/never.svg"}) {
+    const Result run = Inspect(std::string(arguments) + " 2>&1");
+    EXPECT_EQ(run.code, 2) << arguments << ": " << run.out;
+    EXPECT_FALSE(run.out.empty()) << arguments;
+  }
+}
+
+TEST(PatternsPage, PicturesAreWhatTheCommandDraws) {
+  const std::filesystem::path root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  std::ifstream page(root / "docs" / "PATTERNS.md");
+  if (!page) GTEST_SKIP() << "docs/PATTERNS.md is not beside the sources";
+  const std::string prompt = "$ hawser inspect pattern ";
+  int pictures = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (!line.starts_with(prompt)) continue;
+    ++pictures;
+    const Result run = Inspect(line.substr(prompt.size()));
+    ASSERT_EQ(run.code, 0) << line;
+    const std::string command = line;
+    while (std::getline(page, line) && line != "```") {
+      EXPECT_NE(run.out.find("\n" + line + "\n"), std::string::npos) << command << "\n" << line << "\n" << run.out;
+    }
+  }
+  EXPECT_GE(pictures, 8);
+}
+
+}  // namespace
+}  // namespace hawser
