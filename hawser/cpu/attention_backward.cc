@@ -419,7 +419,9 @@ void AttentionBackward(const AttentionBackwardArgs& args) {
     ParallelFor(static_cast<int64_t>(chunks.size()), [&](int64_t i) {
       thread_local Arena arena;
       UnitWork& work = *chunks[i].first;
+      call.shape.t.begin();
       ChunkWorker(call, work, work.chunks[chunks[i].second], arena).Run();
+      call.shape.t.end();
     });
     ParallelFor(static_cast<int64_t>(tiles.size()),
                 [&](int64_t i) { WriteQueries(call, *tiles[i].first, tiles[i].second); });

@@ -263,7 +263,9 @@ void AttentionForward(const AttentionArgs& args) {
     });
     ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
       thread_local Arena arena;
+      h.t.begin();
       TileWorker(call, arena).Run(*tasks[i].unit, *tasks[i].packed, tasks[i].tile);
+      h.t.end();
     });
     begin = end;
   }

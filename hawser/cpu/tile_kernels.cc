@@ -1,5 +1,12 @@
 #include "hawser/cpu/tile_kernels.h"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
@@ -21,15 +28,36 @@ Isa& Current() {
   return isa;
 }
 
+#ifdef __x86_64__
+/// The CPU has AMX with BF16, and the kernel lets this process use the 8 KiB of tile state.
+bool HasAmx() {
+  static const bool has = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    const bool bf16 = (d >> 22) & 1u, tile = (d >> 24) & 1u;
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return bf16 && tile && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+}
+#endif
+
 }  // namespace
 
 std::vector<Isa> AvailableIsas() {
   std::vector<Isa> isas = {Isa::kScalar};
+#ifdef __x86_64__
   __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas.push_back(Isa::kAvx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     isas.push_back(Isa::kAvx512);
+    if (__builtin_cpu_supports("avx512bf16")) {
+      isas.push_back(Isa::kAvx512Bf16);
+      if (HasAmx()) isas.push_back(Isa::kAmx);
+    }
   }
+#endif
   return isas;
 }
 
@@ -54,8 +82,15 @@ void SetIsa(Isa isa) {
   Fail(ErrorKind::kUnsupported, "this machine has no {}", Name(isa));
 }
 
-const TileKernels& GetTileKernels(Isa isa, DType) {
+const TileKernels& GetTileKernels(Isa isa, DType dtype) {
+#ifdef __x86_64__
+  if (dtype == DType::kBF16) {
+    if (isa == Isa::kAmx) return kTileAmx;
+    if (isa == Isa::kAvx512Bf16) return kTileAvx512Bf16;
+  }
   if (isa >= Isa::kAvx512) return kTileAvx512;
+  if (isa == Isa::kAvx2) return kTileAvx2;
+#endif
   return kTileScalar;
 }
 

@@ -88,6 +88,8 @@ struct TileKernels {
   int32_t m_align;    // rows of a left operand come in multiples of this
   int32_t k_align;    // and reductions of this
   int32_t row_group;  // rows worth working on together
+  void (*begin)();    // before the first product of a task on its thread,
+  void (*end)();      // and after the last
   void (*product)(const ProductArgs&);
   void (*softmax)(const SoftmaxArgs&);
   void (*gradient)(const GradientArgs&);

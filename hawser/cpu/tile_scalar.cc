@@ -1,6 +1,6 @@
 // Portable kernels: vectors of four floats that any compiler lowers to what the machine has. They are the fallback and
 // the cross-check of every other instruction set.
-#include "hawser/cpu/tile_inl.h"
+#include "hawser/cpu/tile_loops-inl.h"
 
 namespace hawser {
 namespace {
@@ -29,6 +29,7 @@ struct Vec4 : PlainParts {
   static F Sub(F a, F b) { return a - b; }
   static F Mul(F a, F b) { return a * b; }
   static F Fma(F a, F b, F c) { return a * b + c; }
+  static F MulAdd(F a, F b, F c) { return a * b + c; }
   static F Max(F a, F b) { return a > b ? a : b; }
   static float First(F v) { return v[0]; }
   static float ReduceMax(F v) {
@@ -59,6 +60,6 @@ struct Vec4 : PlainParts {
 
 }  // namespace
 
-const TileKernels kTileScalar = F32Kernels<Vec4>(Isa::kScalar, 16);
+const TileKernels kTileScalar = MakeKernels<Vec4, float>(Isa::kScalar, 16);
 
 }  // namespace hawser

@@ -1,0 +1,15 @@
+// AVX-512 kernels over BF16: vdpbf16ps adds two products per lane, on the register tile of the F32 kernels.
+#include "hawser/cpu/tile_avx512-inl.h"
+
+namespace hawser {
+namespace {
+
+struct Vec16Bf16 : Vec16 {
+  static F MulAdd(F a, F b, F c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+};
+
+}  // namespace
+
+const TileKernels kTileAvx512Bf16 = MakeKernels<Vec16Bf16, bf16>(Isa::kAvx512Bf16, 48);
+
+}  // namespace hawser

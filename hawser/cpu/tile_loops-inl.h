@@ -1,0 +1,333 @@
+// cpu/tile_loops-inl.h - the loops of tile_kernels.h over a vector type V, included by one file per instruction set.
+// All of it is static and uses nothing from the standard library, so that no function compiled for one instruction set
+// can be linked into another file.
+//   V::F         a vector of V::kLanes floats          V::kMr, V::kNv   the register tile of a product
+//   V::Exp2      2^x; 2^-infinity is exactly 0
+//   V::MulAdd    c + a * b over lanes of 4 bytes: one F32 product, or two BF16 products
+#pragma once
+
+#include "hawser/cpu/tile_kernels.h"
+
+namespace hawser {
+namespace {
+
+constexpr float kNegInf = -__builtin_inff();
+
+inline float Widen(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
+inline float Widen(float x) { return x; }
+inline void Narrow(float x, float* to) { *to = x; }
+inline void Narrow(float x, bf16* to) {
+  const uint32_t u = __builtin_bit_cast(uint32_t, x);
+  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+  to->bits = static_cast<uint16_t>(nan ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+template <class V>
+struct TileLoops {
+  using F = typename V::F;
+  static constexpr int kLanes = V::kLanes;
+
+  // Register tile: MR rows x NV vectors of accumulators, one broadcast of A against NV vectors of B per step. A step is
+  // 4 bytes of A, one F32 or a pair of BF16, and so is a lane of B: the same loop serves both.
+  template <int MR, int NV>
+  static void ProductTile(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int32_t k,
+                          bool accumulate) {
+    F acc[MR][NV];
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = accumulate ? V::Load(c + r * ldc + v * kLanes) : V::Set(0.0f);
+    }
+    for (int32_t i = 0; i < k; ++i) {
+      F bv[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) bv[v] = V::Load(b + i * ldb + v * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < MR; ++r) {
+        const F x = V::Set(a[r * lda + i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) acc[r][v] = V::MulAdd(x, bv[v], acc[r][v]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) V::Store(c + r * ldc + v * kLanes, acc[r][v]);
+    }
+  }
+
+  template <int MR>
+  static void ProductRows(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int32_t n,
+                          int32_t k, bool accumulate) {
+    constexpr int kWide = V::kNv * kLanes;
+    int32_t j = 0;
+    for (; j + kWide <= n; j += kWide) ProductTile<MR, V::kNv>(a, lda, b + j, ldb, c + j, ldc, k, accumulate);
+    if constexpr (kWide > kColStep) {
+      constexpr int kStep = kColStep / kLanes;
+      const int32_t left = n - j;
+      if (left == 48) ProductTile<MR, 3 * kStep>(a, lda, b + j, ldb, c + j, ldc, k, accumulate);
+      if (left == 32) ProductTile<MR, 2 * kStep>(a, lda, b + j, ldb, c + j, ldc, k, accumulate);
+      if (left == 16) ProductTile<MR, kStep>(a, lda, b + j, ldb, c + j, ldc, k, accumulate);
+    }
+  }
+
+  template <int kPair>
+  static void Product(const ProductArgs& p) {
+    const float* a = static_cast<const float*>(p.a);
+    const int64_t lda = p.lda / kPair, ldb = p.ldb / kPair, panel = p.panel / kPair;
+    const int32_t k = p.k / kPair;
+    for (int32_t j = 0; j < p.n;) {
+      const int32_t column = p.b_first + j, inside = column % kPanel;
+      const int32_t width = p.n - j < kPanel - inside ? p.n - j : kPanel - inside;
+      const float* b = static_cast<const float*>(p.b) + column / kPanel * panel + inside;
+      float* c = p.c + j;
+      int32_t r = 0;
+      for (; r + V::kMr <= p.m; r += V::kMr) {
+        ProductRows<V::kMr>(a + r * lda, lda, b, ldb, c + r * p.ldc, p.ldc, width, k, p.accumulate);
+      }
+      Rest<V::kMr - 1>(p.m - r, a + r * lda, lda, b, ldb, c + r * p.ldc, p.ldc, width, k, p.accumulate);
+      j += width;
+    }
+  }
+  /// The last rows, fewer than a register tile has.
+  template <int MR>
+  static void Rest(int32_t rows, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+                   int32_t n, int32_t k, bool accumulate) {
+    if (rows == MR) ProductRows<MR>(a, lda, b, ldb, c, ldc, n, k, accumulate);
+    if constexpr (MR > 1) {
+      if (rows < MR) Rest<MR - 1>(rows, a, lda, b, ldb, c, ldc, n, k, accumulate);
+    }
+  }
+
+  template <class T>
+  static void SoftmaxOf(const SoftmaxArgs& args) {
+    const F scale = V::Set(args.scale2);
+    for (int32_t r = 0; r < args.rows; ++r) {
+      const float* s = args.s + r * args.lds;
+      T* p = static_cast<T*>(args.p) + r * args.ldp;
+      F top = V::Set(kNegInf);
+      for (int32_t c = 0; c < args.cols; c += kLanes) top = V::Max(top, V::Load(s + c));
+      const float old_max = args.max[r];
+      const float block_max = V::ReduceMax(top) * args.scale2;
+      const float new_max = block_max > old_max ? block_max : old_max;
+      if (new_max == kNegInf) {  // nothing visible so far
+        for (int32_t c = 0; c < args.cols; c += kLanes) V::StoreAs(p + c, V::Set(0.0f));
+        continue;
+      }
+      const F shift = V::Set(-new_max);
+      F sum = V::Set(0.0f);
+      for (int32_t c = 0; c < args.cols; c += kLanes) {
+        const F e = V::Exp2(V::Fma(V::Load(s + c), scale, shift));
+        sum = V::Add(sum, e);
+        V::StoreAs(p + c, e);
+      }
+      float old_sum = args.sum[r];
+      if (new_max != old_max) {
+        const F shrink = V::Exp2(V::Set(old_max - new_max));
+        old_sum *= V::First(shrink);
+        if (!args.first) {
+          float* out = args.out + r * args.ldo;
+          for (int32_t c = 0; c < args.out_cols; c += kLanes) V::Store(out + c, V::Mul(V::Load(out + c), shrink));
+        }
+        args.max[r] = new_max;
+      }
+      args.sum[r] = old_sum + V::ReduceAdd(sum);
+    }
+  }
+
+  template <class T>
+  static void GradientOf(const GradientArgs& args) {
+    const F scale = V::Set(args.scale2);
+    for (int32_t r = 0; r < args.rows; r += 2) {
+      for (int32_t c = 0; c < args.cols; c += kLanes) {
+        const F lse2 = V::Load(args.lse2 + c), delta = V::Load(args.delta + c);
+        F ds[2];
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+          const int64_t at = (r + i) * args.lds + c, to = (r + i) * args.ldp + c;
+          const F p = V::Exp2(V::Sub(V::Mul(V::Load(args.s + at), scale), lse2));
+          ds[i] = V::Mul(p, V::Sub(V::Load(args.dp + at), delta));
+          V::StoreAs(static_cast<T*>(args.p) + to, p);
+          V::StoreAs(static_cast<T*>(args.ds) + to, ds[i]);
+        }
+        if constexpr (sizeof(T) == 2) {
+          V::StorePairs(static_cast<bf16*>(args.ds_pairs) + r / 2 * args.ld_pairs + 2 * c, ds[0], ds[1]);
+        }
+      }
+    }
+  }
+
+  template <class From, class To>
+  static void ConvertOf(const From* from, To* to, int64_t n, float scale) {
+    const F factor = V::Set(scale);
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) V::StoreAs(to + i, V::Mul(V::LoadAs(from + i), factor));
+    for (; i < n; ++i) Narrow(Widen(from[i]) * scale, to + i);
+  }
+  static void Convert(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n, float scale) {
+    const bool from_f32 = from_dtype == DType::kF32, to_f32 = to_dtype == DType::kF32;
+    if (from_f32 && to_f32) ConvertOf(static_cast<const float*>(from), static_cast<float*>(to), n, scale);
+    if (from_f32 && !to_f32) ConvertOf(static_cast<const float*>(from), static_cast<bf16*>(to), n, scale);
+    if (!from_f32 && to_f32) ConvertOf(static_cast<const bf16*>(from), static_cast<float*>(to), n, scale);
+    if (!from_f32 && !to_f32) ConvertOf(static_cast<const bf16*>(from), static_cast<bf16*>(to), n, scale);
+  }
+
+  static void Transpose(const void* from, int64_t ld_from, int32_t rows, int32_t cols, void* to, int64_t ld_to) {
+    const uint32_t* f = static_cast<const uint32_t*>(from);
+    uint32_t* t = static_cast<uint32_t*>(to);
+    for (int32_t r0 = 0; r0 < rows; r0 += V::kSquare) {
+      for (int32_t c0 = 0; c0 < cols; c0 += V::kSquare) {
+        const int32_t r1 = r0 + V::kSquare < rows ? r0 + V::kSquare : rows;
+        const int32_t c1 = c0 + V::kSquare < cols ? c0 + V::kSquare : cols;
+        if (r1 - r0 == V::kSquare && c1 - c0 == V::kSquare) {
+          V::TransposeSquare(f + r0 * ld_from + c0, ld_from, t + c0 * ld_to + r0, ld_to);
+          continue;
+        }
+        for (int32_t c = c0; c < c1; ++c) {
+          for (int32_t r = r0; r < r1; ++r) t[c * ld_to + r] = f[r * ld_from + c];
+        }
+      }
+    }
+  }
+
+  static void JoinPairs(const bf16* even, const bf16* odd, bf16* to, int64_t n) {
+    for (int64_t i = 0; i < n; i += kColStep) V::Join16(even + i, odd + i, to + 2 * i);
+  }
+  static void SplitPairs(const bf16* from, bf16* even, bf16* odd, int64_t n) {
+    for (int64_t i = 0; i < n; i += kColStep) V::Split16(from + 2 * i, even + i, odd + i);
+  }
+
+  static float Dot(const float* a, const float* b, int64_t n) {
+    F sum = V::Set(0.0f);
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) sum = V::Fma(V::Load(a + i), V::Load(b + i), sum);
+    float tail = 0.0f;
+    for (; i < n; ++i) tail += a[i] * b[i];
+    return V::ReduceAdd(sum) + tail;
+  }
+
+  // Queries are taken four at a time, so that a row is read from memory once and from the cache for the rest.
+  template <class T, int Q>
+  static void ScoresOf(const DecodeTile& a, int32_t first) {
+    const float* x = a.x + first * a.ldx;
+    for (int32_t r = 0; r < a.n; ++r) {
+      const T* row = static_cast<const T*>(a.rows) + r * a.ld;
+      F sum[Q];
+      float tail[Q];
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) sum[q] = V::Set(0.0f), tail[q] = 0.0f;
+      int32_t i = 0;
+      for (; i + kLanes <= a.dim; i += kLanes) {
+        const F k = V::LoadAs(row + i);
+#pragma GCC unroll 4
+        for (int q = 0; q < Q; ++q) sum[q] = V::Fma(V::Load(x + q * a.ldx + i), k, sum[q]);
+      }
+      for (; i < a.dim; ++i) {
+        for (int q = 0; q < Q; ++q) tail[q] += x[q * a.ldx + i] * Widen(row[i]);
+      }
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) a.s[(first + q) * a.lds + r] = V::ReduceAdd(sum[q]) + tail[q];
+    }
+  }
+  template <class T, int Q>
+  static void MixOf(const DecodeTile& a, int32_t first) {
+    float* x = a.x + first * a.ldx;
+    const float* s = a.s + first * a.lds;
+    int32_t i = 0;
+    // Four vectors of channels stay in registers over all rows.
+    for (; i + 4 * kLanes <= a.dim; i += 4 * kLanes) MixColumns<T, Q, 4>(a, x, s, i);
+    for (; i + kLanes <= a.dim; i += kLanes) MixColumns<T, Q, 1>(a, x, s, i);
+    for (; i < a.dim; ++i) {
+      for (int32_t r = 0; r < a.n; ++r) {
+        const float value = Widen(static_cast<const T*>(a.rows)[r * a.ld + i]);
+        for (int q = 0; q < Q; ++q) x[q * a.ldx + i] += s[q * a.lds + r] * value;
+      }
+    }
+  }
+  template <class T, int Q, int NV>
+  static void MixColumns(const DecodeTile& a, float* x, const float* s, int32_t i) {
+    F sum[Q][NV];
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[q][v] = V::Load(x + q * a.ldx + i + v * kLanes);
+    }
+    for (int32_t r = 0; r < a.n; ++r) {
+      const T* row = static_cast<const T*>(a.rows) + r * a.ld + i;
+      F value[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) value[v] = V::LoadAs(row + v * kLanes);
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) {
+        const F p = V::Set(s[q * a.lds + r]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) sum[q][v] = V::Fma(p, value[v], sum[q][v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) V::Store(x + q * a.ldx + i + v * kLanes, sum[q][v]);
+    }
+  }
+  template <class T>
+  static void DecodeOf(const DecodeTile& a, bool scores) {
+    int32_t q = 0;
+    for (; q + 4 <= a.count; q += 4) scores ? ScoresOf<T, 4>(a, q) : MixOf<T, 4>(a, q);
+    for (; q < a.count; ++q) scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
+  }
+  static void DecodeScores(const DecodeTile& a) {
+    a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, true) : DecodeOf<float>(a, true);
+  }
+  static void DecodeMix(const DecodeTile& a) {
+    a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, false) : DecodeOf<float>(a, false);
+  }
+};
+
+/// The parts of V that need no vector instructions.
+struct PlainParts {
+  static void Join16(const bf16* even, const bf16* odd, bf16* to) {
+    for (int i = 0; i < kColStep; ++i) {
+      to[2 * i] = even[i];
+      to[2 * i + 1] = odd[i];
+    }
+  }
+  static void Split16(const bf16* from, bf16* even, bf16* odd) {
+    for (int i = 0; i < kColStep; ++i) {
+      even[i] = from[2 * i];
+      odd[i] = from[2 * i + 1];
+    }
+  }
+  static constexpr int kSquare = 8;
+  static void TransposeSquare(const uint32_t* from, int64_t ld_from, uint32_t* to, int64_t ld_to) {
+    for (int c = 0; c < kSquare; ++c) {
+      for (int r = 0; r < kSquare; ++r) to[c * ld_to + r] = from[r * ld_from + c];
+    }
+  }
+};
+
+template <class V, class T>
+constexpr TileKernels MakeKernels(Isa isa, int32_t row_group) {
+  using L = TileLoops<V>;
+  constexpr int kPair = sizeof(float) / sizeof(T);
+  return {.isa = isa,
+          .dtype = kPair == 2 ? DType::kBF16 : DType::kF32,
+          .m_align = 1,
+          .k_align = kPair,
+          .row_group = row_group,
+          .begin = [] {},
+          .end = [] {},
+          .product = L::template Product<kPair>,
+          .softmax = L::template SoftmaxOf<T>,
+          .gradient = L::template GradientOf<T>,
+          .convert = L::Convert,
+          .transpose = L::Transpose,
+          .join_pairs = L::JoinPairs,
+          .split_pairs = L::SplitPairs,
+          .dot = L::Dot,
+          .decode_scores = L::DecodeScores,
+          .decode_mix = L::DecodeMix};
+}
+
+}  // namespace
+}  // namespace hawser
