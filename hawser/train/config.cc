@@ -243,8 +243,9 @@ void ApplySetting(TrainConfig& config, std::string_view setting) {
   try {
     table = toml::parse("value = " + std::string(value));
   } catch (const toml::parse_error&) {
-    table.insert_or_assign("value", std::string(value));
+    table.clear();
   }
+  if (table.size() != 1) table = toml::table{{"value", std::string(value)}};
   // Text needs no quotes, even where it could be read as a number.
   VisitKeys(config, [&](std::string_view name, const auto& field, Matters) {
     const bool is_text = std::is_same_v<std::decay_t<decltype(field)>, std::string>;

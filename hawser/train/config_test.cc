@@ -1,0 +1,172 @@
+#include "hawser/train/config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+TrainConfig Parse(std::string_view text) {
+  TrainConfig config;
+  ApplyRecipe(config, text, "r.toml");
+  return config;
+}
+
+Error Failure(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error;
+  }
+  return Error(ErrorKind::kInternal, "nothing was thrown");
+}
+
+TEST(TrainConfig, ReadsEveryKindOfValue) {
+  const TrainConfig c = Parse(R"(
+data = ["a.txt", "b"]
+tokens = 2e6
+lr = 1          # a whole number is a number
+schedule = "wsd"
+dtype = "bf16"
+recompute = "layer"
+overflow = "fit"
+eos = true
+anchor = [1, 7]
+[model]
+width = 64
+tie_embeddings = false
+)");
+  EXPECT_EQ(c.data, (std::vector<std::string>{"a.txt", "b"}));
+  EXPECT_EQ(c.tokens, 2000000);
+  EXPECT_EQ(c.lr, 1.0);
+  EXPECT_EQ(c.schedule, Schedule::kWsd);
+  EXPECT_EQ(c.dtype, DType::kBF16);
+  EXPECT_EQ(c.recompute, Recompute::kLayer);
+  EXPECT_EQ(c.overflow, Overflow::kFit);
+  EXPECT_TRUE(c.eos);
+  EXPECT_EQ(c.anchor, (std::vector<int64_t>{1, 7}));
+  EXPECT_EQ(c.dims.width, 64);
+  EXPECT_FALSE(c.dims.tie_embeddings);
+}
+
+TEST(TrainConfig, PrintsBackToTheSameValues) {
+  TrainConfig c = Parse("lr = 3e-4\neps = 1e-8\nweight_decay = 0.033\nseed = 7\n");
+  c.data = {"quote\" and \\ backslash", "new\nline", "ü"};
+  c.anchor = {1, 2};
+  c.dims.width = 96;
+  EXPECT_EQ(Parse(ToToml(c)), c);
+  c.dims = {};
+  c.model = "models/small";
+  c.attention = "scope=doc anchors=2 window=64";
+  EXPECT_EQ(Parse(ToToml(c)), c);
+  EXPECT_EQ(Parse(ToToml(TrainConfig())), TrainConfig());
+}
+
+TEST(TrainConfig, UnknownKeyNamesTheNearest) {
+  for (const char* text : {"batch_token = 1", "lrr = 1", "[model]\nwdth = 64"}) {
+    const Error error = Failure([&] { Parse(text); });
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << text;
+  }
+  EXPECT_NE(std::string(Failure([&] { Parse("batch_token = 1"); }).what()).find("did you mean 'batch_tokens'"),
+            std::string::npos);
+  EXPECT_NE(std::string(Failure([&] { Parse("[model]\nwdth = 64"); }).what()).find("'model.width'"), std::string::npos);
+}
+
+TEST(TrainConfig, WrongTypesNameTheKey) {
+  for (const char* text : {"lr = \"fast\"", "steps = 1.5", "steps = 1e300", "steps = true", "bos = 1", "data = [1]",
+                           "schedule = \"cosin\"", "dtype = \"f16\"", "lr = nan", "lr = inf", "attention = 3",
+                           "anchor = [\"x\"]", "lr = [1]"}) {
+    const Error error = Failure([&] { Parse(text); });
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << text;
+    const std::string key = std::string(text).substr(0, std::string(text).find(' '));
+    EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
+  }
+  const Error syntax = Failure([] { Parse("lr = 1\nsteps = = 2\n"); });
+  EXPECT_EQ(syntax.kind(), ErrorKind::kFormat);
+  EXPECT_NE(std::string(syntax.what()).find("r.toml:2:"), std::string::npos) << syntax.what();
+}
+
+TEST(TrainConfig, SettingsTakeBareText) {
+  TrainConfig c;
+  ApplySetting(c, "attention=anchor");
+  ApplySetting(c, "rope=theta=5e6");
+  ApplySetting(c, "tokenizer=123");
+  ApplySetting(c, "lr=2e-3");
+  ApplySetting(c, "data=book.txt");
+  ApplySetting(c, "schedule=linear");
+  ApplySetting(c, "model.width=64");
+  EXPECT_EQ(c.attention, "anchor");
+  EXPECT_EQ(c.rope, "theta=5e6");
+  EXPECT_EQ(c.tokenizer, "123");
+  EXPECT_EQ(c.lr, 2e-3);
+  EXPECT_EQ(c.data, std::vector<std::string>{"book.txt"});
+  EXPECT_EQ(c.schedule, Schedule::kLinear);
+  EXPECT_EQ(c.dims.width, 64);
+  for (const char* bad : {"lr", "=3", "lr=", "lr=fast", "leer=3", "steps=1\nlr=2"}) {
+    EXPECT_EQ(Failure([&] { ApplySetting(c, bad); }).kind(), ErrorKind::kUsage) << bad;
+  }
+}
+
+TEST(TrainConfig, PathsOfARecipeAreFromItsFolder) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "hawser_recipe_folder";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "r.toml") << "data = [\"text\", \"/abs\"]\ntokenizer = \"../tok\"\nsteps = 3\n";
+  TrainConfig c;
+  ApplyRecipeFile(c, folder / "r.toml");
+  EXPECT_EQ(c.data, (std::vector<std::string>{(folder / "text").string(), "/abs"}));
+  EXPECT_EQ(c.tokenizer, (folder.parent_path() / "tok").lexically_normal().string());
+  EXPECT_EQ(Failure([&] { ApplyRecipeFile(c, folder / "none.toml"); }).kind(), ErrorKind::kIo);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(TrainConfig, RangesAndContradictions) {
+  const auto check = [](std::string_view setting) {
+    TrainConfig c = Parse("data = [\"x\"]\nsteps = 1\n");
+    ApplySetting(c, setting);
+    return Failure([&] { Validate(c); });
+  };
+  TrainConfig good = Parse("data = [\"x\"]\nsteps = 1\n");
+  EXPECT_NO_THROW(Validate(good));
+  for (const char* bad :
+       {"steps=0", "tokens=5", "lr=-1", "beta1=1", "beta2=-0.1", "keep=0", "log_every=0", "batch_tokens=0", "decay=1.5",
+        "min_lr_ratio=2", "holdout=-1", "validate_every=5", "context=-4", "clip=-1", "data=[]", "micro_batch=-1"}) {
+    EXPECT_EQ(check(bad).kind(), ErrorKind::kUsage) << bad;
+  }
+}
+
+TEST(TrainConfig, OnlyWhatIsComputedMatters) {
+  const TrainConfig a = Parse("lr = 1e-3\nsteps = 10");
+  TrainConfig b = a;
+  b.keep = 9;
+  b.log_every = 3;
+  b.checkpoint_every = 1;
+  b.validate_every = 2;
+  EXPECT_TRUE(KeysThatMatter(a, b).empty());
+  b.lr = 1.0000000000000002e-3;
+  b.dims.layers = 3;
+  EXPECT_EQ(KeysThatMatter(a, b), (std::vector<std::string>{"lr", "model.layers"}));
+}
+
+TEST(TrainConfig, ScratchSpec) {
+  TrainConfig c = Parse("context = 128\n[model]\nwidth = 64\nlayers = 2\nheads = 4\n");
+  const ModelSpec spec = ScratchSpec(c, 300);
+  EXPECT_EQ(spec.vocab, 300);
+  EXPECT_EQ(spec.head_dim, 16);
+  EXPECT_EQ(spec.kv_heads, 4);
+  EXPECT_EQ(spec.mlp_width, 176);
+  EXPECT_EQ(spec.rope.rotary_dim, 16);
+  EXPECT_TRUE(spec.tie_embeddings);
+  for (const char* bad : {"model.width=0", "model.heads=5", "model.kv_heads=5", "model.vocab=299", "model.layers=0",
+                          "context=0", "model.heads=0"}) {
+    TrainConfig d = c;
+    ApplySetting(d, bad);
+    EXPECT_EQ(Failure([&] { ScratchSpec(d, 300); }).kind(), ErrorKind::kUsage) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace hawser
