@@ -154,11 +154,12 @@ void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
 }  // namespace
 
 uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed) {
-  uint64_t hash = 0xcbf29ce484222325ull ^ seed;
+  uint64_t hash = 0xcbf29ce484222325ull;
   const auto add = [&](uint64_t word) {
     hash = (hash ^ word) * 0x100000001b3ull;
     hash ^= hash >> 32;  // the multiply moves bits up only
   };
+  add(seed);
   size_t at = 0;
   for (; at + 8 <= bytes.size(); at += 8) {
     uint64_t word;

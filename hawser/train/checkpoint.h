@@ -38,7 +38,7 @@ void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& i
 /// not those of this model; kUnsupported for a later format version.
 std::optional<CheckpointInfo> LoadCheckpoint(const std::filesystem::path& folder, const TrainState& state);
 
-/// FNV-1a over 64-bit words (the last one padded with zeros), then mixed with the length.
+/// FNV-1a over 64-bit words: the seed, the bytes (the last word padded with zeros), their number.
 uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed = 0);
 
 /// Of cos and sin at up to 4096 positions spread over the context: two runs with one hash rotate alike.
