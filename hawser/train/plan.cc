@@ -16,10 +16,15 @@ void MakeAbsolute(std::string& path) {
   if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
 }
 
-/// The model's rope for a context that is `context` / `old_context` times as long.
+/// Sets the rope of `spec`, which was trained on `old_context` tokens: the recipe's, else the model's own as long as it
+/// reaches, else the model's own with a larger factor, or NTK-aware scaling where it has none.
 void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   if (config.rope.empty() && config.context > MaxContext(spec.rope, old_context)) {
-    config.rope = fmt::format("ntk:factor={}", static_cast<double>(config.context) / static_cast<double>(old_context));
+    RopeSpec grown = spec.rope;
+    if (grown.scaling.kind == RopeKind::kDefault) grown.scaling.kind = RopeKind::kNtk;
+    if (grown.scaling.original == 0) grown.scaling.original = old_context;
+    grown.scaling.factor = static_cast<double>(config.context) / static_cast<double>(grown.scaling.original);
+    config.rope = ToString(grown);
   }
   if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
   const int64_t reach = MaxContext(spec.rope, old_context);
