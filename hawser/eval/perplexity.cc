@@ -1,0 +1,511 @@
+#include "hawser/eval/perplexity.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <utility>
+
+#include "hawser/attn/schedule.h"
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/progress.h"
+#include "hawser/base/text.h"
+#include "hawser/eval/report.h"
+#include "hawser/model/decoder.h"
+
+namespace hawser {
+namespace {
+
+constexpr std::array<std::string_view, 9> kProtocolNames = {
+    "windowed", "rolling", "sliding", "truncate", "chunk-half", "chunk-stride", "full", "streaming", "lines"};
+constexpr int64_t kLeastWindow = 16;  // predicted tokens of a last window that counts
+
+using Clock = std::chrono::steady_clock;
+double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double Ppl(double nll, int64_t tokens) {
+  return tokens > 0 ? std::exp(nll / static_cast<double>(tokens)) : std::numeric_limits<double>::quiet_NaN();
+}
+
+int64_t CountWords(std::string_view text) {
+  int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool blank = c == ' ' || (c >= '\t' && c <= '\r');
+    words += inside && blank;
+    inside = !blank;
+  }
+  return words + inside;
+}
+
+/// Everything the protocols share: ids, their bytes, and the sums.
+class Measurement {
+ public:
+  Measurement(const ModelSpec& spec, const Tokenizer& tokenizer, const PplOptions& options, PplReport* report)
+      : spec_(spec), tokenizer_(tokenizer), options_(options), report_(report) {
+    for (const int32_t id : {tokenizer.bos(), tokenizer.eos()}) {
+      if (bos_ < 0 && id >= 0) bos_ = id;
+    }
+    if (bos_ >= 0) CheckIds({&bos_, 1}, "BOS");
+    report->bos = bos_ >= 0;
+    piece_bytes_.resize(spec.vocab);
+    for (int32_t id = 0; id < std::min(spec.vocab, tokenizer.vocab_size()); ++id) {
+      piece_bytes_[id] = static_cast<int32_t>(tokenizer.Piece(id).size());
+    }
+    separators_ = SeparatorFlags(tokenizer);
+    separators_.resize(spec.vocab, 0);
+  }
+
+  int32_t bos() const { return bos_; }
+  const std::vector<uint8_t>& separators() const { return separators_; }
+
+  std::vector<int32_t> Encode(std::string_view text, std::string_view name) const {
+    std::vector<int32_t> ids = tokenizer_.Encode(text);
+    CheckIds(ids, name);
+    return ids;
+  }
+
+  /// `first`: the target begins a text, where the tokenizer may have put a blank that is not there.
+  void Add(int64_t position, int32_t target, bool first, float nll) {
+    PplReport& r = *report_;
+    if (!std::isfinite(nll)) {
+      Fail(ErrorKind::kNumeric, "the model gives {} nats for token {} at position {}; its weights may be damaged", nll,
+           target, position);
+    }
+    const auto bucket = static_cast<size_t>(PplBucketOf(position));
+    if (bucket >= r.buckets.size()) r.buckets.resize(bucket + 1);
+    ++r.buckets[bucket].tokens;
+    r.buckets[bucket].nll += nll;
+    if (options_.on_token) options_.on_token(r.tokens, nll);
+    ++r.tokens;
+    r.nll += nll;
+    r.nll_squares += static_cast<double>(nll) * nll;
+    r.bytes += piece_bytes_[target] - (first && tokenizer_.adds_dummy_prefix() ? 1 : 0);
+  }
+
+  void Finish() {
+    PplReport& r = *report_;
+    if (r.tokens == 0) {
+      Fail(ErrorKind::kUsage, "nothing to predict: protocol {} with a context of {} tokens needs longer texts",
+           Name(r.protocol), r.context);
+    }
+    for (size_t b = 0; b < r.buckets.size(); ++b) {
+      r.buckets[b].begin = PplBucketBegin(static_cast<int64_t>(b));
+      r.buckets[b].end = PplBucketBegin(static_cast<int64_t>(b) + 1);
+    }
+    std::erase_if(r.buckets, [](const PplBucket& b) { return b.tokens == 0; });
+    r.peak_rss_bytes = PeakRssBytes();
+  }
+
+ private:
+  void CheckIds(std::span<const int32_t> ids, std::string_view name) const {
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < spec_.vocab) continue;
+      Fail(ErrorKind::kUsage, "{}: token id {} is outside the model's vocabulary of {}; is it the model's tokenizer?",
+           name, id, spec_.vocab);
+    }
+  }
+
+  const ModelSpec& spec_;
+  const Tokenizer& tokenizer_;
+  const PplOptions& options_;
+  PplReport* report_;
+  int32_t bos_ = -1;
+  std::vector<int32_t> piece_bytes_;  // [V]
+  std::vector<uint8_t> separators_;   // [V]
+};
+
+/// Pins the declared maximum length of a model while it lives.
+class DeclaredLength {
+ public:
+  DeclaredLength(ParamStore* params, int64_t length)
+      : params_(params), own_(std::exchange(params->mutable_spec().context, length)) {}
+  DeclaredLength(const DeclaredLength&) = delete;
+  DeclaredLength& operator=(const DeclaredLength&) = delete;
+  ~DeclaredLength() { params_->mutable_spec().context = own_; }
+
+ private:
+  ParamStore* params_;
+  int64_t own_;
+};
+
+struct Texts {
+  std::vector<std::vector<int32_t>> ids;
+  std::vector<int64_t> lengths;
+  int64_t words = 0;
+  int64_t total = 0;
+};
+
+Texts TokenizeTexts(const Measurement& m, const Tokenizer& tokenizer, const std::vector<TextDocument>& documents,
+                    int64_t max_tokens) {
+  Texts texts;
+  for (const TextDocument& document : documents) {
+    if (texts.total == max_tokens && max_tokens > 0) break;
+    texts.ids.push_back(m.Encode(document.text, document.path));
+    std::vector<int32_t>& ids = texts.ids.back();
+    const bool cut = max_tokens > 0 && static_cast<int64_t>(ids.size()) > max_tokens - texts.total;
+    if (cut) ids.resize(max_tokens - texts.total);
+    texts.words += CountWords(cut ? tokenizer.Decode(ids) : document.text);
+    texts.lengths.push_back(static_cast<int64_t>(ids.size()));
+    texts.total += texts.lengths.back();
+  }
+  return texts;
+}
+
+void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const std::vector<TextDocument>& documents,
+                    const PplOptions& options, PplReport* report) {
+  const std::vector<PplWindow> windows = PlanWindows(options, texts.lengths, m->bos() >= 0);
+  for (size_t d = 0; d < texts.ids.size(); ++d) report->documents.push_back({.name = documents[d].path});
+  int64_t total = 0, rows_seen = 0, visible = 0, causal = 0;
+  for (const PplWindow& w : windows) total += w.end - w.score_begin;
+  int32_t longest = 0;
+  std::vector<float> nll;
+  ProgressBar bar("ppl", total);
+  const auto start = Clock::now();
+  for (size_t first = 0; first < windows.size();) {
+    Batch batch{.pattern = options.pattern};
+    size_t last = first;
+    for (; last < windows.size(); ++last) {
+      const PplWindow& w = windows[last];
+      const std::vector<int32_t>& ids = texts.ids[w.document];
+      const auto rows = static_cast<int32_t>(w.end - 1 - w.begin + (w.prefix ? 1 : 0));
+      if (last > first && batch.rows() + rows > options.batch_tokens) break;
+      Batch::Sequence sequence{.begin = batch.rows(), .layout = {.size = rows}};
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t t = w.begin + row - (w.prefix ? 1 : 0);  // the token read; t + 1 is predicted
+        const int32_t id = t < w.begin ? m->bos() : ids[t];
+        const bool scored = t + 1 >= w.score_begin;
+        batch.ids.push_back(id);
+        batch.positions.push_back(row);
+        batch.targets.push_back(scored ? ids[t + 1] : -1);
+        batch.weights.push_back(scored ? 1.0f : 0.0f);
+        if (options.pattern.separators) sequence.layout.is_separator.push_back(m->separators()[id]);
+      }
+      longest = std::max(longest, rows);
+      batch.sequences.push_back(std::move(sequence));
+    }
+    nll.resize(batch.ids.size());
+    const StepStats stats = decoder->Score(batch, nll.data());
+    visible += stats.visible_pairs;
+    causal += stats.causal_pairs;
+    rows_seen += batch.rows();
+    for (size_t w = first; w < last; ++w) {
+      const int64_t base = batch.sequences[w - first].begin;
+      PplDocument& document = report->documents[windows[w].document];
+      double sum = 0;
+      for (int64_t t = windows[w].score_begin; t < windows[w].end; ++t) {
+        const int64_t row = t - 1 - windows[w].begin + (windows[w].prefix ? 1 : 0);
+        m->Add(row, batch.targets[base + row], t == 0, nll[base + row]);
+        sum += nll[base + row];
+      }
+      document.tokens += windows[w].end - windows[w].score_begin;
+      document.nll += sum;
+      report->window_means += sum / static_cast<double>(windows[w].end - windows[w].score_begin);
+    }
+    first = last;
+    bar.Update(report->tokens, fmt::format("ppl {:.4g}", report->ppl()));
+  }
+  report->seconds = Since(start);
+  report->windows = static_cast<int64_t>(windows.size());
+  if (rows_seen == 0) return;
+  AttnPattern pattern = options.pattern;
+  if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
+  report->kv = {.mean = static_cast<double>(visible) / static_cast<double>(rows_seen),
+                .peak = CompileSchedule(pattern, {.size = longest}, 1).visible_pairs,
+                .ratio = static_cast<double>(visible) / static_cast<double>(causal)};
+}
+
+/// Tokens fed to a stream, and what each of them predicts.
+struct Stream {
+  std::vector<int32_t> fed, targets;
+  std::vector<uint8_t> first;  // the target begins a text
+};
+
+Stream StreamOfDocuments(int32_t bos, const Texts& texts) {
+  Stream s;
+  if (bos >= 0) s.fed.push_back(bos);
+  for (const std::vector<int32_t>& ids : texts.ids) {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (!s.fed.empty()) {
+        s.targets.push_back(ids[i]);
+        s.first.push_back(i == 0);
+      }
+      s.fed.push_back(ids[i]);
+    }
+  }
+  if (!s.fed.empty()) s.fed.pop_back();
+  return s;
+}
+
+Stream StreamOfLines(const Measurement& m, const std::vector<TextDocument>& documents, int64_t max_tokens,
+                     int64_t* words) {
+  Stream s;
+  const size_t most = max_tokens > 0 ? static_cast<size_t>(max_tokens) : std::numeric_limits<size_t>::max();
+  for (const TextDocument& document : documents) {
+    for (std::string_view rest = document.text; !rest.empty() && s.targets.size() < most;) {
+      const size_t end = std::min(rest.find('\n'), rest.size());
+      std::string_view line = rest.substr(0, end);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      const std::vector<int32_t> ids = line.empty() ? std::vector<int32_t>{} : m.Encode(line, document.path);
+      int32_t before = m.bos();
+      for (size_t i = 0; i < ids.size() && s.targets.size() < most; before = ids[i++]) {
+        if (before < 0) continue;
+        s.fed.push_back(before);
+        s.targets.push_back(ids[i]);
+        s.first.push_back(i == 0);
+      }
+      *words += CountWords(line);
+    }
+  }
+  if (s.targets.size() == most) *words = 0;
+  return s;
+}
+
+void MeasureStream(Decoder* decoder, KvCache* cache, Measurement* m, const Stream& s, PplReport* report) {
+  const auto total = static_cast<int64_t>(s.fed.size());
+  int64_t step = 256;
+  while (total / step > 128) step *= 2;
+  std::vector<float> nll(step);
+  ProgressBar bar("ppl", total);
+  for (int64_t begin = 0; begin < total; begin += step) {
+    const int64_t n = std::min(step, total - begin);
+    const auto start = Clock::now();
+    decoder->ExtendScore(std::span(s.fed).subspan(begin, n), std::span(s.targets).subspan(begin, n), cache, nll.data());
+    PplStretch stretch{.range = {.begin = begin, .end = begin + n, .tokens = n}, .seconds = Since(start)};
+    for (int64_t i = 0; i < n; ++i) {
+      m->Add(begin + i, s.targets[begin + i], s.first[begin + i] != 0, nll[i]);
+      stretch.range.nll += nll[i];
+    }
+    stretch.kv_slots = static_cast<int64_t>(cache->slots().size());
+    stretch.kv_bytes = cache->bytes();
+    stretch.rss_bytes = RssBytes();
+    report->seconds += stretch.seconds;
+    report->stretches.push_back(stretch);
+    bar.Update(begin + n, fmt::format("ppl {:.4g}, {} slots", report->ppl(), stretch.kv_slots));
+  }
+  report->kv = cache->usage();
+}
+
+}  // namespace
+
+PplProtocol ParsePplProtocol(std::string_view name) {
+  for (size_t i = 0; i < kProtocolNames.size(); ++i) {
+    if (kProtocolNames[i] == name) return static_cast<PplProtocol>(i);
+  }
+  Fail(ErrorKind::kUsage, "unknown protocol '{}'{}", name, SuggestName(name, kProtocolNames));
+}
+
+std::string_view Name(PplProtocol protocol) { return kProtocolNames[static_cast<size_t>(protocol)]; }
+
+int64_t PplBucketOf(int64_t position) {
+  if (position < 2) return position;
+  const int octave = std::bit_width(static_cast<uint64_t>(position)) - 1;
+  return 2 * octave + ((position >> (octave - 1)) & 1);
+}
+
+int64_t PplBucketBegin(int64_t bucket) { return bucket < 2 ? bucket : (2 + (bucket & 1)) << (bucket / 2 - 1); }
+
+std::vector<PplWindow> PlanWindows(const PplOptions& options, std::span<const int64_t> lengths, bool has_prefix) {
+  const int64_t length = options.context;
+  if (length < 2) Fail(ErrorKind::kUsage, "a context of {} tokens predicts nothing: at least 2 are needed", length);
+  PplProtocol protocol = options.protocol;
+  if (protocol == PplProtocol::kWindowed && options.stride > 0) protocol = PplProtocol::kSliding;
+  const int64_t stride = options.stride > 0 ? options.stride : length / 2;
+  const bool strided = protocol == PplProtocol::kSliding || protocol == PplProtocol::kChunkStride;
+  if (strided && (stride < 1 || stride > length - 1)) {
+    Fail(ErrorKind::kUsage, "a stride of {} does not fit a context of {}: wanted 1 to {}", stride, length, length - 1);
+  }
+  std::vector<PplWindow> windows;
+  for (size_t d = 0; d < lengths.size(); ++d) {
+    const int64_t n = lengths[d];
+    const auto add = [&](int64_t begin, int64_t end, int64_t score_begin, bool prefix) {
+      prefix = prefix && has_prefix;
+      if (!prefix) score_begin = std::max(score_begin, begin + 1);
+      if (score_begin >= end) return;
+      windows.push_back({static_cast<int32_t>(d), begin, end, score_begin, prefix});
+    };
+    switch (protocol) {
+      case PplProtocol::kWindowed:
+        for (int64_t b = 0; b < n; b += length) {
+          if (b > 0 && n - b < std::min(kLeastWindow, length)) break;
+          add(b, std::min(b + length, n), b, true);
+        }
+        break;
+      case PplProtocol::kRolling:
+        for (int64_t done = 0; done < n;) {
+          const int64_t end = std::min(done + length, n);
+          add(done == 0 ? 0 : end - length - 1, end, done, done == 0);
+          done = end;
+        }
+        break;
+      case PplProtocol::kSliding:
+        for (int64_t b = 0, done = 0; done < n; b += stride) {
+          const int64_t end = std::min(b + length - 1, n);
+          add(b, end, done, true);
+          done = end;
+        }
+        break;
+      case PplProtocol::kTruncate:
+        add(0, std::min(length - 1, n), 0, true);
+        break;
+      case PplProtocol::kFull:
+        add(0, n, 0, true);
+        break;
+      case PplProtocol::kChunkHalf:
+        if (n + 1 < 2 * length) break;
+        for (int64_t c = 0; c + length <= n + 1; c += length) add(c, c + length - 1, c + length / 2, true);
+        break;
+      case PplProtocol::kChunkStride:
+        // In indices of BOS and text, chunk b reads [b, b + L) and predicts [b + L - S, b + L); text has one less.
+        for (int64_t b = 0; b + length < n + 1; b += stride) {
+          add(std::max<int64_t>(b - 1, 0), b + length - 1, b + length - stride - 1, b == 0);
+        }
+        break;
+      case PplProtocol::kStreaming:
+      case PplProtocol::kLines:
+        Fail(ErrorKind::kUsage, "protocol {} has no windows", Name(protocol));
+    }
+  }
+  return windows;
+}
+
+PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
+                            const std::vector<TextDocument>& documents, const PplOptions& given) {
+  PplOptions options = given;
+  const ModelSpec spec = params->spec();
+  if (options.context == 0) options.context = spec.context;
+  if (options.protocol == PplProtocol::kWindowed && options.stride > 0) options.protocol = PplProtocol::kSliding;
+  PplReport report{.protocol = options.protocol, .context = options.context, .pattern = options.pattern};
+  if (options.protocol == PplProtocol::kSliding || options.protocol == PplProtocol::kChunkStride) {
+    report.stride = options.stride > 0 ? options.stride : options.context / 2;
+  }
+  Measurement m(spec, tokenizer, options, &report);
+  if (!IsStreaming(options.protocol)) {
+    const Texts texts = TokenizeTexts(m, tokenizer, documents, options.max_tokens);
+    if (options.protocol == PplProtocol::kFull && !texts.lengths.empty()) {
+      report.context = options.context = std::max<int64_t>(2, *std::ranges::max_element(texts.lengths));
+    }
+    const DeclaredLength declared(params, options.context);
+    Decoder decoder(backend, params);
+    MeasureWindows(&decoder, &m, texts, documents, options, &report);
+    if (report.tokens + (report.bos ? 0 : report.windows) == texts.total) report.words = texts.words;
+  } else {
+    // The policy is read before any work, so that a wrong text fails at once.
+    std::unique_ptr<KvPolicy> policy = MakeKvPolicy(options.kv);
+    report.kv_policy = policy->Name();
+    Stream stream;
+    if (options.protocol == PplProtocol::kLines) {
+      stream = StreamOfLines(m, documents, options.max_tokens, &report.words);
+    } else {
+      const Texts texts = TokenizeTexts(m, tokenizer, documents, options.max_tokens);
+      stream = StreamOfDocuments(m.bos(), texts);
+      report.words = texts.words;
+    }
+    const auto length = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
+    report.context = length;
+    const DeclaredLength declared(params, length);
+    Decoder decoder(backend, params);
+    KvCache cache(backend, spec, std::move(policy), m.separators(), params->dtype(), length);
+    MeasureStream(&decoder, &cache, &m, stream, &report);
+  }
+  m.Finish();
+  return report;
+}
+
+double PplBucket::ppl() const { return Ppl(nll, tokens); }
+double PplReport::ppl() const { return Ppl(nll, tokens); }
+double PplReport::bits_per_byte() const { return nll / (static_cast<double>(bytes) * std::numbers::ln2); }
+double PplReport::ppl_window_mean() const { return Ppl(window_means, windows); }
+double PplReport::ppl_stderr() const {
+  const auto n = static_cast<double>(tokens);
+  const double variance = std::max(0.0, nll_squares / n - (nll / n) * (nll / n));
+  return std::sqrt(variance / (n - 1)) * ppl();
+}
+
+nlohmann::json ToJson(const PplReport& r) {
+  const auto range = [](const PplBucket& b) {
+    return nlohmann::json{{"begin", b.begin}, {"end", b.end}, {"tokens", b.tokens}, {"nll", b.nll}, {"ppl", b.ppl()}};
+  };
+  nlohmann::json json = {{"task", "ppl"},
+                         {"protocol", Name(r.protocol)},
+                         {"context", r.context},
+                         {"bos", r.bos},
+                         {"tokens", r.tokens},
+                         {"nll", r.nll},
+                         {"ppl", r.ppl()},
+                         {"ppl_stderr", r.ppl_stderr()},
+                         {"bytes", r.bytes},
+                         {"bits_per_byte", r.bits_per_byte()},
+                         {"byte_ppl", Ppl(r.nll, r.bytes)},
+                         {"words", r.words > 0 ? nlohmann::json(r.words) : nlohmann::json()},
+                         {"word_ppl", r.words > 0 ? nlohmann::json(Ppl(r.nll, r.words)) : nlohmann::json()},
+                         {"kv", {{"mean", r.kv.mean}, {"peak", r.kv.peak}, {"ratio", r.kv.ratio}}},
+                         {"seconds", r.seconds},
+                         {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
+                         {"peak_rss_bytes", r.peak_rss_bytes}};
+  json["buckets"] = nlohmann::json::array();
+  for (const PplBucket& bucket : r.buckets) json["buckets"].push_back(range(bucket));
+  if (IsStreaming(r.protocol)) {
+    json["kv_policy"] = r.kv_policy;
+    json["windows"] = nlohmann::json::array();
+    for (const PplStretch& s : r.stretches) {
+      nlohmann::json row = range(s.range);
+      row.update(
+          {{"seconds", s.seconds}, {"kv_slots", s.kv_slots}, {"kv_bytes", s.kv_bytes}, {"rss_bytes", s.rss_bytes}});
+      json["windows"].push_back(std::move(row));
+    }
+    return json;
+  }
+  json["attention"] = ToString(r.pattern);
+  json["stride"] = r.stride > 0 ? nlohmann::json(r.stride) : nlohmann::json();
+  json["num_windows"] = r.windows;
+  json["ppl_window_mean"] = r.ppl_window_mean();
+  json["documents"] = nlohmann::json::array();
+  for (const PplDocument& d : r.documents) {
+    json["documents"].push_back(
+        {{"name", d.name}, {"tokens", d.tokens}, {"nll", d.nll}, {"ppl", Ppl(d.nll, d.tokens)}});
+  }
+  return json;
+}
+
+std::string ToText(const PplReport& r) {
+  const auto label = [](const PplBucket& b) { return fmt::format("{}-{}", b.begin, b.end - 1); };
+  const auto mean = [](const PplBucket& b) { return HumanNumber(b.nll / static_cast<double>(b.tokens)); };
+  TextTable table({"position", "tokens", "nats/token", "ppl"});
+  for (const PplBucket& b : r.buckets) table.Row({label(b), HumanCount(b.tokens), mean(b), HumanNumber(b.ppl())});
+  std::string out = table.ToString();
+  if (!r.stretches.empty()) {
+    TextTable stretches({"stream", "ppl", "tokens/s", "kv slots", "kv memory", "resident"});
+    const size_t every = (r.stretches.size() + 15) / 16;
+    for (size_t i = 0; i < r.stretches.size(); i += every) {
+      const PplStretch& s = r.stretches[i];
+      stretches.Row({label(s.range), HumanNumber(s.range.ppl()),
+                     HumanNumber(static_cast<double>(s.range.tokens) / s.seconds), HumanCount(s.kv_slots),
+                     HumanBytes(s.kv_bytes), HumanBytes(s.rss_bytes)});
+    }
+    out += "\n" + stretches.ToString();
+  }
+  out += fmt::format("\nppl {} +- {}  ({:.4f} nats/token, {:.4f} bits/byte", HumanNumber(r.ppl()),
+                     HumanNumber(r.ppl_stderr()), r.nll / static_cast<double>(r.tokens), r.bits_per_byte());
+  if (r.words > 0) out += fmt::format(", word ppl {}", HumanNumber(Ppl(r.nll, r.words)));
+  out += fmt::format(")\n{} tokens, protocol {}", HumanCount(r.tokens), Name(r.protocol));
+  if (IsStreaming(r.protocol)) {
+    out += fmt::format(", kv {}", r.kv_policy);
+  } else {
+    out += fmt::format(", context {}{}, {} windows, attention {}", r.context,
+                       r.stride > 0 ? fmt::format(", stride {}", r.stride) : "", HumanCount(r.windows),
+                       ToString(r.pattern));
+  }
+  out += fmt::format("\nkeys per query: mean {}, peak {}, {:.1f} % of full\n", HumanNumber(r.kv.mean),
+                     HumanCount(r.kv.peak), 100 * r.kv.ratio);
+  out += fmt::format("{} tokens/s, {}, peak resident {}\n", HumanNumber(static_cast<double>(r.tokens) / r.seconds),
+                     HumanSeconds(r.seconds), HumanBytes(r.peak_rss_bytes));
+  return out;
+}
+
+}  // namespace hawser
