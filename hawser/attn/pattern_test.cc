@@ -104,6 +104,29 @@ TEST(Variant, PrintsWhatItParses) {
   EXPECT_NE(UsageMessage([] { ParseVariant("anchor-rest"); }).find("did you mean 'reset'"), std::string::npos);
 }
 
+// Any bytes give a usage error or a value that prints back to itself.
+TEST(Variant, DamagedTextIsRefusedOrRead) {
+  const std::string seed = "scope=doc anchors=1 sinks=3 window=256 sep reset tag";
+  const std::string alphabet = " -=,0123456789abcdefghinoprstwx\t\xff";
+  int read = 0;
+  for (uint64_t i = 0; i < 20000; ++i) {
+    Rng rng{.seed = 5, .stream = i};
+    std::string text = seed.substr(0, rng.Below(seed.size() + 1));
+    for (uint64_t n = rng.Below(4); n > 0 && !text.empty(); --n) {
+      text[rng.Below(text.size())] = alphabet[rng.Below(alphabet.size())];
+    }
+    try {
+      const AttnVariant variant = ParseVariant(text);
+      ++read;
+      ASSERT_EQ(ParseVariant(ToString(variant)), variant) << text;
+      ASSERT_GE(variant.pattern.window, 1);
+    } catch (const Error& error) {
+      ASSERT_EQ(error.kind(), ErrorKind::kUsage) << text;
+    }
+  }
+  EXPECT_GT(read, 1000);
+}
+
 TEST(Layout, DocumentsFillWhatFollowsThePrefix) {
   const TokenLayout layout = MakeLayout(2, {3, 1});
   EXPECT_EQ(layout.size, 6);

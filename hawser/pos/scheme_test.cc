@@ -392,6 +392,31 @@ TEST(RopeText, Errors) {
   EXPECT_FALSE(UsageMessage([] { ComputeFrequencies(Spec("dynamic:factor=8", 1e4, 1, 2), 0); }).empty());
 }
 
+// Any bytes give a usage error or a scheme that prints back to itself and has finite frequencies.
+TEST(RopeText, DamagedTextIsRefusedOrRead) {
+  const std::string seed = "yarn:factor=8,original=4096,beta_fast=16,beta_slow=2,truncate=0,mscale=0.7,theta=500000";
+  const std::string alphabet = ":=,.-+e0123456789abdfilnorty\xff";
+  int read = 0;
+  for (uint64_t i = 0; i < 20000; ++i) {
+    Rng rng{.seed = 5, .stream = i};
+    std::string text = seed.substr(0, rng.Below(seed.size() + 1));
+    for (uint64_t n = rng.Below(4); n > 0 && !text.empty(); --n) {
+      text[rng.Below(text.size())] = alphabet[rng.Below(alphabet.size())];
+    }
+    try {
+      const RopeSpec spec = Spec(text, 1e4, 4096, 16);
+      ++read;
+      ASSERT_EQ(Spec(ToString(spec), 1e4, 1, 16), spec) << text;
+      const RopeFrequencies f = ComputeFrequencies(spec, 8192);
+      for (double x : f.inv_freq) ASSERT_TRUE(x >= 0 && x <= 1) << text << " " << x;
+      ASSERT_TRUE(std::isfinite(f.multiplier)) << text;
+    } catch (const Error& error) {
+      ASSERT_EQ(error.kind(), ErrorKind::kUsage) << text;
+    }
+  }
+  EXPECT_GT(read, 1000);
+}
+
 TEST(RopeText, MaxContext) {
   EXPECT_EQ(MaxContext(Spec("default"), 4096), 4096);
   EXPECT_EQ(MaxContext(Spec("theta=5e6"), 4096), 4096);
