@@ -386,7 +386,9 @@ TEST_F(DecoderTest, OneDocumentBehindTheAnchorIsFullAttention) {
     Packed packed = Pack({documents_[2]}, "anchor");
     const std::vector<double> anchored = engine.nll(packed);
     packed.pattern = {};
-    EXPECT_EQ(MaxDiff(anchored, engine.nll(packed), 0, 0, anchored.size()), 0.0) << engine.name;
+    // Bitwise for the twin; kernels fold the anchor in first, another order of the same sum.
+    EXPECT_LE(MaxDiff(anchored, engine.nll(packed), 0, 0, anchored.size()),
+              engine.name == "twin" ? 0 : engine.tolerance);
   }
 }
 

@@ -104,7 +104,7 @@ void InitializeParams(ParamStore& params, uint64_t seed) {
   const double residual = 1.0 / std::sqrt(2.0 * params.spec().layers);
   for (const ParamInfo& info : params.layout().params()) {
     const bool to_residual = info.role == Role::kAttnOut || info.role == Role::kDown;
-    const double std = 0.02 * (to_residual ? residual : 1.0);
+    const double std = 0.02 * std::sqrt(1024.0 / params.spec().width) * (to_residual ? residual : 1.0);
     const uint64_t stream = static_cast<uint64_t>(info.role) << 32 | static_cast<uint32_t>(info.layer + 1);
     const Mat tensor = params.Get(info.role, info.layer);
     ParallelChunks(info.size(), 1 << 14, [&](int64_t begin, int64_t end) {

@@ -82,8 +82,9 @@ class ParamStore {
   Matrix arena_;
 };
 
-/// Normal(0, std) with std = 0.02, residual projections divided by sqrt(2 L) (GPT-2, Radford et al. 2019), norms 1.
-/// Value i of a tensor depends on (seed, tensor, i) alone.
+/// Normal(0, std) with std = 0.02 sqrt(1024 / C), residual projections divided by sqrt(2 L) (GPT-2, Radford et al.
+/// 2019, at its width; the law in C keeps the spread of every product the same in narrow models), norms 1. Value i of a
+/// tensor depends on (seed, tensor, i) alone.
 void InitializeParams(ParamStore& params, uint64_t seed);
 
 /// The same parameters rounded to `dtype`.
