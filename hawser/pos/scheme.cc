@@ -56,11 +56,10 @@ Quad Power(Quad x, int32_t n) {
   return y;
 }
 
-// x^(-1/n), by Newton's method on r^n x = 1 from the double result: each step doubles the correct bits.
+// x^(-1/n): one step of Newton's method on r^n x = 1 from the double result, which doubles the correct bits.
 Quad InverseRoot(Quad x, int32_t n) {
-  Quad r = std::pow(static_cast<double>(x), -1.0 / n);
-  for (int step = 0; step < 2; ++step) r -= r * (Power(r, n) * x - 1) / n;
-  return r;
+  const Quad r = std::pow(static_cast<double>(x), -1.0 / n);
+  return r - r * (Power(r, n) * x - 1) / n;
 }
 
 void Require(bool ok, RopeKind kind, std::string_view key, double found, std::string_view wanted) {

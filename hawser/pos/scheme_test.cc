@@ -111,6 +111,32 @@ TEST(Frequencies, TableOfSchemes) {
   }
 }
 
+// The ramp's ends are held to [0, d - 1]: bases and contexts where one of them would lie outside.
+TEST(Frequencies, YarnRampEnds) {
+  const TableRow rows[] = {
+      {"yarn:factor=8",
+       1e4,
+       100,
+       {1, 2, 5, 6, 7},
+       {2.239946676e-01, 4.166666667e-02, 3.952847075e-04, 1.250000000e-04, 3.952847075e-05}},
+      {"yarn:factor=8",
+       20,
+       2130,
+       {1, 2, 5, 6, 7},
+       {6.876560219e-01, 4.728708045e-01, 1.537645610e-01, 1.057371263e-01, 6.564166887e-02}},
+      {"yarn:factor=8",
+       1e4,
+       5,
+       {1, 2, 5, 6, 7},
+       {3.952847075e-02, 1.25e-02, 3.952847075e-04, 1.25e-04, 3.952847075e-05}},
+  };
+  for (const TableRow& row : rows) {
+    const RopeFrequencies f = ComputeFrequencies(Spec(row.text, row.theta, row.context, 16), 0);
+    EXPECT_EQ(f.inv_freq[0], 1.0);
+    for (int i = 0; i < 5; ++i) ExpectTenDigits(f.inv_freq[row.pairs[i]], row.inv_freq[i], std::to_string(row.context));
+  }
+}
+
 TEST(Frequencies, PhaseIncrementsAreExactToTheLastBit) {
   const RopeFrequencies f = ComputeFrequencies(Spec("default"), 0);
   EXPECT_EQ(f.turns[0], 0x28be60db9391054aull);
@@ -255,12 +281,15 @@ TEST(Table, IsTheRoundedFunction) {
   const size_t half = f.turns.size();
   std::vector<float> cos(positions.size() * half), sin(cos.size());
   FillRopeTable(f, positions.data(), static_cast<int64_t>(positions.size()), cos.data(), sin.data());
+  constexpr double kHalfUlp = 0x1p-25 + 1e-11;
   for (size_t n = 0; n < positions.size(); ++n) {
     for (size_t i = 0; i < half; ++i) {
       const long double turns = static_cast<long double>(static_cast<uint64_t>(positions[n]) * f.turns[i]) * 0x1p-64L;
       const long double angle = turns * 2 * std::numbers::pi_v<long double>;
-      ASSERT_NEAR(cos[n * half + i], static_cast<double>(std::cos(angle)), 3.1e-8) << positions[n] << " " << f.turns[i];
-      ASSERT_NEAR(sin[n * half + i], static_cast<double>(std::sin(angle)), 3.1e-8) << positions[n] << " " << f.turns[i];
+      ASSERT_NEAR(cos[n * half + i], static_cast<double>(std::cos(angle)), kHalfUlp)
+          << positions[n] << " " << f.turns[i];
+      ASSERT_NEAR(sin[n * half + i], static_cast<double>(std::sin(angle)), kHalfUlp)
+          << positions[n] << " " << f.turns[i];
     }
   }
 }
