@@ -92,9 +92,9 @@ AttnSchedule CompileSchedule(const AttnPattern& pattern, const TokenLayout& layo
     }
     if (q < first) continue;
     s.band_begin[q - first] = begin;
-    for (; done < std::min(begin, keys); ++done) s.band_row_end[done] = done < s.num_anchors ? 0 : q - first;
+    for (; done < std::min(begin, keys); ++done) s.band_row_end[done] = q - first;
   }
-  for (; done < keys; ++done) s.band_row_end[done] = done < s.num_anchors ? 0 : rows;
+  for (; done < keys; ++done) s.band_row_end[done] = rows;
 
   // Compact slots: the anchors, then the pinned keys that leave some row's band before their scope ends.
   for (int32_t k = 0; k < s.num_anchors; ++k) {

@@ -340,6 +340,8 @@ TEST(Schedule, Errors) {
   EXPECT_FALSE(fails({}, padded({1, 1, 1, 1, 1, 1})));
   EXPECT_TRUE(fails({.anchors = 3}, padded({1, 1, 0, 0, 0, 0})));
   EXPECT_FALSE(fails({.anchors = 2}, padded({1, 1, 0, 0, 0, 0})));
+  EXPECT_FALSE(fails({.anchors = 2}, padded({0, 0, 1, 0, 0, 0})));  // anchors are seen across the padding
+  EXPECT_TRUE(fails({.anchors = 1}, padded({0, 0, 1, 0, 0, 0})));
 }
 
 }  // namespace
