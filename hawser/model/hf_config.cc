@@ -170,14 +170,15 @@ ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
   ModelSpec spec = config.spec;
   if (side.empty()) {
     if (!config.rope.divisors.empty()) {
-      Fail(ErrorKind::kUnsupported,
-           "rope_type 'longrope' is not supported without a hawser.json; known are default, linear, dynamic, yarn, "
-           "llama3");
+      Fail(
+          ErrorKind::kUnsupported,
+          "rope_type 'longrope' is not supported without a hawser_spec.json; known are default, linear, dynamic, yarn, "
+          "llama3");
     }
     return spec;
   }
   const nlohmann::json json = ParseJson(side);
-  const JsonObject object(json, "hawser.json");
+  const JsonObject object(json, "hawser_spec.json");
   spec.context = object.Int("context", 1, kMaxContext);
   const std::string text = object.String("rope");
   try {

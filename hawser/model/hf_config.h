@@ -26,10 +26,10 @@ void MergeGenerationConfig(std::string_view text, ModelSpec& spec);
 std::string HfConfigText(const ModelSpec& spec, DType dtype);
 std::string GenerationConfigText(const ModelSpec& spec);
 
-/// hawser.json: what config.json cannot say. Empty when `config` parses to `spec` again.
+/// hawser_spec.json: what config.json cannot say. Empty when `config` parses to `spec` again.
 std::string SideFileText(const ModelSpec& spec, std::string_view config);
 
-/// Puts what a hawser.json says over the spec of `config`. Errors: kFormat if its frequencies are not those of
+/// Puts what a hawser_spec.json says over the spec of `config`. Errors: kFormat if its frequencies are not those of
 /// config.json (which was edited since, or is of another model); `side` empty and a rope that only it can tell:
 /// kUnsupported.
 ModelSpec MergeSideFile(const HfConfig& config, std::string_view side);

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "config.json";
 constexpr const char* kGenerationConfig = "generation_config.json";
-constexpr const char* kSideFile = "hawser.json";
+constexpr const char* kSideFile = "hawser_spec.json";
 constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
@@ -181,7 +181,8 @@ OpenModel OpenLlama2c(const fs::path& path) {
   open.model.format = file.legacy ? "llama2.c legacy" : "llama2.c v1";
   open.model.spec = WithFrame(path.string(), [&] { return Llama2cSpec(file); });
   open.adjacent = true;
-  for (const ParamInfo& info : ParamLayout(open.model.spec).params()) {
+  const ParamLayout layout(open.model.spec);
+  for (const ParamInfo& info : layout.params()) {
     const TensorView* stacked = file.tensors.Find(Llama2cName(info.role));
     HAWSER_CHECK(stacked != nullptr);
     const size_t bytes = static_cast<size_t>(info.size()) * SizeOf(stacked->dtype);

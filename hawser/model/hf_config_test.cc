@@ -1,0 +1,328 @@
+#include "hawser/model/hf_config.h"
+
+#include <cmath>
+
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+
+/// A config.json as published models have it, without optional members.
+json Config() {
+  return {{"model_type", "llama"},
+          {"vocab_size", 100},
+          {"hidden_size", 64},
+          {"intermediate_size", 96},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"rms_norm_eps", 1e-5},
+          {"max_position_embeddings", 512},
+          {"architectures", {"LlamaForCausalLM"}},
+          {"transformers_version", "4.40.0"}};
+}
+HfConfig Parse(const json& config) { return ParseHfConfig(config.dump()); }
+json With(json config, const json& changes) {
+  config.update(changes);
+  return config;
+}
+
+TEST(HfConfigTest, ReadsWithTheDefaultsOfTheFamily) {
+  json config = Config();
+  ModelSpec spec = Parse(config).spec;
+  EXPECT_EQ(spec.family, "llama");
+  EXPECT_EQ(spec.vocab, 100);
+  EXPECT_EQ(spec.kv_heads, 2);
+  EXPECT_EQ(spec.head_dim, 16);
+  EXPECT_EQ(spec.mlp_width, 96);
+  EXPECT_EQ(spec.norm_eps, 1e-5f);
+  EXPECT_EQ(spec.context, 512);
+  EXPECT_EQ(spec.rope, (RopeSpec{.theta = 10000, .rotary_dim = 16}));
+  EXPECT_EQ(spec.bos, 1);
+  EXPECT_EQ(spec.eos, (std::vector<int32_t>{2}));
+  EXPECT_FALSE(spec.tie_embeddings);
+  EXPECT_EQ(spec.sliding_window, 0);
+
+  for (const char* key : {"num_key_value_heads", "rms_norm_eps", "max_position_embeddings"}) config.erase(key);
+  spec = Parse(config).spec;
+  EXPECT_EQ(spec.kv_heads, 4);
+  EXPECT_EQ(spec.norm_eps, 1e-6f);
+  EXPECT_EQ(spec.context, 2048);
+
+  spec = Parse(With(Config(), {{"head_dim", 8},
+                               {"tie_word_embeddings", true},
+                               {"bos_token_id", nullptr},
+                               {"eos_token_id", {5, 7}},
+                               {"rope_theta", 500000},
+                               {"rope_scaling", nullptr},
+                               {"sliding_window", 99},
+                               {"hidden_act", "silu"},
+                               {"attention_bias", false}}))
+             .spec;
+  EXPECT_EQ(spec.head_dim, 8);
+  EXPECT_TRUE(spec.tie_embeddings);
+  EXPECT_EQ(spec.bos, -1);
+  EXPECT_EQ(spec.eos, (std::vector<int32_t>{5, 7}));
+  EXPECT_EQ(spec.rope.theta, 500000);
+  EXPECT_EQ(spec.sliding_window, 0);  // a llama has none
+
+  const json mistral = With(Config(), {{"model_type", "mistral"}, {"num_attention_heads", 8}});
+  EXPECT_EQ(Parse(mistral).spec.sliding_window, 4096);
+  EXPECT_EQ(Parse(With(mistral, {{"sliding_window", nullptr}})).spec.sliding_window, 0);
+  EXPECT_EQ(Parse(With(mistral, {{"sliding_window", 33}})).spec.sliding_window, 33);
+  EXPECT_EQ(Parse(With(mistral, {{"num_key_value_heads", nullptr}})).spec.kv_heads, 8);
+}
+
+TEST(HfConfigTest, ReadsEveryRopeKindInBothLayouts) {
+  struct Case {
+    json block;
+    RopeScaling scaling;
+  };
+  const Case cases[] = {
+      {{{"rope_type", "default"}}, {}},
+      {{{"rope_type", "linear"}, {"factor", 4}}, {.kind = RopeKind::kLinear, .factor = 4, .original = 128}},
+      {{{"type", "dynamic"}, {"factor", 2.0}}, {.kind = RopeKind::kDynamic, .factor = 2, .original = 512}},
+      {{{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}},
+       {.kind = RopeKind::kYarn, .factor = 4, .original = 128}},
+      {{{"rope_type", "yarn"},
+        {"factor", 8.0},
+        {"original_max_position_embeddings", 64},
+        {"beta_fast", 16},
+        {"beta_slow", 2},
+        {"truncate", false},
+        {"attention_factor", 1.25},
+        {"mscale", 0.7},
+        {"mscale_all_dim", 0.8}},
+       {.kind = RopeKind::kYarn,
+        .factor = 8,
+        .original = 64,
+        .beta_fast = 16,
+        .beta_slow = 2,
+        .truncate = false,
+        .attention_factor = 1.25,
+        .mscale = 0.7,
+        .mscale_all_dim = 0.8}},
+      {{{"rope_type", "yarn"}, {"original_max_position_embeddings", 256}, {"beta_fast", 0}, {"mscale", 0}},
+       {.kind = RopeKind::kYarn, .factor = 2, .original = 256}},
+      {{{"rope_type", "llama3"},
+        {"factor", 8.0},
+        {"low_freq_factor", 1.0},
+        {"high_freq_factor", 3.0},
+        {"original_max_position_embeddings", 200}},
+       {.kind = RopeKind::kLlama3, .factor = 8, .original = 200, .low_freq_factor = 1, .high_freq_factor = 3}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.block.dump());
+    const RopeSpec wanted{.theta = 12345.5, .rotary_dim = 16, .scaling = c.scaling};
+    const json old = With(Config(), {{"rope_theta", 12345.5}, {"rope_scaling", c.block}});
+    EXPECT_EQ(Parse(old).spec.rope, wanted);
+    json block = c.block;
+    block["rope_theta"] = 12345.5;
+    EXPECT_EQ(Parse(With(Config(), {{"rope_parameters", block}})).spec.rope, wanted);
+    EXPECT_EQ(Parse(With(old, {{"rope_parameters", block}})).spec.rope, wanted);
+  }
+  const json top = {
+      {"original_max_position_embeddings", 100},
+      {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 5.12}, {"original_max_position_embeddings", 9}}}};
+  EXPECT_EQ(Parse(With(Config(), top)).spec.rope.scaling.original, 100);
+  EXPECT_EQ(Parse(With(Config(), {{"partial_rotary_factor", 0.5}})).spec.rope.rotary_dim, 8);
+}
+
+TEST(HfConfigTest, NamesWhatIsUnsupportedOrWrong) {
+  struct Case {
+    json changes;
+    ErrorKind kind;
+    std::initializer_list<std::string_view> words;
+  };
+  const auto kFormat = ErrorKind::kFormat, kUnsupported = ErrorKind::kUnsupported;
+  const auto rope = [](json block) { return json{{"rope_scaling", std::move(block)}}; };
+  const Case cases[] = {
+      {{{"model_type", "gpt2"}}, kUnsupported, {"model_type", "gpt2", "llama, mistral"}},
+      {{{"attention_bias", true}}, kUnsupported, {"attention_bias", "false"}},
+      {{{"mlp_bias", true}}, kUnsupported, {"mlp_bias"}},
+      {{{"hidden_act", "gelu"}}, kUnsupported, {"hidden_act", "gelu", "silu"}},
+      {{{"pretraining_tp", 2}}, kUnsupported, {"pretraining_tp"}},
+      {{{"quantization_config", {{"bits", 4}}}}, kUnsupported, {"quantization_config"}},
+      {rope({{"rope_type", "longrope"}, {"factor", 2.0}}), kUnsupported, {"rope_type", "longrope", "yarn, llama3"}},
+      {rope({{"type", "su"}}), kUnsupported, {"'su'"}},
+      {rope({{"full_attention", json::object()}}), kUnsupported, {"full_attention"}},
+      {rope({{"rope_type", "default"}, {"mrope_section", {1}}}), kUnsupported, {"mrope_section"}},
+      {rope({{"rope_type", "yarn"}, {"factor", 2.0}, {"attn_factor", 2.0}}), kUnsupported, {"attn_factor"}},
+      {{{"model_type", 3}}, kFormat, {"model_type"}},
+      {{{"vocab_size", nullptr}}, kFormat, {"lacks 'vocab_size'"}},
+      {{{"vocab_size", 0}}, kFormat, {"vocab_size"}},
+      {{{"vocab_size", 100.0}}, kFormat, {"vocab_size", "100.0"}},
+      {{{"hidden_size", int64_t{1} << 40}}, kFormat, {"hidden_size"}},
+      {{{"hidden_size", 66}}, kFormat, {"hidden_size 66", "num_attention_heads 4"}},
+      {{{"num_key_value_heads", 3}}, kFormat, {"kv_heads"}},
+      {{{"num_key_value_heads", 0}}, kFormat, {"num_key_value_heads"}},
+      {{{"head_dim", 0}}, kFormat, {"head_dim"}},
+      {{{"head_dim", 1000}}, kFormat, {"head_dim", "256"}},
+      {{{"rms_norm_eps", "x"}}, kFormat, {"rms_norm_eps"}},
+      {{{"rms_norm_eps", -1.0}}, kFormat, {"norm_eps"}},
+      {{{"max_position_embeddings", -1}}, kFormat, {"max_position_embeddings"}},
+      {{{"tie_word_embeddings", 1}}, kFormat, {"tie_word_embeddings"}},
+      {{{"bos_token_id", 100}}, kFormat, {"bos"}},
+      {{{"eos_token_id", {1, "x"}}}, kFormat, {"eos_token_id"}},
+      {{{"rope_theta", 0.5}}, kFormat, {"theta"}},
+      {{{"partial_rotary_factor", 0.01}}, kFormat, {"rotary_dim"}},
+      {{{"partial_rotary_factor", 1.5}}, kFormat, {"partial_rotary_factor"}},
+      {{{"partial_rotary_factor", 0.3125}}, kFormat, {"rotary_dim", "even"}},
+      {rope(7), kFormat, {"rope_scaling"}},
+      {rope({{"rope_type", "linear"}}), kFormat, {"rope_scaling", "'factor'"}},
+      {rope({{"rope_type", "linear"}, {"factor", 0.5}}), kFormat, {"factor"}},
+      {rope({{"rope_type", "linear"}, {"factor", -1e300}}), kFormat, {"factor"}},
+      {rope({{"rope_type", "llama3"}, {"factor", 2.0}, {"low_freq_factor", 1.0}}), kFormat, {"'high_freq_factor'"}},
+      {rope({{"rope_type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 0}}),
+       kFormat,
+       {"original_max_position_embeddings"}},
+      {rope({{"rope_type", "yarn"}, {"factor", 2.0}, {"beta_fast", 1}, {"beta_slow", 2}}), kFormat, {"beta_fast"}},
+      {{{"rope_theta", 1e4}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 2e4}}}},
+       kFormat,
+       {"10000", "20000", "rope_parameters"}},
+      {{{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
+        {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}}}},
+       kFormat,
+       {"'factor'", "2.0", "4.0"}},
+      {{{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}, {"rope_parameters", {{"rope_type", "default"}}}},
+       kFormat,
+       {"'rope_type'"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.changes.dump());
+    ExpectError(c.kind, c.words, [&] { Parse(With(Config(), c.changes)); });
+  }
+  ExpectError(kFormat, {"object"}, [] { ParseHfConfig("[]"); });
+  ExpectError(kFormat, {"JSON"}, [] { ParseHfConfig("{"); });
+  ExpectError(kFormat, {"twice"}, [] { ParseHfConfig(R"({"model_type": "llama", "model_type": "llama"})"); });
+}
+
+TEST(HfConfigTest, GenerationConfigAddsStopIds) {
+  ModelSpec spec = TinySpec();
+  MergeGenerationConfig(R"({"eos_token_id": [2, 9], "temperature": 0.6})", spec);
+  EXPECT_EQ(spec.eos, (std::vector<int32_t>{2, 9}));
+  MergeGenerationConfig(GenerationConfigText(spec), spec);
+  EXPECT_EQ(spec.eos, (std::vector<int32_t>{2, 9}));
+  ExpectError(ErrorKind::kFormat, {"eos"}, [&] { MergeGenerationConfig(R"({"eos_token_id": 64})", spec); });
+}
+
+/// Writes `spec` and reads it again as a folder would.
+ModelSpec RoundTrip(const ModelSpec& spec, bool* has_side_file = nullptr) {
+  const std::string config = HfConfigText(spec, DType::kF32), side = SideFileText(spec, config);
+  if (has_side_file != nullptr) *has_side_file = !side.empty();
+  return MergeSideFile(ParseHfConfig(config), side);
+}
+
+TEST(HfConfigTest, WhatIsWrittenReadsBackEqual) {
+  struct Case {
+    const char* rope;
+    int64_t context;
+    bool side_file;
+  };
+  for (const Case& c : {Case{"default", 128, false},
+                        {"theta=5e5", 256, false},
+                        {"linear:factor=4", 512, false},
+                        {"linear:factor=4", 300, true},  // nothing in the block tells 128 from 75
+                        {"dynamic:factor=4", 128, false},
+                        {"dynamic:factor=4", 512, true},
+                        {"yarn:factor=4", 512, false},
+                        {"yarn:factor=4", 300, true},  // written as 512
+                        {"yarn:factor=4,beta_fast=20,beta_slow=2,truncate=0,attention_factor=1.5", 512, false},
+                        {"yarn:factor=40,mscale=0.707,mscale_all_dim=0.707", 5120, false},
+                        {"yarn:factor=1.3", 166, true},
+                        {"yarn:factor=4,ramp=rotations", 512, true},
+                        {"yarn:factor=4,blend=period", 512, true},
+                        {"llama3:factor=8,low=1,high=4,original=100", 512, false}}) {
+    SCOPED_TRACE(c.rope);
+    for (const int32_t rotary_dim : {16, 12, 10}) {
+      ModelSpec spec = TinySpec({.head_dim = 16, .context = 128});
+      spec.rope.rotary_dim = rotary_dim;
+      spec.rope = ApplyRopeText(spec.rope, c.rope, 128);
+      spec.context = c.context;
+      bool side_file = false;
+      EXPECT_EQ(RoundTrip(spec, &side_file), spec);
+      EXPECT_EQ(side_file, c.side_file);
+      // Whoever reads config.json alone computes the same frequencies (dynamic: at any length).
+      const HfConfig config = ParseHfConfig(HfConfigText(spec, DType::kBF16));
+      for (const int64_t length : {128, 500, 4000}) {
+        const RopeFrequencies ours = ComputeFrequencies(spec.rope, length), theirs = HfFrequencies(config.rope, length);
+        EXPECT_NEAR(ours.multiplier, theirs.multiplier, 1e-12);
+        for (size_t i = 0; i < ours.inv_freq.size(); ++i) {
+          EXPECT_NEAR(ours.inv_freq[i] / theirs.inv_freq[i], 1, 1e-12) << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(HfConfigTest, NtkIsWrittenAsItsBase) {
+  ModelSpec spec = TinySpec({.head_dim = 128, .context = 128});
+  spec.rope = ApplyRopeText(spec.rope, "ntk:factor=8", 128);
+  spec.context = 1024;
+  bool side_file = true;
+  const ModelSpec back = RoundTrip(spec, &side_file);
+  EXPECT_FALSE(side_file);
+  EXPECT_EQ(back.rope.scaling, RopeScaling{});
+  EXPECT_NEAR(back.rope.theta, 82684.6226406, 1e-7);  // 10000 * 8^(128/126)
+  EXPECT_EQ(RoundTrip(back), back);
+}
+
+TEST(HfConfigTest, WritesWhatEachGenerationOfReadersWants) {
+  ModelSpec spec = TinySpec({.context = 128});
+  spec.rope = ApplyRopeText(spec.rope, "yarn:factor=4", 128);
+  spec.context = 400;
+  spec.norm_eps = 1e-6f;
+  const std::string text = HfConfigText(spec, DType::kBF16);
+  const json config = json::parse(text);
+  EXPECT_EQ(config["architectures"], json({"LlamaForCausalLM"}));
+  EXPECT_EQ(config["torch_dtype"], "bfloat16");
+  EXPECT_EQ(config["dtype"], "bfloat16");
+  EXPECT_EQ(config["max_position_embeddings"], 512);  // readers take 512 / 128 for the factor
+  EXPECT_EQ(config["rope_scaling"]["type"], "yarn");
+  EXPECT_EQ(config["rope_scaling"]["rope_type"], "yarn");
+  EXPECT_FALSE(config["rope_scaling"].contains("rope_theta"));
+  EXPECT_EQ(config["rope_parameters"]["rope_theta"], 10000.0);
+  EXPECT_TRUE(config["rope_scaling"]["factor"].is_number_float());
+  EXPECT_TRUE(config["rope_theta"].is_number_float());
+  EXPECT_TRUE(config["rope_scaling"]["original_max_position_embeddings"].is_number_integer());
+  EXPECT_NE(text.find("\"rms_norm_eps\": 1e-06"), std::string::npos) << text;
+
+  spec.rope = ApplyRopeText(TinySpec().rope, "default", 128);
+  EXPECT_FALSE(json::parse(HfConfigText(spec, DType::kF32)).contains("rope_scaling"));
+  spec.rope = ApplyRopeText(spec.rope, "dynamic:factor=4", 128);
+  EXPECT_EQ(json::parse(HfConfigText(spec, DType::kF32))["max_position_embeddings"], 128);
+
+  spec.sliding_window = 64;
+  ExpectError(ErrorKind::kUsage, {"llama", "64", "mistral"}, [&] { HfConfigText(spec, DType::kF32); });
+  spec.family = "mistral";
+  EXPECT_EQ(RoundTrip(spec), spec);
+  spec.sliding_window = 0;
+  spec.eos = {};
+  spec.bos = -1;
+  EXPECT_EQ(RoundTrip(spec), spec);
+  spec.eos = {4, 2};
+  EXPECT_EQ(RoundTrip(spec), spec);
+}
+
+TEST(HfConfigTest, ASideFileThatDisagreesIsRefused) {
+  ModelSpec spec = TinySpec({.context = 128});
+  spec.rope = ApplyRopeText(spec.rope, "yarn:factor=4,ramp=rotations", 128);
+  const std::string config = HfConfigText(spec, DType::kF32);
+  const HfConfig parsed = ParseHfConfig(config);
+  ExpectError(ErrorKind::kUnsupported, {"longrope"}, [&] { MergeSideFile(parsed, ""); });
+  for (const char* side :
+       {R"({"context": 128, "rope": "default"})", R"({"context": 128, "rope": "yarn:factor=4,original=128"})",
+        R"({"context": 128, "rope": "yarn:factor=4,original=64,ramp=rotations"})",
+        R"({"context": 128, "rope": "yarn:factor=4,original=128,ramp=rotations,attention_factor=2"})",
+        R"({"context": 128, "rope": "spiral"})", R"({"context": 0, "rope": "default"})", R"({"context": 128})"}) {
+    ExpectError(ErrorKind::kFormat, {}, [&] { MergeSideFile(parsed, side); });
+  }
+  EXPECT_EQ(MergeSideFile(parsed, R"({"context": 99, "rope": "yarn:factor=4,original=128,ramp=rotations"})").context,
+            99);
+}
+
+}  // namespace
+}  // namespace hawser
