@@ -8,7 +8,7 @@
 
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/tile_kernels.h"
-#include "hawser/testing/attention_reference.h"
+#include "hawser/ops/attention_reference.h"
 #include "hawser/testing/test_mat.h"
 #include "hawser/testing/tolerance.h"
 
@@ -16,7 +16,6 @@ namespace hawser {
 namespace {
 
 using testing::AttentionTolerance;
-using testing::NaiveAttention;
 using testing::TestMat;
 
 struct Shape {

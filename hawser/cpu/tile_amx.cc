@@ -86,6 +86,20 @@ void Product(const ProductArgs& p) {
   asm volatile("" ::: "memory");
 }
 
+int64_t Burn(int64_t steps) {
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int64_t i = 0; i < steps; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  return steps * 4 * 2 * 16 * 16 * 32;
+}
+
 constexpr TileKernels MakeAmx() {
   TileKernels kernels = MakeKernels<Vec16, bf16>(Isa::kAmx, 32);
   kernels.m_align = 16;
@@ -93,6 +107,7 @@ constexpr TileKernels MakeAmx() {
   kernels.begin = Begin;
   kernels.end = End;
   kernels.product = Product;
+  kernels.burn = Burn;
   return kernels;
 }
 

@@ -102,6 +102,9 @@ struct TileKernels {
   void (*split_pairs)(const bf16* from, bf16* even, bf16* odd, int64_t n);
   /// Sum of a[i] * b[i].
   float (*dot)(const float* a, const float* b, int64_t n);
+  /// Runs `steps` rounds of independent multiply-adds from registers, the most this instruction set can do; returns
+  /// their FLOPs. Between begin and end.
+  int64_t (*burn)(int64_t steps);
   void (*decode_scores)(const DecodeTile&);
   void (*decode_mix)(const DecodeTile&);
 };

@@ -206,6 +206,26 @@ struct TileLoops {
     return V::ReduceAdd(sum) + tail;
   }
 
+  // 12 chains: enough for two multiply-adds a cycle at a latency of 6.
+  template <int kPair>
+  static int64_t Burn(int64_t steps) {
+    constexpr int kChains = 12;
+    F acc[kChains];
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) acc[i] = V::Set(static_cast<float>(i));
+    F x = V::Set(1e-3f);
+    asm volatile("" : "+v"(x));
+    for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 12
+      for (int i = 0; i < kChains; ++i) acc[i] = V::MulAdd(x, x, acc[i]);
+    }
+    F sum = acc[0];
+#pragma GCC unroll 12
+    for (int i = 1; i < kChains; ++i) sum = V::Add(sum, acc[i]);
+    asm volatile("" ::"v"(sum));
+    return steps * kChains * kLanes * kPair * 2;
+  }
+
   // Queries are taken four at a time, so that a row is read from memory once and from the cache for the rest.
   template <class T, int Q>
   static void ScoresOf(const DecodeTile& a, int32_t first) {
@@ -325,6 +345,7 @@ constexpr TileKernels MakeKernels(Isa isa, int32_t row_group) {
           .join_pairs = L::JoinPairs,
           .split_pairs = L::SplitPairs,
           .dot = L::Dot,
+          .burn = L::template Burn<kPair>,
           .decode_scores = L::DecodeScores,
           .decode_mix = L::DecodeMix};
 }

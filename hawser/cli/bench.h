@@ -1,0 +1,28 @@
+// cli/bench.h - the benches behind `hawser bench NAME`, one file each. A bench verifies what it times first, then
+// prints a table for people or, with --json, {machine, rows}.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hawser/cli/command.h"
+#include "hawser/device/machine.h"
+
+namespace hawser {
+
+std::function<int()> SetupBenchAttention(CLI::App& command, CommonOptions& common);
+
+/// Median and spread ((max - min) / median) of the seconds that `body` takes: one run to warm up, then `repeat` runs,
+/// or fewer (two at least) when they take longer than a few seconds.
+struct Timing {
+  double seconds = 0;
+  double spread = 0;
+};
+Timing TimeIt(int repeat, const std::function<void()>& body);
+
+nlohmann::json MachineJson(const MachinePeaks& peaks);
+
+/// One line for people: peaks, threads, and a warning when other work keeps the machine busy.
+void PrintMachine(const MachinePeaks& peaks);
+
+}  // namespace hawser

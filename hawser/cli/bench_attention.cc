@@ -1,0 +1,289 @@
+// `hawser bench attention`: holds the backend's attention against the twin in double on a small case of each pattern,
+// then times whole calls, compiling the schedule and packing included. Only visible pairs count as work: forward
+// 4 * pairs * D * H FLOPs, backward 10 * pairs * D * H.
+#include <cmath>
+#include <map>
+#include <memory>
+
+#include "hawser/base/progress.h"
+#include "hawser/base/rng.h"
+#include "hawser/cli/bench.h"
+#include "hawser/device/registry.h"
+#include "hawser/ops/attention_reference.h"
+
+namespace hawser {
+namespace {
+
+struct Options {
+  std::vector<std::string> patterns;
+  std::vector<int> tokens, head_dims;
+  int heads = 4, kv_heads = 2, docs = 2048, repeat = 5;
+  double separators = 0.12;
+  std::string dtype, direction = "both", isa;
+};
+
+struct Case {
+  AttnPattern pattern;
+  int tokens, heads, kv_heads, head_dim, docs;
+  DType dtype;
+};
+
+/// Documents of about `docs` tokens behind the anchors, separators at random.
+TokenLayout BenchLayout(const Case& c, double separators, uint64_t seed) {
+  Rng rng{.seed = seed, .stream = 1};
+  const int prefix = std::min(c.pattern.anchors, c.tokens);
+  std::vector<int32_t> lengths;
+  for (int left = c.tokens - prefix; left > 0; left -= lengths.back()) {
+    const int length = c.docs / 2 + static_cast<int>(rng.Below(c.docs)) + 1;
+    lengths.push_back(std::min(left, length));
+  }
+  TokenLayout layout = MakeLayout(prefix, lengths);
+  layout.is_separator.resize(static_cast<size_t>(layout.size));
+  for (uint8_t& flag : layout.is_separator) flag = rng.Uniform() < separators;
+  return layout;
+}
+
+/// One sequence, its tensors, and the two calls.
+struct Run {
+  Run(Backend& b, const Case& c, TokenLayout l, uint64_t seed)
+      : backend(b), what(c), layout(std::move(l)), lse(static_cast<size_t>(c.tokens) * c.heads) {
+    const int64_t wide = int64_t{c.heads} * c.head_dim, narrow = int64_t{c.kv_heads} * c.head_dim;
+    uint64_t stream = 0;
+    for (Matrix* m : {&q, &out, &dout, &dq}) *m = backend.NewMatrix(c.tokens, wide, c.dtype);
+    for (Matrix* m : {&k, &v, &dk, &dv}) *m = backend.NewMatrix(c.tokens, narrow, c.dtype);
+    for (Matrix* m : {&q, &k, &v, &dout}) {
+      Matrix host(m->rows(), m->cols(), DType::kF32);
+      Rng rng{.seed = seed, .stream = ++stream};
+      for (int64_t i = 0; i < host.rows() * host.cols(); ++i) {
+        host.Row<float>(0)[i] = static_cast<float>(3.4 * rng.Uniform() - 1.7);  // deviation 1
+      }
+      backend.Copy(host, *m);
+    }
+  }
+
+  void Compile() {
+    schedule = CompileSchedule(what.pattern, layout);
+    sequence = {.query_begin = 0, .key_begin = 0, .schedule = &schedule};
+  }
+  float Scale() const { return 1.0f / std::sqrt(static_cast<float>(what.head_dim)); }
+  void Forward() {
+    Compile();
+    backend.AttentionForward({.q = q,
+                              .k = k,
+                              .v = v,
+                              .out = out,
+                              .lse = lse.data(),
+                              .heads = what.heads,
+                              .kv_heads = what.kv_heads,
+                              .head_dim = what.head_dim,
+                              .scale = Scale(),
+                              .sequences = {&sequence, 1}});
+  }
+  void Backward() {
+    Compile();
+    backend.AttentionBackward({.q = q,
+                               .k = k,
+                               .v = v,
+                               .out = out,
+                               .dout = dout,
+                               .lse = lse.data(),
+                               .dq = dq,
+                               .dk = dk,
+                               .dv = dv,
+                               .heads = what.heads,
+                               .kv_heads = what.kv_heads,
+                               .head_dim = what.head_dim,
+                               .scale = Scale(),
+                               .sequences = {&sequence, 1}});
+  }
+  std::vector<double> Values(const Matrix& m) {
+    Matrix f32(m.rows(), m.cols(), DType::kF32);
+    backend.Copy(m, f32);
+    const float* values = f32.Row<float>(0);
+    return {values, values + f32.rows() * f32.cols()};
+  }
+
+  Backend& backend;
+  Case what;
+  TokenLayout layout;
+  AttnSchedule schedule;
+  AttnSequence sequence;
+  std::vector<float> lse;
+  Matrix q, k, v, out, dout, dq, dk, dv;
+};
+
+void Compare(const std::string& name, const std::vector<double>& got, const std::vector<double>& want, DType dtype) {
+  double top = 0, worst = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    top = std::max(top, std::abs(want[i]));
+    const double error = std::abs(got[i] - want[i]);
+    worst = error <= worst ? worst : error;  // NaN is worse
+  }
+  const double bound = (dtype == DType::kBF16 ? 0.02 : 2e-5) * top;
+  if (!(worst <= bound)) {
+    Fail(ErrorKind::kNumeric, "bench: {} is off by {:.3g}, allowed {:.3g}; the kernels are wrong on this machine", name,
+         worst, bound);
+  }
+}
+
+/// The same pattern, dtype and head dim on 384 tokens, against the formula in double.
+void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
+  c.tokens = 384;
+  c.docs = std::min(c.docs, 100);
+  c.kv_heads = 1;
+  c.heads = std::min(2, c.heads);
+  Run run(backend, c, BenchLayout(c, options.separators, seed), seed);
+  run.Forward();
+  run.Backward();
+  NaiveAttention twin{.rows = c.tokens,
+                      .keys = c.tokens,
+                      .heads = c.heads,
+                      .kv_heads = c.kv_heads,
+                      .dim = c.head_dim,
+                      .scale = run.Scale(),
+                      .visible =
+                          [&](int64_t row, int64_t key) {
+                            return Visible(c.pattern, run.layout, static_cast<int32_t>(row), static_cast<int32_t>(key));
+                          },
+                      .q = run.Values(run.q),
+                      .k = run.Values(run.k),
+                      .v = run.Values(run.v)};
+  twin.Forward();
+  twin.Backward(run.Values(run.dout));
+  const std::string of = fmt::format(" of '{}' ({}, head dim {})", ToString(c.pattern), Name(c.dtype), c.head_dim);
+  Compare("out" + of, run.Values(run.out), twin.out, c.dtype);
+  Compare("dq" + of, run.Values(run.dq), twin.dq, c.dtype);
+  Compare("dk" + of, run.Values(run.dk), twin.dk, c.dtype);
+  Compare("dv" + of, run.Values(run.dv), twin.dv, c.dtype);
+}
+
+/// What to run when nothing was asked for: dense at both usual head dims, and the sparse patterns at length.
+std::vector<Case> Suite(const Options& o) {
+  std::vector<Case> cases;
+  const auto add = [&](const char* pattern, int tokens, int head_dim, DType dtype) {
+    cases.push_back({ParsePattern(pattern), tokens, o.heads, o.kv_heads, head_dim, o.docs, dtype});
+  };
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const int head_dim : {64, 128}) add("full", 4096, head_dim, dtype);
+  }
+  for (const int head_dim : {64, 128}) add("full", 8192, head_dim, DType::kBF16);
+  for (const char* pattern : {"full", "anchor", "sinks=4 window=256 sep"}) add(pattern, 32768, 64, DType::kBF16);
+  return cases;
+}
+
+std::vector<Case> Cases(const Options& o) {
+  if (o.patterns.empty() && o.tokens.empty() && o.head_dims.empty() && o.dtype.empty()) return Suite(o);
+  const std::vector<std::string> patterns = o.patterns.empty() ? std::vector<std::string>{"full"} : o.patterns;
+  const std::vector<int> tokens = o.tokens.empty() ? std::vector<int>{4096} : o.tokens;
+  const std::vector<int> head_dims = o.head_dims.empty() ? std::vector<int>{64, 128} : o.head_dims;
+  const DType dtype = o.dtype.empty() ? DType::kBF16 : ParseDType(o.dtype);
+  std::vector<Case> cases;
+  for (const std::string& pattern : patterns) {
+    for (const int head_dim : head_dims) {
+      for (const int t : tokens) {
+        cases.push_back({ParsePattern(pattern), t, o.heads, o.kv_heads, head_dim, o.docs, dtype});
+      }
+    }
+  }
+  return cases;
+}
+
+int RunBench(const Options& options, const CommonOptions& common) {
+  if (options.heads % options.kv_heads != 0) {
+    Fail(ErrorKind::kUsage, "--heads {} is no multiple of --kv-heads {}", options.heads, options.kv_heads);
+  }
+  if (!options.isa.empty()) LimitAttentionIsa(options.isa);
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  const std::vector<Case> cases = Cases(options);
+  for (const Case& c : cases) Verify(*backend, c, options, common.seed);
+  const MachinePeaks peaks = MeasurePeaks();
+  if (!common.json) {
+    PrintMachine(peaks);
+    std::printf("%-26s %-5s %5s %7s %-9s %10s %7s %9s %6s %8s %8s\n", "pattern", "dtype", "dim", "tokens", "direction",
+                "ms", "spread", "GFLOP/s", "peak", "density", "of dense");
+  }
+  nlohmann::json rows = nlohmann::json::array();
+  std::map<std::string, double> dense;  // seconds of full attention by everything else
+  for (const Case& c : cases) {
+    const double peak = AttentionPeak(peaks, c.dtype == DType::kBF16);
+    Run run(*backend, c, BenchLayout(c, options.separators, common.seed), common.seed);
+    run.Forward();
+    const double pairs = static_cast<double>(run.schedule.visible_pairs), density = run.schedule.Density();
+    for (const std::string direction : {"forward", "backward"}) {
+      if (options.direction != "both" && options.direction != direction) continue;
+      const auto body = [&](Run& r) { direction == "forward" ? r.Forward() : r.Backward(); };
+      const Timing time = TimeIt(options.repeat, [&] { body(run); });
+      const double gflops = (direction == "forward" ? 4 : 10) * pairs * c.head_dim * c.heads / time.seconds / 1e9;
+      const std::string key = fmt::format("{} {} {} {}", Name(c.dtype), c.head_dim, c.tokens, direction);
+      nlohmann::json row = {{"name", fmt::format("attention {} {}", ToString(c.pattern), key)},
+                            {"pattern", ToString(c.pattern)},
+                            {"dtype", Name(c.dtype)},
+                            {"head_dim", c.head_dim},
+                            {"heads", c.heads},
+                            {"kv_heads", c.kv_heads},
+                            {"tokens", c.tokens},
+                            {"direction", direction},
+                            {"seconds", time.seconds},
+                            {"spread", time.spread},
+                            {"gflops", gflops},
+                            {"peak_fraction", gflops / peak},
+                            {"density", density}};
+      std::string ratio = "-";
+      if (c.pattern == AttnPattern{}) {
+        dense[key] = time.seconds;
+      } else {
+        if (dense.count(key) == 0) {
+          Case full = c;
+          full.pattern = AttnPattern{};
+          Run dense_run(*backend, full, BenchLayout(full, options.separators, common.seed), common.seed);
+          dense_run.Forward();
+          dense[key] = TimeIt(options.repeat, [&] { body(dense_run); }).seconds;
+        }
+        row["time_over_dense"] = time.seconds / dense[key];
+        ratio = fmt::format("{:.4f}", time.seconds / dense[key]);
+      }
+      if (!common.json) {
+        std::printf("%-26s %-5s %5d %7d %-9s %10.2f %6.0f%% %9.0f %5.0f%% %8.4f %8s\n", ToString(c.pattern).c_str(),
+                    std::string(Name(c.dtype)).c_str(), c.head_dim, c.tokens, direction.c_str(), time.seconds * 1e3,
+                    time.spread * 100, gflops, gflops / peak * 100, density, ratio.c_str());
+        std::fflush(stdout);
+      }
+      rows.push_back(std::move(row));
+    }
+  }
+  if (common.json) PrintJson({{"machine", MachineJson(peaks)}, {"rows", rows}});
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupBenchAttention(CLI::App& command, CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  command.add_option("--pattern", options->patterns,
+                     "What a token sees: full, window=W, intra, anchor, or fields such as \"sinks=4 window=256 sep\"; "
+                     "may be given again");
+  command.add_option("--tokens", options->tokens, "Sequence lengths (4096)")->check(CLI::Range(1, 1 << 24));
+  command.add_option("--head-dim", options->head_dims, "Channels of a head (64 128)")->check(CLI::Range(8, 256));
+  command.add_option("--heads", options->heads, "Query heads")->check(CLI::Range(1, 1024))->capture_default_str();
+  command.add_option("--kv-heads", options->kv_heads, "Key and value heads")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command.add_option("--dtype", options->dtype, "f32 or bf16 (bf16)")->check(CLI::IsMember({"f32", "bf16"}));
+  command.add_option("--direction", options->direction, "forward, backward or both")
+      ->check(CLI::IsMember({"forward", "backward", "both"}))
+      ->capture_default_str();
+  command.add_option("--docs", options->docs, "Mean tokens of a document, for patterns that care")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  command.add_option("--separators", options->separators, "Share of tokens that are separators")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command.add_option("--isa", options->isa,
+                     "Limit the instruction set: scalar, avx2, avx512, avx512_bf16 or amx (as HAWSER_ISA does)");
+  command.add_option("--repeat", options->repeat, "Timed runs of each row")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  return [options, &common] { return RunBench(*options, common); };
+}
+
+}  // namespace hawser
