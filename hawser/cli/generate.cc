@@ -108,8 +108,8 @@ int Run(const Options& options, const CommonOptions& common) {
 
   const KvUsage usage = cache.usage();
   LogLine(fmt::format(
-      "{} prompt tokens at {:.1f} tokens/s, {} new tokens at {:.1f} tokens/s ({}); kv {}: mean {:.1f}, "
-      "peak {} slots, {} bytes",
+      "prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}; kv {}: mean "
+      "{:.1f}, peak {} slots, {} bytes",
       prompt_tokens, result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
       Name(result.stop), cache.policy().Name(), usage.mean, usage.peak, cache.bytes()));
   if (common.json) {

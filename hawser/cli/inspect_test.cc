@@ -1,36 +1,23 @@
 // The inspect command as people and scripts run it, and docs/PATTERNS.md, whose pictures it must have drawn.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
+#include "hawser/testing/run_command.h"
+
 namespace hawser {
 namespace {
 
-struct Result {
-  int code = -1;
-  std::string out;  // stdout, and stderr where asked
-};
+using testing::CommandResult;
 
-Result Inspect(const std::string& arguments) {
-  const std::string command = std::string("'") + HAWSER_BINARY + "' inspect pattern " + arguments;
-  FILE* pipe = popen(command.c_str(), "r");
-  Result result;
-  std::array<char, 4096> buffer;
-  for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) result.out.append(buffer.data(), n);
-  const int status = pclose(pipe);
-  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return result;
-}
+CommandResult Inspect(const std::string& arguments) { return testing::RunHawser("inspect pattern " + arguments); }
 
 TEST(InspectCommand, JsonFigures) {
-  const Result run = Inspect("anchor --docs 100,50,105 --query-tile 32 --key-tile 32 --json");
+  const CommandResult run = Inspect("anchor --docs 100,50,105 --query-tile 32 --key-tile 32 --json");
   ASSERT_EQ(run.code, 0) << run.out;
   const nlohmann::json json = nlohmann::json::parse(run.out);
   EXPECT_EQ(json["pattern"], "anchor");
@@ -47,7 +34,7 @@ TEST(InspectCommand, JsonFigures) {
 
 TEST(InspectCommand, ResetPositionsAndSvg) {
   const std::filesystem::path file = std::filesystem::temp_directory_path() / "hawser_inspect_test.svg";
-  const Result run = Inspect("anchor-reset --docs 2,3 --svg '" + file.string() + "'");
+  const CommandResult run = Inspect("anchor-reset --docs 2,3 --svg '" + file.string() + "'");
   EXPECT_EQ(run.code, 0);
   EXPECT_NE(run.out.find("positions      0 1 2 1 2 3\n"), std::string::npos) << run.out;
   std::ifstream stream(file);
@@ -57,7 +44,7 @@ TEST(InspectCommand, ResetPositionsAndSvg) {
 }
 
 TEST(InspectCommand, LongSequencesHaveFiguresAndNoPicture) {
-  const Result run = Inspect("'sinks=3 window=256 sep' --length 32768 --separator-every 7");
+  const CommandResult run = Inspect("'sinks=3 window=256 sep' --length 32768 --separator-every 7");
   EXPECT_EQ(run.code, 0);
   EXPECT_NE(run.out.find("tokens         32768"), std::string::npos);
   EXPECT_EQ(run.out.find("# #"), std::string::npos);
@@ -67,7 +54,7 @@ TEST(InspectCommand, UsageErrors) {
   for (const char* arguments :
        {"ful", "window=0", "full --docs 0", "full --docs 3,x", "full --separators 99", "", "full --docs 2000000000",
         "anchors=2000000000", "full --key-tile 0", "full --length 5000 --svg /tmp/never.svg"}) {
-    const Result run = Inspect(std::string(arguments) + " 2>&1");
+    const CommandResult run = Inspect(std::string(arguments) + " 2>&1");
     EXPECT_EQ(run.code, 2) << arguments << ": " << run.out;
     EXPECT_FALSE(run.out.empty()) << arguments;
   }
@@ -82,7 +69,7 @@ TEST(PatternsPage, PicturesAreWhatTheCommandDraws) {
   for (std::string line; std::getline(page, line);) {
     if (!line.starts_with(prompt)) continue;
     ++pictures;
-    const Result run = Inspect(line.substr(prompt.size()));
+    const CommandResult run = Inspect(line.substr(prompt.size()));
     ASSERT_EQ(run.code, 0) << line;
     const std::string command = line;
     while (std::getline(page, line) && line != "```") {

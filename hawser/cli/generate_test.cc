@@ -1,0 +1,119 @@
+// The generate command on the 260K-parameter TinyStories model.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "hawser/base/file.h"
+#include "hawser/testing/run_command.h"
+
+namespace hawser {
+namespace {
+
+using testing::CommandResult;
+using testing::RunHawser;
+
+class GenerateCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const char* data = std::getenv("HAWSER_DATA");
+    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+    const auto folder = std::filesystem::path(data) / "models/stories260k";
+    const auto oracle = std::filesystem::path(data) / "oracles/stories260k_reference.json";
+    model_ = (folder / "checkpoint_v1.bin").string();
+    tokenizer_ = (folder / "tokenizer.bin").string();
+    for (const auto& path : {std::filesystem::path(model_), std::filesystem::path(tokenizer_), oracle}) {
+      if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is absent";
+    }
+    greedy_ = nlohmann::json::parse(ReadFile(oracle))["greedy"]["text_after_256_steps"];
+  }
+
+  CommandResult Generate(const std::string& arguments) const {
+    return RunHawser("generate '" + model_ + "' --tokenizer '" + tokenizer_ + "' --threads 1 " + arguments);
+  }
+  nlohmann::json Json(const std::string& arguments) const {
+    const CommandResult run = Generate(arguments + " --quiet --json");
+    EXPECT_EQ(run.code, 0) << arguments;
+    return nlohmann::json::parse(run.out);
+  }
+
+  std::string model_, tokenizer_, greedy_;
+};
+
+TEST_F(GenerateCommand, StreamsTheKnownGreedyText) {
+  // The prompt is four of the 256 tokens.
+  EXPECT_EQ(Generate("--temperature 0 --prompt 'Once upon a time' --max-new 252 --echo --quiet").out, greedy_ + "\n");
+  EXPECT_EQ(Generate("--temperature 0 --prompt 'Once upon a time' --max-new 252 --quiet").out,
+            greedy_.substr(std::string("Once upon a time").size()) + "\n");
+  EXPECT_EQ(Generate("--temperature 0 --max-new 256 --quiet").out, greedy_ + "\n");
+  // A cache that drops nothing yet changes nothing, and the default length is 256.
+  EXPECT_EQ(Generate("--temperature 0 --kv sep-stream:4,64,128,300 --quiet").out, greedy_ + "\n");
+}
+
+TEST_F(GenerateCommand, JsonHasTheFigures) {
+  const nlohmann::json run = Json("--temperature 0 --prompt 'Once upon a time' --max-new 20");
+  EXPECT_EQ(run["text"], greedy_.substr(16, run["text"].get<std::string>().size()));
+  EXPECT_EQ(run["ids"].size(), 20u);
+  EXPECT_EQ(run["prompt_tokens"], 5);
+  EXPECT_EQ(run["new_tokens"], 20);
+  EXPECT_EQ(run["stop"], "length");
+  EXPECT_EQ(run["kv"]["policy"], "full");
+  EXPECT_EQ(run["kv"]["peak"], 24);
+  EXPECT_DOUBLE_EQ(run["kv"]["mean"], 12.5);
+  EXPECT_DOUBLE_EQ(run["kv"]["ratio"], 1.0);
+  EXPECT_GE(run["kv"]["bytes"], 24 * 5 * 2 * 4 * 8 * 4);  // slots, layers, keys and values, heads, dims, f32
+  for (const char* figure : {"seconds", "prefill_tokens_per_second", "decode_tokens_per_second"}) {
+    EXPECT_GT(run[figure], 0.0) << figure;
+  }
+}
+
+TEST_F(GenerateCommand, BoundedCachesGoOnBeyondTheContext) {
+  const nlohmann::json run = Json("--kv sep-stream:4,16,64,128 --max-new 900 --seed 4");
+  EXPECT_EQ(run["kv"]["policy"], "sep-stream:4,16,64,128");
+  EXPECT_LE(run["kv"]["peak"], 128);
+  EXPECT_LT(run["kv"]["ratio"], 0.5);
+  EXPECT_EQ(Json("--kv window:32 --max-new 600")["kv"]["peak"], 31);
+  EXPECT_EQ(Json("--kv sink:4,28 --max-new 600")["kv"]["peak"], 32);
+}
+
+TEST_F(GenerateCommand, SeedsDecide) {
+  EXPECT_EQ(Json("--seed 1 --max-new 60")["ids"], Json("--seed 1 --max-new 60")["ids"]);
+  EXPECT_NE(Json("--seed 1 --max-new 60")["ids"], Json("--seed 2 --max-new 60")["ids"]);
+}
+
+TEST_F(GenerateCommand, StopsInFrontOfTheFirstStopString) {
+  const nlohmann::json run = Json("--temperature 0 --stop 'red ball' --stop 'day, she'");
+  EXPECT_EQ(run["stop"], "stop");
+  EXPECT_EQ(run["text"], greedy_.substr(0, greedy_.find("day, she")));
+}
+
+TEST_F(GenerateCommand, MistakesAreNamed) {
+  const std::pair<const char*, const char*> mistakes[] = {
+      {"--prompt a --max-new 600", "the context of 512 tokens"},
+      {"--prompt a --context 100 --max-new 200", "the context of 100 tokens"},
+      {"--prompt a --kv sep-stream:4,64,256,300", "a + s + w must be less than c"},
+      {"--prompt a --kv lru", "the forms are full"},
+      {"--prompt a --rope yarn:factr=4", "factor"},
+      {"--prompt a --top-p 0", "top-p must be"},
+      {"--prompt a --temperature -1", "temperature must be"},
+      {"--prompt a --stop ''", "stop string"},
+      {"--prompt a --dtype f16", "f32 or bf16"},
+      {"--prompt a --prompt-file /dev/null", "excludes"},
+      {"--prompt-file /no/such/file", "/no/such/file"},
+  };
+  for (const auto& [arguments, part] : mistakes) {
+    const CommandResult run = Generate(std::string(arguments) + " 2>&1");
+    EXPECT_EQ(run.code, 2) << arguments << ": " << run.out;
+    EXPECT_NE(run.out.find(part), std::string::npos) << arguments << ": " << run.out;
+  }
+  const CommandResult bare = RunHawser("generate '" + model_ + "' --prompt a 2>&1");
+  EXPECT_EQ(bare.code, 2);
+  EXPECT_NE(bare.out.find("pass --tokenizer FILE"), std::string::npos) << bare.out;
+  // Longer contexts and bounded caches take what the context alone does not.
+  EXPECT_EQ(Generate("--rope yarn:factor=2 --max-new 600 --quiet").code, 0);
+}
+
+}  // namespace
+}  // namespace hawser

@@ -1,0 +1,30 @@
+// testing/run_command.h - the hawser binary as people and scripts run it. For tests built with HAWSER_BINARY.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <string>
+
+namespace hawser::testing {
+
+struct CommandResult {
+  int code = -1;
+  std::string out;  // stdout; stderr too where the arguments say 2>&1
+};
+
+/// `arguments` as a shell reads them.
+inline CommandResult RunHawser(const std::string& arguments) {
+  const std::string command = std::string("'") + HAWSER_BINARY + "' " + arguments;
+  CommandResult result;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return result;
+  std::array<char, 4096> buffer;
+  for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) result.out.append(buffer.data(), n);
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
+  return result;
+}
+
+}  // namespace hawser::testing
