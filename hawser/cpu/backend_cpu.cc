@@ -90,7 +90,7 @@ class CpuBackend final : public Backend {
   }
   CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) override {
     Validate(args);
-    return hawser::CrossEntropy(args, matmul_, scratch_);
+    return cross_entropy_.Run(args, matmul_);
   }
 
   double SumSquares(const float* x, int64_t n) override { return hawser::SumSquares(x, n); }
@@ -101,6 +101,7 @@ class CpuBackend final : public Backend {
 
  private:
   MatMulEngine matmul_;
+  CrossEntropyEngine cross_entropy_;
   Scratch scratch_;
 };
 

@@ -18,37 +18,31 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
-// Returns log sum exp(logits) - logits[target]. With `gradient` the row becomes coefficient * (softmax - onehot): as
-// f32 in place or, with `low`, as bf16 in the first half of the same memory (element i is written at byte 2i after
-// everything up to byte 4i + 3 was read).
-float SoftmaxRow(float* logits, int64_t n, int64_t target, bool gradient, float coefficient, bool low) {
-  const Row row = F32Row(logits);
+// Folds a row's logits into the running `top` = max and `sum` = sum of exp(logit - top).
+void FoldLogits(const float* logits, int64_t n, float& top, float& sum) {
   const DF d;
-  const float picked = logits[target];
-  VF largest = Splat(-std::numeric_limits<float>::infinity());
+  const float before = top;
+  VF largest = Splat(top);
   int64_t i = 0;
   for (; i + Lanes() <= n; i += Lanes()) largest = hn::Max(largest, hn::LoadU(d, logits + i));
-  float top = MaxLanes(largest);
+  top = MaxLanes(largest);
   for (; i < n; ++i) top = std::max(top, logits[i]);
   const VF shift = Splat(top);
-  const float sum = SumRow(n, [&](int64_t at) HWY_ATTR {
-    VF e = Exp(hn::Sub(Get(row, at, n), shift));
-    if (at + Lanes() > n) e = hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(n - at)), e);
-    if (gradient) Put(e, row, at, n);
-    return e;
+  const float added = SumRow(n, [&](int64_t at) HWY_ATTR {
+    const VF e = Exp(hn::Sub(Get(F32Row(logits), at, n), shift));
+    return at + Lanes() <= n ? e : hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(n - at)), e);
   });
-  if (gradient) {
-    const float at_target = coefficient * (logits[target] / sum - 1.0f);
-    const VF scale = Splat(coefficient / sum);
-    const Row to{logits, low};
-    for (int64_t at = 0; at < n; at += Lanes()) Put(hn::Mul(Get(row, at, n), scale), to, at, n);
-    if (low) {
-      reinterpret_cast<bf16*>(logits)[target] = ToBF16(at_target);
-    } else {
-      logits[target] = at_target;
-    }
+  sum = (sum == 0.0f ? 0.0f : sum * std::exp(before - top)) + added;
+}
+
+// The row becomes coefficient * exp(logit - top): as f32 in place or, with `low`, as bf16 in the first half of the same
+// memory (element i is written at byte 2i after everything up to byte 4i + 3 was read).
+void SoftmaxRow(float* logits, int64_t n, float top, float coefficient, bool low) {
+  const VF shift = Splat(top), scale = Splat(coefficient);
+  const hawser::Row to{logits, low};
+  for (int64_t i = 0; i < n; i += Lanes()) {
+    Put(hn::Mul(Exp(hn::Sub(Get(F32Row(logits), i, n), shift)), scale), to, i, n);
   }
-  return top + std::log(sum) - picked;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -58,67 +52,108 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace hawser {
 
+HWY_EXPORT(FoldLogits);
 HWY_EXPORT(SoftmaxRow);
 
-int64_t CrossEntropyChunk(int64_t vocab) {
-  const int64_t rows = (int64_t{8} << 20) / 4 / std::max<int64_t>(1, vocab);
-  return rows > 16 ? rows / 16 * 16 : std::max<int64_t>(1, rows);
+CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab) {
+  constexpr int64_t kElements = (int64_t{8} << 20) / 4, kBlock = 1024;
+  const int64_t whole = std::max<int64_t>(1, kElements / std::max<int64_t>(1, vocab));  // tokens with all their logits
+  if (whole >= 256 || whole >= tokens) return {std::min(whole, tokens), vocab};
+  const int64_t block = std::min(kBlock, tokens);
+  return {block, std::min(vocab, kElements / block / 64 * 64)};
 }
 
-CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args, MatMulEngine& matmul, Scratch& scratch) {
-  const int64_t rows = args.x.rows, vocab = args.weight.rows;
-  const bool gradient = !args.dx.empty() || !args.dweight.empty();
+struct CrossEntropyEngine::Row {
+  float weight;  // 0: left out
+  float top, sum, picked;
+};
+
+CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulEngine& matmul) {
+  const int64_t tokens = args.x.rows, width = args.x.cols, vocab = args.weight.rows;
   const bool low = args.x.dtype == DType::kBF16;
+  const bool want_dx = !args.dx.empty(), want_dweight = !args.dweight.empty();
   const auto weight = [&](int64_t t) {
     return args.targets[t] < 0 ? 0.0f : args.weights == nullptr ? 1.0f : args.weights[t];
   };
-  if (args.nll != nullptr) std::fill_n(args.nll, rows, 0.0f);
-  if (!args.dx.empty()) FillMat(args.dx, 0.0f);
+  if (args.nll != nullptr) std::fill_n(args.nll, tokens, 0.0f);
+  if (want_dx) FillMat(args.dx, 0.0f);
+
+  const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab);
+  const int64_t panels = tile.panel == 0 ? 0 : (vocab + tile.panel - 1) / tile.panel;
+  float* logits = logits_.Get<float>(tile.tokens * tile.panel);
+  Row* rows = rows_.Get<Row>(tile.tokens);
+  const auto fold = HWY_DYNAMIC_DISPATCH(FoldLogits);
+  const auto softmax = HWY_DYNAMIC_DISPATCH(SoftmaxRow);
 
   CrossEntropyResult result;
-  const int64_t chunk = std::min(CrossEntropyChunk(vocab), std::max<int64_t>(1, rows));
-  float* logits = scratch.Get<float>(chunk * (vocab + 1));
-  float* nll = logits + chunk * vocab;
-  const auto softmax = HWY_DYNAMIC_DISPATCH(SoftmaxRow);
-  for (int64_t begin = 0; begin < rows;) {
-    if (weight(begin) == 0.0f) {
+  for (int64_t begin = 0; begin < tokens;) {
+    if (weight(begin) == 0.0f) {  // runs of tokens left out cost nothing
       ++begin;
       continue;
     }
-    int64_t end = std::min(begin + chunk, rows);
+    int64_t end = std::min(begin + tile.tokens, tokens);
     while (weight(end - 1) == 0.0f) --end;
     const int64_t count = end - begin;
-    matmul.Run({.a = args.x.Rows(begin, count),
-                .b = args.weight,
-                .trans_b = true,
-                .c = {logits, DType::kF32, count, vocab, vocab}});
-    ParallelChunks(count, RowGrain(vocab), [&](int64_t from, int64_t to) {
-      for (int64_t r = from; r < to; ++r) {
-        const float w = weight(begin + r);
-        float* row = logits + r * vocab;
-        if (w == 0.0f) {
-          std::fill_n(row, vocab, 0.0f);
-          nll[r] = 0.0f;
-        } else {
-          nll[r] = softmax(row, vocab, args.targets[begin + r], gradient, w * args.grad_scale, low);
+    const ConstMat x = args.x.Rows(begin, count);
+    const auto multiply = [&](int64_t first, int64_t n) {
+      matmul.Run({.a = x, .b = args.weight.Rows(first, n), .trans_b = true, .c = {logits, DType::kF32, count, n, n}});
+    };
+
+    for (int64_t r = 0; r < count; ++r)
+      rows[r] = {weight(begin + r), -std::numeric_limits<float>::infinity(), 0.0f, 0.0f};
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t first = p * tile.panel, n = std::min(tile.panel, vocab - first);
+      multiply(first, n);
+      ParallelChunks(count, RowGrain(n), [&](int64_t from, int64_t until) {
+        for (int64_t r = from; r < until; ++r) {
+          if (rows[r].weight == 0.0f) continue;
+          const int64_t target = args.targets[begin + r] - first;
+          if (target >= 0 && target < n) rows[r].picked = logits[r * n + target];
+          fold(logits + r * n, n, rows[r].top, rows[r].sum);
         }
-      }
-    });
+      });
+    }
     for (int64_t r = 0; r < count; ++r) {
-      const double w = weight(begin + r);
-      if (w == 0.0) continue;
-      result.loss += w * static_cast<double>(nll[r]);
-      result.weight += w;
-      if (args.nll != nullptr) args.nll[begin + r] = nll[r];
+      if (rows[r].weight == 0.0f) continue;
+      const float nll = rows[r].top - rows[r].picked + std::log(rows[r].sum);
+      result.loss += static_cast<double>(rows[r].weight) * static_cast<double>(nll);
+      result.weight += static_cast<double>(rows[r].weight);
+      if (args.nll != nullptr) args.nll[begin + r] = nll;
     }
-    if (gradient) {
-      const ConstMat dlogits{logits, args.x.dtype, count, vocab, low ? 2 * vocab : vocab};
-      if (!args.dx.empty()) matmul.Run({.a = dlogits, .b = args.weight, .c = args.dx.Rows(begin, count)});
-      if (!args.dweight.empty()) {
-        matmul.Run(
-            {.a = dlogits, .trans_a = true, .b = args.x.Rows(begin, count), .c = args.dweight, .accumulate = true});
+
+    // The gradient of x is summed over panels in f32, beside dx where that is narrower.
+    const Mat to = want_dx ? args.dx.Rows(begin, count) : Mat{};
+    const bool beside = want_dx && panels > 1 && to.dtype != DType::kF32;
+    const Mat dx = beside ? Mat{dx_.Get<float>(count * width), DType::kF32, count, width, width} : to;
+    for (int64_t p = 0; p < panels && (want_dx || want_dweight); ++p) {
+      const int64_t first = p * tile.panel, n = std::min(tile.panel, vocab - first);
+      if (panels > 1) multiply(first, n);
+      ParallelChunks(count, RowGrain(n), [&](int64_t from, int64_t until) {
+        for (int64_t r = from; r < until; ++r) {
+          float* row = logits + r * n;
+          if (rows[r].weight == 0.0f) {
+            std::fill_n(row, n, 0.0f);
+            continue;
+          }
+          const float scale = rows[r].weight * args.grad_scale;
+          softmax(row, n, rows[r].top, scale / rows[r].sum, low);
+          const int64_t target = args.targets[begin + r] - first;
+          if (target < 0 || target >= n) continue;
+          const float at_target = scale * (std::exp(rows[r].picked - rows[r].top) / rows[r].sum - 1.0f);
+          if (low) {
+            reinterpret_cast<bf16*>(row)[target] = ToBF16(at_target);
+          } else {
+            row[target] = at_target;
+          }
+        }
+      });
+      const ConstMat dlogits{logits, args.x.dtype, count, n, low ? 2 * n : n};
+      if (want_dx) matmul.Run({.a = dlogits, .b = args.weight.Rows(first, n), .c = dx, .accumulate = p > 0});
+      if (want_dweight) {
+        matmul.Run({.a = dlogits, .trans_a = true, .b = x, .c = args.dweight.Rows(first, n), .accumulate = true});
       }
     }
+    if (beside) CopyMat(dx, to);
     begin = end;
   }
   return result;

@@ -1,7 +1,9 @@
 // cpu/loss.h - the fused head and cross-entropy; contract in ops/backend.h. Validated by the caller.
-// Counted tokens are taken in chunks whose logits fill at most 8 MB: product, softmax and both gradients are done
-// before the next chunk, so [N, V] never exists (arXiv:2410.10989 does the same on GPUs). Runs of skipped tokens cost
-// nothing.
+// Logits exist in tiles of tokens x vocabulary of at most 8 MB. A small vocabulary is one panel: product, softmax and
+// both gradients follow one another (as arXiv:2410.10989 does on GPUs). A large one is walked twice, panel by panel:
+// first for the running log sum exp, then, logits made again, for the gradients (arXiv:2411.09009). The second product
+// costs a third more arithmetic, but blocks of many tokens read and write the gradient of the head once per block: with
+// 49152 words of width 576, blocks of the 32 tokens that 8 MB of whole rows would hold spend most of their time there.
 #pragma once
 
 #include "hawser/cpu/matmul.h"
@@ -10,9 +12,20 @@
 
 namespace hawser {
 
-CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args, MatMulEngine& matmul, Scratch& scratch);
+/// Holds scratch for logits; one call at a time.
+class CrossEntropyEngine {
+ public:
+  CrossEntropyResult Run(const CrossEntropyArgs& args, MatMulEngine& matmul);
 
-/// Tokens a chunk has for a vocabulary of `vocab`.
-int64_t CrossEntropyChunk(int64_t vocab);
+ private:
+  struct Row;
+  Scratch logits_, rows_, dx_;
+};
+
+/// Tokens and vocabulary entries of a tile; depends on the sizes alone. tokens * panel <= 2 Mi elements.
+struct CrossEntropyTile {
+  int64_t tokens, panel;
+};
+CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab);
 
 }  // namespace hawser

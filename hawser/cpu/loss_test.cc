@@ -47,8 +47,14 @@ struct Problem {
   std::vector<int32_t> targets;
   std::vector<float> weights, nll;
   MatMulEngine matmul;
-  Scratch scratch;
+  CrossEntropyEngine engine;
 };
+
+double Logit(const Values& x, const Values& w, int64_t v) {
+  double sum = 0.0;
+  for (size_t i = 0; i < x.size(); ++i) sum += x[i] * w[static_cast<size_t>(v) * x.size() + i];
+  return sum;
+}
 
 TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
   testing::ForEachTarget([] {
@@ -59,7 +65,7 @@ TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
       constexpr int64_t kRows = 23, kWidth = 11, kVocab = 37;
       Problem p(kRows, kWidth, kVocab, type, dx_type);
       const Values dw_before = p.dw.Values(), w = p.w.Values();
-      const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+      const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
       p.dx.ExpectMarginUntouched();
       p.dw.ExpectMarginUntouched();
       double loss = 0.0, weight = 0.0;
@@ -97,28 +103,53 @@ TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
   });
 }
 
-TEST(CrossEntropy, ChunksDoNotChangeWhatATokenCosts) {
-  constexpr int64_t kVocab = 20000;  // 96 tokens a chunk
-  ASSERT_LT(CrossEntropyChunk(kVocab) * kVocab * 4, (8 << 20) + 1);
-  Problem p(250, 8, kVocab, DType::kF32, DType::kF32);
-  for (int64_t r = 10; r < 120; ++r) p.targets[r] = -1;
-  const CrossEntropyResult all = CrossEntropy(p.Args(true), p.matmul, p.scratch);
-  double loss = 0.0;
-  for (int64_t r : {0, 9, 120, 249}) {
-    CrossEntropyArgs one = p.Args(false);
-    float nll = 0.0f;
-    one.x = p.x.view().Rows(r, 1);
-    one.targets += r;
-    one.weights += r;
-    one.nll = &nll;
-    CrossEntropy(one, p.matmul, p.scratch);
-    EXPECT_NEAR(nll, p.nll[r], 2e-5) << r;
+TEST(CrossEntropy, TilesStayWithinTheirMemory) {
+  for (int64_t tokens : {0, 1, 7, 300, 1000, 100000}) {
+    for (int64_t vocab : {1, 256, 8192, 8193, 49152, 128256, 3000000}) {
+      const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab);
+      EXPECT_LE(tile.tokens * tile.panel, std::max<int64_t>(int64_t{2} << 20, vocab)) << tokens << ", " << vocab;
+      EXPECT_TRUE(tile.panel >= 1 && tile.panel <= vocab && tile.tokens <= tokens);
+    }
   }
-  for (int64_t r = 0; r < 250; ++r) loss += p.Weight(r) * p.nll[r];
-  EXPECT_NEAR(all.loss, loss, 1e-9 * loss);
-  for (int64_t r = 10; r < 120; ++r) {
-    EXPECT_EQ(p.nll[r], 0.0f);
-    for (int64_t c = 0; c < 8; ++c) ASSERT_EQ(p.dx(r, c), 0.0);
+}
+
+// Large enough for several panels of the vocabulary, so that every product and both sums over panels are walked.
+TEST(CrossEntropy, PanelsAgreeWithTheSoftmaxInF64) {
+  constexpr int64_t kRows = 400, kVocab = 9000, kWidth = 6;
+  ASSERT_LT(ChooseCrossEntropyTile(kRows, kVocab).panel, kVocab);
+  for (DType type : {DType::kF32, DType::kBF16}) {
+    Problem p(kRows, kWidth, kVocab, type, type);
+    for (int64_t r = 10; r < 120; ++r) p.targets[r] = -1;
+    Values dw = p.dw.Values();
+    const Values w = p.w.Values();
+    const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
+    double loss = 0.0;
+    for (int64_t r = 0; r < kRows; ++r) {
+      const double scale = 0.125 * p.Weight(r);
+      Values dx(kWidth);
+      if (scale != 0.0) {
+        const Values x = p.RowOf(r);
+        const double log_sum = testing::ReferenceNll(x, w, 0) + Logit(x, w, 0);
+        const double want = log_sum - Logit(x, w, p.targets[r]);
+        loss += p.Weight(r) * want;
+        ASSERT_NEAR(p.nll[r], want, 1e-5) << r;
+        for (int64_t v = 0; v < kVocab; ++v) {
+          const double slope = scale * (std::exp(Logit(x, w, v) - log_sum) - (v == p.targets[r] ? 1.0 : 0.0));
+          for (int64_t c = 0; c < kWidth; ++c) {
+            dx[c] += slope * w[v * kWidth + c];
+            dw[v * kWidth + c] += slope * x[c];
+          }
+        }
+      } else {
+        ASSERT_EQ(p.nll[r], 0.0f);
+      }
+      for (int64_t c = 0; c < kWidth; ++c) {
+        ASSERT_NEAR(p.dx(r, c), dx[c], scale * 4.0 * testing::RoundingUnit(type) + 1e-6) << r;
+      }
+    }
+    EXPECT_NEAR(result.loss, loss, 1e-6 * loss);
+    const Values got = p.dw.Values();
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], dw[i], testing::RoundingUnit(type) + 1e-6) << i;
   }
 }
 
@@ -128,7 +159,7 @@ TEST(CrossEntropy, OutliersDoNotOverflow) {
     for (int64_t c = 0; c < 4; ++c) p.x.Put(0, c, 1e4 * p.x(0, c));
     p.targets.assign(8, 3);
     const Values w = p.w.Values();
-    CrossEntropy(p.Args(true), p.matmul, p.scratch);
+    p.engine.Run(p.Args(true), p.matmul);
     const double want = testing::ReferenceNll(p.RowOf(0), w, 3);
     EXPECT_NEAR(p.nll[0], want, 1e-5 * (1.0 + want));
     for (double v : p.dx.Values()) EXPECT_TRUE(std::isfinite(v));
@@ -139,7 +170,7 @@ TEST(CrossEntropy, NothingCountedIsNothing) {
   Problem p(30, 8, 40, DType::kF32, DType::kF32);
   p.targets.assign(30, -1);
   const auto dw = p.dw.Bytes();
-  const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+  const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
   EXPECT_EQ(result.loss, 0.0);
   EXPECT_EQ(result.weight, 0.0);
   EXPECT_EQ(p.dw.Bytes(), dw);
@@ -150,15 +181,15 @@ TEST(CrossEntropy, AScaleOfZeroGivesZeroGradients) {
   Problem p(9, 8, 40, DType::kF32, DType::kF32);
   CrossEntropyArgs args = p.Args(true);
   args.grad_scale = 0.0f;
-  CrossEntropy(args, p.matmul, p.scratch);
+  p.engine.Run(args, p.matmul);
   for (double v : p.dx.Values()) EXPECT_EQ(v, 0.0);
 }
 
 TEST(CrossEntropy, SameForAnyNumberOfThreads) {
   for (DType type : {DType::kF32, DType::kBF16}) {
     testing::ExpectSameForAnyThreads([&] {
-      Problem p(300, 32, 9000, type, DType::kF32);
-      const CrossEntropyResult result = CrossEntropy(p.Args(true), p.matmul, p.scratch);
+      Problem p(300, 32, 9000, type, DType::kBF16);
+      const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
       std::vector<char> bytes = p.dx.Bytes();
       for (char c : p.dw.Bytes()) bytes.push_back(c);
       const char* loss = reinterpret_cast<const char*>(&result.loss);
