@@ -25,10 +25,11 @@ Words Names() {
 }
 
 const Words kNames = Names();
-const Words kCargo = {"copper", "barley", "timber", "cotton",  "saffron", "marble", "pepper", "indigo",
-                      "amber",  "wool",   "salt",   "tea",     "rope",    "coal",   "silk",   "honey",
-                      "iron",   "paper",  "sugar",  "cork",    "glass",   "tin",    "rice",   "wine",
-                      "linen",  "coffee", "resin",  "leather", "pearls",  "slate",  "ginger", "wax"};
+const std::array<std::string, kSyntheticCargoes> kCargoList = {
+    "copper", "barley", "timber", "cotton", "saffron", "marble",  "pepper", "indigo", "amber",  "wool",  "salt",
+    "tea",    "rope",   "coal",   "silk",   "honey",   "iron",    "paper",  "sugar",  "cork",   "glass", "tin",
+    "rice",   "wine",   "linen",  "coffee", "resin",   "leather", "pearls", "slate",  "ginger", "wax"};
+const Words kCargo(kCargoList.begin(), kCargoList.end());
 const Words kAdjectives = {"old",   "grey",   "quiet", "broken",  "narrow", "distant",
                            "heavy", "bright", "cold",  "patient", "wet",    "green"};
 const Words kNouns = {"pilot", "gull", "pier",   "lantern", "harbour", "storm",  "captain", "sail",
@@ -36,7 +37,7 @@ const Words kNouns = {"pilot", "gull", "pier",   "lantern", "harbour", "storm", 
 const Words kVerbs = {"watched", "followed", "crossed",    "carried", "found",
                       "left",    "painted",  "remembered", "met",     "feared"};
 const Words kPlaces = {"dusk", "dawn", "noon", "night", "low", "high"};
-const Words kOther = {"the", "a", "ship", "carries", "which", "cargo", "?", ".", ",", "and", "at", "then"};
+const Words kOther = {"the", "a", "ship", "ask", ".", ",", "at", "then"};
 
 class Writer {
  public:
@@ -106,16 +107,16 @@ SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t 
   std::vector<Fact> facts;
   while (w.document.words + kLongestSentence <= words) {
     const double kind = w.rng().Uniform();
-    if ((kind < 0.25 || facts.empty()) && !unused.empty()) {
+    if ((kind < 0.2 || facts.empty()) && !unused.empty()) {
       const size_t drawn = w.rng().Below(unused.size());
-      const Fact fact{kNames[unused[drawn]], w.Pick(kCargo), w.document.words + 4};
+      const Fact fact{kNames[unused[drawn]], w.Pick(kCargo), w.document.words + 2};
       unused.erase(unused.begin() + static_cast<std::ptrdiff_t>(drawn));
-      w.AddAll("the", "ship", fact.name, "carries", fact.cargo, ".");
+      w.AddAll("ship", fact.name, fact.cargo, ".");
       facts.push_back(fact);
-    } else if (kind < 0.6 && !facts.empty()) {
+    } else if (kind < 0.65 && !facts.empty()) {
       const Fact& fact = facts[w.rng().Below(facts.size())];
-      w.document.queries.push_back({fact.place, w.document.words + 5});
-      w.AddAll("which", "cargo", "?", fact.name, "carries", fact.cargo, ".");
+      w.document.queries.push_back({fact.place, w.document.words + 2});
+      w.AddAll("ask", fact.name, fact.cargo, ".");
     } else {
       Filler(w);
     }

@@ -21,12 +21,15 @@ struct SyntheticDocument {
   std::vector<SyntheticQuery> queries;
 };
 
+/// Cargoes there are: guessing names the right one once in so many times.
+inline constexpr int32_t kSyntheticCargoes = 32;
+
 /// Every word of the language with its leading blank, as tokenizer pieces: each document is `words` pieces long.
 std::vector<std::string> SyntheticWords();
 
 /// Document number `number` of a seed, of about `words` words (whole sentences; never more). Three kinds of sentences:
-///   fact   " the ship Marla carries copper ."      a name not used before, a cargo drawn at random
-///   query  " which cargo ? Marla carries copper ." about a uniformly drawn earlier fact
+///   fact   " ship Marla copper ."                  a name not used before, a cargo drawn at random
+///   query  " ask Marla copper ."                   about a uniformly drawn earlier fact
 ///   filler " the old pilot watched a grey gull ."  from a small grammar
 SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t words);
 

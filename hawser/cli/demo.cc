@@ -1,0 +1,186 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <fstream>
+#include <memory>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/parallel.h"
+#include "hawser/base/progress.h"
+#include "hawser/base/rng.h"
+#include "hawser/cli/command.h"
+#include "hawser/cli/demo_report.h"
+#include "hawser/data/synthetic.h"
+#include "hawser/eval/report.h"
+#include "hawser/tok/byte_level.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kShort = 256;
+constexpr int64_t kLong = 2048;
+constexpr int32_t kStreamWords = 24000;
+// Streams of the generator's numbers, so that no document of one set is in another.
+constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000, kStreamDocs = 3'000'000;
+
+struct Options {
+  fs::path out = "demo";
+  int64_t steps = 450;
+  int64_t extend_steps = 60;
+};
+
+class Stopwatch {
+ public:
+  double Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// A folder this command made before, or none: nothing else is ever overwritten.
+void PrepareFolder(const fs::path& out) {
+  const fs::path marker = out / "results.json";
+  if (fs::exists(out) && !fs::is_empty(out) && !fs::exists(marker) && !fs::exists(out / "data" / "tokenizer.json")) {
+    Fail(ErrorKind::kUsage, "{} holds files that are no demo's; give another --out", out.string());
+  }
+  for (const char* part : {"data", "base", "anchor", "full", "results.json", "report.html"}) fs::remove_all(out / part);
+  MakeDirectories(out / "data");
+}
+
+void WriteDocuments(const fs::path& path, uint64_t seed, uint64_t first, int64_t words, int32_t shortest,
+                    int32_t longest) {
+  Rng rng{seed, first};
+  std::string text;
+  for (uint64_t number = first; words > 0; ++number) {
+    // Lengths are log-uniform: most documents are short, as in real corpora.
+    const double u = rng.Uniform();
+    const auto length = static_cast<int32_t>(shortest * std::pow(static_cast<double>(longest) / shortest, u));
+    const SyntheticDocument document = MakeSyntheticDocument(seed, number, length);
+    words -= document.words;
+    text += nlohmann::json{{"text", " " + document.text}, {"source", "harbour log"}}.dump() + "\n";
+  }
+  WriteFileAtomically(path, text);
+}
+
+TrainConfig BaseRecipe(const Options& options, uint64_t seed) {
+  TrainConfig config;
+  config.tokenizer = (options.out / "data").string();
+  config.data = {(options.out / "data" / "short.jsonl").string()};
+  config.dims = {.width = 96, .layers = 2, .heads = 4, .mlp_width = 256};
+  config.context = kShort;
+  config.attention = "anchor";
+  config.steps = options.steps;
+  config.batch_tokens = 8192;
+  config.lr = 4e-3;
+  config.warmup = 20;
+  config.min_lr_ratio = 0.05;
+  config.weight_decay = 0.02;
+  config.seed = static_cast<int64_t>(seed);
+  config.checkpoint_every = 0;
+  config.log_every = 10;
+  return config;
+}
+
+TrainConfig ExtendRecipe(const Options& options, uint64_t seed, const std::string& attention) {
+  TrainConfig config;
+  config.model = (options.out / "base").string();
+  config.data = {(options.out / "data" / "long.jsonl").string()};
+  config.context = kLong;
+  config.attention = attention;
+  config.rope = "ntk:factor=8";
+  config.steps = options.extend_steps;
+  config.batch_tokens = 16384;
+  config.lr = 1.5e-3;
+  config.warmup = 5;
+  config.weight_decay = 0.02;
+  config.seed = static_cast<int64_t>(seed) + 1;
+  config.checkpoint_every = 0;
+  config.log_every = 10;
+  return config;
+}
+
+DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, const fs::path& folder, Backend* backend,
+                          const std::vector<TextDocument>& valid, const std::vector<RetrievalDocument>& questions) {
+  LogLine(fmt::format("demo: training {} ({}, {} tokens of context)", name, recipe.attention, recipe.context));
+  DemoModel result{.name = name, .pattern = recipe.attention, .context = recipe.context};
+  result.training = RunTraining(MakePlan(recipe), folder, /*resume=*/false, backend);
+  LoadedModel model = LoadModel(folder);
+  result.ppl = MeasurePerplexity(backend, &model.params, *model.tokenizer, valid, {.context = kLong});
+  result.retrieval = MeasureRetrieval(backend, model.params, *model.tokenizer, questions, "full");
+  return result;
+}
+
+int RunDemo(const Options& options, const CommonOptions& common) {
+  const Stopwatch watch;
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  PrepareFolder(options.out);
+  const fs::path data = options.out / "data";
+  WriteFileAtomically(data / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
+  WriteDocuments(data / "short.jsonl", common.seed, kShortDocs, 1'500'000, 64, kShort - 1);
+  WriteDocuments(data / "long.jsonl", common.seed, kLongDocs, 1'000'000, 96, kLong - 1);
+  const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(data);
+
+  std::vector<TextDocument> valid;
+  std::vector<RetrievalDocument> questions;
+  for (uint64_t i = 0; i < 32; ++i) {
+    const SyntheticDocument document = MakeSyntheticDocument(common.seed, kValidDocs + i, kLong - 1);
+    valid.push_back({.source = "harbour log", .path = fmt::format("document {}", i), .text = " " + document.text});
+    questions.push_back(TokenizeSynthetic(document, *tokenizer));
+  }
+
+  DemoResult result{.short_context = kShort, .long_context = kLong, .seed = common.seed};
+  result.machine = backend->Describe();
+  result.sample = MakeSyntheticDocument(common.seed, kShortDocs, 90).text;
+  result.cargoes = kSyntheticCargoes;
+  result.models.push_back(TrainAndMeasure("before extension", BaseRecipe(options, common.seed), options.out / "base",
+                                          backend.get(), valid, questions));
+  result.models.push_back(TrainAndMeasure("AnchorAttention", ExtendRecipe(options, common.seed, "anchor"),
+                                          options.out / "anchor", backend.get(), valid, questions));
+  result.models.push_back(TrainAndMeasure("full attention", ExtendRecipe(options, common.seed, "full"),
+                                          options.out / "full", backend.get(), valid, questions));
+
+  LoadedModel model = LoadModel(options.out / "anchor");
+  result.spec = model.spec;
+  result.parameters = NumParameters(model.spec);
+  const std::vector<TextDocument> stream = {
+      {.source = "harbour log",
+       .path = "one long document",
+       .text = " " + MakeSyntheticDocument(common.seed, kStreamDocs, kStreamWords).text}};
+  for (const char* policy : {"full", "sep-stream:4,64,256,800"}) {
+    LogLine(fmt::format("demo: streaming {} words with {}", kStreamWords, policy));
+    DemoStream measured{.policy = policy};
+    measured.ppl = MeasurePerplexity(backend.get(), &model.params, *model.tokenizer, stream,
+                                     {.protocol = PplProtocol::kStreaming, .kv = policy});
+    if (std::string_view(policy) != "full") measured.mean_formula = (4 + 64 + 256 + 800) / 2.0;
+    result.streams.push_back(std::move(measured));
+  }
+  result.seconds = watch.Seconds();
+  WriteFileAtomically(options.out / "report.html", DemoPage(result));
+  WriteFileAtomically(options.out / "results.json", ToJson(result).dump(1) + "\n");
+  if (common.json) {
+    PrintJson(ToJson(result));
+  } else {
+    fmt::print("{}\n", DemoText(result));
+  }
+  LogLine(fmt::format("demo: {} in {}", (options.out / "report.html").string(), HumanSeconds(result.seconds)));
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupDemo(CLI::App& command, CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  command.add_option("--out", options->out, "Folder for the page, the models and the data")->capture_default_str();
+  command.add_option("--steps", options->steps, "Steps of training at the short context")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command.add_option("--extend-steps", options->extend_steps, "Steps of each extension")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  return [options, &common] { return RunDemo(*options, common); };
+}
+
+}  // namespace hawser

@@ -1,0 +1,245 @@
+#include "hawser/cli/demo_report.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <set>
+
+#include "hawser/attn/picture.h"
+#include "hawser/attn/schedule.h"
+#include "hawser/eval/plot.h"
+#include "hawser/eval/report.h"
+
+namespace hawser {
+namespace {
+
+double StepSeconds(const DemoModel& m) {
+  return m.training.steps > 0 ? m.training.seconds / static_cast<double>(m.training.steps) : 0.0;
+}
+
+/// Perplexity over positions [begin, end) of the windows.
+double PplOver(const PplReport& report, int64_t begin, int64_t end) {
+  PplBucket sum;
+  for (const PplBucket& bucket : report.buckets) {
+    if (bucket.begin < begin || bucket.end > end) continue;
+    sum.tokens += bucket.tokens;
+    sum.nll += bucket.nll;
+  }
+  return sum.ppl();
+}
+
+std::string PositionPlot(const DemoResult& r) {
+  LinePlot plot{.title = "Perplexity by position",
+                .subtitle = "held-out documents, lower is better",
+                .x = {.label = "position in the document (tokens)", .scale = AxisScale::kLog2, .min = 16.0},
+                .y = {.label = "perplexity", .scale = AxisScale::kLog10},
+                .marks = {{static_cast<double>(r.short_context), fmt::format("trained to {}", r.short_context)}}};
+  for (const DemoModel& m : r.models) {
+    PlotSeries series{.name = m.name, .dashed = m.context == r.short_context};
+    for (const PplBucket& bucket : m.ppl.buckets) {
+      if (bucket.begin < 16 || bucket.tokens == 0) continue;
+      series.x.push_back(std::sqrt(static_cast<double>(bucket.begin) * static_cast<double>(bucket.end)));
+      series.y.push_back(bucket.ppl());
+    }
+    plot.series.push_back(std::move(series));
+  }
+  return RenderSvg(plot);
+}
+
+std::string RetrievalPlot(const DemoResult& r) {
+  LinePlot plot{.title = "Retrieval by distance",
+                .subtitle = fmt::format("share of cargoes named right; guessing gives {:.0f} %", 100.0 / r.cargoes),
+                .x = {.label = "tokens between fact and question", .scale = AxisScale::kLog2},
+                .y = {.label = "correct (%)", .min = 0.0, .max = 100.0},
+                .marks = {{static_cast<double>(r.short_context), fmt::format("trained to {}", r.short_context)}}};
+  for (const DemoModel& m : r.models) {
+    PlotSeries series{.name = m.name, .dashed = m.context == r.short_context};
+    for (const RetrievalBucket& bucket : m.retrieval) {
+      series.x.push_back(std::sqrt(static_cast<double>(bucket.begin) * static_cast<double>(bucket.end)));
+      series.y.push_back(100 * bucket.accuracy());
+    }
+    plot.series.push_back(std::move(series));
+  }
+  return RenderSvg(plot);
+}
+
+std::string StreamPlot(const DemoResult& r, bool memory) {
+  LinePlot plot{.title = memory ? "Memory of keys and values over a stream" : "Perplexity over a stream",
+                .subtitle = memory ? "f32, all layers" : "each point: the tokens since the point before",
+                .x = {.label = "tokens read"},
+                .y = {.label = memory ? "memory (MiB)" : "perplexity", .min = 0.0}};
+  for (const DemoStream& s : r.streams) {
+    PlotSeries series{.name = s.policy};
+    for (const PplStretch& stretch : s.ppl.stretches) {
+      series.x.push_back(static_cast<double>(stretch.range.end));
+      series.y.push_back(memory ? static_cast<double>(stretch.kv_bytes) / (1 << 20) : stretch.range.ppl());
+    }
+    plot.series.push_back(std::move(series));
+  }
+  return RenderSvg(plot);
+}
+
+std::string Picture(std::string_view pattern, const std::string& title) {
+  TokenLayout layout = MakeLayout(1, {9, 14, 8});
+  layout.is_separator.assign(static_cast<size_t>(layout.size), 0);
+  for (const int32_t k : {4, 9, 13, 18, 23, 27, 31}) layout.is_separator[static_cast<size_t>(k)] = 1;
+  return DrawPatternSvg(CompileSchedule(ParsePattern(pattern), layout), layout, title);
+}
+
+std::string HtmlTable(const std::vector<std::vector<std::string>>& rows) {
+  std::string html = "<table>";
+  for (size_t i = 0; i < rows.size(); ++i) {
+    html += "<tr>";
+    for (const std::string& cell : rows[i]) {
+      html += fmt::format("<{0}>{1}</{0}>", i == 0 ? "th" : "td", EscapeXml(cell));
+    }
+    html += "</tr>";
+  }
+  return html + "</table>";
+}
+
+std::vector<std::vector<std::string>> TrainingRows(const DemoResult& r) {
+  std::vector<std::vector<std::string>> rows = {{"model", "trained with", "context", "steps", "tokens", "time a step",
+                                                 "tokens/s", "visible pairs",
+                                                 fmt::format("ppl {}-{}", r.short_context / 2, r.short_context),
+                                                 fmt::format("ppl {}-{}", r.long_context / 2, r.long_context)}};
+  for (const DemoModel& m : r.models) {
+    rows.push_back({m.name, m.pattern, HumanCount(m.context), HumanCount(m.training.steps),
+                    HumanCount(m.training.tokens), HumanSeconds(StepSeconds(m)),
+                    HumanCount(std::llround(m.training.tokens_per_second())),
+                    fmt::format("{:.0f} %", 100 * m.training.density),
+                    HumanNumber(PplOver(m.ppl, r.short_context / 2, r.short_context)),
+                    HumanNumber(PplOver(m.ppl, r.long_context / 2, r.long_context))});
+  }
+  return rows;
+}
+
+std::vector<std::vector<std::string>> RetrievalRows(const DemoResult& r) {
+  std::vector<std::vector<std::string>> rows = {{"distance (tokens)"}};
+  std::set<std::pair<int64_t, int64_t>> ranges;
+  for (const DemoModel& m : r.models) {
+    rows[0].push_back(m.name);
+    for (const RetrievalBucket& bucket : m.retrieval) ranges.insert({bucket.begin, bucket.end});
+  }
+  rows[0].push_back("questions");
+  for (const auto& [begin, end] : ranges) {
+    std::vector<std::string> row = {fmt::format("{}-{}", begin, end - 1)};
+    int64_t questions = 0;
+    for (const DemoModel& m : r.models) {
+      for (const RetrievalBucket& bucket : m.retrieval) {
+        if (bucket.begin != begin) continue;
+        row.push_back(fmt::format("{:.0f} %", 100 * bucket.accuracy()));
+        questions = bucket.questions;
+      }
+    }
+    row.push_back(HumanCount(questions));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<std::vector<std::string>> StreamRows(const DemoResult& r) {
+  std::vector<std::vector<std::string>> rows = {{"cache", "tokens", "perplexity", "mean slots", "(a+s+w+c)/2",
+                                                 "peak slots", "memory at the end", "time a token"}};
+  for (const DemoStream& s : r.streams) {
+    const int64_t bytes = s.ppl.stretches.empty() ? 0 : s.ppl.stretches.back().kv_bytes;
+    rows.push_back({s.policy, HumanCount(s.ppl.tokens), HumanNumber(s.ppl.ppl()), fmt::format("{:.1f}", s.ppl.kv.mean),
+                    s.mean_formula > 0 ? fmt::format("{:.1f}", s.mean_formula) : "-", HumanCount(s.ppl.kv.peak),
+                    HumanBytes(bytes),
+                    HumanSeconds(s.ppl.seconds / static_cast<double>(std::max<int64_t>(1, s.ppl.tokens)))});
+  }
+  return rows;
+}
+
+std::string Terminal(const std::vector<std::vector<std::string>>& rows) {
+  TextTable table(rows[0]);
+  for (size_t i = 1; i < rows.size(); ++i) table.Row(rows[i]);
+  return table.ToString();
+}
+
+constexpr std::string_view kStyle = R"(
+body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1340px; margin: 2rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #d9dee3; padding-bottom: .2rem; }
+p { max-width: 56rem; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } .plots svg { max-width: 100%; height: auto; }
+.plots > div { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: .5rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .93rem; } th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e3e7ea; }
+th:first-child, td:first-child { text-align: left; } blockquote { color: #43525f; font-style: italic; border-left: 3px solid #c7d0d8; margin-left: 0; padding-left: 1rem; max-width: 56rem; }
+.note { color: #5b6b78; font-size: .93rem; } code { background: #eef1f3; padding: 0 .25rem; border-radius: 3px; }
+)";
+
+}  // namespace
+
+nlohmann::json ToJson(const DemoResult& r) {
+  nlohmann::json models = nlohmann::json::array(), streams = nlohmann::json::array();
+  for (const DemoModel& m : r.models) {
+    nlohmann::json retrieval = nlohmann::json::array();
+    for (const RetrievalBucket& b : m.retrieval) {
+      retrieval.push_back({{"begin", b.begin}, {"end", b.end}, {"questions", b.questions}, {"correct", b.correct}});
+    }
+    models.push_back({{"name", m.name},
+                      {"attention", m.pattern},
+                      {"context", m.context},
+                      {"step_seconds", StepSeconds(m)},
+                      {"training", m.training.ToJson()},
+                      {"ppl", ToJson(m.ppl)},
+                      {"retrieval", retrieval}});
+  }
+  for (const DemoStream& s : r.streams) {
+    streams.push_back({{"kv", s.policy}, {"mean_formula", s.mean_formula}, {"ppl", ToJson(s.ppl)}});
+  }
+  return {{"parameters", r.parameters},
+          {"short_context", r.short_context},
+          {"long_context", r.long_context},
+          {"seed", r.seed},
+          {"machine", r.machine},
+          {"models", models},
+          {"streams", streams},
+          {"seconds", r.seconds}};
+}
+
+std::string DemoText(const DemoResult& r) {
+  return fmt::format("{}\n{}\n{}", Terminal(TrainingRows(r)), Terminal(RetrievalRows(r)), Terminal(StreamRows(r)));
+}
+
+std::string DemoPage(const DemoResult& r) {
+  std::string page = fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>hawser "
+      "demo</title><style>{}</style></head>"
+      "<body>\n<h1>hawser demo</h1>\n<p class=\"note\">{} parameters, {} layers of width {}, {} query and {} key "
+      "heads; seed "
+      "{}; {}; {} in all. Raw figures: <code>results.json</code>.</p>\n",
+      kStyle, HumanCount(r.parameters), r.spec.layers, r.spec.width, r.spec.heads, r.spec.kv_heads, r.seed,
+      EscapeXml(r.machine), HumanSeconds(r.seconds));
+  page += fmt::format(
+      "<p>A tiny Llama was trained from scratch with {} tokens of context, then its training went on at {} tokens "
+      "(RoPE "
+      "base raised by NTK-aware scaling) in two ways from the same weights, on the same documents, for the same number "
+      "of "
+      "tokens: with AnchorAttention (packed documents do not see each other but share one first token) and with full "
+      "attention. The corpus is generated: harbour logs that state what a ship carries and ask for it later, amid "
+      "filler.</p>\n<blockquote>{}</blockquote>\n<p class=\"note\">A model of this size shows mechanics, not quality, "
+      "and one "
+      "seed shows no spread: read no ranking of methods into these figures.</p>\n",
+      r.short_context, r.long_context, EscapeXml(r.sample));
+  page += "<h2>Extending the context</h2>\n" + HtmlTable(TrainingRows(r));
+  page += "<div class=\"plots\"><div>" + PositionPlot(r) + "</div><div>" + RetrievalPlot(r) + "</div></div>\n";
+  page += HtmlTable(RetrievalRows(r));
+  page +=
+      "<h2>Streaming a long text</h2>\n<p>The extended model reads one long text token after token. <code>full</code> "
+      "keeps "
+      "every key; <code>sep-stream:a,s,w,c</code> keeps the first a tokens, the last s separators and the last w "
+      "tokens, and "
+      "lets the cache grow to c before it compresses (SepLLM).</p>\n" +
+      HtmlTable(StreamRows(r));
+  page += "<div class=\"plots\"><div>" + StreamPlot(r, true) + "</div><div>" + StreamPlot(r, false) + "</div></div>\n";
+  page +=
+      "<h2>What a token sees</h2>\n<p>Three packed documents behind one first token. Rows are queries, columns are "
+      "keys.</p>"
+      "<div class=\"plots\"><div>" +
+      Picture("anchor", "AnchorAttention") + "</div><div>" + Picture("full", "full attention") + "</div><div>" +
+      Picture("sinks=2 window=6 sep", "SepLLM: sinks=2 window=6") + "</div><div>" +
+      Picture("scope=doc anchors=1 window=6 sep", "both in one pattern") + "</div></div>\n</body></html>\n";
+  return page;
+}
+
+}  // namespace hawser

@@ -1,0 +1,48 @@
+// cli/demo_report.h - what `hawser demo` measured, as one self-contained page.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+#include "hawser/eval/perplexity.h"
+#include "hawser/eval/retrieval.h"
+#include "hawser/train/run.h"
+
+namespace hawser {
+
+struct DemoModel {
+  std::string name;     // "short context", "AnchorAttention", "full attention"
+  std::string pattern;  // text form it was trained with
+  int64_t context = 0;  // trained to, in tokens
+  RunSummary training;
+  PplReport ppl;  // windowed, at the long context
+  std::vector<RetrievalBucket> retrieval;
+};
+
+struct DemoStream {
+  std::string policy;
+  PplReport ppl;
+  double mean_formula = 0;  // (a + s + w + c) / 2; 0 where it does not apply
+};
+
+struct DemoResult {
+  ModelSpec spec;
+  int64_t parameters = 0;
+  int64_t short_context = 0, long_context = 0;
+  uint64_t seed = 0;
+  std::string machine;
+  std::string sample;  // a few sentences of the corpus
+  int32_t cargoes = 0;
+  std::vector<DemoModel> models;  // before, anchor, full
+  std::vector<DemoStream> streams;
+  double seconds = 0;
+};
+
+nlohmann::json ToJson(const DemoResult& result);
+std::string DemoPage(const DemoResult& result);
+/// The same figures as tables for a terminal.
+std::string DemoText(const DemoResult& result);
+
+}  // namespace hawser
