@@ -68,7 +68,8 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   if (config.steps == 0) config.steps = (config.tokens + plan.tokens_per_step() - 1) / plan.tokens_per_step();
   config.tokens = 0;
   if (config.micro_batch == 0) config.micro_batch = ChooseMicroBatch(plan.spec, config);
-  config.micro_batch = std::min(config.micro_batch, plan.sequences_per_step);
+  const int64_t parts = (plan.sequences_per_step + config.micro_batch - 1) / config.micro_batch;
+  config.micro_batch = (plan.sequences_per_step + parts - 1) / parts;  // as even as they can be
 
   std::vector<fs::path> paths(config.data.begin(), config.data.end());
   plan.files = HoldOutFiles(ListDataFiles(paths), config.holdout);
