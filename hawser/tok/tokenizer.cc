@@ -65,19 +65,20 @@ void FindSpecials(const std::optional<fs::path>& folder, BpeTokenizer& tokenizer
 }
 
 std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
-  std::string file = ReadFile(path);
+  const MappedFile map(path);  // not read: it may turn out to be a model of any size
+  const std::string_view file(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
   const size_t first = file.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos) Fail(ErrorKind::kFormat, "the file is empty");
+  if (first == std::string_view::npos) Fail(ErrorKind::kFormat, "the file is empty");
   if (file[first] == '{') {
-    auto tokenizer = std::make_unique<BpeTokenizer>(std::move(file));
+    auto tokenizer = std::make_unique<BpeTokenizer>(std::string(file));
     // A file of another name (gpt2.tokenizer.json) does not lie in a model's folder.
     const bool in_model = path.filename() == "tokenizer.json";
     FindSpecials(in_model ? std::optional(path.parent_path()) : std::nullopt, *tokenizer);
     return tokenizer;
   }
-  if (file.starts_with("GGUF")) Fail(ErrorKind::kUnsupported, "a GGUF file, not a tokenizer; pass a tokenizer.json");
-  if (file.starts_with("24ka"))
-    Fail(ErrorKind::kFormat, "a llama2.c checkpoint holds no tokenizer; pass its tokenizer.bin");
+  for (const char* magic : {"GGUF", "24ka"}) {
+    if (file.starts_with(magic)) Fail(ErrorKind::kFormat, "a model's weights, not a tokenizer");
+  }
   // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
   const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';
   return sentencepiece

@@ -1,0 +1,331 @@
+// Loading, decoding, saving and separators; with data, the vectors of the reference implementations.
+#include "hawser/tok/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/rng.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/byte_level.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Ids = std::vector<int32_t>;
+
+json Added(int id, const std::string& content, json extra = json::object()) {
+  json token = {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", false}};
+  token.update(extra);
+  return token;
+}
+
+/// " red" and " the" as words, runs of blanks and some markers as added tokens, NFC.
+json SmallDocument() {
+  json document = json::parse(ByteLevelTokenizerJson({" red", " the", "red"}));
+  document["normalizer"] = {{"type", "NFC"}};
+  document["added_tokens"].push_back(Added(1000, "  ", {{"normalized", true}}));
+  document["added_tokens"].push_back(Added(1001, "    ", {{"normalized", true}}));
+  document["added_tokens"].push_back(Added(1002, "<x>", {{"lstrip", true}, {"rstrip", true}}));
+  document["added_tokens"].push_back(Added(1003, "w\u00e9", {{"single_word", true}, {"normalized", true}}));
+  return document;
+}
+
+TEST(BpeTokenizer, AddedTokensAreTakenOutFirst) {
+  const BpeTokenizer tokenizer(SmallDocument().dump());
+  EXPECT_EQ(tokenizer.vocab_size(), 1004);
+  const int32_t red = tokenizer.IdOf("\u0120red");
+  const int32_t the = tokenizer.IdOf("\u0120the");
+  EXPECT_EQ(tokenizer.Encode(" red the"), (Ids{red, the}));
+  EXPECT_EQ(tokenizer.Encode("       red"), (Ids{1001, 1000, red}));
+  EXPECT_EQ(tokenizer.Encode(" red  <x>\t the"), (Ids{red, 1002, 't', 'h', 'e'}));
+  const Ids alone = tokenizer.Encode("we\u0301 !");  // NFC makes it the token
+  const Ids inside = tokenizer.Encode("we\u0301x");
+  EXPECT_EQ(std::count(alone.begin(), alone.end(), 1003), 1);
+  EXPECT_EQ(std::count(inside.begin(), inside.end(), 1003), 0);
+  EXPECT_EQ(tokenizer.Decode({red, 1001, 1003}), " red    w\u00e9");
+  EXPECT_EQ(tokenizer.Display(red), "\u0120red");
+}
+
+TEST(BpeTokenizer, MergesMayBePairsAndWordsMayIgnoreThem) {
+  json document = SmallDocument();
+  for (json& merge : document["model"]["merges"]) {
+    const auto text = merge.get<std::string>();
+    merge = {text.substr(0, text.find(' ')), text.substr(text.find(' ') + 1)};
+  }
+  const BpeTokenizer pairs(document.dump());
+  const BpeTokenizer strings(SmallDocument().dump());
+  EXPECT_EQ(pairs.Encode(" red the red!"), strings.Encode(" red the red!"));
+
+  document["model"]["vocab"]["\u0120xy"] = 2000;
+  EXPECT_EQ(BpeTokenizer(document.dump()).Encode(" xy"), (Ids{' ', 'x', 'y'}));
+  document["model"]["ignore_merges"] = true;
+  EXPECT_EQ(BpeTokenizer(document.dump()).Encode(" xy"), Ids{2000});
+}
+
+TEST(BpeTokenizer, UnknownCharacters) {
+  const auto encode = [](bool fuse, bool bytes, const std::string& text) {
+    json vocab = {{"<unk>", 0}, {"a", 1}, {"<0xC3>", 2}, {"<0xA9>", 3}};
+    const json document = {{"model",
+                            {{"type", "BPE"},
+                             {"vocab", vocab},
+                             {"merges", json::array()},
+                             {"unk_token", "<unk>"},
+                             {"fuse_unk", fuse},
+                             {"byte_fallback", bytes}}}};
+    return BpeTokenizer(document.dump()).Encode(text);
+  };
+  EXPECT_EQ(encode(false, false, "axxa"), (Ids{1, 0, 0, 1}));
+  EXPECT_EQ(encode(true, false, "axxa"), (Ids{1, 0, 1}));
+  EXPECT_EQ(encode(true, true, "a\u00e9x"), (Ids{1, 2, 3, 0}));
+  EXPECT_EQ(encode(true, true, "\u00e8"), Ids{0});  // one of its bytes is missing
+}
+
+TEST(BpeTokenizer, RefusesWhatItCannotDo) {
+  const auto load = [](const std::string& path, const json& value) {
+    json document = SmallDocument();
+    document[json::json_pointer(path)] = value;
+    BpeTokenizer tokenizer(document.dump());
+  };
+  ExpectError(ErrorKind::kUnsupported, {"WordPiece"}, [&] { load("/model/type", "WordPiece"); });
+  ExpectError(ErrorKind::kUnsupported, {"end_of_word_suffix"}, [&] { load("/model/end_of_word_suffix", "</w>"); });
+  ExpectError(ErrorKind::kUnsupported, {"CTC"}, [&] { load("/decoder", {{"type", "CTC"}}); });
+  ExpectError(ErrorKind::kFormat, {"merges", "not in the vocabulary"}, [&] { load("/model/merges/0", "q z"); });
+  ExpectError(ErrorKind::kFormat, {"merges"}, [&] { load("/model/merges/0", "q"); });
+  ExpectError(ErrorKind::kFormat, {"out of range"}, [&] { load("/model/vocab/a", -5); });
+  ExpectError(ErrorKind::kFormat, {"out of range"}, [&] { load("/added_tokens/2/id", 1LL << 40); });
+  ExpectError(ErrorKind::kFormat, {"model.vocab"}, [&] { load("/model/vocab", "text"); });
+  ExpectError(ErrorKind::kFormat, {"model"}, [] { BpeTokenizer("{}"); });
+}
+
+TEST(BpeTokenizer, HostileFilesEndWell) {
+  json document = SmallDocument();
+  const std::string text = document.dump();
+  for (size_t size = 0; size < text.size(); ++size) {
+    EXPECT_FALSE(EndsWell([&] { BpeTokenizer tokenizer(text.substr(0, size)); })) << size;
+  }
+  Rng rng{.seed = 21};
+  for (int i = 0; i < 1500; ++i) {
+    std::string flipped = text;
+    for (uint64_t n = 1 + rng.Below(4); n > 0; --n)
+      flipped[rng.Below(text.size())] ^= static_cast<char>(1 << rng.Below(7));
+    EndsWell([&] {
+      const BpeTokenizer tokenizer(flipped);
+      tokenizer.Decode(tokenizer.Encode("the red\u00e9  <x> we\u0301 <|bos|>\xff", true));
+    });
+  }
+  // Every value replaced by one of another type.
+  const json flat = document.flatten();
+  int tried = 0;
+  for (const auto& [path, value] : flat.items()) {
+    if (path.starts_with("/model/vocab/") && ++tried > 20) continue;
+    for (const json& other : {json(), json(-1), json("x"), json::array({1}), json::object({{"type", 3}}), json(true)}) {
+      json changed = document;
+      changed[json::json_pointer(path)] = other;
+      EndsWell([&] { BpeTokenizer(changed.dump()).Encode("the red"); });
+    }
+  }
+}
+
+TEST(Tokenizer, AnyBytesComeBackFromByteLevel) {
+  const BpeTokenizer tokenizer(ByteLevelTokenizerJson({" red", " the", "\u00e9t"}));
+  Rng rng{.seed = 22};
+  for (int i = 0; i < 300; ++i) {
+    std::string bytes;
+    for (uint64_t n = rng.Below(60); n > 0; --n) {
+      const std::string any(1, static_cast<char>(rng.Bits()));
+      bytes += std::vector<std::string>{" the", "\u00e9", "\U0010ff90", any, any}[rng.Below(5)];
+    }
+    ASSERT_EQ(tokenizer.Decode(tokenizer.Encode(bytes)), bytes);
+  }
+}
+
+TEST(Tokenizer, FoldersNameTheirSpecialTokens) {
+  const auto folder = FreshFolder("tokenizer_folder");
+  WriteBytes(folder / "tokenizer.json", ByteLevelTokenizerJson({" red"}));
+  const auto specials = [&] {
+    const auto tokenizer = LoadTokenizer(folder);
+    return std::pair(tokenizer->bos(), tokenizer->eos());
+  };
+  EXPECT_EQ(specials(), std::pair(259, 260));  // by name
+  WriteBytes(folder / "config.json", R"({"bos_token_id": 3, "eos_token_id": [4, 5]})");
+  EXPECT_EQ(specials(), std::pair(3, 4));
+  WriteBytes(folder / "generation_config.json", R"({"bos_token_id": 6, "eos_token_id": 99999})");
+  EXPECT_EQ(specials(), std::pair(6, 4));
+  WriteBytes(folder / "special_tokens_map.json", R"({"bos_token": {"content": "a"}, "eos_token": "b"})");
+  EXPECT_EQ(specials(), std::pair(97, 98));  // a, b
+  WriteBytes(folder / "tokenizer_config.json", R"({"bos_token": null, "eos_token": "c", "chat_template": "T"})");
+  EXPECT_EQ(specials(), std::pair(97, 99));  // a, c
+
+  const auto copy = FreshFolder("tokenizer_copy");
+  const auto tokenizer = LoadTokenizer(folder / "tokenizer.json");
+  tokenizer->set_bos('z');
+  tokenizer->Save(copy);
+  EXPECT_EQ(ReadFile(copy / "tokenizer.json"), ReadFile(folder / "tokenizer.json"));
+  const json config = json::parse(ReadFile(copy / "tokenizer_config.json"));
+  EXPECT_EQ(config["bos_token"], "z");
+  EXPECT_EQ(config["eos_token"], "c");
+  EXPECT_EQ(config["chat_template"], "T");
+  EXPECT_EQ(LoadTokenizer(copy)->bos(), 'z');
+
+  WriteBytes(folder / "config.json", "{");
+  ExpectError(ErrorKind::kFormat, {"config.json"}, [&] { LoadTokenizer(folder); });
+}
+
+TEST(Tokenizer, LoadSaysWhatIsWrong) {
+  const auto folder = FreshFolder("tokenizer_bad");
+  ExpectError(ErrorKind::kIo, {"tokenizer.json", "--tokenizer"}, [&] { LoadTokenizer(folder); });
+  ExpectError(ErrorKind::kIo, {"absent"}, [&] { LoadTokenizer(folder / "absent"); });
+  const auto load = [&](std::string_view bytes) {
+    WriteBytes(folder / "file", bytes);
+    LoadTokenizer(folder / "file");
+  };
+  ExpectError(ErrorKind::kFormat, {"file", "empty"}, [&] { load(" \n"); });
+  ExpectError(ErrorKind::kFormat, {"weights"}, [&] { load("GGUF\x03"); });
+  ExpectError(ErrorKind::kFormat, {"weights"}, [&] { load("24ka\x01"); });
+  ExpectError(ErrorKind::kFormat, {"tokenizer.json"}, [&] { load(R"({"model": )"); });
+  ExpectError(ErrorKind::kFormat, {"llama2.c"}, [&] { load("abc"); });
+  ExpectError(ErrorKind::kFormat, {"SentencePiece"}, [&] { load("\x0a\x7f"); });
+}
+
+TEST(Tokenizer, SeparatorsAreSeenInTheDecodedText) {
+  const BpeTokenizer tokenizer(
+      ByteLevelTokenizerJson({" red", ".", " .", "!?", "\n", "\n\n", "  ", " ,", ";", "-", " :)"}));
+  const auto flags = SeparatorFlags(tokenizer);
+  ASSERT_EQ(static_cast<int32_t>(flags.size()), tokenizer.vocab_size());
+  const auto flag = [&](std::string_view text) {
+    const Ids ids = tokenizer.Encode(text);
+    EXPECT_EQ(ids.size(), 1u) << text;
+    return flags[static_cast<size_t>(ids[0])];
+  };
+  for (const char* text : {".", " .", ",", "?", "!", "!?", ";", ":", " :)", "\n", "\n\n", " ", "\t", "  ", " ,"}) {
+    EXPECT_EQ(flag(text), 1) << text;
+  }
+  for (const char* text : {" red", "-", "a", ")", "\r", "'"}) EXPECT_EQ(flag(text), 0) << text;
+  for (const int32_t id : {tokenizer.IdOf("<|bos|>"), tokenizer.IdOf("<|eos|>")}) {
+    EXPECT_EQ(flags[static_cast<size_t>(id)], 0);
+  }
+}
+
+// --- with data -------------------------------------------------------------------------------------------------------
+
+/// A file or folder of the evaluation data; empty where it is not here.
+fs::path Data(const std::string& name) {
+  const char* data = std::getenv("HAWSER_DATA");
+  const fs::path path = data == nullptr ? fs::path() : fs::path(data) / name;
+  return fs::exists(path) ? path : fs::path();
+}
+
+#define REQUIRE_DATA(variable, name)    \
+  const fs::path variable = Data(name); \
+  if (variable.empty()) GTEST_SKIP() << "needs " << (name) << " in HAWSER_DATA"
+
+/// The texts of a .inp file.
+std::vector<std::string> Cases(const std::string& file) {
+  static const std::string kBetween = "\n__ggml_vocab_test__\n";
+  std::vector<std::string> cases;
+  size_t begin = 0;
+  for (size_t end = file.find(kBetween); end != std::string::npos; end = file.find(kBetween, begin)) {
+    cases.push_back(file.substr(begin, end - begin));
+    begin = end + kBetween.size();
+  }
+  return cases;
+}
+
+struct VectorSet {
+  const char* tokenizer;
+  const char* vectors;
+};
+
+class Vectors : public testing::TestWithParam<VectorSet> {};
+
+TEST_P(Vectors, AllCasesHaveTheReferencesIds) {
+  REQUIRE_DATA(path, std::string("tokenizers/") + GetParam().tokenizer);
+  REQUIRE_DATA(vectors, std::string("tokenizers/ggml-vocab/ggml-vocab-") + GetParam().vectors + ".gguf.inp");
+  const auto tokenizer = LoadTokenizer(path);
+  const auto cases = Cases(ReadFile(vectors));
+  ASSERT_EQ(cases.size(), 46u);
+  std::ifstream expected(fs::path(vectors).replace_extension(".out"));
+  for (const std::string& text : cases) {
+    std::string line;
+    ASSERT_TRUE(std::getline(expected, line));
+    std::istringstream numbers(line);
+    Ids ids;
+    for (int32_t id = 0; numbers >> id;) ids.push_back(id);
+    EXPECT_EQ(tokenizer->Encode(text), ids) << "\"" << text << "\"";
+    EXPECT_EQ(tokenizer->Decode(ids), text);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Reference, Vectors,
+                         testing::Values(VectorSet{"gpt2.tokenizer.json", "gpt-2"},
+                                         VectorSet{"gpt-neox-20b.tokenizer.json", "mpt"},
+                                         VectorSet{"llama2.tokenizer.model", "llama-spm"},
+                                         VectorSet{"llama2.llama2c-tokenizer.bin", "llama-spm"}));
+
+class Books : public testing::TestWithParam<const char*> {};
+
+TEST_P(Books, ComeBackAndEncodeTheSameAfterSaving) {
+  REQUIRE_DATA(path, GetParam());
+  const auto tokenizer = LoadTokenizer(path);
+  const auto folder = FreshFolder("tokenizer_books");
+  tokenizer->Save(folder);
+  const auto saved = LoadTokenizer(folder);
+  EXPECT_EQ(saved->bos(), tokenizer->bos());
+  EXPECT_EQ(saved->eos(), tokenizer->eos());
+  EXPECT_EQ(SeparatorFlags(*saved), SeparatorFlags(*tokenizer));
+  for (const char* name : {"10146", "12204", "9931"}) {
+    REQUIRE_DATA(book, std::string("pg19/test/") + name + ".txt");
+    const std::string text = ReadFile(book).substr(0, 200000);
+    const Ids ids = tokenizer->Encode(text);
+    EXPECT_EQ(tokenizer->Decode(ids), text) << name;  // these books are NFC
+    EXPECT_EQ(saved->Encode(text), ids) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Reference, Books,
+                         testing::Values("tokenizers/gpt2.tokenizer.json", "tokenizers/gpt-neox-20b.tokenizer.json",
+                                         "tokenizers/llama2.tokenizer.model", "models/stories260k/tokenizer.bin"));
+
+TEST(Llama2c, EncodesAsTheOriginalProgram) {
+  REQUIRE_DATA(path, "models/stories260k/tokenizer.bin");
+  REQUIRE_DATA(oracle, "oracles/stories260k_reference.json");
+  const auto tokenizer = LoadTokenizer(path);
+  EXPECT_EQ(tokenizer->vocab_size(), 512);
+  const json reference = json::parse(ReadFile(oracle));
+  ASSERT_GE(reference["encode_vectors"].size(), 8u);
+  for (const json& vector : reference["encode_vectors"]) {
+    const auto text = vector["text"].get<std::string>();
+    Ids ids = tokenizer->Encode(text);
+    EXPECT_EQ(ids, vector["ids_without_bos"].get<Ids>()) << text;
+    EXPECT_EQ(tokenizer->Decode(ids), text);
+    ids.insert(ids.begin(), tokenizer->bos());
+    EXPECT_EQ(ids, vector["ids_with_bos"].get<Ids>());
+  }
+}
+
+TEST(Llama2c, EncodesTheTextOfThePerplexityProtocols) {
+  REQUIRE_DATA(path, "models/stories260k/tokenizer.bin");
+  REQUIRE_DATA(oracle, "oracles/perplexity_protocols_stories260k.json");
+  REQUIRE_DATA(book, "pg19/test/12204.txt");
+  const json reference = json::parse(ReadFile(oracle));
+  const Ids ids = LoadTokenizer(path)->Encode(ReadFile(book).substr(0, 4000));
+  EXPECT_EQ(ids.size(), 2391u);
+  EXPECT_EQ(ids, reference["token_ids"].get<Ids>());
+}
+
+}  // namespace
+}  // namespace hawser
