@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "hawser/device/registry.h"
 #include "hawser/model/load.h"
@@ -51,6 +52,8 @@ struct ModelOptions {
 };
 void AddModelOptions(CLI::App& command, ModelOptions& options);
 
+/// Results on stdout. Errors: kIo where it cannot be written, so that a full disk does not pass for success.
+void PrintText(std::string_view text);
 /// One JSON object and a newline on stdout. Non-finite numbers become null.
 void PrintJson(const nlohmann::json& object);
 

@@ -1,7 +1,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <string>
+#include <string_view>
 
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
@@ -14,11 +14,14 @@ void AddModelOptions(CLI::App& command, ModelOptions& options) {
                      "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }
 
-void PrintJson(const nlohmann::json& object) {
-  const std::string text = object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+void PrintText(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     Fail(ErrorKind::kIo, "stdout: cannot write: {}", std::strerror(errno));
   }
+}
+
+void PrintJson(const nlohmann::json& object) {
+  PrintText(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace hawser

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -40,10 +39,8 @@ int Convert(const ConvertOptions& options, const CommonOptions& common) {
                {"parameters", parameters},
                {"tokenizer", model.tokenizer != nullptr}});
   } else {
-    std::fputs(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters, Name(dtype),
-                           model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)")
-                   .c_str(),
-               stdout);
+    PrintText(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters, Name(dtype),
+                          model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)"));
   }
   return 0;
 }

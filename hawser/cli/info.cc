@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
@@ -67,7 +66,9 @@ void PrintForPeople(const LoadedModel& model) {
   if (spec.sliding_window > 0) {
     lines.insert(lines.end() - 3, {"window", fmt::format("{} tokens, self included", spec.sliding_window)});
   }
-  for (const auto& [name, value] : lines) std::fputs(fmt::format("{:<13}{}\n", name, value).c_str(), stdout);
+  std::string text;
+  for (const auto& [name, value] : lines) text += fmt::format("{:<13}{}\n", name, value);
+  PrintText(text);
 }
 
 }  // namespace

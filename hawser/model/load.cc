@@ -45,7 +45,8 @@ bool Exists(const fs::path& path) {
 ModelSpec FolderSpec(const fs::path& folder) {
   const fs::path path = folder / kConfig;
   if (!Exists(path))
-    Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one", folder.string(), kConfig);
+    Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one, or a llama2.c .bin",
+         folder.string(), kConfig);
   const std::string text = ReadFile(path);
   const HfConfig config = WithFrame(path.string(), [&] { return ParseHfConfig(text); });
   const fs::path side_path = folder / kSideFile;

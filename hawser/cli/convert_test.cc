@@ -1,0 +1,122 @@
+// The info and convert commands as people and scripts run them.
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "hawser/base/file.h"
+#include "hawser/model/load.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/run_command.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::CommandResult;
+using testing::RunHawser;
+
+class ConvertCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = FreshFolder("cli_convert");
+    spec_ = TinySpec();
+    spec_.rope = ApplyRopeText(spec_.rope, "yarn:factor=4", 32);
+    SaveHuggingFace(TinyModel(spec_, 1), nullptr, DType::kF32, Path("a model"));
+  }
+  fs::path Path(const std::string& name) const { return folder_ / name; }
+  std::string Quoted(const std::string& name) const { return " '" + Path(name).string() + "'"; }
+
+  fs::path folder_;
+  ModelSpec spec_;
+};
+
+TEST_F(ConvertCommand, InfoShowsTheModel) {
+  const CommandResult run = RunHawser("info --json" + Quoted("a model"));
+  ASSERT_EQ(run.code, 0) << run.out;
+  const json info = json::parse(run.out);
+  const json wanted = {{"architecture", "llama"},
+                       {"layers", 2},
+                       {"width", 32},
+                       {"heads", 4},
+                       {"kv_heads", 2},
+                       {"head_dim", 8},
+                       {"mlp_width", 48},
+                       {"vocab", 64},
+                       {"context", 128},
+                       {"tied", false},
+                       {"dtype", "f32"},
+                       {"tokenizer", nullptr},
+                       {"format", "Hugging Face folder"},
+                       {"sliding_window", nullptr},
+                       {"positions", ToString(spec_.rope)},
+                       {"parameters", NumParameters(spec_)},
+                       {"kv_bytes_per_token", {{"f32", 2 * 2 * 16 * 4}, {"bf16", 2 * 2 * 16 * 2}}}};
+  for (const auto& [key, value] : wanted.items()) EXPECT_EQ(info[key], value) << key;
+  const CommandResult people = RunHawser("info" + Quoted("a model"));
+  EXPECT_EQ(people.code, 0);
+  for (const std::string& line :
+       {std::string("positions    ") + ToString(spec_.rope), std::string("context      128")}) {
+    EXPECT_NE(people.out.find("\n" + line), std::string::npos) << people.out;
+  }
+}
+
+TEST_F(ConvertCommand, ConvertsAndKeepsWhatIsThere) {
+  const CommandResult run = RunHawser("convert --json --dtype bf16" + Quoted("a model") + Quoted("b"));
+  ASSERT_EQ(run.code, 0) << run.out;
+  EXPECT_EQ(json::parse(run.out)["dtype"], "bf16");
+  const LoadedModel model = LoadModel(Path("b"));
+  EXPECT_EQ(model.spec, spec_);
+  EXPECT_EQ(model.file_dtype, DType::kBF16);
+  const std::string before = ReadFile(Path("b") / "model.safetensors");
+  const CommandResult again = RunHawser("convert" + Quoted("a model") + Quoted("b") + " 2>&1");
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.out.find("--force"), std::string::npos) << again.out;
+  EXPECT_EQ(ReadFile(Path("b") / "model.safetensors"), before);
+  // Over itself too, and in the dtype it has where none is asked for.
+  EXPECT_EQ(RunHawser("convert --force" + Quoted("b") + Quoted("b")).code, 0);
+  EXPECT_EQ(ReadFile(Path("b") / "model.safetensors"), before);
+}
+
+TEST_F(ConvertCommand, ExitCodesTellWhatWasWrong) {
+  WriteBytes(Path("x.gguf"), "GGUF....");
+  WriteBytes(Path("x.bin"), "no model");
+  fs::create_directories(Path("empty"));
+  struct Case {
+    std::string arguments;
+    int code;
+    const char* word;
+  };
+  for (const Case& c : {Case{"info", 2, "MODEL"}, Case{"info" + Quoted("none"), 3, "none"},
+                        Case{"info" + Quoted("empty"), 3, "config.json"}, Case{"info" + Quoted("x.gguf"), 4, "GGUF"},
+                        Case{"info" + Quoted("x.bin"), 3, "x.bin"},
+                        Case{"info" + Quoted("a model") + " --tokenizer" + Quoted("none"), 3, "none"},
+                        Case{"convert" + Quoted("a model"), 2, "DST"},
+                        Case{"convert --dtype q8" + Quoted("a model") + Quoted("c"), 2, "bf16"},
+                        Case{"convert" + Quoted("a model") + " /dev/null/c", 3, "/dev/null/c"},
+                        Case{"info" + Quoted("a model") + " >/dev/full", 3, ""}}) {
+    const CommandResult run = RunHawser(c.arguments + " 2>&1");
+    EXPECT_EQ(run.code, c.code) << c.arguments << ": " << run.out;
+    EXPECT_NE(run.out.find(c.word), std::string::npos) << run.out;
+  }
+}
+
+TEST_F(ConvertCommand, Stories260kFromLlama2c) {
+  const char* data = std::getenv("HAWSER_DATA");
+  const fs::path stories = fs::path(data ? data : "") / "models" / "stories260k";
+  if (data == nullptr || !fs::exists(stories)) GTEST_SKIP() << "HAWSER_DATA with models/stories260k is absent";
+  const std::string source = " '" + (stories / "checkpoint_legacy.bin").string() + "'";
+  const std::string tokenizer = " --tokenizer '" + (stories / "tokenizer.bin").string() + "'";
+  ASSERT_EQ(RunHawser("convert" + source + Quoted("stories") + tokenizer).code, 0);
+  const json from = json::parse(RunHawser("info --json" + source + tokenizer).out);
+  json to = json::parse(RunHawser("info --json" + Quoted("stories")).out);
+  EXPECT_EQ(from["format"], "llama2.c legacy");
+  EXPECT_EQ(to["format"], "Hugging Face folder");
+  EXPECT_EQ(to["parameters"], 260032);
+  to["format"] = from["format"];
+  to["tokenizer"]["kind"] = from["tokenizer"]["kind"];
+  EXPECT_EQ(to, from);
+}
+
+}  // namespace
+}  // namespace hawser
