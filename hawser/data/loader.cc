@@ -1,5 +1,6 @@
 #include "hawser/data/loader.h"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -8,6 +9,12 @@
 #include "hawser/base/rng.h"
 
 namespace hawser {
+namespace {
+
+// Wide enough that the pieces of one long document come far apart, small beside the documents themselves.
+constexpr int64_t kWindowTokens = int64_t{1} << 22;
+
+}  // namespace
 
 Loader::Loader(const std::vector<Document>* documents, PackOptions options, uint64_t seed)
     : documents_(documents), options_(std::move(options)), seed_(seed) {
@@ -20,17 +27,27 @@ void Loader::BeginEpoch() {
   std::iota(order_.begin(), order_.end(), uint32_t{0});
   Rng rng{.seed = seed_, .stream = epoch};
   for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
+  draws_ = rng;
   cursor_ = 0;
   packer_ = std::make_unique<Packer>(options_, RandomBits(seed_, epoch, std::numeric_limits<uint64_t>::max()));
 }
 
-void Loader::Take(PackedSequence* out) {
-  while (!packer_->Next(out)) {
-    if (cursor_ < order_.size()) {
-      packer_->Add((*documents_)[order_[cursor_++]]);
-      if (cursor_ == order_.size()) packer_->Finish();
-      continue;
-    }
+bool Loader::Pack() {
+  PackedSequence sequence;
+  while (!packer_->Next(&sequence)) {
+    if (cursor_ == order_.size()) return false;
+    packer_->Add((*documents_)[order_[cursor_++]]);
+    if (cursor_ == order_.size()) packer_->Finish();
+  }
+  window_.push_back(std::move(sequence));
+  return true;
+}
+
+void Loader::Next(PackedSequence* out) {
+  const auto wanted = static_cast<size_t>(std::max<int64_t>(1, kWindowTokens / options_.length));
+  while (window_.size() < wanted && Pack()) {
+  }
+  if (window_.empty()) {
     const PackCounts& counts = packer_->counts();
     if (counts.sequences == 0) {
       Fail(ErrorKind::kUsage,
@@ -39,14 +56,17 @@ void Loader::Take(PackedSequence* out) {
     }
     ++epoch_;
     BeginEpoch();
+    return Next(out);
   }
+  std::swap(window_[draws_.Below(window_.size())], window_.back());
+  *out = std::move(window_.back());
+  window_.pop_back();
   ++sequence_;
 }
 
-void Loader::Next(PackedSequence* out) { Take(out); }
-
 void Loader::Skip(int64_t n) {
-  for (int64_t i = 0; i < n; ++i) Take(nullptr);
+  PackedSequence skipped;
+  for (int64_t i = 0; i < n; ++i) Next(&skipped);
 }
 
 }  // namespace hawser

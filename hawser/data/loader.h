@@ -5,29 +5,31 @@
 #include <memory>
 #include <vector>
 
+#include "hawser/base/rng.h"
 #include "hawser/data/packer.h"
 
 namespace hawser {
 
-/// Every epoch packs all documents in an order that depends on (seed, epoch) alone. The state of the stream is its seed
-/// and the number of sequences taken: Skip(n) after construction gives the same stream as n calls of Next. The last,
-/// partial sequence of an epoch follows options.keep_partial.
+/// Every epoch packs all documents in an order that depends on (seed, epoch) alone, and draws its sequences from a
+/// window of the next ones, so that the pieces of one long document do not follow each other. The state of the stream
+/// is its seed and the number of sequences taken: Skip(n) after construction gives the same stream as n calls of Next.
+/// The last, partial sequence of an epoch follows options.keep_partial.
 class Loader {
  public:
   /// `documents` outlives the loader. Errors: kUsage, also when a whole epoch fills no sequence.
   Loader(const std::vector<Document>* documents, PackOptions options, uint64_t seed);
 
   void Next(PackedSequence* out);
-  /// Packs and throws away `n` sequences: costs the copying of their tokens, nothing more.
+  /// Packs and throws away `n` sequences.
   void Skip(int64_t n);
 
   int64_t sequence() const { return sequence_; }                  // number of the next one
   int64_t epoch() const { return epoch_; }                        // that the next one is sought in, from 0
-  const PackCounts& counts() const { return packer_->counts(); }  // of this epoch so far
+  const PackCounts& counts() const { return packer_->counts(); }  // of this epoch so far, the window included
 
  private:
   void BeginEpoch();
-  void Take(PackedSequence* out);
+  bool Pack();
 
   const std::vector<Document>* documents_;
   PackOptions options_;
@@ -37,6 +39,8 @@ class Loader {
   size_t cursor_ = 0;
   std::vector<uint32_t> order_;
   std::unique_ptr<Packer> packer_;
+  std::vector<PackedSequence> window_;
+  Rng draws_;  // from the window
 };
 
 }  // namespace hawser

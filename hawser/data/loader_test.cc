@@ -71,6 +71,23 @@ TEST(LoaderTest, AnEpochHoldsEveryTokenOnceAndTheNextOneIsShuffledAnew) {
   EXPECT_NE(order[0], order[1]);
 }
 
+TEST(LoaderTest, PiecesOfALongDocumentComeFarApart) {
+  std::vector<Document> documents(8);
+  for (size_t d = 0; d < documents.size(); ++d) {
+    documents[d] = {.id = static_cast<int64_t>(d), .tokens = std::vector<int32_t>(63 * 40, 5)};
+  }
+  Loader loader(&documents, {.length = 64, .bos = 1}, 5);
+  PackedSequence s;
+  int64_t before = -1, neighbours = 0;
+  for (int i = 0; i < 320; ++i) {
+    loader.Next(&s);
+    neighbours += s.segments[0].document == before;
+    before = s.segments[0].document;
+  }
+  EXPECT_EQ(loader.epoch(), 0);
+  EXPECT_LT(neighbours, 80);  // 40 of 320 by chance; 312 in packing order
+}
+
 TEST(LoaderTest, SeedsGiveOtherOrders) {
   const auto documents = MakeCorpus(20);
   PackedSequence a, b;
