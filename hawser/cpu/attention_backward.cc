@@ -9,7 +9,6 @@
 #include <cstring>
 #include <limits>
 
-#include "hawser/base/parallel.h"
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
 #include "hawser/ops/op_args.h"
@@ -20,7 +19,7 @@ namespace {
 constexpr int32_t kKeyBlock = 128;             // keys of a block
 constexpr int32_t kQueryTile = 128;            // stacked query rows of a tile
 constexpr int32_t kMinJump = 32;               // keys whose rows end this far apart do not share a block
-constexpr int64_t kChunkWork = 4'000'000'000;  // products of a chunk, about
+constexpr int64_t kChunkWork = 1'500'000'000;  // products of a chunk, about
 constexpr int64_t kMaxChunks = 16;
 constexpr size_t kPartialBytes = 256 << 20;  // of dQ sums of one unit
 constexpr size_t kWaveBytes = 256 << 20;
@@ -395,6 +394,7 @@ void AttentionBackward(const AttentionBackwardArgs& args) {
                   .group = args.heads / args.kv_heads,
                   .scale2 = args.scale * 1.44269504088896341f};
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
+  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
   thread_local Arena shared;
   for (size_t begin = 0; begin < units.size();) {
     std::vector<UnitWork> works;
@@ -414,18 +414,18 @@ void AttentionBackward(const AttentionBackwardArgs& args) {
       for (size_t c = 0; c < work.chunks.size(); ++c) chunks.emplace_back(&work, c);
       for (int64_t t = 0; t < work.rows_pad / kQueryTile; ++t) tiles.emplace_back(&work, t);
     }
-    ParallelFor(static_cast<int64_t>(panels.size()),
-                [&](int64_t i) { PackQueries(call, *panels[i].first, panels[i].second); });
-    ParallelFor(static_cast<int64_t>(chunks.size()), [&](int64_t i) {
+    ForTasks(parallel, static_cast<int64_t>(panels.size()),
+             [&](int64_t i) { PackQueries(call, *panels[i].first, panels[i].second); });
+    ForTasks(parallel, static_cast<int64_t>(chunks.size()), [&](int64_t i) {
       thread_local Arena arena;
       UnitWork& work = *chunks[i].first;
       call.shape.t.begin();
       ChunkWorker(call, work, work.chunks[chunks[i].second], arena).Run();
       call.shape.t.end();
     });
-    ParallelFor(static_cast<int64_t>(tiles.size()),
-                [&](int64_t i) { WriteQueries(call, *tiles[i].first, tiles[i].second); });
-    ParallelFor(static_cast<int64_t>(works.size()), [&](int64_t i) { WriteSlots(call, works[i]); });
+    ForTasks(parallel, static_cast<int64_t>(tiles.size()),
+             [&](int64_t i) { WriteQueries(call, *tiles[i].first, tiles[i].second); });
+    ForTasks(parallel, static_cast<int64_t>(works.size()), [&](int64_t i) { WriteSlots(call, works[i]); });
     begin += works.size();
   }
 }

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "hawser/base/parallel.h"
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
 #include "hawser/ops/op_args.h"
@@ -227,6 +226,7 @@ void AttentionForward(const AttentionArgs& args) {
                   .scale2 = args.scale * 1.44269504088896341f};
   const HeadShape& h = call.shape;
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
+  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
   thread_local Arena shared;
   const auto bytes_of = [&](const AttnUnit& unit) {
     return Arena::Bytes<char>(h.TransposedSize(unit.columns()) * h.element) +
@@ -257,11 +257,11 @@ void AttentionForward(const AttentionArgs& args) {
         tasks.push_back({&units[u], &packed[u - begin], *tile});
       }
     }
-    ParallelFor(static_cast<int64_t>(panels.size()), [&](int64_t i) {
+    ForTasks(parallel, static_cast<int64_t>(panels.size()), [&](int64_t i) {
       const auto [u, p] = panels[i];
       PackPanel(call, units[u], packed[u - begin], p);
     });
-    ParallelFor(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+    ForTasks(parallel, static_cast<int64_t>(tasks.size()), [&](int64_t i) {
       thread_local Arena arena;
       h.t.begin();
       TileWorker(call, arena).Run(*tasks[i].unit, *tasks[i].packed, tasks[i].tile);

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "hawser/base/buffer.h"
+#include "hawser/base/parallel.h"
 #include "hawser/cpu/tile_kernels.h"
 #include "hawser/ops/backend.h"
 
@@ -95,6 +97,22 @@ struct AttnUnit {
     return key >= 0 && key < s.num_keys ? static_cast<int32_t>(key) : -1;
   }
 };
+
+/// Below this many multiply-adds in a call, waking threads costs more than they bring.
+inline constexpr int64_t kParallelWork = 2'000'000;
+
+inline int64_t Work(std::span<const AttnSequence> sequences, int32_t heads, int32_t head_dim) {
+  int64_t pairs = 0;
+  for (const AttnSequence& sequence : sequences) pairs += sequence.schedule->visible_pairs;
+  return pairs * heads * head_dim;
+}
+
+/// body(i) for i in [0, n), on all threads if the call is worth it.
+template <class Body>
+void ForTasks(bool parallel, int64_t n, Body&& body) {
+  if (parallel) return ParallelFor(n, body);
+  for (int64_t i = 0; i < n; ++i) body(i);
+}
 
 std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads);
 

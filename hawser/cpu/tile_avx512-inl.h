@@ -2,6 +2,7 @@
 #pragma once
 
 // GCC 12 takes the deliberately undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 

@@ -99,39 +99,72 @@ struct TileLoops {
     }
   }
 
+  static float RowMax(const float* s, int32_t cols) {
+    // Four chains, so that no step waits for the one before.
+    F top[4] = {V::Set(kNegInf), V::Set(kNegInf), V::Set(kNegInf), V::Set(kNegInf)};
+    int32_t c = 0;
+    for (; c + 4 * kLanes <= cols; c += 4 * kLanes) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) top[i] = V::Max(top[i], V::Load(s + c + i * kLanes));
+    }
+    for (; c < cols; c += kLanes) top[0] = V::Max(top[0], V::Load(s + c));
+    return V::ReduceMax(V::Max(V::Max(top[0], top[1]), V::Max(top[2], top[3])));
+  }
+
+  /// p = exp2(s * scale + shift); returns their sum.
+  template <class T>
+  static float RowExp(const float* s, T* p, int32_t cols, float scale, float shift) {
+    const F factor = V::Set(scale), offset = V::Set(shift);
+    F sum[4] = {V::Set(0.0f), V::Set(0.0f), V::Set(0.0f), V::Set(0.0f)};
+    int32_t c = 0;
+    for (; c + 4 * kLanes <= cols; c += 4 * kLanes) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const F e = V::Exp2(V::Fma(V::Load(s + c + i * kLanes), factor, offset));
+        sum[i] = V::Add(sum[i], e);
+        V::StoreAs(p + c + i * kLanes, e);
+      }
+    }
+    for (; c < cols; c += kLanes) {
+      const F e = V::Exp2(V::Fma(V::Load(s + c), factor, offset));
+      sum[0] = V::Add(sum[0], e);
+      V::StoreAs(p + c, e);
+    }
+    return V::ReduceAdd(V::Add(V::Add(sum[0], sum[1]), V::Add(sum[2], sum[3])));
+  }
+
+  // All maxima of a few rows, then all exponentials: the second loop does not wait for the reductions of the first.
   template <class T>
   static void SoftmaxOf(const SoftmaxArgs& args) {
-    const F scale = V::Set(args.scale2);
-    for (int32_t r = 0; r < args.rows; ++r) {
-      const float* s = args.s + r * args.lds;
-      T* p = static_cast<T*>(args.p) + r * args.ldp;
-      F top = V::Set(kNegInf);
-      for (int32_t c = 0; c < args.cols; c += kLanes) top = V::Max(top, V::Load(s + c));
-      const float old_max = args.max[r];
-      const float block_max = V::ReduceMax(top) * args.scale2;
-      const float new_max = block_max > old_max ? block_max : old_max;
-      if (new_max == kNegInf) {  // nothing visible so far
-        for (int32_t c = 0; c < args.cols; c += kLanes) V::StoreAs(p + c, V::Set(0.0f));
-        continue;
+    constexpr int kRows = 16;
+    float maxima[kRows];
+    for (int32_t first = 0; first < args.rows; first += kRows) {
+      const int32_t rows = args.rows - first < kRows ? args.rows - first : kRows;
+      for (int32_t i = 0; i < rows; ++i) {
+        const float block_max = RowMax(args.s + (first + i) * args.lds, args.cols) * args.scale2;
+        const float old_max = args.max[first + i];
+        maxima[i] = block_max > old_max ? block_max : old_max;
       }
-      const F shift = V::Set(-new_max);
-      F sum = V::Set(0.0f);
-      for (int32_t c = 0; c < args.cols; c += kLanes) {
-        const F e = V::Exp2(V::Fma(V::Load(s + c), scale, shift));
-        sum = V::Add(sum, e);
-        V::StoreAs(p + c, e);
-      }
-      float old_sum = args.sum[r];
-      if (new_max != old_max) {
-        const F shrink = V::Exp2(V::Set(old_max - new_max));
-        old_sum *= V::First(shrink);
-        if (!args.first) {
-          float* out = args.out + r * args.ldo;
-          for (int32_t c = 0; c < args.out_cols; c += kLanes) V::Store(out + c, V::Mul(V::Load(out + c), shrink));
+      for (int32_t i = 0; i < rows; ++i) {
+        const int32_t r = first + i;
+        T* p = static_cast<T*>(args.p) + r * args.ldp;
+        if (maxima[i] == kNegInf) {  // nothing visible so far
+          for (int32_t c = 0; c < args.cols; c += kLanes) V::StoreAs(p + c, V::Set(0.0f));
+          continue;
         }
-        args.max[r] = new_max;
+        const float sum = RowExp(args.s + r * args.lds, p, args.cols, args.scale2, -maxima[i]);
+        const float old_max = args.max[r];
+        if (maxima[i] == old_max) {
+          args.sum[r] += sum;
+          continue;
+        }
+        const F shrink = V::Exp2(V::Set(old_max - maxima[i]));
+        args.sum[r] = args.sum[r] * V::First(shrink) + sum;
+        args.max[r] = maxima[i];
+        if (args.first) continue;
+        float* out = args.out + r * args.ldo;
+        for (int32_t c = 0; c < args.out_cols; c += kLanes) V::Store(out + c, V::Mul(V::Load(out + c), shrink));
       }
-      args.sum[r] = old_sum + V::ReduceAdd(sum);
     }
   }
 
