@@ -24,12 +24,6 @@ struct TokenizeOptions {
   bool parse_special = false;
 };
 
-/// Parts of characters (byte pieces) and other bytes that JSON cannot hold become U+FFFD.
-std::string AsUtf8(const std::string& bytes) {
-  return nlohmann::json::parse(nlohmann::json(bytes).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
-      .get<std::string>();
-}
-
 /// The tokenizer named by --tokenizer, or what MODEL brings.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
   if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
@@ -67,7 +61,7 @@ int RunTokenize(const TokenizeOptions& options, const CLI::App& command, const C
     nlohmann::json tokens = nlohmann::json::array();
     for (const int32_t id : ids) tokens.push_back(tokenizer->Display(id));
     nlohmann::json object = {{"ids", ids}, {"tokens", std::move(tokens)}};
-    if (given("--ids")) object["text"] = AsUtf8(decoded);
+    if (given("--ids")) object["text"] = decoded;
     PrintJson(object);
   } else {
     const std::string line = given("--ids") ? decoded : fmt::format("{}", fmt::join(ids, " "));
