@@ -214,11 +214,12 @@ class ChunkWorker {
     for (size_t b = chunk_.block_begin; b < chunk_.block_end; ++b) {
       const KeyBlock& block = work_.blocks[b];
       PackKeys(block);
-      bool first = true;
+      std::fill(dk_, dk_ + kKeyBlock * call_.shape.n, 0.0f);
+      std::fill(dv_, dv_ + kKeyBlock * call_.shape.n, 0.0f);
       const int64_t begin = static_cast<int64_t>(block.row_begin) * call_.group;
       const int64_t end = static_cast<int64_t>(block.row_end) * call_.group;
-      for (int64_t tile = begin / kQueryTile; tile * kQueryTile < end; ++tile) Step(block, tile, begin, end, first);
-      WriteKeys(block, !first);
+      for (int64_t tile = begin / kQueryTile; tile * kQueryTile < end; ++tile) Step(block, tile);
+      WriteKeys(block);
     }
   }
 
@@ -236,6 +237,9 @@ class ChunkWorker {
     for (int64_t i = 0; i < kKeyBlock; ++i) {
       const int32_t key = block.begin + i < block.end ? unit.Key(block.begin + i) : -1;
       const int64_t row = unit.sequence->key_begin + key;
+      const auto [row_begin, row_end] = key < 0 ? std::pair{0, 0} : RowsOf(unit, block.begin + i);
+      lo_[i] = static_cast<int64_t>(row_begin) * call_.group;
+      hi_[i] = static_cast<int64_t>(row_end) * call_.group;
       h.StageRow(key < 0 ? nullptr : HeadRow(args.k, row, unit.kv_head, h.dim), args.k.dtype, k_, i);
       h.StageRow(key < 0 ? nullptr : HeadRow(args.v, row, unit.kv_head, h.dim), args.v.dtype, v_, i);
     }
@@ -255,25 +259,41 @@ class ChunkWorker {
     }
   }
 
-  void Step(const KeyBlock& block, int64_t tile, int64_t begin, int64_t end, bool& first) {
+  /// The block against one query tile: all keys at once where every query sees every key, else by groups of keys, each
+  /// with the queries that see some of it.
+  void Step(const KeyBlock& block, int64_t tile) {
+    const int32_t keys = static_cast<int32_t>(block.end - block.begin);
+    const int64_t base = tile * kQueryTile;
+    const bool full =
+        *std::max_element(lo_, lo_ + keys) <= base && *std::min_element(hi_, hi_ + keys) >= base + kQueryTile;
+    const int32_t group = full ? keys : call_.shape.t.row_group;
+    for (int32_t first = 0; first < keys; first += group) GroupStep(tile, first, std::min(group, keys - first), full);
+  }
+
+  void GroupStep(int64_t tile, int32_t first, int32_t keys, bool full) {
     const HeadShape& h = call_.shape;
     const int32_t align = std::max(kColStep, h.t.k_align);
     const int64_t base = tile * kQueryTile;
+    int64_t begin = base + kQueryTile, end = base;  // stacked query rows that see any of the keys
+    for (int32_t r = first; r < first + keys; ++r) {
+      if (lo_[r] >= hi_[r]) continue;
+      begin = std::min(begin, lo_[r]);
+      end = std::max(end, hi_[r]);
+    }
     const int64_t c0 = std::max(base, begin / align * align);
     const int64_t c1 = std::min(base + kQueryTile, RoundUp(end, align));
+    if (c0 >= c1) return;
     const int32_t cols = static_cast<int32_t>(c1 - c0);
-    const int32_t keys = static_cast<int32_t>(block.end - block.begin);
     const int32_t rows = static_cast<int32_t>(RoundUp(keys, std::max({2, h.t.m_align, h.t.k_align})));
 
-    h.Scores(k_, work_.q_columns, c0, rows, cols, s_, kLdS);
-    h.Scores(v_, work_.dout_columns, c0, rows, cols, dp_, kLdS);
-    for (int32_t r = 0; r < rows; ++r) {
-      const auto [row_begin, row_end] = r < keys ? RowsOf(*work_.unit, block.begin + r) : std::pair{0, 0};
-      const int64_t lo = std::clamp<int64_t>(static_cast<int64_t>(row_begin) * call_.group - c0, 0, cols);
-      const int64_t hi = std::clamp<int64_t>(static_cast<int64_t>(row_end) * call_.group - c0, lo, cols);
+    h.Scores(h.At(k_, static_cast<int64_t>(first) * h.ld), work_.q_columns, c0, rows, cols, s_, kLdS);
+    h.Scores(h.At(v_, static_cast<int64_t>(first) * h.ld), work_.dout_columns, c0, rows, cols, dp_, kLdS);
+    for (int32_t r = full ? keys : 0; r < rows; ++r) {
+      const int64_t lo = std::clamp<int64_t>(lo_[first + r] - c0, 0, cols);
+      const int64_t hi = std::clamp<int64_t>(hi_[first + r] - c0, lo, cols);
       float* s = s_ + r * kLdS;
-      if (lo > 0) std::fill(s, s + lo, -std::numeric_limits<float>::infinity());
-      if (hi < cols) std::fill(s + hi, s + cols, -std::numeric_limits<float>::infinity());
+      std::fill(s, s + lo, -std::numeric_limits<float>::infinity());
+      std::fill(s + hi, s + cols, -std::numeric_limits<float>::infinity());
     }
     h.t.gradient({.s = s_,
                   .dp = dp_,
@@ -288,10 +308,11 @@ class ChunkWorker {
                   .scale2 = call_.scale2,
                   .lse2 = work_.lse2 + c0,
                   .delta = work_.delta + c0});
-    h.Mix(p_, kLdP, work_.dout_rows, work_.rows_pad, c0, rows, cols, dv_, h.n, !first);
-    h.Mix(ds_, kLdP, work_.q_rows, work_.rows_pad, c0, rows, cols, dk_, h.n, !first);
-    first = false;
-    h.t.product({.a = k_transposed_,
+    float* dk = dk_ + static_cast<int64_t>(first) * h.n;
+    float* dv = dv_ + static_cast<int64_t>(first) * h.n;
+    h.Mix(p_, kLdP, work_.dout_rows, work_.rows_pad, c0, rows, cols, dv, h.n, true);
+    h.Mix(ds_, kLdP, work_.q_rows, work_.rows_pad, c0, rows, cols, dk, h.n, true);
+    h.t.product({.a = h.At(k_transposed_, first),
                  .lda = kLdP,
                  .b = h.pairs == 1 ? ds_ : ds_pairs_,
                  .ldb = h.pairs * kLdP,
@@ -306,7 +327,7 @@ class ChunkWorker {
   }
 
   /// dK and dV of a block: straight to the output, or kept in F32 where the key is in two blocks.
-  void WriteKeys(const KeyBlock& block, bool any) {
+  void WriteKeys(const KeyBlock& block) {
     const HeadShape& h = call_.shape;
     const AttentionBackwardArgs& args = call_.args;
     const AttnUnit& unit = *work_.unit;
@@ -314,8 +335,6 @@ class ChunkWorker {
     const int64_t slots = static_cast<int64_t>(compact.size());
     const bool is_compact = block.begin < unit.slots_pad();
     auto next = std::lower_bound(compact.begin(), compact.end(), unit.Key(block.begin));
-    if (!any)
-      std::memset(dk_, 0, kKeyBlock * h.n * sizeof(float)), std::memset(dv_, 0, kKeyBlock * h.n * sizeof(float));
     for (int64_t c = block.begin; c < block.end; ++c) {
       const float* dk = dk_ + (c - block.begin) * h.n;
       const float* dv = dv_ + (c - block.begin) * h.n;
@@ -340,6 +359,7 @@ class ChunkWorker {
   void *k_, *v_, *k_columns_, *k_transposed_;
   float *dk_, *dv_, *s_, *dp_;
   void *p_, *ds_, *ds_pairs_;
+  int64_t lo_[kKeyBlock], hi_[kKeyBlock];  // stacked query rows that see each key
 };
 
 /// Adds the chunks of one query tile in order and writes its rows of dq.
