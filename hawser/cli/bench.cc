@@ -11,6 +11,7 @@ namespace {
 
 constexpr CommandRow kBenches[] = {
     {"attention", "Attention forward and backward over patterns, in shares of the machine's peak", SetupBenchAttention},
+    {"matmul", "The products of a linear layer, beside oneDNN's own", SetupBenchMatMul},
 };
 
 constexpr double kMaxSeconds = 4.0;  // of repeats

@@ -13,12 +13,25 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
+// The next 2 * Lanes() elements as two vectors. bf16 pairs are taken apart without a shuffle: the low halves of 32-bit
+// words are the even elements, the high halves the odd ones. A dot product does not mind as long as a row of `a` is
+// taken apart the same way.
 template <bool kLow>
-HWY_INLINE VF LoadB(const void* b, int64_t i) {
+HWY_INLINE void LoadPair(const void* from, int64_t i, VF& v0, VF& v1) {
   if constexpr (kLow) {
-    return LoadBF16(static_cast<const uint16_t*>(b) + i);
+    const uint16_t* at = static_cast<const uint16_t*>(from) + i;
+#if HWY_TARGET == HWY_SCALAR
+    v0 = LoadBF16(at);
+    v1 = LoadBF16(at + Lanes());
+#else
+    const DU du;
+    const VU words = hn::BitCast(du, hn::LoadU(hn::Repartition<uint16_t, DU>(), at));
+    v0 = hn::BitCast(DF(), hn::ShiftLeft<16>(words));
+    v1 = hn::BitCast(DF(), hn::And(words, hn::Set(du, 0xffff0000u)));
+#endif
   } else {
-    return hn::LoadU(DF(), static_cast<const float*>(b) + i);
+    v0 = hn::LoadU(DF(), static_cast<const float*>(from) + i);
+    v1 = hn::LoadU(DF(), static_cast<const float*>(from) + i + Lanes());
   }
 }
 
@@ -29,27 +42,39 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, int64_t j, const Mat& c,
   const int64_t k = b.cols, step = Lanes();
   VF even[kRows][kCols], odd[kRows][kCols];
   const void* rows[kCols];
+  HAWSER_UNROLL
   for (int q = 0; q < kCols; ++q) rows[q] = b.Row<T>(j + q);
+  HAWSER_UNROLL
   for (int r = 0; r < kRows; ++r) {
+    HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) even[r][q] = odd[r][q] = Zero();
   }
   int64_t i = 0;
   for (; i + 2 * step <= k; i += 2 * step) {
-    for (int q = 0; q < kCols; ++q) {
-      const VF b0 = LoadB<kLow>(rows[q], i), b1 = LoadB<kLow>(rows[q], i + step);
-      for (int r = 0; r < kRows; ++r) {
-        even[r][q] = hn::MulAdd(hn::LoadU(DF(), a + r * k + i), b0, even[r][q]);
-        odd[r][q] = hn::MulAdd(hn::LoadU(DF(), a + r * k + i + step), b1, odd[r][q]);
+    VF b0[kCols], b1[kCols];
+    HAWSER_UNROLL
+    for (int q = 0; q < kCols; ++q) LoadPair<kLow>(rows[q], i, b0[q], b1[q]);
+    HAWSER_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const VF a0 = hn::LoadU(DF(), a + r * k + i), a1 = hn::LoadU(DF(), a + r * k + i + step);
+      HAWSER_UNROLL
+      for (int q = 0; q < kCols; ++q) {
+        even[r][q] = hn::MulAdd(a0, b0[q], even[r][q]);
+        odd[r][q] = hn::MulAdd(a1, b1[q], odd[r][q]);
       }
     }
   }
   for (; i < k; i += step) {
+    HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) {
       const VF bv = Get(ConstRow{rows[q], kLow}, i, k);
+      HAWSER_UNROLL
       for (int r = 0; r < kRows; ++r) even[r][q] = hn::MulAdd(Get(F32Row(a + r * k), i, k), bv, even[r][q]);
     }
   }
+  HAWSER_UNROLL
   for (int r = 0; r < kRows; ++r) {
+    HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) {
       const float dot = SumLanes(hn::Add(even[r][q], odd[r][q]));
       if (c.dtype == DType::kBF16) {
@@ -77,20 +102,32 @@ HWY_INLINE void ByRows(const float* a, const ConstMat& b, const Mat& c, bool acc
     case 2:
       return Columns<kLow, 2, 4>(a, b, c, accumulate, begin, end);
     case 3:
-      return Columns<kLow, 3, 2>(a, b, c, accumulate, begin, end);
+      return Columns<kLow, 3, 4>(a, b, c, accumulate, begin, end);
     default:
       return Columns<kLow, 4, 2>(a, b, c, accumulate, begin, end);
   }
 }
 
-// `a` as dense f32 rows; columns [begin, end) of c.
+// `a` as dense f32 rows in the order of LoadPair; columns [begin, end) of c.
 void MatVecColumns(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
   if (b.dtype == DType::kBF16) return ByRows<true>(a, b, c, accumulate, begin, end);
   return ByRows<false>(a, b, c, accumulate, begin, end);
 }
 
 void WidenRow(ConstRow from, float* to, int64_t n) {
-  for (int64_t i = 0; i < n; i += Lanes()) Put(Get(from, i, n), F32Row(to), i, n);
+  const int64_t step = Lanes();
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    VF v0, v1;
+    if (from.low) {
+      LoadPair<true>(from.data, i, v0, v1);
+    } else {
+      LoadPair<false>(from.data, i, v0, v1);
+    }
+    hn::StoreU(v0, DF(), to + i);
+    hn::StoreU(v1, DF(), to + i + step);
+  }
+  for (; i < n; i += step) Put(Get(from, i, n), F32Row(to), i, n);
 }
 
 }  // namespace HWY_NAMESPACE

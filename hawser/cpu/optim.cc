@@ -42,14 +42,17 @@ double SumSquaresRange(const float* x, int64_t n) {
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> half;
   const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  auto even = hn::Zero(d), odd = hn::Zero(d);
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;  // four chains hide the latency of the FMA
+  const auto load = [&](int64_t at) HWY_ATTR { return hn::PromoteTo(d, hn::LoadU(half, x + at)); };
   int64_t i = 0;
-  for (; i + 2 * step <= n; i += 2 * step) {
-    const auto a = hn::PromoteTo(d, hn::LoadU(half, x + i)), b = hn::PromoteTo(d, hn::LoadU(half, x + i + step));
-    even = hn::MulAdd(a, a, even);
-    odd = hn::MulAdd(b, b, odd);
+  for (; i + 4 * step <= n; i += 4 * step) {
+    const auto a = load(i), b = load(i + step), c = load(i + 2 * step), e = load(i + 3 * step);
+    s0 = hn::MulAdd(a, a, s0);
+    s1 = hn::MulAdd(b, b, s1);
+    s2 = hn::MulAdd(c, c, s2);
+    s3 = hn::MulAdd(e, e, s3);
   }
-  double sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+  double sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
   for (; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   return sum;
 }

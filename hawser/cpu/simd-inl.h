@@ -14,6 +14,15 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
+/// Before a loop over an array of vectors: unrolled, so that the vectors stay in registers.
+#ifndef HAWSER_UNROLL
+#ifdef __clang__
+#define HAWSER_UNROLL _Pragma("unroll")
+#else
+#define HAWSER_UNROLL _Pragma("GCC unroll 8")
+#endif
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {

@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "hawser/cpu/matmul_library.h"
 #include "hawser/cpu/peak.h"
 
 namespace hawser {
