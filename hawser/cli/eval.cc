@@ -1,5 +1,5 @@
 // hawser eval MODEL TASK: measures a model on text.
-#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -39,9 +39,7 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (stream && !options.attention.empty()) {
     Fail(ErrorKind::kUsage, "--attention is for windows: a stream sees what its cache holds, use --kv");
   }
-  if (stream && (ppl->context > 0 || ppl->stride > 0)) {
-    Fail(ErrorKind::kUsage, "--context and --stride are for windows: bound a stream with --kv and --max-tokens");
-  }
+  if (stream && ppl->stride > 0) Fail(ErrorKind::kUsage, "--stride is for windows, a stream has none");
   if (!options.kv.empty()) ppl->kv = options.kv;
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
 }
@@ -66,9 +64,8 @@ int RunEval(EvalOptions options, const CommonOptions& common) {
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
-  const int64_t context = ppl.context > 0 ? ppl.context : own_context;
-  if (const int64_t meant = MaxContext(model.params.spec().rope, own_context); context > meant) {
-    LogLine(fmt::format("note: a context of {} tokens is beyond the {} this model is meant for", context, meant));
+  if (const int64_t meant = MaxContext(model.params.spec().rope, own_context); ppl.context > meant) {
+    LogLine(fmt::format("note: a context of {} tokens is beyond the {} this model is meant for", ppl.context, meant));
   }
   std::string log;
   if (!options.nll_file.empty()) {
@@ -98,13 +95,15 @@ std::function<int()> SetupEval(CLI::App& app, CommonOptions& common) {
   AddModelOptions(app, options->model);
   app.add_option("task", options->task, "What to measure: ppl (perplexity by position)")->required();
   app.add_option("--data", options->data, "Text to predict: .txt and .jsonl files, or folders of them")->required();
-  app.add_option("--context", options->ppl.context, "Tokens of a window; default: the model's own context")
+  app.add_option("--context", options->ppl.context,
+                 "Tokens of a window; default: the model's own context. Of a stream: the length declared to position "
+                 "schemes that depend on it; default: its length")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 30));
   app.add_option("--protocol", options->protocol,
                  "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
                  "lines; with --kv the default is streaming");
   app.add_option("--kv", options->kv,
-                 "Cache policy of a stream: full, window:W, sink:a,c, sep:a,n, sep-stream:a,s,w,c");
+                 "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, sep-stream:a,s,w,c");
   app.add_option("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
   app.add_option("--attention", options->attention, "What a token of a window sees: full, window=W, ...");
   app.add_option("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")

@@ -162,7 +162,8 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   for (size_t d = 0; d < texts.ids.size(); ++d) report->documents.push_back({.name = documents[d].path});
   int64_t total = 0, rows_seen = 0, visible = 0, causal = 0;
   for (const PplWindow& w : windows) total += w.end - w.score_begin;
-  int32_t longest = 0;
+  AttnPattern pattern = options.pattern;
+  if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
   std::vector<float> nll;
   ProgressBar bar("ppl", total);
   const auto start = Clock::now();
@@ -185,7 +186,8 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
         batch.weights.push_back(scored ? 1.0f : 0.0f);
         if (options.pattern.separators) sequence.layout.is_separator.push_back(m->separators()[id]);
       }
-      longest = std::max(longest, rows);
+      // Later rows never see fewer keys, so the last one sees the most.
+      report->kv.peak = std::max(report->kv.peak, CompileSchedule(pattern, sequence.layout, 1).visible_pairs);
       batch.sequences.push_back(std::move(sequence));
     }
     nll.resize(batch.ids.size());
@@ -212,11 +214,8 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   report->seconds = Since(start);
   report->windows = static_cast<int64_t>(windows.size());
   if (rows_seen == 0) return;
-  AttnPattern pattern = options.pattern;
-  if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
-  report->kv = {.mean = static_cast<double>(visible) / static_cast<double>(rows_seen),
-                .peak = CompileSchedule(pattern, {.size = longest}, 1).visible_pairs,
-                .ratio = static_cast<double>(visible) / static_cast<double>(causal)};
+  report->kv.mean = static_cast<double>(visible) / static_cast<double>(rows_seen);
+  report->kv.ratio = static_cast<double>(visible) / static_cast<double>(causal);
 }
 
 /// Tokens fed to a stream, and what each of them predicts.
@@ -406,8 +405,8 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
       stream = StreamOfDocuments(m.bos(), texts);
       report.words = texts.words;
     }
-    const auto length = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
-    report.context = length;
+    const auto fed = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
+    const int64_t length = report.context = given.context > 0 ? given.context : fed;
     const DeclaredLength declared(params, length);
     Decoder decoder(backend, params);
     KvCache cache(backend, spec, std::move(policy), m.separators(), params->dtype(), length);
@@ -474,7 +473,9 @@ nlohmann::json ToJson(const PplReport& r) {
 }
 
 std::string ToText(const PplReport& r) {
-  const auto label = [](const PplBucket& b) { return fmt::format("{}-{}", b.begin, b.end - 1); };
+  const auto label = [](const PplBucket& b) {
+    return b.end - b.begin == 1 ? fmt::format("{}", b.begin) : fmt::format("{}-{}", b.begin, b.end - 1);
+  };
   const auto mean = [](const PplBucket& b) { return HumanNumber(b.nll / static_cast<double>(b.tokens)); };
   TextTable table({"position", "tokens", "nats/token", "ppl"});
   for (const PplBucket& b : r.buckets) table.Row({label(b), HumanCount(b.tokens), mean(b), HumanNumber(b.ppl())});

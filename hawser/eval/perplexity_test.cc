@@ -159,6 +159,8 @@ TEST_F(PerplexityTest, WindowedPatternEqualsTheStreamUnderTheSameWindow) {
   EXPECT_NEAR(a.nll, b.nll, 1e-3);
   EXPECT_GT(std::abs(a.nll - full.nll), 1e-2) << "the window shows";
   EXPECT_LT(a.kv.ratio, 0.8);
+  EXPECT_GE(static_cast<double>(a.kv.peak), a.kv.mean);
+  EXPECT_EQ(a.kv.peak, b.kv.peak + 1) << "keys a query sees, itself included; slots held between queries";
 }
 
 TEST_F(PerplexityTest, BatchingAndThreadsChangeNothing) {
@@ -241,6 +243,10 @@ TEST_F(PerplexityTest, LengthDependentRopeIsPinnedToTheContext) {
   EXPECT_EQ(Measure({.context = 128}, documents).nll, longer.nll) << "the spec's context does not count";
   EXPECT_NE(Measure({.context = 64}, documents).nll, longer.nll);
   EXPECT_NEAR(Measure({.protocol = kStreaming}, documents).nll, longer.nll, 2e-3);
+  EXPECT_EQ(Measure({.protocol = kStreaming, .context = 128, .max_tokens = 50}, documents).tokens, 50);
+  EXPECT_NE(Measure({.protocol = kStreaming, .context = 128, .max_tokens = 50}, documents).nll,
+            Measure({.protocol = kStreaming, .max_tokens = 50}, documents).nll)
+      << "declared against found length";
 }
 
 TEST_F(PerplexityTest, TokenizersWithoutBos) {

@@ -2,6 +2,7 @@
 // 640 x 360 on a light page. Points carry their values as tooltips.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
