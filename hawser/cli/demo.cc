@@ -32,6 +32,8 @@ struct Options {
   int64_t extend_steps = 60;
 };
 
+struct Interrupted {};
+
 class Stopwatch {
  public:
   double Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
@@ -107,6 +109,7 @@ DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, co
   LogLine(fmt::format("demo: training {} ({}, {} tokens of context)", name, recipe.attention, recipe.context));
   DemoModel result{.name = name, .pattern = recipe.attention, .context = recipe.context};
   result.training = RunTraining(MakePlan(recipe), folder, /*resume=*/false, backend);
+  if (result.training.interrupted) throw Interrupted();
   LoadedModel model = LoadModel(folder);
   result.ppl = MeasurePerplexity(backend, &model.params, *model.tokenizer, valid, {.context = kLong});
   result.retrieval = MeasureRetrieval(backend, model.params, *model.tokenizer, questions, "full");
@@ -180,7 +183,14 @@ std::function<int()> SetupDemo(CLI::App& command, CommonOptions& common) {
   command.add_option("--extend-steps", options->extend_steps, "Steps of each extension")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
-  return [options, &common] { return RunDemo(*options, common); };
+  return [options, &common] {
+    try {
+      return RunDemo(*options, common);
+    } catch (const Interrupted&) {
+      LogLine("demo: interrupted");
+      return 130;
+    }
+  };
 }
 
 }  // namespace hawser
