@@ -37,7 +37,6 @@ class InterruptGuard {
     action.sa_flags = static_cast<int>(SA_RESETHAND);
     sigaction(SIGINT, &action, &old_int_);
     sigaction(SIGTERM, &action, &old_term_);
-    std::signal(SIGXFSZ, SIG_IGN);  // a file size limit then is an error of write, like a full disk
   }
   ~InterruptGuard() {
     sigaction(SIGINT, &old_int_, nullptr);
@@ -199,6 +198,7 @@ nlohmann::json RunSummary::ToJson() const {
 
 RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend) {
   const TrainConfig& config = plan.config;
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
   const bool is_run = EnterRunFolder(plan, out, resume);
   if (is_run && fs::exists(out / kMark)) return FinishedSummary(out);
 
