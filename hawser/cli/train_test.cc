@@ -1,0 +1,314 @@
+// train and extend as people run them: killed, resumed, out of disk, mistyped.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hawser/base/file.h"
+#include "hawser/base/rng.h"
+#include "hawser/data/synthetic.h"
+#include "hawser/model/load.h"
+#include "hawser/testing/run_command.h"
+#include "hawser/tok/byte_level.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::CommandResult;
+using testing::RunHawser;
+
+constexpr int kSteps = 40;
+
+class TrainCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_train_test_{}", getpid());
+    fs::remove_all(folder_);
+    MakeDirectories(folder_ / "text");
+    WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
+    for (uint64_t i = 0; i < 40; ++i) {
+      WriteFileAtomically(folder_ / "text" / fmt::format("{:02}.txt", i), MakeSyntheticDocument(1, i, 120).text);
+    }
+    WriteRecipe(fmt::format("steps = {}\ncheckpoint_every = 4", kSteps));
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void WriteRecipe(const std::string& more) {
+    WriteFileAtomically(folder_ / "r.toml",
+                        "tokenizer = \".\"\ndata = \"text\"\ncontext = 64\nattention = \"anchor\"\nbatch_tokens = 256\n"
+                        "lr = 3e-3\nwarmup = 5\n" +
+                            more + "\n[model]\nwidth = 32\nlayers = 2\nheads = 4\nkv_heads = 2\n");
+  }
+  std::string Arguments(const std::string& out) const {
+    return fmt::format("train '{}' --out '{}' --threads 1 --quiet ", (folder_ / "r.toml").string(),
+                       (folder_ / out).string());
+  }
+  CommandResult Train(const std::string& out, const std::string& more = "") const {
+    return RunHawser(Arguments(out) + more + " 2>&1");
+  }
+  std::string Model(const std::string& out) const { return ReadFile(folder_ / out / "model.safetensors"); }
+
+  /// Steps in metrics.jsonl, in order; a last line that is cut off does not count.
+  std::vector<nlohmann::json> Metrics(const std::string& out) const {
+    std::vector<nlohmann::json> lines;
+    const fs::path path = folder_ / out / "metrics.jsonl";
+    if (!fs::exists(path)) return lines;
+    const std::string text = ReadFile(path);
+    for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
+      lines.push_back(nlohmann::json::parse(text.substr(begin, end - begin)));
+    }
+    return lines;
+  }
+  void ExpectSameRun(const std::string& a, const std::string& b) const {
+    EXPECT_TRUE(Model(a) == Model(b)) << a << " and " << b << " trained different weights";
+    const auto left = Metrics(a), right = Metrics(b);
+    ASSERT_EQ(left.size(), right.size());
+    for (size_t i = 0; i < left.size(); ++i) {
+      EXPECT_EQ(left[i]["step"], i + 1);
+      for (const char* key : {"step", "loss", "grad_norm", "tokens", "lr", "density"}) {
+        EXPECT_EQ(left[i][key], right[i][key]) << key << " of line " << i;
+      }
+    }
+  }
+
+  /// The command as a child process of its own, with a limit on the size of files it writes (0: none).
+  pid_t Start(const std::string& out, rlim_t file_limit = 0) const {
+    const std::string recipe = (folder_ / "r.toml").string(), folder = (folder_ / out).string();
+    const pid_t pid = fork();
+    if (pid != 0) return pid;
+    if (file_limit > 0) {
+      const rlimit limit{file_limit, file_limit};
+      setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    dup2(null, STDERR_FILENO);
+    execl(HAWSER_BINARY, HAWSER_BINARY, "train", recipe.c_str(), "--out", folder.c_str(), "--threads", "1", "--quiet",
+          "--resume", nullptr);
+    _exit(127);
+  }
+  /// Waits until the run has logged `step` or ended. True if it is still alive then.
+  bool WaitForStep(pid_t pid, const std::string& out, int64_t step) const {
+    while (waitpid(pid, &status_, WNOHANG) == 0) {
+      const auto lines = Metrics(out);
+      if (!lines.empty() && lines.back()["step"] >= step) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // polling only; nothing depends on how long
+    }
+    return false;
+  }
+
+  fs::path folder_;
+  mutable int status_ = 0;
+};
+
+TEST_F(TrainCommand, KilledAnywhereAndResumedGivesTheSameBits) {
+  ASSERT_EQ(Train("straight").code, 0);
+  ASSERT_EQ(Metrics("straight").size(), size_t{kSteps});
+  int kills = 0;
+  for (Rng rng{42};;) {
+    const pid_t pid = Start("killed");
+    const auto lines = Metrics("killed");
+    const int64_t at = (lines.empty() ? 0 : lines.back()["step"].get<int64_t>()) + static_cast<int64_t>(rng.Below(12));
+    if (!WaitForStep(pid, "killed", at)) break;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status_, 0);
+    if (WIFEXITED(status_)) break;  // it was done before the signal came
+    ++kills;
+    ASSERT_LT(kills, 200);
+  }
+  EXPECT_TRUE(WIFEXITED(status_) && WEXITSTATUS(status_) == 0);
+  EXPECT_GE(kills, 2);
+  ExpectSameRun("straight", "killed");
+}
+
+TEST_F(TrainCommand, AFinishedRunSaysSo) {
+  WriteRecipe("steps = 4");
+  ASSERT_EQ(Train("run").code, 0);
+  const std::string before = Model("run");
+  const CommandResult again = Train("run", "--resume --json");
+  EXPECT_EQ(again.code, 0);
+  const auto json = nlohmann::json::parse(again.out);
+  EXPECT_EQ(json["finished_before"], true);
+  EXPECT_EQ(json["steps"], 4);
+  EXPECT_EQ(json["tokens"], 4 * 256);
+  EXPECT_EQ(before, Model("run"));
+  // The recipe of the folder trains the same model.
+  const std::string copy = (folder_ / "copy").string();
+  EXPECT_EQ(RunHawser("train '" + (folder_ / "run/recipe.toml").string() + "' --quiet --out '" + copy + "'").code, 0);
+  EXPECT_EQ(before, Model("copy"));
+}
+
+TEST_F(TrainCommand, AnInterruptSavesAndStops) {
+  const pid_t pid = Start("run");
+  ASSERT_TRUE(WaitForStep(pid, "run", 2));
+  kill(pid, SIGTERM);
+  waitpid(pid, &status_, 0);
+  ASSERT_TRUE(WIFEXITED(status_));
+  EXPECT_EQ(WEXITSTATUS(status_), 130);
+  const int64_t last = Metrics("run").back()["step"];
+  EXPECT_TRUE(fs::exists(folder_ / "run/checkpoints" / fmt::format("step_{:06}", last) / "manifest.json"));
+  EXPECT_EQ(Train("run", "--resume").code, 0);
+  ASSERT_EQ(Train("straight").code, 0);
+  ExpectSameRun("straight", "run");
+}
+
+TEST_F(TrainCommand, FoldersInUseAreLeftAlone) {
+  WriteRecipe("steps = 2");
+  ASSERT_EQ(Train("run").code, 0);
+  const CommandResult again = Train("run");
+  EXPECT_EQ(again.code, 2);
+  EXPECT_NE(again.out.find("--resume"), std::string::npos) << again.out;
+  EXPECT_EQ(Train("text").code, 2);  // a folder with other files
+  EXPECT_EQ(Train("text", "--resume").code, 2);
+  EXPECT_EQ(Train("r.toml").code, 2);      // a file
+  EXPECT_EQ(Train("r.toml/run").code, 3);  // cannot be made
+  EXPECT_FALSE(fs::exists(folder_ / "text/recipe.toml"));
+  // A run that never began leaves nothing in the way.
+  EXPECT_EQ(Train("fresh", "--set tokenizer=none").code, 3);
+  EXPECT_EQ(Train("fresh").code, 0);
+}
+
+TEST_F(TrainCommand, AnotherRecipeOrOtherTextCannotResume) {
+  WriteRecipe("steps = 4");
+  const pid_t pid = Start("run");
+  waitpid(pid, &status_, 0);
+  fs::remove(folder_ / "run/hawser.json");  // as if it had been killed just before the end
+  const CommandResult other = Train("run", "--resume --lr 1e-4 --set log_every=2");
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.out.find("\"lr\""), std::string::npos) << other.out;
+  EXPECT_EQ(other.out.find("log_every"), std::string::npos) << other.out;
+  WriteFileAtomically(folder_ / "text/00.txt", "changed");
+  const CommandResult text = Train("run", "--resume");
+  EXPECT_EQ(text.code, 2);
+  EXPECT_NE(text.out.find("\"data\""), std::string::npos) << text.out;
+}
+
+TEST_F(TrainCommand, ADamagedCheckpointFallsBack) {
+  const auto newest = [&] {
+    std::set<fs::path> folders;
+    for (const auto& entry : fs::directory_iterator(folder_ / "run/checkpoints")) folders.insert(entry.path());
+    return *folders.rbegin();
+  };
+  const pid_t pid = Start("run");
+  ASSERT_TRUE(WaitForStep(pid, "run", 10));
+  kill(pid, SIGKILL);
+  waitpid(pid, &status_, 0);
+  const fs::path state = newest() / "state.safetensors";
+  fs::resize_file(state, fs::file_size(state) - 100);
+  const CommandResult resumed = RunHawser(fmt::format("train '{}' --out '{}' --threads 1 --resume 2>&1",
+                                                      (folder_ / "r.toml").string(), (folder_ / "run").string()));
+  EXPECT_EQ(resumed.code, 0);
+  EXPECT_NE(resumed.out.find("damaged"), std::string::npos) << resumed.out;
+  ASSERT_EQ(Train("straight").code, 0);
+  ExpectSameRun("straight", "run");
+}
+
+TEST_F(TrainCommand, AFullDiskStopsAndIsResumable) {
+  struct Case {
+    const char* name;
+    const char* recipe;
+    rlim_t limit;  // bytes of a file: more than the recipe, less than what the case is named after
+  };
+  for (const Case& c : {Case{"state", "steps = 12\ncheckpoint_every = 4", 20000},
+                        Case{"metrics", "steps = 12\ncheckpoint_every = 0", 1600}}) {
+    WriteRecipe(c.recipe);
+    const pid_t pid = Start(c.name, c.limit);
+    waitpid(pid, &status_, 0);
+    ASSERT_TRUE(WIFEXITED(status_)) << c.name << ": signal " << WTERMSIG(status_);
+    EXPECT_EQ(WEXITSTATUS(status_), 3) << c.name;
+    EXPECT_FALSE(fs::exists(folder_ / c.name / "config.json"));
+    EXPECT_EQ(Train(c.name, "--resume").code, 0);
+  }
+  ASSERT_EQ(Train("straight").code, 0);
+  ExpectSameRun("straight", "state");
+  ExpectSameRun("straight", "metrics");
+}
+
+TEST_F(TrainCommand, MistypedKeysAreNamed) {
+  const CommandResult key = Train("run", "--set batch_token=3");
+  EXPECT_EQ(key.code, 2);
+  EXPECT_NE(key.out.find("'batch_tokens'"), std::string::npos) << key.out;
+  EXPECT_EQ(Train("run", "--attention ancor").code, 2);
+  EXPECT_EQ(Train("run", "--rope ntk:facto=2").code, 2);
+  EXPECT_EQ(Train("run", "--steps 5 --tokens 7").code, 2);
+  EXPECT_EQ(RunHawser("train '" + (folder_ / "none.toml").string() + "' --out x 2>&1").code, 3);
+  EXPECT_EQ(RunHawser("train 2>&1").code, 2);
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(TrainCommand, DryRunWritesNothing) {
+  const auto plan = nlohmann::json::parse(Train("run", "--dry-run --json --tokens 1000").out);
+  EXPECT_EQ(plan["steps"], 4);  // of 256 tokens, rounded up
+  EXPECT_EQ(plan["tokens"], 1024);
+  EXPECT_GT(plan["parameters"], 1000);
+  EXPECT_GT(plan["state_bytes"], 16 * plan["parameters"].get<int64_t>() - 1);
+  EXPECT_GT(plan["activation_bytes"], 0);
+  EXPECT_EQ(plan["train_files"], 40);
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(TrainCommand, ValidatesOnFilesHeldOut) {
+  WriteRecipe("steps = 6\nholdout = 4\nvalidate_every = 3\nlog_every = 2");
+  ASSERT_EQ(Train("run").code, 0);
+  std::vector<int64_t> steps, validated;
+  for (const auto& line : Metrics("run")) {
+    steps.push_back(line["step"]);
+    if (line.contains("validation_loss")) validated.push_back(line["step"]);
+  }
+  EXPECT_EQ(steps, (std::vector<int64_t>{2, 3, 4, 6}));
+  EXPECT_EQ(validated, (std::vector<int64_t>{3, 6}));
+}
+
+TEST_F(TrainCommand, ExtendGrowsTheContext) {
+  WriteRecipe("steps = 2");
+  ASSERT_EQ(Train("base").code, 0);
+  const auto extend = [&](const std::string& out, const std::string& more) {
+    return RunHawser(fmt::format(
+        "extend '{}' --data '{}' --out '{}' --steps 2 --batch-tokens 512 --threads 1 --json {}",
+        (folder_ / "base").string(), (folder_ / "text").string(), (folder_ / out).string(), more + " 2>/dev/null"));
+  };
+  const auto result = nlohmann::json::parse(extend("long", "--context 256").out);
+  EXPECT_EQ(result["steps"], 2);
+  EXPECT_EQ(result["tokens"], 1024);
+  EXPECT_LT(result["density"], 0.9);  // documents of 120 words share sequences of 256
+  const ModelSpec base = LoadSpec(folder_ / "base"), grown = LoadSpec(folder_ / "long");
+  EXPECT_EQ(grown.context, 256);
+  const RopeFrequencies want = ComputeFrequencies(ApplyRopeText(base.rope, "ntk:factor=4", 64), 256);
+  const RopeFrequencies got = ComputeFrequencies(grown.rope, 256);
+  for (size_t i = 0; i < want.inv_freq.size(); ++i) EXPECT_NEAR(got.inv_freq[i] / want.inv_freq[i], 1, 1e-14) << i;
+  EXPECT_EQ(LoadModel(folder_ / "long").tokenizer->vocab_size(), base.vocab);
+  EXPECT_EQ(extend("again", "").code, 2);  // no context given
+  EXPECT_EQ(extend("plain", "--context 128 --rope default --attention full --dtype bf16").code, 0);
+  EXPECT_EQ(LoadSpec(folder_ / "plain").rope, base.rope);
+}
+
+TEST_F(TrainCommand, NotANumberStopsWithStepAndTensor) {
+  WriteRecipe("steps = 2");
+  ASSERT_EQ(Train("base").code, 0);
+  LoadedModel model = LoadModel(folder_ / "base");
+  model.params.Get(Role::kDown, 1).Row<float>(0)[0] = std::numeric_limits<float>::quiet_NaN();
+  MakeDirectories(folder_ / "bad");
+  SaveHuggingFace(model.params, model.tokenizer.get(), DType::kF32, folder_ / "bad");
+  const CommandResult run =
+      RunHawser(fmt::format("extend '{}' --data '{}' --out '{}' --context 128 --batch-tokens 512 --quiet 2>&1",
+                            (folder_ / "bad").string(), (folder_ / "text").string(), (folder_ / "out").string()));
+  EXPECT_EQ(run.code, 5);
+  EXPECT_NE(run.out.find("step 1:"), std::string::npos) << run.out;
+  EXPECT_NE(run.out.find("model.layers.1.mlp.down_proj.weight"), std::string::npos) << run.out;
+  EXPECT_FALSE(fs::exists(folder_ / "out/config.json"));
+}
+
+}  // namespace
+}  // namespace hawser
