@@ -16,10 +16,11 @@
 namespace hawser {
 namespace {
 
-constexpr int32_t kKeyBlock = 128;             // keys of a block
+constexpr int32_t kKeyBlock = 256;             // keys of a block: every query row is read once per block
+constexpr int32_t kKeyGroup = 128;             // keys of a block that are worked on together: their scores stay in L2
 constexpr int32_t kQueryTile = 128;            // stacked query rows of a tile
 constexpr int32_t kMinJump = 32;               // keys whose rows end this far apart do not share a block
-constexpr int64_t kChunkWork = 1'500'000'000;  // products of a chunk, about
+constexpr int64_t kChunkWork = 4'000'000'000;  // products of a chunk, about
 constexpr int64_t kMaxChunks = 16;
 constexpr size_t kPartialBytes = 256 << 20;  // of dQ sums of one unit
 constexpr size_t kWaveBytes = 256 << 20;
@@ -192,30 +193,30 @@ class ChunkWorker {
   ChunkWorker(const Call& call, UnitWork& work, Chunk& chunk, Arena& arena) : call_(call), work_(work), chunk_(chunk) {
     const HeadShape& h = call.shape;
     const int64_t e = static_cast<int64_t>(h.element);
-    arena.Reset(2 * Arena::Bytes<char>(h.StagedSize(kKeyBlock) * e) +
-                Arena::Bytes<char>(h.TransposedSize(kKeyBlock) * e) + Arena::Bytes<char>(KtRows() * kLdP * e) +
-                2 * Arena::Bytes<float>(kKeyBlock * h.n) + 2 * Arena::Bytes<float>(kKeyBlock * kLdS) +
-                3 * Arena::Bytes<char>(kKeyBlock * kLdP * e));
+    arena.Reset(2 * Arena::Bytes<char>(h.StagedSize(kKeyBlock) * e) + Arena::Bytes<char>(h.TransposedSize(kPanel) * e) +
+                Arena::Bytes<char>(KtRows() * kLdK * e) + 2 * Arena::Bytes<float>(kKeyBlock * h.n) +
+                2 * Arena::Bytes<float>(kKeyGroup * kLdS) + 3 * Arena::Bytes<char>(kKeyGroup * kLdP * e));
     k_ = arena.Take<char>(h.StagedSize(kKeyBlock) * e);
     v_ = arena.Take<char>(h.StagedSize(kKeyBlock) * e);
-    k_columns_ = arena.Take<char>(h.TransposedSize(kKeyBlock) * e);
-    k_transposed_ = arena.Take<char>(KtRows() * kLdP * e);
+    k_columns_ = arena.Take<char>(h.TransposedSize(kPanel) * e);
+    k_transposed_ = arena.Take<char>(KtRows() * kLdK * e);
     dk_ = arena.Take<float>(kKeyBlock * h.n);
     dv_ = arena.Take<float>(kKeyBlock * h.n);
-    s_ = arena.Take<float>(kKeyBlock * kLdS);
-    dp_ = arena.Take<float>(kKeyBlock * kLdS);
-    p_ = arena.Take<char>(kKeyBlock * kLdP * e);
-    ds_ = arena.Take<char>(kKeyBlock * kLdP * e);
-    ds_pairs_ = arena.Take<char>(kKeyBlock * kLdP * e);
+    s_ = arena.Take<float>(kKeyGroup * kLdS);
+    dp_ = arena.Take<float>(kKeyGroup * kLdS);
+    p_ = arena.Take<char>(kKeyGroup * kLdP * e);
+    ds_ = arena.Take<char>(kKeyGroup * kLdP * e);
+    ds_pairs_ = arena.Take<char>(kKeyGroup * kLdP * e);
   }
 
   void Run() {
     std::memset(chunk_.dq, 0, (chunk_.tile_end - chunk_.tile_begin) * call_.dq_tile() * sizeof(float));
     for (size_t b = chunk_.block_begin; b < chunk_.block_end; ++b) {
       const KeyBlock& block = work_.blocks[b];
-      PackKeys(block);
-      std::fill(dk_, dk_ + kKeyBlock * call_.shape.n, 0.0f);
-      std::fill(dv_, dv_ + kKeyBlock * call_.shape.n, 0.0f);
+      const int64_t keys = RoundUp(block.end - block.begin, kPanel);
+      PackKeys(block, keys);
+      std::fill(dk_, dk_ + keys * call_.shape.n, 0.0f);
+      std::fill(dv_, dv_ + keys * call_.shape.n, 0.0f);
       const int64_t begin = static_cast<int64_t>(block.row_begin) * call_.group;
       const int64_t end = static_cast<int64_t>(block.row_end) * call_.group;
       for (int64_t tile = begin / kQueryTile; tile * kQueryTile < end; ++tile) Step(block, tile);
@@ -226,15 +227,16 @@ class ChunkWorker {
  private:
   static constexpr int32_t kLdS = kQueryTile + kColStep;
   static constexpr int32_t kLdP = kQueryTile + 2 * kColStep;
-  static_assert(kKeyBlock <= kQueryTile, "kLdP serves both");
+  static constexpr int32_t kLdK = kKeyBlock + 2 * kColStep;
 
   int64_t KtRows() const { return std::max<int64_t>(call_.shape.k, call_.dq_rows()); }
 
-  void PackKeys(const KeyBlock& block) {
+  /// Left operands of `keys` rows: those of the block, then zeros that no query sees.
+  void PackKeys(const KeyBlock& block, int64_t keys) {
     const HeadShape& h = call_.shape;
     const AttentionBackwardArgs& args = call_.args;
     const AttnUnit& unit = *work_.unit;
-    for (int64_t i = 0; i < kKeyBlock; ++i) {
+    for (int64_t i = 0; i < keys; ++i) {
       const int32_t key = block.begin + i < block.end ? unit.Key(block.begin + i) : -1;
       const int64_t row = unit.sequence->key_begin + key;
       const auto [row_begin, row_end] = key < 0 ? std::pair{0, 0} : RowsOf(unit, block.begin + i);
@@ -244,30 +246,32 @@ class ChunkWorker {
       h.StageRow(key < 0 ? nullptr : HeadRow(args.v, row, unit.kv_head, h.dim), args.v.dtype, v_, i);
     }
     // Kᵀ [D, kKeyBlock], from the pair form where there is one.
-    for (int32_t c = 0; c < kKeyBlock; c += kPanel) {
+    for (int32_t c = 0; c < keys; c += kPanel) {
       const void* staged = h.At(k_, static_cast<int64_t>(c) * h.ld);
       if (h.pairs == 1) {
-        h.t.transpose(staged, h.ld, kPanel, h.dim, h.At(k_transposed_, c), kLdP);
+        h.t.transpose(staged, h.ld, kPanel, h.dim, h.At(k_transposed_, c), kLdK);
         continue;
       }
       h.Transposed(staged, k_columns_);
       for (int32_t d = 0; d < h.k; d += 2) {
-        bf16* even = static_cast<bf16*>(k_transposed_) + static_cast<int64_t>(d) * kLdP + c;
-        h.t.split_pairs(static_cast<const bf16*>(k_columns_) + static_cast<int64_t>(d) * kPanel, even, even + kLdP,
+        bf16* even = static_cast<bf16*>(k_transposed_) + static_cast<int64_t>(d) * kLdK + c;
+        h.t.split_pairs(static_cast<const bf16*>(k_columns_) + static_cast<int64_t>(d) * kPanel, even, even + kLdK,
                         kPanel);
       }
     }
   }
 
-  /// The block against one query tile: all keys at once where every query sees every key, else by groups of keys, each
+  /// The block against one query tile: many keys at once where every query sees every key, else by smaller groups, each
   /// with the queries that see some of it.
   void Step(const KeyBlock& block, int64_t tile) {
-    const int32_t keys = static_cast<int32_t>(block.end - block.begin);
     const int64_t base = tile * kQueryTile;
-    const bool full =
-        *std::max_element(lo_, lo_ + keys) <= base && *std::min_element(hi_, hi_ + keys) >= base + kQueryTile;
-    const int32_t group = full ? keys : call_.shape.t.row_group;
-    for (int32_t first = 0; first < keys; first += group) GroupStep(tile, first, std::min(group, keys - first), full);
+    for (int32_t key = 0, end = static_cast<int32_t>(block.end - block.begin); key < end; key += kKeyGroup) {
+      const int32_t keys = std::min(kKeyGroup, end - key);
+      const bool full = *std::max_element(lo_ + key, lo_ + key + keys) <= base &&
+                        *std::min_element(hi_ + key, hi_ + key + keys) >= base + kQueryTile;
+      const int32_t group = full ? keys : call_.shape.t.row_group;
+      for (int32_t g = 0; g < keys; g += group) GroupStep(tile, key + g, std::min(group, keys - g), full);
+    }
   }
 
   void GroupStep(int64_t tile, int32_t first, int32_t keys, bool full) {
@@ -313,7 +317,7 @@ class ChunkWorker {
     h.Mix(p_, kLdP, work_.dout_rows, work_.rows_pad, c0, rows, cols, dv, h.n, true);
     h.Mix(ds_, kLdP, work_.q_rows, work_.rows_pad, c0, rows, cols, dk, h.n, true);
     h.t.product({.a = h.At(k_transposed_, first),
-                 .lda = kLdP,
+                 .lda = kLdK,
                  .b = h.pairs == 1 ? ds_ : ds_pairs_,
                  .ldb = h.pairs * kLdP,
                  .panel = h.pairs * kPanel,

@@ -362,10 +362,10 @@ TEST(AttentionTest, DoesNotDependOnThreadsOrOnTheOtherSequences) {
 
 TEST(AttentionTest, LongSequencesAddTheirChunksInOrder) {
   // Enough work for several chunks of key blocks. dout is 0 but in a few rows, so that the twin needs only those.
-  constexpr int kTokens = 3300;
+  constexpr int kTokens = 5300;
   const Shape shape{.heads = 2, .kv_heads = 1, .dim = 64};
   Problem problem(shape, ParsePattern("sep"), MakeLayout(0, {kTokens}), 31);
-  const std::vector<int> rows = {0, 63, 64, 1000, 2047, 3299};
+  const std::vector<int> rows = {0, 63, 64, 1000, 2047, 5299};
   for (int64_t r = 0; r < kTokens; ++r) {
     const bool chosen = std::find(rows.begin(), rows.end(), r) != rows.end();
     for (int64_t c = 0; c < problem.dout.cols() && !chosen; ++c) problem.dout.Put(r, c, 0.0);
