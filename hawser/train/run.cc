@@ -184,6 +184,168 @@ void SaveModel(const TrainPlan& plan, const Trainer& trainer, const Tokenizer* t
   WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
 }
 
+/// Weights with the spec of the plan, from scratch or from the model to continue, and their tokenizer.
+struct StartingPoint {
+  ParamStore weights;
+  std::shared_ptr<Tokenizer> tokenizer;
+};
+
+StartingPoint LoadStart(const TrainPlan& plan) {
+  StartingPoint start{.tokenizer = plan.tokenizer};
+  if (plan.config.model.empty()) {
+    start.weights = ParamStore(plan.spec, DType::kF32);
+    InitializeParams(start.weights, static_cast<uint64_t>(plan.config.seed));
+  } else {
+    LoadedModel model = LoadModel(plan.config.model, plan.config.tokenizer);
+    start.weights = std::move(model.params);
+    start.weights.mutable_spec() = plan.spec;
+    start.tokenizer = model.tokenizer;
+  }
+  if (start.tokenizer == nullptr) {
+    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", plan.config.model);
+  }
+  if (start.tokenizer->vocab_size() > plan.spec.vocab) {
+    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
+         start.tokenizer->vocab_size(), plan.spec.vocab);
+  }
+  return start;
+}
+
+class Run {
+ public:
+  Run(const TrainPlan& plan, fs::path out, Backend* backend, StartingPoint start)
+      : plan_(plan),
+        config_(plan.config),
+        out_(std::move(out)),
+        backend_(backend),
+        tokenizer_(std::move(start.tokenizer)),
+        pack_(MakePackOptions(plan, *tokenizer_)),
+        documents_(LoadDocuments(plan.files.train, *tokenizer_)),
+        validation_(ValidationSequences(plan, *tokenizer_, pack_)),
+        loader_(&documents_, pack_, static_cast<uint64_t>(config_.seed)),
+        trainer_(backend, config_, plan.variant.pattern, std::move(start.weights)),
+        info_{.recipe = ToToml(config_),
+              .seed = static_cast<uint64_t>(config_.seed),
+              .data_hash = DataHash(documents_),
+              .rope_hash = RopeHash(plan.spec)} {}
+
+  /// Goes on after the newest whole checkpoint, if there is one.
+  void Restore() {
+    const auto found = LoadCheckpoint(Checkpoints(), trainer_.state());
+    if (!found) return;
+    CheckSameRecipe(config_, found->recipe, Checkpoints().string());
+    if (found->data_hash != info_.data_hash) {
+      Fail(ErrorKind::kUsage, "cannot resume: the text of \"data\" is not what the checkpoint was trained on");
+    }
+    if (found->rope_hash != info_.rope_hash) {
+      Fail(ErrorKind::kUsage, "cannot resume: rotations differ from the checkpoint's; was it made by another version?");
+    }
+    std::string recipe = std::move(info_.recipe);
+    info_ = *found;
+    info_.recipe = std::move(recipe);
+    saved_step_ = info_.step;
+    trainer_.ResumeAfter(info_.step);
+    loader_.Skip(info_.sequences);
+    LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
+  }
+
+  RunSummary Go() {
+    LogHead();
+    MetricsLog metrics(out_ / "metrics.jsonl", info_.step);
+    const double peak = MeasurePeak(backend_, config_.dtype);
+    const InterruptGuard guard;
+    ProgressBar bar("train", config_.steps, info_.step);
+    while (info_.step < config_.steps && !InterruptGuard::Fired()) {
+      const auto [report, seconds] = Step();
+      const bool last = info_.step == config_.steps;
+      const double rate = static_cast<double>(report.tokens) / seconds;
+      const bool validate = config_.validate_every > 0 && (last || info_.step % config_.validate_every == 0);
+      if (last || validate || info_.step % config_.log_every == 0) {
+        nlohmann::json line = {{"step", report.step},
+                               {"loss", report.loss},
+                               {"lr", report.lr},
+                               {"grad_norm", report.grad_norm},
+                               {"tokens", info_.tokens},
+                               {"tokens_per_second", rate},
+                               {"density", report.density},
+                               {"seconds", info_.seconds},
+                               {"gflops", report.flops / seconds * 1e-9},
+                               {"peak_share", report.flops / seconds / peak}};
+        if (validate) {
+          const double loss = trainer_.Score(validation_, ServedPattern(plan_.variant.pattern));
+          line["validation_loss"] = loss;
+          LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
+        }
+        metrics.Append(line);
+      }
+      bar.Update(info_.step, fmt::format("loss {:.4f} {:.0f} tok/s", report.loss, rate));
+      if (last || (config_.checkpoint_every > 0 && info_.step % config_.checkpoint_every == 0)) Save();
+    }
+    bar.Finish();
+    RunSummary summary{.steps = info_.step,
+                       .tokens = info_.tokens,
+                       .loss = info_.loss,
+                       .seconds = info_.seconds,
+                       .density = info_.density,
+                       .interrupted = info_.step < config_.steps,
+                       .out = out_};
+    if (summary.interrupted) {
+      if (saved_step_ != info_.step) Save();
+    } else {
+      SaveModel(plan_, trainer_, tokenizer_.get(), summary);
+    }
+    return summary;
+  }
+
+ private:
+  fs::path Checkpoints() const { return out_ / "checkpoints"; }
+
+  void LogHead() const {
+    int64_t text_tokens = 0;
+    for (const Document& document : documents_) text_tokens += static_cast<int64_t>(document.tokens.size());
+    LogLine(backend_->Describe());
+    LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
+                        plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
+    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), text_tokens, config_.steps,
+                        plan_.tokens_per_step()));
+  }
+
+  /// One step and the seconds it took, packing included.
+  std::pair<StepReport, double> Step() {
+    const auto start = std::chrono::steady_clock::now();
+    sequences_.resize(static_cast<size_t>(plan_.sequences_per_step));
+    for (PackedSequence& sequence : sequences_) loader_.Next(&sequence);
+    const StepReport report = trainer_.Step(sequences_);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    info_.density += (report.density - info_.density) / static_cast<double>(report.step);
+    info_.step = report.step;
+    info_.sequences = loader_.sequence();
+    info_.tokens += report.tokens;
+    info_.loss = report.loss;
+    info_.seconds += seconds;
+    return {report, seconds};
+  }
+
+  void Save() {
+    SaveCheckpoint(Checkpoints(), info_, trainer_.state(), config_.keep);
+    saved_step_ = info_.step;
+  }
+
+  const TrainPlan& plan_;
+  const TrainConfig& config_;
+  const fs::path out_;
+  Backend* backend_;
+  const std::shared_ptr<Tokenizer> tokenizer_;
+  const PackOptions pack_;
+  const std::vector<Document> documents_;
+  const std::vector<PackedSequence> validation_;
+  Loader loader_;
+  Trainer trainer_;
+  CheckpointInfo info_;  // of the last step done
+  int64_t saved_step_ = 0;
+  std::vector<PackedSequence> sequences_;
+};
+
 }  // namespace
 
 nlohmann::json RunSummary::ToJson() const {
@@ -197,126 +359,16 @@ nlohmann::json RunSummary::ToJson() const {
 }
 
 RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend) {
-  const TrainConfig& config = plan.config;
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
   const bool is_run = EnterRunFolder(plan, out, resume);
   if (is_run && fs::exists(out / kMark)) return FinishedSummary(out);
-
-  // Model, tokenizer, data.
-  ParamStore weights;
-  std::shared_ptr<Tokenizer> tokenizer = plan.tokenizer;
-  if (config.model.empty()) {
-    weights = ParamStore(plan.spec, DType::kF32);
-    InitializeParams(weights, static_cast<uint64_t>(config.seed));
+  Run run(plan, out, backend, LoadStart(plan));
+  if (is_run) {
+    run.Restore();
   } else {
-    LoadedModel model = LoadModel(config.model, config.tokenizer);
-    weights = std::move(model.params);
-    tokenizer = model.tokenizer;
-    weights.mutable_spec() = plan.spec;
+    WriteFileAtomically(out / kRecipe, ToToml(plan.config));
   }
-  if (tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", config.model);
-  }
-  if (tokenizer->vocab_size() > plan.spec.vocab) {
-    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
-         tokenizer->vocab_size(), plan.spec.vocab);
-  }
-  const PackOptions pack = MakePackOptions(plan, *tokenizer);
-  const std::vector<Document> documents = LoadDocuments(plan.files.train, *tokenizer);
-  const std::vector<PackedSequence> validation = ValidationSequences(plan, *tokenizer, pack);
-  Loader loader(&documents, pack, static_cast<uint64_t>(config.seed));
-
-  // State: fresh, or the newest whole checkpoint.
-  Trainer trainer(backend, config, plan.variant.pattern, std::move(weights));
-  CheckpointInfo info{.recipe = ToToml(config),
-                      .seed = static_cast<uint64_t>(config.seed),
-                      .data_hash = DataHash(documents),
-                      .rope_hash = RopeHash(plan.spec)};
-  const fs::path checkpoints = out / "checkpoints";
-  if (const auto found = LoadCheckpoint(checkpoints, trainer.state())) {
-    CheckSameRecipe(config, found->recipe, checkpoints.string());
-    if (found->data_hash != info.data_hash) {
-      Fail(ErrorKind::kUsage, "cannot resume: the text of \"data\" is not what the checkpoint was trained on");
-    }
-    if (found->rope_hash != info.rope_hash) {
-      Fail(ErrorKind::kUsage, "cannot resume: rotations differ from the checkpoint's; was it made by another version?");
-    }
-    const std::string recipe = std::move(info.recipe);
-    info = *found;
-    info.recipe = recipe;
-    trainer.ResumeAfter(info.step);
-    loader.Skip(info.sequences);
-    LogLine(fmt::format("resumed after step {} of {}", info.step, config.steps));
-  }
-  if (!is_run) WriteFileAtomically(out / kRecipe, info.recipe);
-  MetricsLog metrics(out / "metrics.jsonl", info.step);
-
-  int64_t text_tokens = 0;
-  for (const Document& document : documents) text_tokens += static_cast<int64_t>(document.tokens.size());
-  LogLine(backend->Describe());
-  LogLine(fmt::format(
-      "{} parameters, context {}, attention {}, rope {}, {}; {} documents, {} tokens; {} steps of {} tokens",
-      NumParameters(plan.spec), plan.spec.context, config.attention, ToString(plan.spec.rope), Name(config.dtype),
-      documents.size(), text_tokens, config.steps, plan.tokens_per_step()));
-
-  const double peak = MeasurePeak(backend, config.dtype);
-  const InterruptGuard guard;
-  ProgressBar bar("train", config.steps, info.step);
-  std::vector<PackedSequence> sequences(static_cast<size_t>(plan.sequences_per_step));
-  int64_t saved_step = info.step;
-  const auto save = [&] {
-    SaveCheckpoint(checkpoints, info, trainer.state(), config.keep);
-    saved_step = info.step;
-  };
-  while (info.step < config.steps && !InterruptGuard::Fired()) {
-    const auto start = std::chrono::steady_clock::now();
-    for (PackedSequence& sequence : sequences) loader.Next(&sequence);
-    const StepReport report = trainer.Step(sequences);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    info.density += (report.density - info.density) / static_cast<double>(report.step);
-    info.step = report.step;
-    info.sequences = loader.sequence();
-    info.tokens += report.tokens;
-    info.loss = report.loss;
-    info.seconds += seconds;
-    const double rate = static_cast<double>(report.tokens) / seconds;
-    const bool last = info.step == config.steps;
-    const bool validate = config.validate_every > 0 && (last || info.step % config.validate_every == 0);
-    if (last || validate || info.step % config.log_every == 0) {
-      nlohmann::json line = {{"step", report.step},
-                             {"loss", report.loss},
-                             {"lr", report.lr},
-                             {"grad_norm", report.grad_norm},
-                             {"tokens", info.tokens},
-                             {"tokens_per_second", rate},
-                             {"density", report.density},
-                             {"seconds", info.seconds},
-                             {"gflops", report.flops / seconds * 1e-9},
-                             {"peak_share", report.flops / seconds / peak}};
-      if (validate) {
-        line["validation_loss"] = trainer.Score(validation, ServedPattern(plan.variant.pattern));
-        LogLine(fmt::format("step {} validation loss {:.4f}", info.step, line["validation_loss"].get<double>()));
-      }
-      metrics.Append(line);
-    }
-    bar.Update(info.step, fmt::format("loss {:.4f} {:.0f} tok/s", report.loss, rate));
-    if (last || (config.checkpoint_every > 0 && info.step % config.checkpoint_every == 0)) save();
-  }
-  bar.Finish();
-
-  RunSummary summary{.steps = info.step,
-                     .tokens = info.tokens,
-                     .loss = info.loss,
-                     .seconds = info.seconds,
-                     .density = info.density,
-                     .interrupted = info.step < config.steps,
-                     .out = out};
-  if (summary.interrupted) {
-    if (saved_step != info.step) save();
-  } else {
-    SaveModel(plan, trainer, tokenizer.get(), summary);
-  }
-  return summary;
+  return run.Go();
 }
 
 }  // namespace hawser
