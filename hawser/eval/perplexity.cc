@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <utility>
 
 #include "hawser/attn/schedule.h"
@@ -14,7 +13,6 @@
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
-#include "hawser/eval/report.h"
 #include "hawser/model/decoder.h"
 
 namespace hawser {
@@ -26,10 +24,6 @@ constexpr int64_t kLeastWindow = 16;  // predicted tokens of a last window that 
 
 using Clock = std::chrono::steady_clock;
 double Since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double Ppl(double nll, int64_t tokens) {
-  return tokens > 0 ? std::exp(nll / static_cast<double>(tokens)) : std::numeric_limits<double>::quiet_NaN();
-}
 
 int64_t CountWords(std::string_view text) {
   int64_t words = 0;
@@ -63,10 +57,12 @@ class Measurement {
   int32_t bos() const { return bos_; }
   const std::vector<uint8_t>& separators() const { return separators_; }
 
-  std::vector<int32_t> Encode(std::string_view text, std::string_view name) const {
-    std::vector<int32_t> ids = tokenizer_.Encode(text);
-    CheckIds(ids, name);
-    return ids;
+  void CheckIds(std::span<const int32_t> ids, std::string_view name) const {
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < spec_.vocab) continue;
+      Fail(ErrorKind::kUsage, "{}: token id {} is outside the model's vocabulary of {}; is it the model's tokenizer?",
+           name, id, spec_.vocab);
+    }
   }
 
   /// `first`: the target begins a text, where the tokenizer may have put a blank that is not there.
@@ -102,14 +98,6 @@ class Measurement {
   }
 
  private:
-  void CheckIds(std::span<const int32_t> ids, std::string_view name) const {
-    for (const int32_t id : ids) {
-      if (id >= 0 && id < spec_.vocab) continue;
-      Fail(ErrorKind::kUsage, "{}: token id {} is outside the model's vocabulary of {}; is it the model's tokenizer?",
-           name, id, spec_.vocab);
-    }
-  }
-
   const ModelSpec& spec_;
   const Tokenizer& tokenizer_;
   const PplOptions& options_;
@@ -143,10 +131,14 @@ struct Texts {
 Texts TokenizeTexts(const Measurement& m, const Tokenizer& tokenizer, const std::vector<TextDocument>& documents,
                     int64_t max_tokens) {
   Texts texts;
+  // All at once and in parallel, unless the first few may be enough.
+  std::vector<Document> whole;
+  if (max_tokens == 0) whole = TokenizeDocuments(documents, tokenizer);
   for (const TextDocument& document : documents) {
     if (texts.total == max_tokens && max_tokens > 0) break;
-    texts.ids.push_back(m.Encode(document.text, document.path));
+    texts.ids.push_back(whole.empty() ? tokenizer.Encode(document.text) : std::move(whole[texts.ids.size()].tokens));
     std::vector<int32_t>& ids = texts.ids.back();
+    m.CheckIds(ids, document.path);
     const bool cut = max_tokens > 0 && static_cast<int64_t>(ids.size()) > max_tokens - texts.total;
     if (cut) ids.resize(max_tokens - texts.total);
     texts.words += CountWords(cut ? tokenizer.Decode(ids) : document.text);
@@ -240,8 +232,8 @@ Stream StreamOfDocuments(int32_t bos, const Texts& texts) {
   return s;
 }
 
-Stream StreamOfLines(const Measurement& m, const std::vector<TextDocument>& documents, int64_t max_tokens,
-                     int64_t* words) {
+Stream StreamOfLines(const Measurement& m, const Tokenizer& tokenizer, const std::vector<TextDocument>& documents,
+                     int64_t max_tokens, int64_t* words) {
   Stream s;
   const size_t most = max_tokens > 0 ? static_cast<size_t>(max_tokens) : std::numeric_limits<size_t>::max();
   for (const TextDocument& document : documents) {
@@ -250,7 +242,8 @@ Stream StreamOfLines(const Measurement& m, const std::vector<TextDocument>& docu
       std::string_view line = rest.substr(0, end);
       rest.remove_prefix(std::min(end + 1, rest.size()));
       if (line.ends_with('\r')) line.remove_suffix(1);
-      const std::vector<int32_t> ids = line.empty() ? std::vector<int32_t>{} : m.Encode(line, document.path);
+      const std::vector<int32_t> ids = line.empty() ? std::vector<int32_t>{} : tokenizer.Encode(line);
+      m.CheckIds(ids, document.path);
       int32_t before = m.bos();
       for (size_t i = 0; i < ids.size() && s.targets.size() < most; before = ids[i++]) {
         if (before < 0) continue;
@@ -399,7 +392,7 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     report.kv_policy = policy->Name();
     Stream stream;
     if (options.protocol == PplProtocol::kLines) {
-      stream = StreamOfLines(m, documents, options.max_tokens, &report.words);
+      stream = StreamOfLines(m, tokenizer, documents, options.max_tokens, &report.words);
     } else {
       const Texts texts = TokenizeTexts(m, tokenizer, documents, options.max_tokens);
       stream = StreamOfDocuments(m.bos(), texts);
@@ -414,99 +407,6 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
   }
   m.Finish();
   return report;
-}
-
-double PplBucket::ppl() const { return Ppl(nll, tokens); }
-double PplReport::ppl() const { return Ppl(nll, tokens); }
-double PplReport::bits_per_byte() const { return nll / (static_cast<double>(bytes) * std::numbers::ln2); }
-double PplReport::ppl_window_mean() const { return Ppl(window_means, windows); }
-double PplReport::ppl_stderr() const {
-  const auto n = static_cast<double>(tokens);
-  const double variance = std::max(0.0, nll_squares / n - (nll / n) * (nll / n));
-  return std::sqrt(variance / (n - 1)) * ppl();
-}
-
-nlohmann::json ToJson(const PplReport& r) {
-  const auto range = [](const PplBucket& b) {
-    return nlohmann::json{{"begin", b.begin}, {"end", b.end}, {"tokens", b.tokens}, {"nll", b.nll}, {"ppl", b.ppl()}};
-  };
-  nlohmann::json json = {{"task", "ppl"},
-                         {"protocol", Name(r.protocol)},
-                         {"context", r.context},
-                         {"bos", r.bos},
-                         {"tokens", r.tokens},
-                         {"nll", r.nll},
-                         {"ppl", r.ppl()},
-                         {"ppl_stderr", r.ppl_stderr()},
-                         {"bytes", r.bytes},
-                         {"bits_per_byte", r.bits_per_byte()},
-                         {"byte_ppl", Ppl(r.nll, r.bytes)},
-                         {"words", r.words > 0 ? nlohmann::json(r.words) : nlohmann::json()},
-                         {"word_ppl", r.words > 0 ? nlohmann::json(Ppl(r.nll, r.words)) : nlohmann::json()},
-                         {"kv", {{"mean", r.kv.mean}, {"peak", r.kv.peak}, {"ratio", r.kv.ratio}}},
-                         {"seconds", r.seconds},
-                         {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
-                         {"peak_rss_bytes", r.peak_rss_bytes}};
-  json["buckets"] = nlohmann::json::array();
-  for (const PplBucket& bucket : r.buckets) json["buckets"].push_back(range(bucket));
-  if (IsStreaming(r.protocol)) {
-    json["kv_policy"] = r.kv_policy;
-    json["windows"] = nlohmann::json::array();
-    for (const PplStretch& s : r.stretches) {
-      nlohmann::json row = range(s.range);
-      row.update(
-          {{"seconds", s.seconds}, {"kv_slots", s.kv_slots}, {"kv_bytes", s.kv_bytes}, {"rss_bytes", s.rss_bytes}});
-      json["windows"].push_back(std::move(row));
-    }
-    return json;
-  }
-  json["attention"] = ToString(r.pattern);
-  json["stride"] = r.stride > 0 ? nlohmann::json(r.stride) : nlohmann::json();
-  json["num_windows"] = r.windows;
-  json["ppl_window_mean"] = r.ppl_window_mean();
-  json["documents"] = nlohmann::json::array();
-  for (const PplDocument& d : r.documents) {
-    json["documents"].push_back(
-        {{"name", d.name}, {"tokens", d.tokens}, {"nll", d.nll}, {"ppl", Ppl(d.nll, d.tokens)}});
-  }
-  return json;
-}
-
-std::string ToText(const PplReport& r) {
-  const auto label = [](const PplBucket& b) {
-    return b.end - b.begin == 1 ? fmt::format("{}", b.begin) : fmt::format("{}-{}", b.begin, b.end - 1);
-  };
-  const auto mean = [](const PplBucket& b) { return HumanNumber(b.nll / static_cast<double>(b.tokens)); };
-  TextTable table({"position", "tokens", "nats/token", "ppl"});
-  for (const PplBucket& b : r.buckets) table.Row({label(b), HumanCount(b.tokens), mean(b), HumanNumber(b.ppl())});
-  std::string out = table.ToString();
-  if (!r.stretches.empty()) {
-    TextTable stretches({"stream", "ppl", "tokens/s", "kv slots", "kv memory", "resident"});
-    const size_t every = (r.stretches.size() + 15) / 16;
-    for (size_t i = 0; i < r.stretches.size(); i += every) {
-      const PplStretch& s = r.stretches[i];
-      stretches.Row({label(s.range), HumanNumber(s.range.ppl()),
-                     HumanNumber(static_cast<double>(s.range.tokens) / s.seconds), HumanCount(s.kv_slots),
-                     HumanBytes(s.kv_bytes), HumanBytes(s.rss_bytes)});
-    }
-    out += "\n" + stretches.ToString();
-  }
-  out += fmt::format("\nppl {} +- {}  ({:.4f} nats/token, {:.4f} bits/byte", HumanNumber(r.ppl()),
-                     HumanNumber(r.ppl_stderr()), r.nll / static_cast<double>(r.tokens), r.bits_per_byte());
-  if (r.words > 0) out += fmt::format(", word ppl {}", HumanNumber(Ppl(r.nll, r.words)));
-  out += fmt::format(")\n{} tokens, protocol {}", HumanCount(r.tokens), Name(r.protocol));
-  if (IsStreaming(r.protocol)) {
-    out += fmt::format(", kv {}", r.kv_policy);
-  } else {
-    out += fmt::format(", context {}{}, {} windows, attention {}", r.context,
-                       r.stride > 0 ? fmt::format(", stride {}", r.stride) : "", HumanCount(r.windows),
-                       ToString(r.pattern));
-  }
-  out += fmt::format("\nkeys per query: mean {}, peak {}, {:.1f} % of full\n", HumanNumber(r.kv.mean),
-                     HumanCount(r.kv.peak), 100 * r.kv.ratio);
-  out += fmt::format("{} tokens/s, {}, peak resident {}\n", HumanNumber(static_cast<double>(r.tokens) / r.seconds),
-                     HumanSeconds(r.seconds), HumanBytes(r.peak_rss_bytes));
-  return out;
 }
 
 }  // namespace hawser
