@@ -51,7 +51,8 @@ struct Vec8 : PlainParts {
 
   // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding).
   static F Exp2(F x) {
-    const F u = _mm256_min_ps(_mm256_max_ps(x, Set(-126.0f)), Set(127.0f));
+    // With the bound first, NaN stays NaN.
+    const F u = _mm256_min_ps(Set(127.0f), _mm256_max_ps(Set(-126.0f), x));
     const F n = _mm256_round_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const F f = Sub(u, n);
     F p = Set(1.5403530e-4f);

@@ -133,6 +133,20 @@ struct TileLoops {
     return V::ReduceAdd(V::Add(V::Add(sum[0], sum[1]), V::Add(sum[2], sum[3])));
   }
 
+  /// Raises the maximum of row r to `row_max`, rescales what the row has summed up, returns the shift of its exponents:
+  /// -max, or 0 for a row that has seen nothing, where every exponential is 0 anyway.
+  static float RaiseMax(const SoftmaxArgs& args, int32_t r, float row_max) {
+    const float old_max = args.max[r];
+    if (!(row_max > old_max)) return old_max == kNegInf ? 0.0f : -old_max;
+    const F shrink = V::Exp2(V::Set(old_max - row_max));
+    args.sum[r] *= V::First(shrink);
+    args.max[r] = row_max;
+    float* out = args.out + r * args.ldo;
+    for (int32_t c = 0; !args.first && c < args.out_cols; c += kLanes)
+      V::Store(out + c, V::Mul(V::Load(out + c), shrink));
+    return -row_max;
+  }
+
   // All maxima of a few rows, then all exponentials: the second loop does not wait for the reductions of the first.
   template <class T>
   static void SoftmaxOf(const SoftmaxArgs& args) {
@@ -141,29 +155,13 @@ struct TileLoops {
     for (int32_t first = 0; first < args.rows; first += kRows) {
       const int32_t rows = args.rows - first < kRows ? args.rows - first : kRows;
       for (int32_t i = 0; i < rows; ++i) {
-        const float block_max = RowMax(args.s + (first + i) * args.lds, args.cols) * args.scale2;
-        const float old_max = args.max[first + i];
-        maxima[i] = block_max > old_max ? block_max : old_max;
+        maxima[i] = RowMax(args.s + (first + i) * args.lds, args.cols) * args.scale2;
       }
       for (int32_t i = 0; i < rows; ++i) {
         const int32_t r = first + i;
+        const float shift = RaiseMax(args, r, maxima[i]);
         T* p = static_cast<T*>(args.p) + r * args.ldp;
-        if (maxima[i] == kNegInf) {  // nothing visible so far
-          for (int32_t c = 0; c < args.cols; c += kLanes) V::StoreAs(p + c, V::Set(0.0f));
-          continue;
-        }
-        const float sum = RowExp(args.s + r * args.lds, p, args.cols, args.scale2, -maxima[i]);
-        const float old_max = args.max[r];
-        if (maxima[i] == old_max) {
-          args.sum[r] += sum;
-          continue;
-        }
-        const F shrink = V::Exp2(V::Set(old_max - maxima[i]));
-        args.sum[r] = args.sum[r] * V::First(shrink) + sum;
-        args.max[r] = maxima[i];
-        if (args.first) continue;
-        float* out = args.out + r * args.ldo;
-        for (int32_t c = 0; c < args.out_cols; c += kLanes) V::Store(out + c, V::Mul(V::Load(out + c), shrink));
+        args.sum[r] += RowExp(args.s + r * args.lds, p, args.cols, args.scale2, shift);
       }
     }
   }

@@ -41,8 +41,8 @@ struct Vec4 : PlainParts {
   // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding).
   static F Exp2(F x) {
     const F lowest = Set(-126.0f), highest = Set(127.0f);
-    const F t = Max(x, lowest);
-    const F u = t < highest ? t : highest;
+    const F t = Max(lowest, x);  // in this order NaN stays NaN
+    const F u = highest < t ? highest : t;
     const F magic = Set(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
     const F n = u + magic;
     const F f = u - (n - magic);
