@@ -12,6 +12,7 @@ namespace {
 constexpr CommandRow kBenches[] = {
     {"attention", "Attention forward and backward over patterns, in shares of the machine's peak", SetupBenchAttention},
     {"matmul", "The products of a linear layer, beside oneDNN's own", SetupBenchMatMul},
+    {"train", "Whole optimizer steps, by attention variant and dtype", SetupBenchTrain},
 };
 
 constexpr double kMaxSeconds = 4.0;  // of repeats
