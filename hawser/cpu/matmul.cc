@@ -92,6 +92,9 @@ void MatMulEngine::Run(const MatMulArgs& args) {
   const int64_t down = CeilDiv(m, cut.rows), across = CeilDiv(n, cut.cols);
   // oneDNN has no f32 x f32 -> bf16: such a piece is made in f32 beside and rounded.
   const bool narrow = args.a.dtype == DType::kF32 && args.c.dtype == DType::kBF16;
+  // Elements of a column of a transposed f32 `a` lie a long, often round stride apart, which costs oneDNN up to a fifth
+  // of its speed as it packs them; copied together first, pieces reach 0.95 of the whole product's. Wide n repays less.
+  const bool gather = args.trans_a && args.a.dtype == DType::kF32 && down > 1 && n <= 1024 && args.a.ld >= 1024;
   if (products_.size() + 4 > kMaxProducts) products_.clear();
   std::array<const Product*, 4> products{};  // the inner piece, the last column, the last row, the corner
   for (int i = 0; i < 4; ++i) {
@@ -100,7 +103,7 @@ void MatMulEngine::Run(const MatMulArgs& args) {
     products[i] = Find({.m = rows,
                         .n = cols,
                         .k = k,
-                        .lda = Stride(args.a),
+                        .lda = gather ? rows : Stride(args.a),
                         .ldb = Stride(args.b),
                         .ldc = narrow ? cols : Stride(args.c),
                         .in = args.a.dtype,
@@ -117,12 +120,17 @@ void MatMulEngine::Run(const MatMulArgs& args) {
     const int64_t i = piece % down, j = piece / down;  // pieces that share columns of b follow one another
     const int64_t row = i * cut.rows, col = j * cut.cols;
     const Product& product = *products[(i == down - 1 ? 2 : 0) + (j == across - 1 ? 1 : 0)];
+    const int64_t rows = std::min(cut.rows, m - row), cols = std::min(cut.cols, n - col);
+    thread_local Scratch columns, result;
     const void* a = args.trans_a ? At(args.a, 0, row) : At(args.a, row, 0);
     const void* b = args.trans_b ? At(args.b, col, 0) : At(args.b, 0, col);
+    if (gather) {
+      const Mat together{columns.Get<float>(k * rows), DType::kF32, k, rows, rows};
+      CopyMat(args.a.Cols(row, rows), together);
+      a = together.data;
+    }
     if (!narrow) return product.Run(a, b, const_cast<char*>(At(args.c, row, col)));
-    const int64_t rows = std::min(cut.rows, m - row), cols = std::min(cut.cols, n - col);
-    thread_local Scratch scratch;
-    const Mat wide{scratch.Get<float>(rows * cols), DType::kF32, rows, cols, cols};
+    const Mat wide{result.Get<float>(rows * cols), DType::kF32, rows, cols, cols};
     product.Run(a, b, wide.data);
     CopyMat(wide, args.c.Rows(row, rows).Cols(col, cols));
   });

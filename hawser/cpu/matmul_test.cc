@@ -59,6 +59,8 @@ TEST(MatMul, AgreesWithTheFormulaWhereTheProductIsCutInPieces) {
   MatMulEngine engine;
   ExpectProduct(engine, {300, 530, 40, DType::kF32, DType::kF32, false, true, false});
   ExpectProduct(engine, {520, 200, 70, DType::kBF16, DType::kF32, true, false, true});
+  ExpectProduct(engine, {1100, 40, 130, DType::kF32, DType::kF32, true, false, true});
+  ExpectProduct(engine, {1100, 20, 190, DType::kF32, DType::kBF16, true, true, false});
   ExpectProduct(engine, {257, 513, 64, DType::kBF16, DType::kBF16, false, false, false});
   ExpectProduct(engine, {260, 513, 33, DType::kF32, DType::kBF16, false, true, false});
 }
