@@ -4,7 +4,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
+#include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
 
 namespace hawser {
@@ -136,6 +138,21 @@ TEST(TrainConfig, RangesAndContradictions) {
         "min_lr_ratio=2", "holdout=-1", "validate_every=5", "context=-4", "clip=-1", "data=[]", "micro_batch=-1"}) {
     EXPECT_EQ(check(bad).kind(), ErrorKind::kUsage) << bad;
   }
+}
+
+TEST(TrainConfig, RecipesOfTheRepositoryAreValid) {
+  const auto folder = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "recipes";
+  if (!std::filesystem::is_directory(folder)) GTEST_SKIP() << folder << " is absent";
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    TrainConfig config;
+    EXPECT_NO_THROW(ApplyRecipeFile(config, entry.path())) << entry.path();
+    config.data = {"text"};
+    EXPECT_NO_THROW(Validate(config)) << entry.path();
+    EXPECT_NO_THROW(ParseVariant(config.attention)) << entry.path();
+    ++count;
+  }
+  EXPECT_GE(count, 3);
 }
 
 TEST(TrainConfig, OnlyWhatIsComputedMatters) {
