@@ -3,7 +3,7 @@
 // both gradients follow one another (as arXiv:2410.10989 does on GPUs). A large one is walked twice, panel by panel:
 // first for the running log sum exp, then, logits made again, for the gradients (arXiv:2411.09009). The second product
 // costs a third more arithmetic, but blocks of many tokens read and write the gradient of the head once per block: with
-// 49152 words of width 576, blocks of the 32 tokens that 8 MB of whole rows would hold spend most of their time there.
+// 49152 words of width 576 that is 226 MB, which the 32 tokens whose whole rows fit in 8 MB would move in 1.8 GFLOP.
 #pragma once
 
 #include "hawser/cpu/matmul.h"
