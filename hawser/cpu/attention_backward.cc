@@ -293,11 +293,7 @@ class ChunkWorker {
     h.Scores(h.At(k_, static_cast<int64_t>(first) * h.ld), work_.q_columns, c0, rows, cols, s_, kLdS);
     h.Scores(h.At(v_, static_cast<int64_t>(first) * h.ld), work_.dout_columns, c0, rows, cols, dp_, kLdS);
     for (int32_t r = full ? keys : 0; r < rows; ++r) {
-      const int64_t lo = std::clamp<int64_t>(lo_[first + r] - c0, 0, cols);
-      const int64_t hi = std::clamp<int64_t>(hi_[first + r] - c0, lo, cols);
-      float* s = s_ + r * kLdS;
-      std::fill(s, s + lo, -std::numeric_limits<float>::infinity());
-      std::fill(s + hi, s + cols, -std::numeric_limits<float>::infinity());
+      MaskRow(s_ + r * kLdS, lo_[first + r] - c0, hi_[first + r] - c0, cols);
     }
     h.t.gradient({.s = s_,
                   .dp = dp_,

@@ -11,10 +11,10 @@
 namespace hawser {
 namespace {
 
-constexpr int32_t kBlock = 256;          // packed columns per step
-constexpr int32_t kTileRows = 192;       // query rows of a tile, about
-constexpr int32_t kMinJump = 32;         // a band that jumps this far between two positions starts a new tile
-constexpr size_t kWaveBytes = 64 << 20;  // packed keys and values held at a time
+constexpr int32_t kBlock = kMaxScoreCols;  // packed columns per step
+constexpr int32_t kTileRows = 192;         // query rows of a tile, about
+constexpr int32_t kMinJump = 32;           // a band that jumps this far between two positions starts a new tile
+constexpr size_t kWaveBytes = 64 << 20;    // packed keys and values held at a time
 
 struct QueryTile {
   int32_t begin, end;  // positions (schedule rows)
@@ -138,10 +138,7 @@ class TileWorker {
     if (!full) {
       for (int32_t r = 0; r < count; ++r) {
         const Range seen = RangeAt(first + r, piece);
-        float* s = s_ + r * kLdS;
-        const int32_t lo = std::clamp(seen.begin - c0, 0, cols), hi = std::clamp(seen.end - c0, lo, cols);
-        std::fill(s, s + lo, -std::numeric_limits<float>::infinity());
-        std::fill(s + hi, s + cols, -std::numeric_limits<float>::infinity());
+        MaskRow(s_ + r * kLdS, seen.begin - c0, seen.end - c0, cols);
       }
     }
     bool& seen = seen_[first / h.t.row_group];

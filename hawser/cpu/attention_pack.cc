@@ -1,6 +1,7 @@
 #include "hawser/cpu/attention_pack.h"
 
 #include <cstring>
+#include <limits>
 
 namespace hawser {
 
@@ -79,6 +80,14 @@ void HeadShape::Mix(const void* a, int64_t lda, const void* row_panels, int64_t 
              .n = n,
              .k = k_rows,
              .accumulate = accumulate});
+}
+
+void MaskRow(float* s, int64_t lo, int64_t hi, int32_t cols) {
+  static const std::vector<float> masked(kMaxScoreCols, -std::numeric_limits<float>::infinity());
+  lo = std::clamp<int64_t>(lo, 0, cols);
+  hi = std::clamp<int64_t>(hi, lo, cols);
+  std::memcpy(s, masked.data(), lo * sizeof(float));  // the widest stores there are, on any machine
+  std::memcpy(s + hi, masked.data(), (cols - hi) * sizeof(float));
 }
 
 std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads) {

@@ -81,6 +81,10 @@ struct HeadShape {
            float* c, int64_t ldc, bool accumulate) const;
 };
 
+/// Scores of a row outside of [lo, hi) become -infinity; lo and hi are clamped to [0, cols), cols <= kMaxScoreCols.
+inline constexpr int32_t kMaxScoreCols = 256;
+void MaskRow(float* s, int64_t lo, int64_t hi, int32_t cols);
+
 /// One (sequence, kv head) of a call.
 struct AttnUnit {
   const AttnSequence* sequence;
