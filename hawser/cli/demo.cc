@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <fstream>
+#include <cmath>
 #include <memory>
 
 #include "hawser/base/error.h"
@@ -28,7 +28,7 @@ constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000
 
 struct Options {
   fs::path out = "demo";
-  int64_t steps = 450;
+  int64_t steps = 400;
   int64_t extend_steps = 60;
 };
 
@@ -71,11 +71,11 @@ TrainConfig BaseRecipe(const Options& options, uint64_t seed) {
   TrainConfig config;
   config.tokenizer = (options.out / "data").string();
   config.data = {(options.out / "data" / "short.jsonl").string()};
-  config.dims = {.width = 96, .layers = 2, .heads = 4, .mlp_width = 256};
+  config.dims = {.width = 64, .layers = 2, .heads = 2, .mlp_width = 176};
   config.context = kShort;
   config.attention = "anchor";
   config.steps = options.steps;
-  config.batch_tokens = 8192;
+  config.batch_tokens = 4096;
   config.lr = 4e-3;
   config.warmup = 20;
   config.min_lr_ratio = 0.05;
@@ -137,7 +137,6 @@ int RunDemo(const Options& options, const CommonOptions& common) {
   DemoResult result{.short_context = kShort, .long_context = kLong, .seed = common.seed};
   result.machine = backend->Describe();
   result.sample = MakeSyntheticDocument(common.seed, kShortDocs, 90).text;
-  result.cargoes = kSyntheticCargoes;
   result.models.push_back(TrainAndMeasure("before extension", BaseRecipe(options, common.seed), options.out / "base",
                                           backend.get(), valid, questions));
   result.models.push_back(TrainAndMeasure("AnchorAttention", ExtendRecipe(options, common.seed, "anchor"),

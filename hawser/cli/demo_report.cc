@@ -47,11 +47,12 @@ std::string PositionPlot(const DemoResult& r) {
 }
 
 std::string RetrievalPlot(const DemoResult& r) {
-  LinePlot plot{.title = "Retrieval by distance",
-                .subtitle = fmt::format("share of cargoes named right; guessing gives {:.0f} %", 100.0 / r.cargoes),
-                .x = {.label = "tokens between fact and question", .scale = AxisScale::kLog2},
-                .y = {.label = "correct (%)", .min = 0.0, .max = 100.0},
-                .marks = {{static_cast<double>(r.short_context), fmt::format("trained to {}", r.short_context)}}};
+  LinePlot plot{
+      .title = "Retrieval by distance",
+      .subtitle = fmt::format("share of questions answered right; guessing gives {:.0f} %", 100.0 / kSyntheticNames),
+      .x = {.label = "tokens between fact and question", .scale = AxisScale::kLog2},
+      .y = {.label = "correct (%)", .min = 0.0, .max = 100.0},
+      .marks = {{static_cast<double>(r.short_context), fmt::format("trained to {}", r.short_context)}}};
   for (const DemoModel& m : r.models) {
     PlotSeries series{.name = m.name, .dashed = m.context == r.short_context};
     for (const RetrievalBucket& bucket : m.retrieval) {
@@ -216,7 +217,8 @@ std::string DemoPage(const DemoResult& r) {
       "base raised by NTK-aware scaling) in two ways from the same weights, on the same documents, for the same number "
       "of "
       "tokens: with AnchorAttention (packed documents do not see each other but share one first token) and with full "
-      "attention. The corpus is generated: harbour logs that state what a ship carries and ask for it later, amid "
+      "attention. The corpus is generated: harbour logs that state facts early (<i>note captain Marla</i>) and ask for "
+      "them late (<i>ask captain Marla</i>), amid "
       "filler.</p>\n<blockquote>{}</blockquote>\n<p class=\"note\">A model of this size shows mechanics, not quality, "
       "and one "
       "seed shows no spread: read no ranking of methods into these figures.</p>\n",

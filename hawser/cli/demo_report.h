@@ -33,8 +33,7 @@ struct DemoResult {
   int64_t short_context = 0, long_context = 0;
   uint64_t seed = 0;
   std::string machine;
-  std::string sample;  // a few sentences of the corpus
-  int32_t cargoes = 0;
+  std::string sample;             // a few sentences of the corpus
   std::vector<DemoModel> models;  // before, anchor, full
   std::vector<DemoStream> streams;
   double seconds = 0;

@@ -11,12 +11,19 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// Names are syllable pairs, so that the list is regular and none is a word of the rest.
+// The kinds of facts; no word of them stands in the filler.
+const std::array<std::string, kSyntheticKinds> kKinds = {
+    "captain", "cargo",  "berth",     "agent",  "cook",    "owner",   "surgeon", "carpenter",
+    "steward", "mate",   "boatswain", "clerk",  "buyer",   "seller",  "judge",   "doctor",
+    "rival",   "cousin", "passenger", "gunner", "painter", "fiddler", "baker",   "tailor"};
+
+// Names are syllable pairs, so that the list is regular and none is a word of the rest. Each kind has its own.
 Words Names() {
-  constexpr std::array<std::string_view, 14> kFirst = {"Ma", "Bo", "Ti", "Re", "Lu", "Ka", "So",
-                                                       "Vi", "Da", "Ne", "Po", "Gi", "Fa", "Ju"};
-  constexpr std::array<std::string_view, 10> kLast = {"rla", "ndo",  "ssa",  "lko", "mira",
-                                                      "ven", "thra", "quin", "bel", "dor"};
+  constexpr std::array<std::string_view, 24> kFirst = {"Ma", "Bo", "Ti", "Re", "Lu", "Ka", "So", "Vi",
+                                                       "Da", "Ne", "Po", "Gi", "Fa", "Ju", "Ze", "Hu",
+                                                       "Wa", "Ce", "Ro", "Mi", "To", "Sa", "Be", "Do"};
+  constexpr std::array<std::string_view, kSyntheticNames> kLast = {"rla",  "ndo",  "ssa", "lko", "mira", "ven",
+                                                                   "thra", "quin", "bel", "dor", "zik",  "fyn"};
   Words names;
   for (const std::string_view first : kFirst) {
     for (const std::string_view last : kLast) names.push_back(std::string(first) + std::string(last));
@@ -25,19 +32,14 @@ Words Names() {
 }
 
 const Words kNames = Names();
-const std::array<std::string, kSyntheticCargoes> kCargoList = {
-    "copper", "barley", "timber", "cotton", "saffron", "marble",  "pepper", "indigo", "amber",  "wool",  "salt",
-    "tea",    "rope",   "coal",   "silk",   "honey",   "iron",    "paper",  "sugar",  "cork",   "glass", "tin",
-    "rice",   "wine",   "linen",  "coffee", "resin",   "leather", "pearls", "slate",  "ginger", "wax"};
-const Words kCargo(kCargoList.begin(), kCargoList.end());
 const Words kAdjectives = {"old",   "grey",   "quiet", "broken",  "narrow", "distant",
                            "heavy", "bright", "cold",  "patient", "wet",    "green"};
-const Words kNouns = {"pilot", "gull", "pier",   "lantern", "harbour", "storm",  "captain", "sail",
-                      "crane", "tide", "keeper", "anchor",  "window",  "market", "bridge",  "child"};
+const Words kNouns = {"sailor", "gull", "pier",   "lantern", "harbour", "storm",  "cloud",  "sail",
+                      "crane",  "tide", "keeper", "anchor",  "window",  "market", "bridge", "child"};
 const Words kVerbs = {"watched", "followed", "crossed",    "carried", "found",
                       "left",    "painted",  "remembered", "met",     "feared"};
 const Words kPlaces = {"dusk", "dawn", "noon", "night", "low", "high"};
-const Words kOther = {"the", "a", "ship", "ask", ".", ",", "at", "then"};
+const Words kOther = {"the", "a", "note", "ask", ".", ",", "at", "then"};
 
 class Writer {
  public:
@@ -90,33 +92,38 @@ constexpr int32_t kLongestSentence = 16;
 
 std::vector<std::string> SyntheticWords() {
   Words pieces;
-  for (const Words* list : {&kOther, &kNames, &kCargo, &kAdjectives, &kNouns, &kVerbs, &kPlaces}) {
-    for (const std::string& word : *list) pieces.push_back(" " + word);
-  }
+  const auto add = [&](const auto& words) {
+    for (const std::string& word : words) pieces.push_back(" " + word);
+  };
+  add(kOther), add(kKinds), add(kNames), add(kAdjectives), add(kNouns), add(kVerbs), add(kPlaces);
   return pieces;
 }
 
 SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t words) {
   Writer w(Rng{seed, number});
-  std::vector<int32_t> unused(kNames.size());
-  std::iota(unused.begin(), unused.end(), 0);
   struct Fact {
-    std::string_view name, cargo;
-    int32_t place;
+    size_t kind, name;
+    int32_t place;  // of its last mention
   };
   std::vector<Fact> facts;
+  std::vector<size_t> unstated(kKinds.size());
+  std::iota(unstated.begin(), unstated.end(), 0);
   while (w.document.words + kLongestSentence <= words) {
-    const double kind = w.rng().Uniform();
-    if ((kind < 0.2 || facts.empty()) && !unused.empty()) {
-      const size_t drawn = w.rng().Below(unused.size());
-      const Fact fact{kNames[unused[drawn]], w.Pick(kCargo), w.document.words + 2};
-      unused.erase(unused.begin() + static_cast<std::ptrdiff_t>(drawn));
-      w.AddAll("ship", fact.name, fact.cargo, ".");
+    const double what = w.rng().Uniform();
+    if (!unstated.empty() && (what < 0.3 || facts.empty())) {
+      const size_t drawn = w.rng().Below(unstated.size());
+      const Fact fact{unstated[drawn], w.rng().Below(kSyntheticNames), w.document.words + 2};
+      unstated.erase(unstated.begin() + static_cast<std::ptrdiff_t>(drawn));
+      w.AddAll("note", kKinds[fact.kind], kNames[fact.kind * kSyntheticNames + fact.name], ".");
       facts.push_back(fact);
-    } else if (kind < 0.65 && !facts.empty()) {
-      const Fact& fact = facts[w.rng().Below(facts.size())];
+    } else if (what < 0.65 && !facts.empty()) {
+      // The older of two draws: far questions are what this is for.
+      Fact& one = facts[w.rng().Below(facts.size())];
+      Fact& other = facts[w.rng().Below(facts.size())];
+      Fact& fact = one.place < other.place ? one : other;
       w.document.queries.push_back({fact.place, w.document.words + 2});
-      w.AddAll("ask", fact.name, fact.cargo, ".");
+      fact.place = w.document.words + 2;
+      w.AddAll("ask", kKinds[fact.kind], kNames[fact.kind * kSyntheticNames + fact.name], ".");
     } else {
       Filler(w);
     }

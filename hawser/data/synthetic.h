@@ -8,8 +8,8 @@
 
 namespace hawser {
 
-/// One question: `answer` is the place of the word that can only be known from the fact, `fact` the place where it was
-/// stated before; places count words from 0. answer - fact is the distance a model has to look back.
+/// One question: `answer` is the place of the word that can only be known from `fact`, the place where it stood last;
+/// places count words from 0. answer - fact is the distance a model has to look back.
 struct SyntheticQuery {
   int32_t fact = 0;
   int32_t answer = 0;
@@ -21,16 +21,17 @@ struct SyntheticDocument {
   std::vector<SyntheticQuery> queries;
 };
 
-/// Cargoes there are: guessing names the right one once in so many times.
-inline constexpr int32_t kSyntheticCargoes = 32;
+/// Kinds of facts (captain, cargo, ...), and the names each has of its own: guessing finds one in so many.
+inline constexpr int32_t kSyntheticKinds = 24;
+inline constexpr int32_t kSyntheticNames = 12;
 
 /// Every word of the language with its leading blank, as tokenizer pieces: each document is `words` pieces long.
 std::vector<std::string> SyntheticWords();
 
 /// Document number `number` of a seed, of about `words` words (whole sentences; never more). Three kinds of sentences:
-///   fact   " ship Marla copper ."                  a name not used before, a cargo drawn at random
-///   query  " ask Marla copper ."                   about a uniformly drawn earlier fact
-///   filler " the old pilot watched a grey gull ."  from a small grammar
+///   fact   " note captain Marla ."                 a kind not stated before, one of its names at random
+///   query  " ask captain Marla ."                  about a kind stated before, far ones more often
+///   filler " the old sailor watched a grey gull ." from a small grammar
 SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t words);
 
 }  // namespace hawser
