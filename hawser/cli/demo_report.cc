@@ -144,10 +144,10 @@ std::vector<std::vector<std::string>> StreamRows(const DemoResult& r) {
                                                  "peak slots", "memory at the end", "time a token"}};
   for (const DemoStream& s : r.streams) {
     const int64_t bytes = s.ppl.stretches.empty() ? 0 : s.ppl.stretches.back().kv_bytes;
-    rows.push_back({s.policy, HumanCount(s.ppl.tokens), HumanNumber(s.ppl.ppl()), fmt::format("{:.1f}", s.ppl.kv.mean),
-                    s.mean_formula > 0 ? fmt::format("{:.1f}", s.mean_formula) : "-", HumanCount(s.ppl.kv.peak),
-                    HumanBytes(bytes),
-                    HumanSeconds(s.ppl.seconds / static_cast<double>(std::max<int64_t>(1, s.ppl.tokens)))});
+    rows.push_back(
+        {s.policy, HumanCount(s.ppl.tokens), HumanNumber(s.ppl.ppl()), fmt::format("{:.1f}", s.ppl.kv.mean),
+         s.mean_formula > 0 ? fmt::format("{:.1f}", s.mean_formula) : "-", HumanCount(s.ppl.kv.peak), HumanBytes(bytes),
+         fmt::format("{:.0f} us", 1e6 * s.ppl.seconds / static_cast<double>(std::max<int64_t>(1, s.ppl.tokens)))});
   }
   return rows;
 }
@@ -159,7 +159,7 @@ std::string Terminal(const std::vector<std::vector<std::string>>& rows) {
 }
 
 constexpr std::string_view kStyle = R"(
-body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1340px; margin: 2rem auto; padding: 0 1.5rem; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1420px; margin: 2rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #d9dee3; padding-bottom: .2rem; }
 p { max-width: 56rem; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } .plots svg { max-width: 100%; height: auto; }
 .plots > div { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: .5rem; }

@@ -1,5 +1,6 @@
 #include "hawser/data/synthetic.h"
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 #include <string_view>
@@ -108,6 +109,8 @@ SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t 
   std::vector<Fact> facts;
   std::vector<size_t> unstated(kKinds.size());
   std::iota(unstated.begin(), unstated.end(), 0);
+  // Long documents ask less often, so that their questions reach back over most of their length.
+  const double asked = 0.3 + 0.35 * std::min(1.0, 768.0 / words);
   while (w.document.words + kLongestSentence <= words) {
     const double what = w.rng().Uniform();
     if (!unstated.empty() && (what < 0.3 || facts.empty())) {
@@ -116,7 +119,7 @@ SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t 
       unstated.erase(unstated.begin() + static_cast<std::ptrdiff_t>(drawn));
       w.AddAll("note", kKinds[fact.kind], kNames[fact.kind * kSyntheticNames + fact.name], ".");
       facts.push_back(fact);
-    } else if (what < 0.65 && !facts.empty()) {
+    } else if (what < asked && !facts.empty()) {
       // The older of two draws: far questions are what this is for.
       Fact& one = facts[w.rng().Below(facts.size())];
       Fact& other = facts[w.rng().Below(facts.size())];

@@ -33,7 +33,7 @@ TEST(SyntheticTest, EveryQueryRepeatsItsFact) {
       ++queries;
     }
   }
-  EXPECT_GT(queries, 1000);
+  EXPECT_GT(queries, 1000);  // of 50 documents
 }
 
 TEST(SyntheticTest, DependsOnSeedAndNumberAlone) {
