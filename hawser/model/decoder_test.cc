@@ -438,6 +438,75 @@ TEST_F(DecoderTest, GradientsOfDocumentsDoNotMix) {
   }
 }
 
+TEST_F(DecoderTest, InterleavedChunksEqualASeparateRunAtTheGappedPositions) {
+  // Documents a and b cut in two, laid out a1 b1 a2 b2; the packer puts a document's chunks side by side in the
+  // sequence and leaves the gaps in the positions.
+  for (const bool anchored : {true, false}) {
+    const int64_t from = anchored ? 1 : 0;
+    std::vector<int64_t> a = Iota(7, from), b = Iota(6, from + 7);
+    for (int64_t p : Iota(10, from + 13)) a.push_back(p);
+    for (int64_t p : Iota(4, from + 23)) b.push_back(p);
+    const std::vector<std::vector<int32_t>> texts = {RandomIds(17, 64, 31), RandomIds(10, 64, 32)};
+    const char* variant = anchored ? "anchor" : "intra";
+    Packed packed = Pack(texts, variant);
+    std::copy(a.begin(), a.end(), packed.positions.begin() + from);
+    std::copy(b.begin(), b.end(), packed.positions.begin() + from + 17);
+    for (const Engine& engine : Engines()) {
+      const std::vector<double> whole = engine.nll(packed);
+      const auto first = static_cast<size_t>(from);
+      size_t begin = first;
+      for (const auto* positions : {&a, &b}) {
+        const std::vector<int32_t>& text = texts[positions == &a ? 0 : 1];
+        Packed alone = Pack({text}, variant);
+        const std::vector<double> unsplit = engine.nll(alone);
+        std::copy(positions->begin(), positions->end(), alone.positions.begin() + from);
+        EXPECT_LE(MaxDiff(whole, engine.nll(alone), begin, first, text.size()), engine.tolerance) << engine.name;
+        EXPECT_GT(MaxDiff(whole, unsplit, begin, first, text.size()), kVisible) << engine.name;
+        begin += text.size();
+      }
+    }
+  }
+}
+
+TEST_F(DecoderTest, LossIsTheSumOfSeparateRunsWithoutCrossDocumentTargets) {
+  const auto next_tokens = [&](const Packed& p) {  // the last token of each document has no target
+    Batch batch = MakeBatch({p}, 64);
+    for (size_t t = 0; t < p.ids.size(); ++t) {
+      const bool inside = t + 1 < p.ids.size() && p.layout.doc_begin[t] == p.layout.doc_begin[t + 1];
+      batch.targets[t] = inside ? p.ids[t + 1] : -1;
+      batch.weights[t] = inside ? 1.0f : 0.0f;
+    }
+    return batch;
+  };
+  std::vector<float> nll(64);
+  double sum = 0, weight = 0;
+  for (const std::vector<int32_t>& document : documents_) {
+    const StepStats stats = decoder_.Score(next_tokens(Pack({document}, "anchor-reset")), nll.data());
+    sum += stats.loss;
+    weight += stats.weight;
+  }
+  const StepStats packed = decoder_.Score(next_tokens(Pack(documents_, "anchor-reset")), nll.data());
+  EXPECT_EQ(packed.weight, weight);
+  EXPECT_NEAR(packed.loss, sum, 1e-4 * sum);
+}
+
+TEST_F(DecoderTest, ServingEqualsTrainingWithReset) {
+  // Decoding anchor and document with a cache at natural positions gives the rows of the packed batch.
+  const Packed packed = Pack(documents_, "anchor-reset");
+  const std::vector<double> trained = Engines()[1].nll(packed);
+  Matrix logits(1, spec_.vocab);
+  size_t row = 1;
+  for (const std::vector<int32_t>& document : documents_) {
+    KvCache cache(backend_.get(), spec_, MakeKvPolicy("full"), {}, DType::kF32, spec_.context);
+    decoder_.Extend(std::vector<int32_t>{1}, &cache, {});
+    for (const int32_t id : document) {
+      decoder_.Extend({&id, 1}, &cache, logits.view());
+      const float* l = logits.Row<float>(0);
+      EXPECT_NEAR(ReferenceModel::Nll({l, l + spec_.vocab}, TargetOf(id, spec_.vocab)), trained[row++], 2e-4);
+    }
+  }
+}
+
 TEST_F(DecoderTest, BatchRowsEqualRowsRunSingly) {
   const std::vector<Packed> rows = {Pack(documents_, "anchor"), Pack({documents_[3], documents_[2]}, "anchor"),
                                     Pack({documents_[1]}, "anchor")};

@@ -56,7 +56,7 @@ inline ParamStore LoudModel(const ModelSpec& spec, uint64_t seed) {
   for (const ParamInfo& info : params.layout().params()) {
     if (info.vector) continue;
     Mat w = params.Get(info.role, info.layer);
-    for (int64_t i = 0; i < w.rows * w.cols; ++i) w.Row<float>(0)[i] *= info.role == Role::kEmbedding ? 20.0f : 8.0f;
+    for (int64_t i = 0; i < w.rows * w.cols; ++i) w.Row<float>(0)[i] *= info.role == Role::kEmbedding ? 3.5f : 1.5f;
   }
   return params;
 }
