@@ -10,9 +10,9 @@ namespace {
 TrainConfig ExtendDefaults() {
   TrainConfig config;
   config.attention = "anchor";  // arXiv:2411.13476
-  config.lr = 1e-3;
   config.warmup = 10;
   config.schedule = Schedule::kCosine;
+  config.dtype = DType::kBF16;
   return config;
 }
 

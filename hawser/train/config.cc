@@ -318,6 +318,10 @@ std::vector<std::string> KeysThatMatter(const TrainConfig& a, const TrainConfig&
   return differ;
 }
 
+double DefaultLearningRate(int64_t width) {
+  return std::min(5e-3, 3e-3 * std::pow(64.0 / static_cast<double>(width), 1.2));
+}
+
 ModelSpec ScratchSpec(const TrainConfig& config, int64_t tokenizer_vocab) {
   const ModelDims& d = config.dims;
   const int64_t vocab = d.vocab > 0 ? d.vocab : tokenizer_vocab;

@@ -48,7 +48,7 @@ struct TrainConfig {
   int64_t tokens = 0;  // in all, rounded up to whole steps
   int64_t batch_tokens = 16384;
   int64_t micro_batch = 0;  // sequences run at once; 0: as many as keep activations small
-  double lr = 1e-3;
+  double lr = 0;            // the highest; 0: DefaultLearningRate of the model's width
   Schedule schedule = Schedule::kCosine;
   int64_t warmup = 0;         // steps
   double decay = 0.2;         // share of the steps, wsd only
@@ -95,6 +95,10 @@ void Validate(const TrainConfig& config);
 
 /// Keys whose values differ and change what is computed (not: logging, checkpoints, validation).
 std::vector<std::string> KeysThatMatter(const TrainConfig& a, const TrainConfig& b);
+
+/// min(5e-3, 3e-3 (64 / width)^1.2): through what 260K parameters of width 64 bear and what 7B of width 4096 are
+/// extended with, 2e-5 (arXiv:2411.13476).
+double DefaultLearningRate(int64_t width);
 
 /// The spec of a model that starts from scratch. `tokenizer_vocab`: used where `dims` gives none. Errors: kUsage.
 ModelSpec ScratchSpec(const TrainConfig& config, int64_t tokenizer_vocab);

@@ -168,6 +168,12 @@ TEST(TrainConfig, OnlyWhatIsComputedMatters) {
   EXPECT_EQ(KeysThatMatter(a, b), (std::vector<std::string>{"lr", "model.layers"}));
 }
 
+TEST(TrainConfig, DefaultLearningRateFallsWithWidth) {
+  EXPECT_DOUBLE_EQ(DefaultLearningRate(64), 3e-3);
+  EXPECT_NEAR(DefaultLearningRate(4096), 2e-5, 1e-6);
+  EXPECT_EQ(DefaultLearningRate(8), 5e-3);
+}
+
 TEST(TrainConfig, ScratchSpec) {
   TrainConfig c = Parse("context = 128\n[model]\nwidth = 64\nlayers = 2\nheads = 4\n");
   const ModelSpec spec = ScratchSpec(c, 300);

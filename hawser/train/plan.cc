@@ -64,6 +64,8 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   plan.spec.context = config.context;
   Validate(plan.spec);
 
+  if (config.lr == 0) config.lr = DefaultLearningRate(plan.spec.width);
+
   plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + config.context / 2) / config.context);
   if (config.steps == 0) config.steps = (config.tokens + plan.tokens_per_step() - 1) / plan.tokens_per_step();
   config.tokens = 0;
