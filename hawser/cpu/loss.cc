@@ -94,7 +94,9 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
       continue;
     }
     int64_t end = std::min(begin + tile.tokens, tokens);
+    const int64_t most = end;
     while (weight(end - 1) == 0.0f) --end;
+    end = std::min(most, begin + (end - begin + 63) / 64 * 64);  // few row counts, so few primitives
     const int64_t count = end - begin;
     const ConstMat x = args.x.Rows(begin, count);
     const auto multiply = [&](int64_t first, int64_t n) {

@@ -12,6 +12,13 @@ namespace {
 
 constexpr size_t kMaxProducts = 1024;  // primitives kept; beyond it the cache starts over
 
+/// The rows that the last rows of c are computed as. Every primitive holds some 40 KB of code, and streams come in
+/// chunks of any number of rows, so there are 16 sizes up to 512; at most a fifth is for nothing above 64 rows.
+int64_t RoundRows(int64_t rows) {
+  const int64_t step = rows <= 128 ? 16 : rows <= 256 ? 32 : 64;
+  return (rows + step - 1) / step * step;
+}
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// The pieces of c: blocks of `rows` x `cols`, the last ones smaller. Depends on the shape and dtype alone.
@@ -95,22 +102,29 @@ void MatMulEngine::Run(const MatMulArgs& args) {
   // Elements of a column of a transposed f32 `a` lie a long, often round stride apart, which costs oneDNN up to a fifth
   // of its speed as it packs them; copied together first, pieces reach 0.95 of the whole product's. Wide n repays less.
   const bool gather = args.trans_a && args.a.dtype == DType::kF32 && down > 1 && n <= 1024 && args.a.ld >= 1024;
+  // Rows of a and of a result that is added or rounded afterwards go by way of scratch where m is not a multiple of the
+  // primitives' rows. With a transposed, m is a size of the model, and there are few of those.
+  const int64_t tail = m - (down - 1) * cut.rows, last_rows = args.trans_a ? tail : RoundRows(tail);
+  const bool padded = last_rows != tail;
   if (products_.size() + 4 > kMaxProducts) products_.clear();
   std::array<const Product*, 4> products{};  // the inner piece, the last column, the last row, the corner
   for (int i = 0; i < 4; ++i) {
-    const int64_t rows = i < 2 && down > 1 ? cut.rows : m - (down - 1) * cut.rows;
+    const bool pad = padded && (i >= 2 || down == 1), beside = narrow || pad;
+    const int64_t rows = i < 2 && down > 1 ? cut.rows : last_rows;
     const int64_t cols = i % 2 == 0 && across > 1 ? cut.cols : n - (across - 1) * cut.cols;
     products[i] = Find({.m = rows,
                         .n = cols,
                         .k = k,
-                        .lda = gather ? rows : Stride(args.a),
+                        .lda = gather ? rows
+                               : pad  ? k
+                                      : Stride(args.a),
                         .ldb = Stride(args.b),
-                        .ldc = narrow ? cols : Stride(args.c),
+                        .ldc = beside ? cols : Stride(args.c),
                         .in = args.a.dtype,
                         .out = narrow ? DType::kF32 : args.c.dtype,
                         .trans_a = args.trans_a,
                         .trans_b = args.trans_b,
-                        .accumulate = args.accumulate});
+                        .accumulate = args.accumulate && !beside});
     if (products[i] == nullptr) {
       if (args.a.dtype == DType::kBF16) return RunWidened(args);
       Fail(ErrorKind::kInternal, "[matmul] oneDNN has no f32 kernel for {} x {} x {}", rows, cols, k);
@@ -121,18 +135,27 @@ void MatMulEngine::Run(const MatMulArgs& args) {
     const int64_t row = i * cut.rows, col = j * cut.cols;
     const Product& product = *products[(i == down - 1 ? 2 : 0) + (j == across - 1 ? 1 : 0)];
     const int64_t rows = std::min(cut.rows, m - row), cols = std::min(cut.cols, n - col);
-    thread_local Scratch columns, result;
+    thread_local Scratch together, result;
     const void* a = args.trans_a ? At(args.a, 0, row) : At(args.a, row, 0);
     const void* b = args.trans_b ? At(args.b, col, 0) : At(args.b, 0, col);
-    if (gather) {
-      const Mat together{columns.Get<float>(k * rows), DType::kF32, k, rows, rows};
-      CopyMat(args.a.Cols(row, rows), together);
-      a = together.data;
+    const bool pad = padded && i == down - 1;
+    if (gather || pad) {
+      const ConstMat from = gather ? args.a.Cols(row, rows) : args.a.Rows(row, rows);
+      const int64_t made = gather ? k : last_rows;
+      char* to = together.Get<char>(made * from.cols * static_cast<int64_t>(SizeOf(from.dtype)));
+      const Mat all{to, from.dtype, made, from.cols, from.cols};
+      CopyMat(from, all.Rows(0, from.rows));
+      FillMat(all.Rows(from.rows, made - from.rows), 0.0f);
+      a = to;
     }
-    if (!narrow) return product.Run(a, b, const_cast<char*>(At(args.c, row, col)));
-    const Mat wide{result.Get<float>(rows * cols), DType::kF32, rows, cols, cols};
-    product.Run(a, b, wide.data);
-    CopyMat(wide, args.c.Rows(row, rows).Cols(col, cols));
+    const Mat c = args.c.Rows(row, rows).Cols(col, cols);
+    if (!narrow && !pad) return product.Run(a, b, c.data);
+    const DType made = narrow ? DType::kF32 : c.dtype;
+    char* to = result.Get<char>((pad ? last_rows : rows) * cols * static_cast<int64_t>(SizeOf(made)));
+    product.Run(a, b, to);
+    const ConstMat wide{to, made, rows, cols, cols};
+    if (args.accumulate) return AddMat(wide, c);
+    CopyMat(wide, c);
   });
 }
 

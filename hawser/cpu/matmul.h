@@ -11,10 +11,13 @@
 
 namespace hawser {
 
-/// Holds the primitives made so far (keyed by shape, strides and dtypes) and scratch. One call at a time.
+/// Holds the primitives made so far (keyed by shape, strides and dtypes) and scratch. One call at a time. A row of c
+/// may differ in its last bits with the number of rows, as oneDNN cuts k by the sizes of the whole piece.
 class MatMulEngine {
  public:
   void Run(const MatMulArgs& args);
+  /// Primitives held: bounded however many different numbers of rows were asked for.
+  size_t primitives() const { return products_.size(); }
 
  private:
   struct Hash {
