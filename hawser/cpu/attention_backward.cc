@@ -1,6 +1,6 @@
 // Backward: blocks of keys (compact slots, then the band) against tiles of query rows, on transposed scores, so that P
 // and dS come out of the element-wise pass as left operands and no tile is transposed.
-//   S = K Qᵀ    dP = V dOᵀ    P = exp2(scale2 S - lse2)    dS = P (dP - delta)    delta = sum over D of dO * O
+//   S = K Qᵀ    dP = V dOᵀ    P = exp2(scale2 S + shift)    dS = P (dP - delta)    delta = sum over D of dO * O
 //   dV += P dO    dK += dS Q    dQᵀ += Kᵀ dS
 // A block of keys owns its dK and dV. dQ is summed per chunk of blocks (chunks are cut by the schedule alone) and the
 // chunks are added in order, so the result does not depend on threads. A pinned key is in two blocks, as slot and in
@@ -91,7 +91,7 @@ struct UnitWork {
 
   // Packed, shared by the tasks of the unit.
   void *q_columns, *q_rows, *dout_columns, *dout_rows;
-  float *lse2, *delta;
+  float *shift, *delta;      // shift: -lse in base 2
   float *slot_dk, *slot_dv;  // [2][slots][n]: what slot and band blocks found of pinned keys
 };
 
@@ -143,7 +143,7 @@ void TakeShared(const Call& call, UnitWork& work, Arena& arena) {
   work.dout_columns = arena.Take<char>(h.TransposedSize(work.rows_pad) * h.element);
   work.q_rows = arena.Take<char>(h.RowPanelSize(work.rows_pad) * h.element);
   work.dout_rows = arena.Take<char>(h.RowPanelSize(work.rows_pad) * h.element);
-  work.lse2 = arena.Take<float>(work.rows_pad);
+  work.shift = arena.Take<float>(work.rows_pad);
   work.delta = arena.Take<float>(work.rows_pad);
   const int64_t slots = static_cast<int64_t>(work.unit->schedule().compact.size());
   work.slot_dk = arena.Take<float>(2 * slots * h.n);
@@ -151,8 +151,8 @@ void TakeShared(const Call& call, UnitWork& work, Arena& arena) {
   for (Chunk& chunk : work.chunks) chunk.dq = arena.Take<float>((chunk.tile_end - chunk.tile_begin) * call.dq_tile());
 }
 
-/// Packs 64 stacked query rows: q and dout in both forms, lse in base 2, delta. Rows that saw nothing (and the padding
-/// at the end) get zeros and lse2 = infinity, so that their P is 0.
+/// Packs 64 stacked query rows: q and dout in both forms, -lse in base 2, delta. Rows that saw nothing (and the padding
+/// at the end) get zeros and shift = -infinity, so that their P is 0.
 void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
   thread_local Arena arena;
   const HeadShape& h = call.shape;
@@ -170,7 +170,7 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
     if (lse == -std::numeric_limits<float>::infinity()) {
       h.StageRow(nullptr, h.t.dtype, q, i);
       h.StageRow(nullptr, h.t.dtype, dout, i);
-      work.lse2[r] = std::numeric_limits<float>::infinity();
+      work.shift[r] = -std::numeric_limits<float>::infinity();
       work.delta[r] = 0.0f;
       continue;
     }
@@ -179,7 +179,7 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
     h.StageRow(dout_row, args.dout.dtype, dout, i);
     h.t.convert(dout_row, args.dout.dtype, a, DType::kF32, h.dim, 1.0f);
     h.t.convert(HeadRow(args.out, row, head, h.dim), args.out.dtype, b, DType::kF32, h.dim, 1.0f);
-    work.lse2[r] = lse * 1.44269504088896341f;
+    work.shift[r] = lse * -1.44269504088896341f;
     work.delta[r] = h.t.dot(a, b, h.dim);
   }
   h.Transposed(q, h.At(work.q_columns, h.TransposedSize(panel * kPanel)));
@@ -306,7 +306,7 @@ class ChunkWorker {
                   .rows = rows,
                   .cols = cols,
                   .scale2 = call_.scale2,
-                  .lse2 = work_.lse2 + c0,
+                  .shift = work_.shift + c0,
                   .delta = work_.delta + c0});
     float* dk = dk_ + static_cast<int64_t>(first) * h.n;
     float* dv = dv_ + static_cast<int64_t>(first) * h.n;

@@ -49,7 +49,9 @@ struct Vec8 : PlainParts {
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
   }
 
-  // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding).
+  // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding), whatever is
+  // asked for.
+  template <int kDegree>
   static F Exp2(F x) {
     // With the bound first, NaN stays NaN.
     const F u = _mm256_min_ps(Set(127.0f), _mm256_max_ps(Set(-126.0f), x));

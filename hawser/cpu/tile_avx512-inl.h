@@ -37,10 +37,23 @@ struct Vec16 {
 #endif
   }
   static void StoreAs(bf16* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), Round(v)); }
-  static void StorePairs(bf16* p, F even, F odd) {
-    const __m512i e = _mm512_cvtepu16_epi32(Round(even)), o = _mm512_cvtepu16_epi32(Round(odd));
-    _mm512_storeu_si512(p, _mm512_or_si512(e, _mm512_slli_epi32(o, 16)));
+#ifdef __AVX512BF16__
+  // Two vectors are rounded at once: one instruction less than one by one.
+  static __m512i RoundTwo(F a, F b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
+  static void StoreTwo(bf16* p, F a, F b) { _mm512_storeu_si512(p, RoundTwo(a, b)); }
+  static __m512i StoreRows(bf16* p, bf16* q, F a, F b) {
+    const __m512i both = RoundTwo(a, b);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(both));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_extracti64x4_epi64(both, 1));
+    return both;
   }
+  /// Both rows of StoreRows, interleaved.
+  static void StorePairs(bf16* p, __m512i both) {
+    static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(_mm512_loadu_si512(kOrder), both));
+  }
+#endif
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -52,15 +65,28 @@ struct Vec16 {
   static float ReduceAdd(F v) { return _mm512_reduce_add_ps(v); }
 
   // 2^x = 2^floor(x) 2^f: vreduceps leaves f = x - floor(x) in [0, 1), vscalefps multiplies by 2^floor(x) and takes
-  // underflow and -infinity to 0. Degree-5 polynomial: relative error 2e-7.
+  // underflow and -infinity to 0. Minimax polynomials: relative error 9e-5 (degree 3), 3e-6 (4) and 2e-7 (5, rounding
+  // included); those of degree 3 and 4 take 0 to exactly 1.
+  template <int kDegree>
   static F Exp2(F x) {
     const F f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    F p = Set(1.8775767e-3f);
-    p = Fma(p, f, Set(8.9893397e-3f));
-    p = Fma(p, f, Set(5.5826318e-2f));
-    p = Fma(p, f, Set(2.4015361e-1f));
-    p = Fma(p, f, Set(6.9315308e-1f));
-    p = Fma(p, f, Set(9.9999994e-1f));
+    F p;
+    if constexpr (kDegree == 3) {
+      p = Fma(Set(7.7067042e-2f), f, Set(2.2764499e-1f));
+      p = Fma(p, f, Set(6.9511679e-1f));
+      p = Fma(p, f, Set(1.0f));
+    } else if constexpr (kDegree == 4) {
+      p = Fma(Set(1.3426684e-2f), f, Set(5.2242474e-2f));
+      p = Fma(p, f, Set(2.4128020e-1f));
+      p = Fma(p, f, Set(6.9304484e-1f));
+      p = Fma(p, f, Set(1.0f));
+    } else {
+      p = Fma(Set(1.8775767e-3f), f, Set(8.9893397e-3f));
+      p = Fma(p, f, Set(5.5826318e-2f));
+      p = Fma(p, f, Set(2.4015361e-1f));
+      p = Fma(p, f, Set(6.9315308e-1f));
+      p = Fma(p, f, Set(9.9999994e-1f));
+    }
     return _mm512_scalef_ps(p, x);
   }
 

@@ -49,7 +49,7 @@ struct SoftmaxArgs {
   bool first;  // out holds nothing yet: it is left alone
 };
 
-/// Backward of softmax on transposed scores, s and dp [keys, queries]: p = exp2(s * scale2 - lse2[query]),
+/// Backward of softmax on transposed scores, s and dp [keys, queries]: p = exp2(s * scale2 + shift[query]),
 /// ds = p * (dp - delta[query]); both stored as left operands and ds also as a right one (BF16 only; F32: its left form
 /// is its right form). rows and cols are multiples of 2 and kColStep.
 struct GradientArgs {
@@ -63,7 +63,7 @@ struct GradientArgs {
   int64_t ld_pairs;
   int32_t rows, cols;
   float scale2;
-  const float* lse2;
+  const float* shift;
   const float* delta;
 };
 

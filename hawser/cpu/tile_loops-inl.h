@@ -2,7 +2,7 @@
 // All of it is static and uses nothing from the standard library, so that no function compiled for one instruction set
 // can be linked into another file.
 //   V::F         a vector of V::kLanes floats          V::kMr, V::kNv   the register tile of a product
-//   V::Exp2      2^x; 2^-infinity is exactly 0
+//   V::Exp2<d>   2^x by a polynomial of degree d at least; 2^-infinity is exactly 0
 //   V::MulAdd    c + a * b over lanes of 4 bytes: one F32 product, or two BF16 products
 #pragma once
 
@@ -114,19 +114,28 @@ struct TileLoops {
   /// p = exp2(s * scale + shift); returns their sum.
   template <class T>
   static float RowExp(const float* s, T* p, int32_t cols, float scale, float shift) {
+    constexpr int kDegree = sizeof(T) == 2 ? 4 : 5;  // the sum is F32 in either case
     const F factor = V::Set(scale), offset = V::Set(shift);
     F sum[4] = {V::Set(0.0f), V::Set(0.0f), V::Set(0.0f), V::Set(0.0f)};
     int32_t c = 0;
     for (; c + 4 * kLanes <= cols; c += 4 * kLanes) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const F e = V::Exp2(V::Fma(V::Load(s + c + i * kLanes), factor, offset));
-        sum[i] = V::Add(sum[i], e);
-        V::StoreAs(p + c + i * kLanes, e);
+#pragma GCC unroll 2
+      for (int i = 0; i < 4; i += 2) {
+        const float* from = s + c + i * kLanes;
+        const F a = V::template Exp2<kDegree>(V::Fma(V::Load(from), factor, offset));
+        const F b = V::template Exp2<kDegree>(V::Fma(V::Load(from + kLanes), factor, offset));
+        sum[i] = V::Add(sum[i], a);
+        sum[i + 1] = V::Add(sum[i + 1], b);
+        if constexpr (sizeof(T) == 2) {
+          V::StoreTwo(p + c + i * kLanes, a, b);
+        } else {
+          V::Store(p + c + i * kLanes, a);
+          V::Store(p + c + (i + 1) * kLanes, b);
+        }
       }
     }
     for (; c < cols; c += kLanes) {
-      const F e = V::Exp2(V::Fma(V::Load(s + c), factor, offset));
+      const F e = V::template Exp2<kDegree>(V::Fma(V::Load(s + c), factor, offset));
       sum[0] = V::Add(sum[0], e);
       V::StoreAs(p + c, e);
     }
@@ -138,7 +147,7 @@ struct TileLoops {
   static float RaiseMax(const SoftmaxArgs& args, int32_t r, float row_max) {
     const float old_max = args.max[r];
     if (!(row_max > old_max)) return old_max == kNegInf ? 0.0f : -old_max;
-    const F shrink = V::Exp2(V::Set(old_max - row_max));
+    const F shrink = V::template Exp2<5>(V::Set(old_max - row_max));
     args.sum[r] *= V::First(shrink);
     args.max[r] = row_max;
     float* out = args.out + r * args.ldo;
@@ -168,21 +177,29 @@ struct TileLoops {
 
   template <class T>
   static void GradientOf(const GradientArgs& args) {
+    constexpr int kDegree = sizeof(T) == 2 ? 3 : 5;
     const F scale = V::Set(args.scale2);
     for (int32_t r = 0; r < args.rows; r += 2) {
+      const float *s = args.s + r * args.lds, *dp = args.dp + r * args.lds;
+      T* p_to = static_cast<T*>(args.p) + r * args.ldp;
+      T* ds_to = static_cast<T*>(args.ds) + r * args.ldp;
       for (int32_t c = 0; c < args.cols; c += kLanes) {
-        const F lse2 = V::Load(args.lse2 + c), delta = V::Load(args.delta + c);
-        F ds[2];
+        const F shift = V::Load(args.shift + c), delta = V::Load(args.delta + c);
+        F p[2], ds[2];
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i) {
-          const int64_t at = (r + i) * args.lds + c, to = (r + i) * args.ldp + c;
-          const F p = V::Exp2(V::Sub(V::Mul(V::Load(args.s + at), scale), lse2));
-          ds[i] = V::Mul(p, V::Sub(V::Load(args.dp + at), delta));
-          V::StoreAs(static_cast<T*>(args.p) + to, p);
-          V::StoreAs(static_cast<T*>(args.ds) + to, ds[i]);
+          p[i] = V::template Exp2<kDegree>(V::Fma(V::Load(s + i * args.lds + c), scale, shift));
+          ds[i] = V::Mul(p[i], V::Sub(V::Load(dp + i * args.lds + c), delta));
         }
         if constexpr (sizeof(T) == 2) {
-          V::StorePairs(static_cast<bf16*>(args.ds_pairs) + r / 2 * args.ld_pairs + 2 * c, ds[0], ds[1]);
+          V::StoreRows(p_to + c, p_to + args.ldp + c, p[0], p[1]);
+          const auto both = V::StoreRows(ds_to + c, ds_to + args.ldp + c, ds[0], ds[1]);
+          V::StorePairs(static_cast<bf16*>(args.ds_pairs) + r / 2 * args.ld_pairs + 2 * c, both);
+        } else {
+          V::Store(p_to + c, p[0]);
+          V::Store(p_to + args.ldp + c, p[1]);
+          V::Store(ds_to + c, ds[0]);
+          V::Store(ds_to + args.ldp + c, ds[1]);
         }
       }
     }

@@ -38,7 +38,9 @@ struct Vec4 : PlainParts {
   }
   static float ReduceAdd(F v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 
-  // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding).
+  // 2^x = 2^n 2^f, n = round(x), |f| <= 1/2, by a degree-6 polynomial (relative error 2e-7 with rounding), whatever is
+  // asked for.
+  template <int kDegree>
   static F Exp2(F x) {
     const F lowest = Set(-126.0f), highest = Set(127.0f);
     const F t = Max(lowest, x);  // in this order NaN stays NaN
