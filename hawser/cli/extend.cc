@@ -10,6 +10,7 @@ namespace {
 TrainConfig ExtendDefaults() {
   TrainConfig config;
   config.attention = "anchor";  // arXiv:2411.13476
+  config.batch_tokens = 8192;
   config.warmup = 10;
   config.schedule = Schedule::kCosine;
   config.dtype = DType::kBF16;

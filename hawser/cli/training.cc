@@ -38,7 +38,7 @@ void AddTrainingOptions(CLI::App& command, TrainingOptions& options) {
   key("--rope", "rope", "ntk:factor=8, linear:factor=8, yarn:factor=8, theta=5e6, ...");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");
-  key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step (16384)");
+  key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");
   key("--lr", "lr", "Highest learning rate (default: by the width of the model, 3e-3 at 64, 2e-5 at 4096)");
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
   command.add_option_function<std::vector<std::string>>(
