@@ -18,8 +18,9 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
-// Folds a row's logits into the running `top` = max and `sum` = sum of exp(logit - top).
-void FoldLogits(const float* logits, int64_t n, float& top, float& sum) {
+// Folds a row's logits into the running `top` = max and `sum` = sum of exp(logit - top); with `keep` the row becomes
+// those powers.
+void FoldLogits(float* logits, int64_t n, float& top, float& sum, bool keep) {
   const DF d;
   const float before = top;
   VF largest = Splat(top);
@@ -30,19 +31,22 @@ void FoldLogits(const float* logits, int64_t n, float& top, float& sum) {
   const VF shift = Splat(top);
   const float added = SumRow(n, [&](int64_t at) HWY_ATTR {
     const VF e = Exp(hn::Sub(Get(F32Row(logits), at, n), shift));
+    if (keep) Put(e, F32Row(logits), at, n);
     return at + Lanes() <= n ? e : hn::IfThenElseZero(hn::FirstN(d, static_cast<size_t>(n - at)), e);
   });
   sum = (sum == 0.0f ? 0.0f : sum * std::exp(before - top)) + added;
 }
 
-// The row becomes coefficient * exp(logit - top): as f32 in place or, with `low`, as bf16 in the first half of the same
-// memory (element i is written at byte 2i after everything up to byte 4i + 3 was read). What is below 2^-100 of the
-// largest becomes 0: products of subnormal numbers are a hundred times slower and nothing of them would remain.
-void SoftmaxRow(float* logits, int64_t n, float top, float coefficient, bool low) {
+// The row, logits or with `kept` their powers from above, becomes coefficient * exp(logit - top): as f32 in place or,
+// with `low`, as bf16 in the first half of the same memory (element i is written at byte 2i after everything up to byte
+// 4i + 3 was read). What is below 2^-100 of the largest becomes 0: products of subnormal numbers are a hundred times
+// slower and nothing of them would remain.
+void SoftmaxRow(float* logits, int64_t n, float top, float coefficient, bool low, bool kept) {
   const VF shift = Splat(top), scale = Splat(coefficient);
   const hawser::Row to{logits, low};
   for (int64_t i = 0; i < n; i += Lanes()) {
-    const VF e = Exp(hn::Sub(Get(F32Row(logits), i, n), shift));
+    const VF v = Get(F32Row(logits), i, n);
+    const VF e = kept ? v : Exp(hn::Sub(v, shift));
     Put(hn::IfThenZeroElse(hn::Lt(e, Splat(0x1p-100f)), hn::Mul(e, scale)), to, i, n);
   }
 }
@@ -82,6 +86,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
 
   const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab);
   const int64_t panels = tile.panel == 0 ? 0 : (vocab + tile.panel - 1) / tile.panel;
+  const bool keep = panels == 1 && (want_dx || want_dweight);  // powers once, where no second product overwrites them
   float* logits = logits_.Get<float>(tile.tokens * tile.panel);
   Row* rows = rows_.Get<Row>(tile.tokens);
   const auto fold = HWY_DYNAMIC_DISPATCH(FoldLogits);
@@ -113,7 +118,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
           if (rows[r].weight == 0.0f) continue;
           const int64_t target = args.targets[begin + r] - first;
           if (target >= 0 && target < n) rows[r].picked = logits[r * n + target];
-          fold(logits + r * n, n, rows[r].top, rows[r].sum);
+          fold(logits + r * n, n, rows[r].top, rows[r].sum, keep);
         }
       });
     }
@@ -140,7 +145,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
             continue;
           }
           const float scale = rows[r].weight * args.grad_scale;
-          softmax(row, n, rows[r].top, scale / rows[r].sum, low);
+          softmax(row, n, rows[r].top, scale / rows[r].sum, low, keep);
           const int64_t target = args.targets[begin + r] - first;
           if (target < 0 || target >= n) continue;
           const float at_target = scale * (std::exp(rows[r].picked - rows[r].top) / rows[r].sum - 1.0f);
