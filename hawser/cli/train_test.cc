@@ -290,6 +290,9 @@ TEST_F(TrainCommand, ExtendGrowsTheContext) {
   for (size_t i = 0; i < want.inv_freq.size(); ++i) EXPECT_NEAR(got.inv_freq[i] / want.inv_freq[i], 1, 1e-14) << i;
   EXPECT_EQ(LoadModel(folder_ / "long").tokenizer->vocab_size(), base.vocab);
   EXPECT_EQ(extend("again", "").code, 2);  // no context given
+  for (const char* rope : {"linear:factor=2", "yarn:factor=2", "ntk:factor=2"}) {
+    EXPECT_EQ(extend("short", fmt::format("--context 256 --rope {}", rope)).code, 2) << rope;  // it reaches 128
+  }
   EXPECT_EQ(extend("plain", "--context 128 --rope default --attention full --dtype bf16").code, 0);
   EXPECT_EQ(LoadSpec(folder_ / "plain").rope, base.rope);
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "hawser/base/error.h"
@@ -28,6 +29,11 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   }
   if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
   const int64_t reach = MaxContext(spec.rope, old_context);
+  if (reach < config.context && spec.rope.scaling.kind != RopeKind::kDefault) {
+    Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",
+         ToString(spec.rope), reach, config.context,
+         std::ceil(static_cast<double>(config.context) * spec.rope.scaling.factor / static_cast<double>(reach)));
+  }
   if (reach < config.context) {
     LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", ToString(spec.rope), reach,
                         config.context));
