@@ -1,6 +1,8 @@
 // `hawser bench train`: holds the gradient of a whole model against a difference of its loss, then times optimizer
 // steps on random documents: packing, forward, backward, clip and update. FLOPs are the useful ones (TrainingFlops):
-// only visible pairs count, recomputed activations do not.
+// only visible pairs count, recomputed activations do not. Unless sizes are given, the first row is a step as small as
+// those of `hawser demo`.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -95,30 +97,23 @@ void Verify(Backend* backend, const Options& o, const std::string& attention, co
   }
 }
 
-int RunBench(const Options& o, const CommonOptions& common) {
-  const ModelSpec spec = BenchSpec(o);
-  Validate(spec);
-  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
-  for (const std::string& dtype : o.dtypes) {
-    for (const std::string& attention : o.attention) Verify(backend.get(), o, attention, dtype, spec, common.seed);
-  }
-  const MachinePeaks peaks = MeasurePeaks();
+/// Times one model's rows; Verify has seen them.
+void TimeRows(Backend* backend, const Options& o, const ModelSpec& spec, const MachinePeaks& peaks,
+              const CommonOptions& common, nlohmann::json* rows) {
   if (!common.json) {
-    PrintMachine(peaks);
     std::printf("%lld parameters, head dim %d, %lld sequences of %lld tokens, documents of about %lld\n",
                 static_cast<long long>(NumParameters(spec)), spec.head_dim, static_cast<long long>(o.sequences),
                 static_cast<long long>(o.tokens), static_cast<long long>(o.docs));
     std::printf("%-26s %-5s %10s %7s %10s %9s %6s %8s %8s\n", "attention", "dtype", "ms a step", "spread", "tokens/s",
                 "GFLOP/s", "peak", "density", "of full");
   }
-  nlohmann::json rows = nlohmann::json::array();
   for (const std::string& dtype : o.dtypes) {
     double full = 0;
     for (const std::string& attention : o.attention) {
       const AttnVariant variant = ParseVariant(attention);
       ParamStore weights(spec, DType::kF32);
       InitializeParams(weights, common.seed);
-      Trainer trainer(backend.get(), BenchConfig(o, dtype), variant.pattern, std::move(weights));
+      Trainer trainer(backend, BenchConfig(o, dtype), variant.pattern, std::move(weights));
       StepReport report;
       const Timing time = TimeIt(o.repeat, [&] {
         report = trainer.Step(RandomSequences(variant, spec, o.tokens, o.sequences, o.docs, common.seed));
@@ -132,6 +127,7 @@ int RunBench(const Options& o, const CommonOptions& common) {
       nlohmann::json row = {{"name", fmt::format("train {} {} {}", attention, dtype, o.tokens)},
                             {"pattern", attention},
                             {"dtype", dtype},
+                            {"width", spec.width},
                             {"head_dim", spec.head_dim},
                             {"parameters", NumParameters(spec)},
                             {"tokens", report.tokens},
@@ -150,11 +146,47 @@ int RunBench(const Options& o, const CommonOptions& common) {
                     full > 0 ? fmt::format("{:.3f}", time.seconds / full).c_str() : "-");
         std::fflush(stdout);
       }
-      rows.push_back(std::move(row));
+      rows->push_back(std::move(row));
     }
   }
+}
+
+int RunBench(const std::vector<Options>& models, const CommonOptions& common) {
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  std::vector<ModelSpec> specs;
+  for (const Options& o : models) {
+    specs.push_back(BenchSpec(o));
+    Validate(specs.back());
+  }
+  for (size_t i = 0; i < models.size(); ++i) {
+    for (const std::string& dtype : models[i].dtypes) {
+      for (const std::string& attention : models[i].attention) {
+        Verify(backend.get(), models[i], attention, dtype, specs[i], common.seed);
+      }
+    }
+  }
+  const MachinePeaks peaks = MeasurePeaks();
+  if (!common.json) PrintMachine(peaks);
+  nlohmann::json rows = nlohmann::json::array();
+  for (size_t i = 0; i < models.size(); ++i) TimeRows(backend.get(), models[i], specs[i], peaks, common, &rows);
   if (common.json) PrintJson({{"machine", MachineJson(peaks)}, {"rows", rows}});
   return 0;
+}
+
+/// A model of the demo's size over its batch: 4096 tokens of short documents in sequences of 256.
+Options Small(const Options& o) {
+  Options small = o;
+  small.attention = {"anchor"};
+  small.dtypes = {"f32"};
+  small.tokens = 256;
+  small.sequences = 16;
+  small.docs = 144;
+  small.width = 64;
+  small.layers = 2;
+  small.heads = small.kv_heads = 2;
+  small.vocab = 1550;
+  small.repeat = 4 * o.repeat;  // it is short
+  return small;
 }
 
 }  // namespace
@@ -184,7 +216,14 @@ std::function<int()> SetupBenchTrain(CLI::App& command, CommonOptions& common) {
   command.add_option("--repeat", o->repeat, "Timed steps of each row")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  return [o, &common] { return RunBench(*o, common); };
+  return [o, &command, &common] {
+    std::vector<Options> models = {*o};
+    const auto given = [&](const char* flag) { return command.count(flag) > 0; };
+    constexpr const char* kSizes[] = {"--model", "--attention", "--dtype", "--tokens",   "--sequences", "--docs",
+                                      "--width", "--layers",    "--heads", "--kv-heads", "--vocab"};
+    if (std::none_of(std::begin(kSizes), std::end(kSizes), given)) models.insert(models.begin(), Small(*o));
+    return RunBench(models, common);
+  };
 }
 
 }  // namespace hawser

@@ -20,6 +20,7 @@ TEST(BenchTrain, VerifiesAndReportsEveryVariant) {
   ASSERT_EQ(json["rows"].size(), 6u);
   for (const auto& row : json["rows"]) {
     EXPECT_EQ(row["tokens"], 96);
+    EXPECT_EQ(row["width"], 32);
     EXPECT_EQ(row["head_dim"], 16);
     EXPECT_GT(row["gflops"], 0.0);
     EXPECT_GT(row["tokens_per_second"], 0.0);
