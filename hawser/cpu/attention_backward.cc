@@ -21,13 +21,29 @@ constexpr int32_t kKeyGroup = 128;             // keys of a block that are worke
 constexpr int32_t kQueryTile = 128;            // stacked query rows of a tile
 constexpr int32_t kMinJump = 32;               // keys whose rows end this far apart do not share a block
 constexpr int64_t kChunkWork = 4'000'000'000;  // products of a chunk, about
-constexpr int64_t kMaxChunks = 16;
-constexpr size_t kPartialBytes = 256 << 20;  // of dQ sums of one unit
+constexpr int64_t kMaxChunks = 16;             // of one unit
+constexpr int64_t kManyChunks = 4;             // above this they must be worth their sums
+constexpr int64_t kWorkPerSum = 4000;          // products per float of a chunk's dQ, at least
+constexpr int64_t kPartialBytes = 256 << 20;   // of dQ sums of one unit
 constexpr size_t kWaveBytes = 256 << 20;
+
+struct Call {
+  const AttentionBackwardArgs& args;
+  HeadShape shape;
+  int32_t group;
+  float scale2;
+
+  int64_t dq_rows() const { return RoundUp(shape.dim, std::max(kColStep, shape.t.m_align)); }
+  int64_t dq_tile() const { return dq_rows() * kQueryTile; }
+};
 
 struct KeyBlock {
   int64_t begin, end;          // packed columns
   int32_t row_begin, row_end;  // positions that see any of them
+
+  int64_t Products(const Call& call) const {
+    return 5 * (end - begin) * (row_end - row_begin) * call.group * call.shape.dim;
+  }
 };
 
 /// Positions that see a packed column.
@@ -65,21 +81,13 @@ std::vector<KeyBlock> CutKeys(const AttnUnit& unit) {
   return blocks;
 }
 
-struct Call {
-  const AttentionBackwardArgs& args;
-  HeadShape shape;
-  int32_t group;
-  float scale2;
-
-  int64_t dq_rows() const { return RoundUp(shape.dim, std::max(kColStep, shape.t.m_align)); }
-  int64_t dq_tile() const { return dq_rows() * kQueryTile; }
-};
-
-/// A run of key blocks, and dQ of the query tiles they reach: [tiles][dq_rows][kQueryTile], transposed.
+/// A run of key blocks, and dQ of the query tiles they reach: [tiles][dq_rows][kQueryTile], transposed. A tile holds
+/// something once it is `reached`: it is cleared when it is first needed, in the cache, and left unread otherwise.
 struct Chunk {
   size_t block_begin, block_end;
   int64_t tile_begin = 0, tile_end = 0;
   float* dq = nullptr;
+  std::vector<uint8_t> reached;
 };
 
 struct UnitWork {
@@ -95,35 +103,45 @@ struct UnitWork {
   float *slot_dk, *slot_dv;  // [2][slots][n]: what slot and band blocks found of pinned keys
 };
 
-UnitWork Plan(const Call& call, const AttnUnit& unit) {
-  const HeadShape& h = call.shape;
-  UnitWork work{.unit = &unit, .blocks = CutKeys(unit)};
-  work.rows = static_cast<int64_t>(unit.schedule().num_queries) * call.group;
-  work.rows_pad = RoundUp(work.rows, kQueryTile);
-  const auto cost = [&](const KeyBlock& b) {
-    return (b.end - b.begin) * (b.row_end - b.row_begin) * call.group * h.dim * 5;
-  };
-  int64_t total = 0;
-  for (const KeyBlock& block : work.blocks) total += cost(block);
-  const int64_t dq_bytes = std::max<int64_t>(1, work.rows_pad * call.dq_rows() * 4);
-  const int64_t most = std::clamp<int64_t>(static_cast<int64_t>(kPartialBytes) / dq_bytes, 1, kMaxChunks);
-  const int64_t chunks = std::clamp<int64_t>(total / kChunkWork, 1, most);
+/// The query tiles of positions [row_begin, row_end).
+std::pair<int64_t, int64_t> TilesOf(const Call& call, int64_t row_begin, int64_t row_end) {
+  return {row_begin * call.group / kQueryTile, (row_end * call.group - 1) / kQueryTile + 1};
+}
+
+/// Cuts the blocks into at most `count` chunks of like cost.
+std::vector<Chunk> CutChunks(const Call& call, const std::vector<KeyBlock>& blocks, int64_t total, int64_t count) {
+  std::vector<Chunk> chunks;
   int64_t done = 0;
-  for (size_t b = 0; b < work.blocks.size(); ++b) {
-    const int64_t index = std::min(chunks - 1, total == 0 ? 0 : done * chunks / total);
-    if (index >= static_cast<int64_t>(work.chunks.size())) work.chunks.push_back({.block_begin = b, .block_end = b});
-    Chunk& chunk = work.chunks.back();
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const KeyBlock& block = blocks[b];
+    const int64_t index = std::min(count - 1, total == 0 ? 0 : done * count / total);
+    if (index >= static_cast<int64_t>(chunks.size())) chunks.push_back({.block_begin = b, .block_end = b});
+    Chunk& chunk = chunks.back();
     chunk.block_end = b + 1;
-    done += cost(work.blocks[b]);
-    const KeyBlock& block = work.blocks[b];
+    done += block.Products(call);
     if (block.row_begin >= block.row_end) continue;
-    const int64_t first = static_cast<int64_t>(block.row_begin) * call.group / kQueryTile;
-    const int64_t last = (static_cast<int64_t>(block.row_end) * call.group - 1) / kQueryTile + 1;
+    const auto [first, last] = TilesOf(call, block.row_begin, block.row_end);
     const bool empty = chunk.tile_begin >= chunk.tile_end;
     chunk.tile_begin = empty ? first : std::min(chunk.tile_begin, first);
     chunk.tile_end = empty ? last : std::max(chunk.tile_end, last);
   }
-  return work;
+  return chunks;
+}
+
+/// As many chunks as there may be while writing and adding their sums stays cheap beside the products.
+UnitWork Plan(const Call& call, const AttnUnit& unit) {
+  UnitWork work{.unit = &unit, .blocks = CutKeys(unit)};
+  work.rows = static_cast<int64_t>(unit.schedule().num_queries) * call.group;
+  work.rows_pad = RoundUp(work.rows, kQueryTile);
+  int64_t total = 0;
+  for (const KeyBlock& block : work.blocks) total += block.Products(call);
+  for (int64_t count = std::clamp<int64_t>(total / kChunkWork, 1, kMaxChunks);; --count) {
+    work.chunks = CutChunks(call, work.blocks, total, count);
+    int64_t sums = 0;
+    for (const Chunk& chunk : work.chunks) sums += (chunk.tile_end - chunk.tile_begin) * call.dq_tile();
+    const bool worth = count <= kManyChunks || sums <= total / kWorkPerSum;
+    if (count == 1 || (worth && sums * 4 <= kPartialBytes)) return work;
+  }
 }
 
 size_t SharedBytes(const Call& call, const UnitWork& work) {
@@ -148,7 +166,10 @@ void TakeShared(const Call& call, UnitWork& work, Arena& arena) {
   const int64_t slots = static_cast<int64_t>(work.unit->schedule().compact.size());
   work.slot_dk = arena.Take<float>(2 * slots * h.n);
   work.slot_dv = arena.Take<float>(2 * slots * h.n);
-  for (Chunk& chunk : work.chunks) chunk.dq = arena.Take<float>((chunk.tile_end - chunk.tile_begin) * call.dq_tile());
+  for (Chunk& chunk : work.chunks) {
+    chunk.dq = arena.Take<float>((chunk.tile_end - chunk.tile_begin) * call.dq_tile());
+    chunk.reached.resize(static_cast<size_t>(chunk.tile_end - chunk.tile_begin));
+  }
 }
 
 /// Packs 64 stacked query rows: q and dout in both forms, -lse in base 2, delta. Rows that saw nothing (and the padding
@@ -210,7 +231,6 @@ class ChunkWorker {
   }
 
   void Run() {
-    std::memset(chunk_.dq, 0, (chunk_.tile_end - chunk_.tile_begin) * call_.dq_tile() * sizeof(float));
     for (size_t b = chunk_.block_begin; b < chunk_.block_end; ++b) {
       const KeyBlock& block = work_.blocks[b];
       const int64_t keys = RoundUp(block.end - block.begin, kPanel);
@@ -264,7 +284,9 @@ class ChunkWorker {
   /// The block against one query tile: many keys at once where every query sees every key, else by smaller groups, each
   /// with the queries that see some of it.
   void Step(const KeyBlock& block, int64_t tile) {
-    const int64_t base = tile * kQueryTile;
+    const int64_t base = tile * kQueryTile, index = tile - chunk_.tile_begin;
+    if (!chunk_.reached[index]) std::memset(chunk_.dq + index * call_.dq_tile(), 0, call_.dq_tile() * sizeof(float));
+    chunk_.reached[index] = 1;
     for (int32_t key = 0, end = static_cast<int32_t>(block.end - block.begin); key < end; key += kKeyGroup) {
       const int32_t keys = std::min(kKeyGroup, end - key);
       const bool full = *std::max_element(lo_ + key, lo_ + key + keys) <= base &&
@@ -372,7 +394,7 @@ void WriteQueries(const Call& call, const UnitWork& work, int64_t tile) {
   float* rows = arena.Take<float>(kQueryTile * call.dq_rows());
   std::memset(sum, 0, size * sizeof(float));
   for (const Chunk& chunk : work.chunks) {
-    if (tile < chunk.tile_begin || tile >= chunk.tile_end) continue;
+    if (tile < chunk.tile_begin || tile >= chunk.tile_end || !chunk.reached[tile - chunk.tile_begin]) continue;
     const float* part = chunk.dq + (tile - chunk.tile_begin) * size;
     for (int64_t i = 0; i < size; ++i) sum[i] += part[i];
   }
