@@ -195,6 +195,7 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
       work.delta[r] = 0.0f;
       continue;
     }
+    for (const ConstMat& m : {args.q, args.dout, args.out}) PrefetchHead(m, row, head, h.dim);
     const void* dout_row = HeadRow(args.dout, row, head, h.dim);
     h.StageRow(HeadRow(args.q, row, head, h.dim), args.q.dtype, q, i);
     h.StageRow(dout_row, args.dout.dtype, dout, i);
@@ -403,6 +404,7 @@ void WriteQueries(const Call& call, const UnitWork& work, int64_t tile) {
     const int64_t r = tile * kQueryTile + i;
     const int64_t row = work.unit->sequence->query_begin + r / call.group;
     const int64_t head = static_cast<int64_t>(work.unit->kv_head) * call.group + r % call.group;
+    PrefetchHead(call.args.dq, row, head, h.dim);
     h.t.convert(rows + i * call.dq_rows(), DType::kF32, HeadRow(call.args.dq, row, head, h.dim), call.args.dq.dtype,
                 h.dim, call.args.scale);
   }

@@ -85,6 +85,7 @@ class TileWorker {
     const int32_t group = call_.group, rows = (tile.end - tile.begin) * group;
     for (int32_t r = 0; r < RoundUp(rows, h.t.m_align); ++r) {
       const int64_t row = unit.sequence->query_begin + tile.begin + r / group;
+      PrefetchHead(call_.args.q, row, unit.kv_head * group + r % group, h.dim);
       const void* from = r < rows ? HeadRow(call_.args.q, row, unit.kv_head * group + r % group, h.dim) : nullptr;
       h.StageRow(from, call_.args.q.dtype, q_, r);
     }
@@ -166,6 +167,7 @@ class TileWorker {
     for (int32_t r = 0; r < rows; ++r) {
       const int64_t row = unit.sequence->query_begin + tile.begin + r / call_.group;
       const int64_t head = static_cast<int64_t>(unit.kv_head) * call_.group + r % call_.group;
+      PrefetchHead(args.out, row, head, h.dim);
       void* to = HeadRow(args.out, row, head, h.dim);
       // Not by the sum: a NaN among the inputs must come out as one.
       const bool sees = !unit.schedule().IsPaddingRow(tile.begin + r / call_.group);
@@ -201,6 +203,7 @@ void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int
   const auto stage = [&](ConstMat from) {
     for (int32_t i = 0; i < kPanel; ++i) {
       const int32_t key = unit.Key(panel * kPanel + i);
+      if (key >= 0) PrefetchHead(from, unit.sequence->key_begin + key, unit.kv_head, h.dim);
       const void* row = key < 0 ? nullptr : HeadRow(from, unit.sequence->key_begin + key, unit.kv_head, h.dim);
       h.StageRow(row, from.dtype, staged, i);
     }

@@ -128,4 +128,13 @@ inline void* HeadRow(Mat m, int64_t row, int64_t head, int32_t head_dim) {
   return const_cast<void*>(HeadRow(ConstMat(m), row, head, head_dim));
 }
 
+/// Asks for the channels of `head` a few rows on: the rows of one head are too far apart for the machine to guess.
+inline void PrefetchHead(ConstMat m, int64_t row, int64_t head, int32_t head_dim) {
+  constexpr int64_t kAhead = 16, kLine = 64;
+  if (row + kAhead >= m.rows) return;
+  const char* p = static_cast<const char*>(HeadRow(m, row + kAhead, head, head_dim));
+  const int64_t bytes = head_dim * static_cast<int64_t>(SizeOf(m.dtype));
+  for (int64_t b = 0; b < bytes; b += kLine) __builtin_prefetch(p + b);
+}
+
 }  // namespace hawser
