@@ -63,6 +63,9 @@ TEST(MatMul, AgreesWithTheFormulaWhereTheProductIsCutInPieces) {
   ExpectProduct(engine, {1100, 20, 190, DType::kF32, DType::kBF16, true, true, false});
   ExpectProduct(engine, {257, 513, 64, DType::kBF16, DType::kBF16, false, false, false});
   ExpectProduct(engine, {260, 513, 33, DType::kF32, DType::kBF16, false, true, false});
+  ExpectProduct(engine, {20, 600, 260, DType::kF32, DType::kF32, false, true, true});
+  ExpectProduct(engine, {20, 600, 260, DType::kBF16, DType::kBF16, false, true, false});
+  ExpectProduct(engine, {16500, 9, 20, DType::kBF16, DType::kF32, true, false, true});  // gathered columns
 }
 
 TEST(MatMul, MatVecAgreesOnEveryInstructionSet) {
