@@ -285,8 +285,12 @@ TEST_F(TrainCommand, ExtendGrowsTheContext) {
   EXPECT_LT(result["density"], 0.9);  // documents of 120 words share sequences of 256
   const ModelSpec base = LoadSpec(folder_ / "base"), grown = LoadSpec(folder_ / "long");
   EXPECT_EQ(grown.context, 256);
+  // Trained and served rotations are the same to the last bit.
+  const RopeSpec trained = BakeNtk(ApplyRopeText(base.rope, "ntk:factor=4", 64));
+  EXPECT_EQ(grown.rope, trained);
   const RopeFrequencies want = ComputeFrequencies(ApplyRopeText(base.rope, "ntk:factor=4", 64), 256);
   const RopeFrequencies got = ComputeFrequencies(grown.rope, 256);
+  EXPECT_EQ(got.turns, ComputeFrequencies(trained, 256).turns);
   for (size_t i = 0; i < want.inv_freq.size(); ++i) EXPECT_NEAR(got.inv_freq[i] / want.inv_freq[i], 1, 1e-14) << i;
   EXPECT_EQ(LoadModel(folder_ / "long").tokenizer->vocab_size(), base.vocab);
   EXPECT_EQ(extend("again", "").code, 2);  // no context given

@@ -196,14 +196,6 @@ RopeFrequencies HfFrequencies(const HfRope& rope, int64_t length) {
   return result;
 }
 
-RopeSpec BakeNtk(const RopeSpec& rope) {
-  if (rope.scaling.kind != RopeKind::kNtk) return rope;
-  RopeSpec baked = rope;
-  baked.theta *= std::pow(rope.scaling.factor, rope.rotary_dim / (rope.rotary_dim - 2.0));
-  baked.scaling = {};
-  return baked;
-}
-
 void WriteHfRope(const RopeSpec& rope, int32_t head_dim, int64_t context, nlohmann::ordered_json& config) {
   HAWSER_CHECK(rope.pairing == RopePairing::kHalf);
   const RopeScaling& scaling = rope.scaling;

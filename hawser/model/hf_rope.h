@@ -25,9 +25,6 @@ HfRope ParseHfRope(const JsonObject& config, int32_t head_dim, int64_t context);
 /// The frequencies that the members stand for, for a maximum of `length` tokens.
 RopeFrequencies HfFrequencies(const HfRope& rope, int64_t length);
 
-/// `ntk` as what it is, another theta: theta * factor^(d / (d - 2)). Anything else as it is.
-RopeSpec BakeNtk(const RopeSpec& rope);
-
 /// max_position_embeddings, rope_theta and the blocks, such that both generations of readers compute the frequencies of
 /// `rope`. Readers replace the factor of yarn by max_position_embeddings / original, and take max_position_embeddings
 /// for the original context of dynamic: there the former follows the scheme, not `context`. What no kind can say

@@ -248,6 +248,14 @@ int64_t MaxContext(const RopeSpec& spec, int64_t context) {
   return s.kind == RopeKind::kLlama3 ? std::max(tokens, context) : tokens;
 }
 
+RopeSpec BakeNtk(const RopeSpec& rope) {
+  if (rope.scaling.kind != RopeKind::kNtk) return rope;
+  RopeSpec baked = rope;
+  baked.theta *= std::pow(rope.scaling.factor, rope.rotary_dim / (rope.rotary_dim - 2.0));
+  baked.scaling = {};
+  return baked;
+}
+
 RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length) {
   const RopeScaling& s = spec.scaling;
   const int32_t d = spec.rotary_dim;

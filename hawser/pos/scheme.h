@@ -62,6 +62,10 @@ std::string ToString(const RopeSpec& spec);
 /// models declare more than factor * original.
 int64_t MaxContext(const RopeSpec& spec, int64_t context);
 
+/// NTK-aware scaling is a base b * s^(d / (d - 2)) and nothing else, which is how files hold it; other schemes come
+/// back as they are. A model trained under the result is served with the same bits.
+RopeSpec BakeNtk(const RopeSpec& rope);
+
 /// Frequencies after scaling, and their exact phase increments.
 struct RopeFrequencies {
   std::vector<double> inv_freq;  // [d/2] radians per position

@@ -38,6 +38,7 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
     LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", ToString(spec.rope), reach,
                         config.context));
   }
+  spec.rope = BakeNtk(spec.rope);
 }
 
 }  // namespace
