@@ -71,12 +71,12 @@ TrainConfig BaseRecipe(const Options& options, uint64_t seed) {
   TrainConfig config;
   config.tokenizer = (options.out / "data").string();
   config.data = {(options.out / "data" / "short.jsonl").string()};
-  config.dims = {.width = 64, .layers = 2, .heads = 2, .mlp_width = 176};
+  config.dims = {.width = 128, .layers = 2, .heads = 4, .mlp_width = 352};
   config.context = kShort;
   config.attention = "anchor";
   config.steps = options.steps;
   config.batch_tokens = 4096;
-  config.lr = 4e-3;
+  config.lr = 3e-3;
   config.warmup = 20;
   config.min_lr_ratio = 0.05;
   config.weight_decay = 0.02;
