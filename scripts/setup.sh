@@ -2,9 +2,10 @@
 # Installs the packages that hawser builds with (Debian 12 and newer), only those that are missing.
 set -euo pipefail
 
+# libdnnl-dev's CMake files look for OpenCL, which the package does not pull in.
 packages=(
   cmake ninja-build g++ make pkg-config python3
-  libdnnl-dev libhwy-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libfmt-dev
+  libdnnl-dev ocl-icd-opencl-dev libhwy-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libfmt-dev
   libpcre2-dev libutf8proc-dev libgtest-dev
 )
 
