@@ -63,17 +63,15 @@ void PrintMachine(const MachinePeaks& peaks) {
   }
 }
 
-std::function<int()> SetupBench(CLI::App& command, CommonOptions& common) {
-  command.require_subcommand(1);
-  auto benches = std::make_shared<std::vector<std::pair<CLI::App*, std::function<int()>>>>();
+std::function<int()> SetupBench(Command command, CommonOptions& common) {
+  auto benches = std::make_shared<std::vector<std::pair<Command, std::function<int()>>>>();
   for (const CommandRow& row : kBenches) {
-    CLI::App* bench = command.add_subcommand(row.name, row.summary);
-    bench->fallthrough();  // --json and the like may stand behind the name too
-    benches->emplace_back(bench, row.setup(*bench, common));
+    Command bench = command.AddCommand(row.name, row.summary);
+    benches->emplace_back(bench, row.setup(bench, common));
   }
   return [benches] {
     for (const auto& [bench, run] : *benches) {
-      if (bench->parsed()) return run();
+      if (bench.parsed()) return run();
     }
     return 2;
   };

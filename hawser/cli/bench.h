@@ -10,9 +10,9 @@
 
 namespace hawser {
 
-std::function<int()> SetupBenchAttention(CLI::App& command, CommonOptions& common);
-std::function<int()> SetupBenchMatMul(CLI::App& command, CommonOptions& common);
-std::function<int()> SetupBenchTrain(CLI::App& command, CommonOptions& common);
+std::function<int()> SetupBenchAttention(Command command, CommonOptions& common);
+std::function<int()> SetupBenchMatMul(Command command, CommonOptions& common);
+std::function<int()> SetupBenchTrain(Command command, CommonOptions& common);
 
 /// Median and spread ((max - min) / median) of the seconds that `body` takes: one run to warm up, then `repeat` runs,
 /// or fewer (two at least) when they take longer than a few seconds.

@@ -257,32 +257,26 @@ int RunBench(const Options& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupBenchAttention(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupBenchAttention(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  command.add_option("--pattern", options->patterns,
-                     "What a token sees: full, window=W, intra, anchor, or fields such as \"sinks=4 window=256 sep\"; "
-                     "may be given again");
-  command.add_option("--tokens", options->tokens, "Sequence lengths (4096)")->check(CLI::Range(1, 1 << 24));
-  command.add_option("--head-dim", options->head_dims, "Channels of a head (64 128)")->check(CLI::Range(8, 256));
-  command.add_option("--heads", options->heads, "Query heads")->check(CLI::Range(1, 1024))->capture_default_str();
-  command.add_option("--kv-heads", options->kv_heads, "Key and value heads")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  command.add_option("--dtype", options->dtype, "f32 or bf16 (bf16)")->check(CLI::IsMember({"f32", "bf16"}));
-  command.add_option("--direction", options->direction, "forward, backward or both")
-      ->check(CLI::IsMember({"forward", "backward", "both"}))
-      ->capture_default_str();
-  command.add_option("--docs", options->docs, "Mean tokens of a document, for patterns that care")
-      ->check(CLI::Range(1, 1 << 24))
-      ->capture_default_str();
-  command.add_option("--separators", options->separators, "Share of tokens that are separators")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command.add_option("--isa", options->isa,
-                     "Limit the instruction set: scalar, avx2, avx512, avx512_bf16 or amx (as HAWSER_ISA does)");
-  command.add_option("--repeat", options->repeat, "Timed runs of each row")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
+  command.Add("--pattern", options->patterns,
+              "What a token sees: full, window=W, intra, anchor, or fields such as \"sinks=4 window=256 sep\"; "
+              "may be given again");
+  command.Add("--tokens", options->tokens, "Sequence lengths (4096)").Range(1, 1 << 24);
+  command.Add("--head-dim", options->head_dims, "Channels of a head (64 128)").Range(8, 256);
+  command.Add("--heads", options->heads, "Query heads").Range(1, 1024).ShowDefault();
+  command.Add("--kv-heads", options->kv_heads, "Key and value heads").Range(1, 1024).ShowDefault();
+  command.Add("--dtype", options->dtype, "f32 or bf16 (bf16)").OneOf({"f32", "bf16"});
+  command.Add("--direction", options->direction, "forward, backward or both")
+      .OneOf({"forward", "backward", "both"})
+      .ShowDefault();
+  command.Add("--docs", options->docs, "Mean tokens of a document, for patterns that care")
+      .Range(1, 1 << 24)
+      .ShowDefault();
+  command.Add("--separators", options->separators, "Share of tokens that are separators").RangeReal(0, 1).ShowDefault();
+  command.Add("--isa", options->isa,
+              "Limit the instruction set: scalar, avx2, avx512, avx512_bf16 or amx (as HAWSER_ISA does)");
+  command.Add("--repeat", options->repeat, "Timed runs of each row").Range(1, 1000).ShowDefault();
   return [options, &common] { return RunBench(*options, common); };
 }
 

@@ -196,17 +196,15 @@ int RunBench(const Options& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupBenchMatMul(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupBenchMatMul(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  command.add_option("--shape", options->shapes,
-                     "A layer with m tokens, n outputs and k inputs, as m,n,k; may be given again");
-  command.add_option("--dtype", options->dtype, "f32 or bf16 (both)")->check(CLI::IsMember({"f32", "bf16"}));
-  command.add_option("--direction", options->direction, "forward, dx, dw or all")
-      ->check(CLI::IsMember({"forward", "dx", "dw", "all"}))
-      ->capture_default_str();
-  command.add_option("--repeat", options->repeat, "Timed turns of each row")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
+  command.Add("--shape", options->shapes,
+              "A layer with m tokens, n outputs and k inputs, as m,n,k; may be given again");
+  command.Add("--dtype", options->dtype, "f32 or bf16 (both)").OneOf({"f32", "bf16"});
+  command.Add("--direction", options->direction, "forward, dx, dw or all")
+      .OneOf({"forward", "dx", "dw", "all"})
+      .ShowDefault();
+  command.Add("--repeat", options->repeat, "Timed turns of each row").Range(1, 1000).ShowDefault();
   return [options, &common] { return RunBench(*options, common); };
 }
 

@@ -191,17 +191,15 @@ Options Small(const Options& o) {
 
 }  // namespace
 
-std::function<int()> SetupBenchTrain(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupBenchTrain(Command command, CommonOptions& common) {
   auto o = std::make_shared<Options>();
   const auto size = [&](const char* flag, int64_t& value, const char* help) {
-    command.add_option(flag, value, help)->check(CLI::Range(int64_t{1}, int64_t{1} << 24))->capture_default_str();
+    command.Add(flag, value, help).Range(1, int64_t{1} << 24).ShowDefault();
   };
-  command.add_option("--model", o->model, "Take the sizes of this model");
-  command.add_option("--attention", o->attention, "Training variants: full, intra, anchor, ...; may be given again")
-      ->capture_default_str();
-  command.add_option("--dtype", o->dtypes, "f32, bf16 or both")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
+  command.Add("--model", o->model, "Take the sizes of this model");
+  command.Add("--attention", o->attention, "Training variants: full, intra, anchor, ...; may be given again")
+      .ShowDefault();
+  command.Add("--dtype", o->dtypes, "f32, bf16 or both").OneOf({"f32", "bf16"}).ShowDefault();
   size("--tokens", o->tokens, "Tokens of a sequence");
   size("--sequences", o->sequences, "Sequences of a step, one micro-batch each");
   size("--docs", o->docs, "Mean tokens of a document");
@@ -210,15 +208,11 @@ std::function<int()> SetupBenchTrain(CLI::App& command, CommonOptions& common) {
   size("--heads", o->heads, "Query heads");
   size("--kv-heads", o->kv_heads, "Key and value heads");
   size("--vocab", o->vocab, "Tokens of the vocabulary");
-  command.add_option("--recompute", o->recompute, "none or layer")
-      ->check(CLI::IsMember({"none", "layer"}))
-      ->capture_default_str();
-  command.add_option("--repeat", o->repeat, "Timed steps of each row")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  return [o, &command, &common] {
+  command.Add("--recompute", o->recompute, "none or layer").OneOf({"none", "layer"}).ShowDefault();
+  command.Add("--repeat", o->repeat, "Timed steps of each row").Range(1, 1000).ShowDefault();
+  return [o, command, &common] {
     std::vector<Options> models = {*o};
-    const auto given = [&](const char* flag) { return command.count(flag) > 0; };
+    const auto given = [&](const char* flag) { return command.Has(flag); };
     constexpr const char* kSizes[] = {"--model", "--attention", "--dtype", "--tokens",   "--sequences", "--docs",
                                       "--width", "--layers",    "--heads", "--kv-heads", "--vocab"};
     if (std::none_of(std::begin(kSizes), std::end(kSizes), given)) models.insert(models.begin(), Small(*o));

@@ -1,7 +1,6 @@
-// cli/command.h - a command of the binary: options declared on a CLI11 subcommand, then one function that runs.
+// cli/command.h - a command of the binary: its options declared, then one function that runs.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
@@ -10,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "hawser/cli/options.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/load.h"
 
@@ -25,7 +25,7 @@ struct CommonOptions {
 };
 
 /// Adds the command to `app`; the returned function runs it (only when it was parsed) and returns the exit code.
-using CommandSetup = std::function<int()> (*)(CLI::App& command, CommonOptions& common);
+using CommandSetup = std::function<int()> (*)(Command command, CommonOptions& common);
 
 struct CommandRow {
   const char* name;
@@ -34,23 +34,23 @@ struct CommandRow {
 };
 
 // One file each in cli/.
-std::function<int()> SetupInfo(CLI::App&, CommonOptions&);
-std::function<int()> SetupTokenize(CLI::App&, CommonOptions&);
-std::function<int()> SetupGenerate(CLI::App&, CommonOptions&);
-std::function<int()> SetupExtend(CLI::App&, CommonOptions&);
-std::function<int()> SetupTrain(CLI::App&, CommonOptions&);
-std::function<int()> SetupEval(CLI::App&, CommonOptions&);
-std::function<int()> SetupConvert(CLI::App&, CommonOptions&);
-std::function<int()> SetupInspect(CLI::App&, CommonOptions&);
-std::function<int()> SetupBench(CLI::App&, CommonOptions&);
-std::function<int()> SetupDemo(CLI::App&, CommonOptions&);
+std::function<int()> SetupInfo(Command, CommonOptions&);
+std::function<int()> SetupTokenize(Command, CommonOptions&);
+std::function<int()> SetupGenerate(Command, CommonOptions&);
+std::function<int()> SetupExtend(Command, CommonOptions&);
+std::function<int()> SetupTrain(Command, CommonOptions&);
+std::function<int()> SetupEval(Command, CommonOptions&);
+std::function<int()> SetupConvert(Command, CommonOptions&);
+std::function<int()> SetupInspect(Command, CommonOptions&);
+std::function<int()> SetupBench(Command, CommonOptions&);
+std::function<int()> SetupDemo(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.
 struct ModelOptions {
   std::filesystem::path model;
   std::filesystem::path tokenizer;
 };
-void AddModelOptions(CLI::App& command, ModelOptions& options);
+void AddModelOptions(Command command, ModelOptions& options);
 
 /// Results on stdout. Errors: kIo where it cannot be written, so that a full disk does not pass for success.
 void PrintText(std::string_view text);

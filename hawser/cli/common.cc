@@ -8,10 +8,10 @@
 
 namespace hawser {
 
-void AddModelOptions(CLI::App& command, ModelOptions& options) {
-  command.add_option("MODEL", options.model, "Hugging Face folder, or llama2.c .bin")->required();
-  command.add_option("--tokenizer", options.tokenizer,
-                     "Tokenizer file or folder, where MODEL has none or another one is wanted");
+void AddModelOptions(Command command, ModelOptions& options) {
+  command.Add("MODEL", options.model, "Hugging Face folder, or llama2.c .bin").Required();
+  command.Add("--tokenizer", options.tokenizer,
+              "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }
 
 void PrintText(std::string_view text) {

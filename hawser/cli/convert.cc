@@ -47,13 +47,13 @@ int Convert(const ConvertOptions& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupConvert(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupConvert(Command command, CommonOptions& common) {
   auto options = std::make_shared<ConvertOptions>();
   AddModelOptions(command, options->model);
-  command.add_option("DST", options->to, "Folder to write, in Hugging Face form")->required();
-  command.add_option("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of MODEL")
-      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
-  command.add_flag("--force", options->force, "Write over a model that is in DST already");
+  command.Add("DST", options->to, "Folder to write, in Hugging Face form").Required();
+  command.Add("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of MODEL")
+      .OneOf({"f32", "bf16", "f16"});
+  command.Add("--force", options->force, "Write over a model that is in DST already");
   return [options, &common] { return Convert(*options, common); };
 }
 

@@ -173,15 +173,11 @@ int RunDemo(const Options& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupDemo(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupDemo(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  command.add_option("--out", options->out, "Folder for the page, the models and the data")->capture_default_str();
-  command.add_option("--steps", options->steps, "Steps of training at the short context")
-      ->check(CLI::Range(1, 1000000))
-      ->capture_default_str();
-  command.add_option("--extend-steps", options->extend_steps, "Steps of each extension")
-      ->check(CLI::Range(1, 1000000))
-      ->capture_default_str();
+  command.Add("--out", options->out, "Folder for the page, the models and the data").ShowDefault();
+  command.Add("--steps", options->steps, "Steps of training at the short context").Range(1, 1000000).ShowDefault();
+  command.Add("--extend-steps", options->extend_steps, "Steps of each extension").Range(1, 1000000).ShowDefault();
   return [options, &common] {
     try {
       return RunDemo(*options, common);

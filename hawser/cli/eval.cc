@@ -90,35 +90,35 @@ int RunEval(EvalOptions options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupEval(CLI::App& app, CommonOptions& common) {
+std::function<int()> SetupEval(Command command, CommonOptions& common) {
   const auto options = std::make_shared<EvalOptions>();
-  AddModelOptions(app, options->model);
-  app.add_option("task", options->task, "What to measure: ppl (perplexity by position)")->required();
-  app.add_option("--data", options->data, "Text to predict: .txt and .jsonl files, or folders of them")->required();
-  app.add_option("--context", options->ppl.context,
-                 "Tokens of a window; default: the model's own context. Of a stream: the length declared to position "
-                 "schemes that depend on it; default: its length")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 30));
-  app.add_option("--protocol", options->protocol,
-                 "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
-                 "lines; with --kv the default is streaming");
-  app.add_option("--kv", options->kv,
-                 "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, sep-stream:a,s,w,c");
-  app.add_option("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
-  app.add_option("--attention", options->attention, "What a token of a window sees: full, window=W, ...");
-  app.add_option("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--stride", options->ppl.stride,
-                 "Slide windows by S tokens, each token predicted once; for sliding and chunk-stride the default is "
-                 "half the context")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--batch-tokens", options->ppl.batch_tokens, "Tokens of one forward pass over windows")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--dtype", options->dtype, "Weights and activations: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
-  app.add_option("--nll", options->nll_file, "Also write the nats of every predicted token, a line each");
+  AddModelOptions(command, options->model);
+  command.Add("task", options->task, "What to measure: ppl (perplexity by position)").Required();
+  command.Add("--data", options->data, "Text to predict: .txt and .jsonl files, or folders of them").Required();
+  command
+      .Add("--context", options->ppl.context,
+           "Tokens of a window; default: the model's own context. Of a stream: the length declared to position "
+           "schemes that depend on it; default: its length")
+      .Range(2, int64_t{1} << 30);
+  command.Add("--protocol", options->protocol,
+              "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
+              "lines; with --kv the default is streaming");
+  command.Add("--kv", options->kv,
+              "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, sep-stream:a,s,w,c");
+  command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
+  command.Add("--attention", options->attention, "What a token of a window sees: full, window=W, ...");
+  command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
+      .Range(0, std::numeric_limits<int64_t>::max());
+  command
+      .Add("--stride", options->ppl.stride,
+           "Slide windows by S tokens, each token predicted once; for sliding and chunk-stride the default is "
+           "half the context")
+      .Range(0, std::numeric_limits<int64_t>::max());
+  command.Add("--batch-tokens", options->ppl.batch_tokens, "Tokens of one forward pass over windows")
+      .Range(1, std::numeric_limits<int64_t>::max())
+      .ShowDefault();
+  command.Add("--dtype", options->dtype, "Weights and activations: f32 or bf16").OneOf({"f32", "bf16"}).ShowDefault();
+  command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each");
   return [options, &common] { return RunEval(*options, common); };
 }
 

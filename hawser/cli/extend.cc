@@ -21,7 +21,7 @@ constexpr int64_t kDefaultSteps = 200;
 
 }  // namespace
 
-std::function<int()> SetupExtend(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupExtend(Command command, CommonOptions& common) {
   struct Options : TrainingOptions {
     ModelOptions model;
     std::filesystem::path recipe;
@@ -29,8 +29,8 @@ std::function<int()> SetupExtend(CLI::App& command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   AddModelOptions(command, options->model);
   AddTrainingOptions(command, *options);
-  command.add_option("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
-  return [options, &command, &common] {
+  command.Add("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
+  return [options, command, &common] {
     TrainConfig config = ExtendDefaults();
     if (!options->recipe.empty()) ApplyRecipeFile(config, options->recipe);
     config.model = options->model.model.string();

@@ -133,43 +133,36 @@ int Run(const Options& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupGenerate(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   AddModelOptions(command, options->model);
-  CLI::Option* prompt = command.add_option("--prompt", options->prompt, "Text to continue");
-  command.add_option("--prompt-file", options->prompt_file, "File with the text to continue")
-      ->check(CLI::ExistingFile)
-      ->excludes(prompt);
-  command.add_flag("--echo", options->echo, "Print the prompt in front of its continuation");
+  const CommandOption prompt = command.Add("--prompt", options->prompt, "Text to continue");
+  command.Add("--prompt-file", options->prompt_file, "File with the text to continue").ExistingFile().Excludes(prompt);
+  command.Add("--echo", options->echo, "Print the prompt in front of its continuation");
   command
-      .add_option("--max-new", options->max_new,
-                  fmt::format("New tokens at most (default {}, or what fits the context)", kDefaultMaxNew))
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      .Add("--max-new", options->max_new,
+           fmt::format("New tokens at most (default {}, or what fits the context)", kDefaultMaxNew))
+      .Range(1, int64_t{1} << 40);
   SamplerOptions& sampler = options->sampler;
-  command.add_option("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
-      ->capture_default_str();
-  command.add_option("--top-k", sampler.top_k, "Choose among the K most probable tokens; 0: all")
-      ->capture_default_str();
-  command.add_option("--top-p", sampler.top_p, "Choose among the fewest tokens of this probability together")
-      ->capture_default_str();
-  command.add_option("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability")
-      ->capture_default_str();
-  command.add_option("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
-      ->capture_default_str();
-  command.add_option("--stop", options->stops, "End in front of this text; may be given several times")
-      ->allow_extra_args(false);
-  command.add_option("--kv", options->kv,
-                     "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n or "
-                     "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM)");
-  command.add_option("--rope", options->rope,
-                     "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
-                     "yarn:factor=8, theta=5e6");
+  command.Add("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
+      .ShowDefault();
+  command.Add("--top-k", sampler.top_k, "Choose among the K most probable tokens; 0: all").ShowDefault();
+  command.Add("--top-p", sampler.top_p, "Choose among the fewest tokens of this probability together").ShowDefault();
+  command.Add("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability").ShowDefault();
+  command.Add("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
+      .ShowDefault();
+  command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
+  command.Add("--kv", options->kv,
+              "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n or "
+              "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM)");
+  command.Add("--rope", options->rope,
+              "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
+              "yarn:factor=8, theta=5e6");
   command
-      .add_option("--context", options->context,
-                  "Declared length in tokens, prompt and new ones (default: what this run needs)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  command.add_option("--dtype", options->dtype,
-                     "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
+      .Add("--context", options->context,
+           "Declared length in tokens, prompt and new ones (default: what this run needs)")
+      .Range(1, int64_t{1} << 40);
+  command.Add("--dtype", options->dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
   return [options, &common] { return Run(*options, common); };
 }
 

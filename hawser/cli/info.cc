@@ -73,7 +73,7 @@ void PrintForPeople(const LoadedModel& model) {
 
 }  // namespace
 
-std::function<int()> SetupInfo(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupInfo(Command command, CommonOptions& common) {
   auto options = std::make_shared<ModelOptions>();
   AddModelOptions(command, *options);
   return [options, &common] {

@@ -121,30 +121,27 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupInspect(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupInspect(Command command, CommonOptions& common) {
   auto options = std::make_shared<InspectOptions>();
-  command.require_subcommand(1);
-  CLI::App* pattern = command.add_subcommand("pattern", "Draw an attention pattern; print its density and schedule");
-  pattern->fallthrough();
+  Command pattern = command.AddCommand("pattern", "Draw an attention pattern; print its density and schedule");
   pattern
-      ->add_option("TEXT", options->pattern,
-                   "full, window=W, intra, anchor (with -reset, -tag, -interleaved), or fields: "
-                   "scope=doc anchors=1 sinks=3 window=256 sep")
-      ->required();
-  pattern->add_option("--docs", options->docs, "Lengths of the packed documents, in tokens; anchors come before them")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Range(1, kMostTokens));
-  pattern->add_option("--length", options->length, "Tokens in all; the documents are repeated to fill them")
-      ->check(CLI::Range(1, kMostTokens));
-  pattern->add_option("--separators", options->separators, "Numbers of the tokens that are separators, from 0")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  pattern->add_option("--separator-every", options->separator_every, "Every Nth token is a separator")
-      ->check(CLI::Range(1, kMostTokens));
-  pattern->add_option("--query-tile", options->query_tile, "Rows of a tile")->check(CLI::Range(1, 1 << 16));
-  pattern->add_option("--key-tile", options->key_tile, "Columns of a tile")->check(CLI::Range(1, 1 << 16));
-  pattern->add_option("--svg", options->svg, "Write the picture to this file");
+      .Add("TEXT", options->pattern,
+           "full, window=W, intra, anchor (with -reset, -tag, -interleaved), or fields: "
+           "scope=doc anchors=1 sinks=3 window=256 sep")
+      .Required();
+  pattern.Add("--docs", options->docs, "Lengths of the packed documents, in tokens; anchors come before them")
+      .Delimiter(',')
+      .OneArgument()
+      .Range(1, kMostTokens);
+  pattern.Add("--length", options->length, "Tokens in all; the documents are repeated to fill them")
+      .Range(1, kMostTokens);
+  pattern.Add("--separators", options->separators, "Numbers of the tokens that are separators, from 0")
+      .Delimiter(',')
+      .OneArgument();
+  pattern.Add("--separator-every", options->separator_every, "Every Nth token is a separator").Range(1, kMostTokens);
+  pattern.Add("--query-tile", options->query_tile, "Rows of a tile").Range(1, 1 << 16);
+  pattern.Add("--key-tile", options->key_tile, "Columns of a tile").Range(1, 1 << 16);
+  pattern.Add("--svg", options->svg, "Write the picture to this file");
   return [options, &common] { return RunPattern(*options, common); };
 }
 

@@ -39,29 +39,24 @@ void LimitSpinning(char** argv) {
 }
 
 int Run(int argc, char** argv) {
-  CLI::App app("hawser extends, trains, runs and measures long-context language models", "hawser");
-  app.require_subcommand(1);
-  app.set_version_flag("--version", "hawser 0.1.0");
+  Program program("hawser", "hawser extends, trains, runs and measures long-context language models", "hawser 0.1.0");
   CommonOptions common;
-  std::vector<std::pair<CLI::App*, std::function<int()>>> commands;
+  std::vector<std::pair<Command, std::function<int()>>> commands;
   for (const CommandRow& row : kCommands) {
-    CLI::App* command = app.add_subcommand(row.name, row.summary);
-    command->add_flag("--json", common.json, "One JSON object on stdout");
-    command->add_flag("--quiet", common.quiet, "No log lines and no progress bars");
-    command->add_option("--threads", common.threads, "Threads; 0: one per core")->check(CLI::Range(0, 4096));
-    command->add_option("--seed", common.seed, "Seed of everything random");
-    command->add_option("--device", common.device, "Device: cpu");
-    commands.emplace_back(command, row.setup(*command, common));
+    Command command = program.AddCommand(row.name, row.summary);
+    command.Add("--json", common.json, "One JSON object on stdout");
+    command.Add("--quiet", common.quiet, "No log lines and no progress bars");
+    command.Add("--threads", common.threads, "Threads; 0: one per core").Range(0, 4096);
+    command.Add("--seed", common.seed, "Seed of everything random");
+    command.Add("--device", common.device, "Device: cpu");
+    commands.emplace_back(command, row.setup(command, common));
   }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : ExitCode(ErrorKind::kUsage);
-  }
+  int exit_code = 0;
+  if (!program.Parse(argc, argv, &exit_code)) return exit_code;
   SetQuiet(common.quiet);
   SetThreads(common.threads);
   for (auto& [command, run] : commands) {
-    if (command->parsed()) return run();
+    if (command.parsed()) return run();
   }
   return ExitCode(ErrorKind::kUsage);
 }

@@ -35,8 +35,8 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
   }
 }
 
-int RunTokenize(const TokenizeOptions& options, const CLI::App& command, const CommonOptions& common) {
-  const auto given = [&](const char* name) { return command.count(name) > 0; };
+int RunTokenize(const TokenizeOptions& options, Command command, const CommonOptions& common) {
+  const auto given = [&](const char* name) { return command.Has(name); };
   if (given("--text") + given("--file") + given("--ids") != 1) {
     Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file and --ids");
   }
@@ -73,15 +73,15 @@ int RunTokenize(const TokenizeOptions& options, const CLI::App& command, const C
 
 }  // namespace
 
-std::function<int()> SetupTokenize(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupTokenize(Command command, CommonOptions& common) {
   auto options = std::make_shared<TokenizeOptions>();
   AddModelOptions(command, options->model);
-  command.add_option("--text", options->text, "Text to turn into ids");
-  command.add_option("--file", options->file, "UTF-8 file to turn into ids");
-  command.add_option("--ids", options->ids, "Ids to turn into text: 1,2,3")->delimiter(',');
-  command.add_flag("--add-bos", options->add_bos, "Put the BOS id first");
-  command.add_flag("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");
-  return [options, &command, &common] { return RunTokenize(*options, command, common); };
+  command.Add("--text", options->text, "Text to turn into ids");
+  command.Add("--file", options->file, "UTF-8 file to turn into ids");
+  command.Add("--ids", options->ids, "Ids to turn into text: 1,2,3").Delimiter(',');
+  command.Add("--add-bos", options->add_bos, "Put the BOS id first");
+  command.Add("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");
+  return [options, command, &common] { return RunTokenize(*options, command, common); };
 }
 
 }  // namespace hawser

@@ -4,17 +4,17 @@
 
 namespace hawser {
 
-std::function<int()> SetupTrain(CLI::App& command, CommonOptions& common) {
+std::function<int()> SetupTrain(Command command, CommonOptions& common) {
   struct Options : TrainingOptions {
     std::filesystem::path recipe;
   };
   auto options = std::make_shared<Options>();
-  command.add_option("RECIPE", options->recipe, "TOML file of recipe keys; see recipes/")->required();
-  command.add_option_function<std::string>(
+  command.Add("RECIPE", options->recipe, "TOML file of recipe keys; see recipes/").Required();
+  command.AddCall(
       "--tokenizer", [options = options.get()](const std::string& v) { options->settings.push_back("tokenizer=" + v); },
       "Tokenizer file or folder");
   AddTrainingOptions(command, *options);
-  return [options, &command, &common] {
+  return [options, command, &common] {
     TrainConfig config;
     ApplyRecipeFile(config, options->recipe);
     ApplyTrainingOptions(command, common, *options, config);

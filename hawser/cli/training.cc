@@ -24,13 +24,13 @@ void PrintPlan(const TrainPlan& plan) {
 
 }  // namespace
 
-void AddTrainingOptions(CLI::App& command, TrainingOptions& options) {
+void AddTrainingOptions(Command command, TrainingOptions& options) {
   const auto key = [&](const std::string& flag, const std::string& name, const std::string& help) {
-    command.add_option_function<std::string>(
+    command.AddCall(
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
-  command.add_option("--out", options.out, "Run folder: checkpoints, metrics.jsonl and the trained model");
-  command.add_option("--data", options.data, "Text: .txt files (a document each), .jsonl files, or folders of them");
+  command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl and the trained model");
+  command.Add("--data", options.data, "Text: .txt files (a document each), .jsonl files, or folders of them");
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
   key("--attention", "attention",
@@ -41,23 +41,19 @@ void AddTrainingOptions(CLI::App& command, TrainingOptions& options) {
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");
   key("--lr", "lr", "Highest learning rate (default: by the width of the model, 3e-3 at 64, 2e-5 at 4096)");
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
-  command.add_option_function<std::vector<std::string>>(
-      "--set",
-      [&options](const std::vector<std::string>& values) {
-        options.settings.insert(options.settings.end(), values.begin(), values.end());
-      },
-      "Any recipe key: key=value");
-  command.add_flag("--resume", options.resume, "Go on after the newest checkpoint in --out");
-  command.add_flag("--dry-run", options.dry_run, "Print sizes, steps and memory, and stop");
+  command.Add("--set", options.sets, "Any recipe key: key=value; may be given again");
+  command.Add("--resume", options.resume, "Go on after the newest checkpoint in --out");
+  command.Add("--dry-run", options.dry_run, "Print sizes, steps and memory, and stop");
 }
 
-void ApplyTrainingOptions(const CLI::App& command, const CommonOptions& common, const TrainingOptions& options,
+void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
                           TrainConfig& config) {
   if (!options.data.empty()) config.data = options.data;
-  if (command.count("--seed") > 0) config.seed = static_cast<int64_t>(common.seed);
-  if (command.count("--steps") > 0) config.tokens = 0;  // the option replaces the other way to say how long
-  if (command.count("--tokens") > 0) config.steps = 0;
+  if (command.Has("--seed")) config.seed = static_cast<int64_t>(common.seed);
+  if (command.Has("--steps")) config.tokens = 0;  // the option replaces the other way to say how long
+  if (command.Has("--tokens")) config.steps = 0;
   for (const std::string& setting : options.settings) ApplySetting(config, setting);
+  for (const std::string& setting : options.sets) ApplySetting(config, setting);
 }
 
 int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config) {

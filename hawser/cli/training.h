@@ -13,17 +13,18 @@ namespace hawser {
 struct TrainingOptions {
   std::filesystem::path out;
   std::vector<std::string> data;
-  std::vector<std::string> settings;  // key=value, in the order of the options, --set last
+  std::vector<std::string> settings;  // key=value, in the order of the options
+  std::vector<std::string> sets;      // the same of --set, which win
   bool resume = false;
   bool dry_run = false;
 };
 
 /// --out, --data, --holdout, --context, --attention, --rope, --steps, --tokens, --lr, --batch-tokens,
 /// --dtype, --set, --resume, --dry-run. `options` outlives the command.
-void AddTrainingOptions(CLI::App& command, TrainingOptions& options);
+void AddTrainingOptions(Command command, TrainingOptions& options);
 
 /// Applies the options to `config`, --set last.
-void ApplyTrainingOptions(const CLI::App& command, const CommonOptions& common, const TrainingOptions& options,
+void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
                           TrainConfig& config);
 
 /// Trains, or prints the plan, and prints the summary. Returns the exit code (130 if interrupted).

@@ -1,0 +1,74 @@
+// cli/options.h - the options of a command: a thin face of CLI11, whose headers only options.cc compiles.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace hawser {
+
+/// An option just declared; each call narrows it and returns it.
+class CommandOption {
+ public:
+  explicit CommandOption(CLI::Option* option) : option_(option) {}
+
+  CommandOption& Required();
+  CommandOption& Range(int64_t least, int64_t most);
+  CommandOption& RangeReal(double least, double most);
+  CommandOption& OneOf(const std::vector<std::string>& values);
+  CommandOption& ExistingFile();
+  CommandOption& ShowDefault();              // the value at this moment, in --help
+  CommandOption& Delimiter(char delimiter);  // of a list in one argument
+  CommandOption& OneArgument();              // a list takes one argument each time the option is given
+  CommandOption& Excludes(CommandOption other);
+
+ private:
+  CLI::Option* option_;
+};
+
+/// A command or subcommand; a handle that may be copied and outlives parsing.
+class Command {
+ public:
+  explicit Command(CLI::App* app) : app_(app) {}
+
+  /// `name`: "--name" or, for a positional, "NAME". T: bool is a flag; std::string, std::filesystem::path, int32_t,
+  /// int64_t, uint64_t, float, double, and vectors of strings, paths and int32_t. `value` outlives the command.
+  template <class T>
+  CommandOption Add(const std::string& name, T& value, const std::string& help);
+  /// Calls `call` with the argument, in the order of the command line.
+  CommandOption AddCall(const std::string& name, std::function<void(const std::string&)> call, const std::string& help);
+
+  /// A subcommand that takes the options of its parents too. One of the subcommands has to be given.
+  Command AddCommand(const std::string& name, const std::string& summary);
+
+  bool parsed() const;
+  bool Has(const std::string& name) const;  // given on the command line
+
+ private:
+  CLI::App* app_;
+};
+
+/// The binary: its name and its commands.
+class Program {
+ public:
+  Program(const std::string& name, const std::string& summary, const std::string& version);
+  ~Program();
+
+  Command AddCommand(const std::string& name, const std::string& summary);
+
+  /// Fills the values of the options. False after --help, --version or a wrong argument: the text is printed and
+  /// `exit_code` set.
+  bool Parse(int argc, char** argv, int* exit_code);
+
+ private:
+  std::unique_ptr<CLI::App> app_;
+};
+
+}  // namespace hawser
