@@ -17,6 +17,7 @@
 #include "hawser/model/load.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
+#include "hawser/train/tensorboard.h"
 #include "hawser/train/trainer.h"
 
 namespace hawser {
@@ -211,6 +212,19 @@ StartingPoint LoadStart(const TrainPlan& plan) {
   return start;
 }
 
+/// The numbers of a line of metrics that make curves.
+void AppendScalars(const nlohmann::json& line, TensorBoardLog* board) {
+  constexpr std::pair<std::string_view, std::string_view> kTags[] = {
+      {"loss", "train/loss"},           {"lr", "train/lr"},
+      {"grad_norm", "train/grad_norm"}, {"tokens_per_second", "train/tokens_per_second"},
+      {"density", "train/density"},     {"validation_loss", "validation/loss"}};
+  std::vector<std::pair<std::string_view, double>> scalars;
+  for (const auto& [key, tag] : kTags) {
+    if (const auto value = line.find(key); value != line.end()) scalars.emplace_back(tag, value->get<double>());
+  }
+  board->Append(line["step"], scalars);
+}
+
 class Run {
  public:
   Run(const TrainPlan& plan, fs::path out, Backend* backend, StartingPoint start)
@@ -252,6 +266,7 @@ class Run {
   RunSummary Go() {
     LogHead();
     MetricsLog metrics(out_ / "metrics.jsonl", info_.step);
+    TensorBoardLog board(out_, info_.step);
     const double peak = MeasurePeak(backend_, config_.dtype);
     const InterruptGuard guard;
     ProgressBar bar("train", config_.steps, info_.step);
@@ -277,6 +292,7 @@ class Run {
           LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
         }
         metrics.Append(line);
+        AppendScalars(line, &board);
       }
       bar.Update(info_.step, fmt::format("loss {:.4f} {:.0f} tok/s", report.loss, rate));
       if (last || (config_.checkpoint_every > 0 && info_.step % config_.checkpoint_every == 0)) Save();

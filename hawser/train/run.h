@@ -1,6 +1,7 @@
 // train/run.h - a training run from recipe to run folder:
 //   recipe.toml        every value of the run; `hawser train recipe.toml` runs it again
 //   metrics.jsonl      one object a logged step
+//   events.out.tfev... the same for TensorBoard (tensorboard.h)
 //   checkpoints/       the last few whole states (checkpoint.h)
 //   config.json ...    the trained model as a Hugging Face folder, once the run is finished
 //   hawser.json        how it was trained; written last, so a folder that has one is finished
