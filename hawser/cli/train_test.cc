@@ -133,6 +133,20 @@ TEST_F(TrainCommand, KilledAnywhereAndResumedGivesTheSameBits) {
   ExpectSameRun("straight", "killed");
 }
 
+TEST_F(TrainCommand, ThreadsAndRecomputeGiveTheSameBits) {
+  WriteRecipe("steps = 8\nholdout = 4\nvalidate_every = 4");
+  const auto train = [&](const char* out, const std::string& more) {
+    return RunHawser(fmt::format("train '{}' --out '{}' --quiet {} 2>&1", (folder_ / "r.toml").string(),
+                                 (folder_ / out).string(), more));
+  };
+  ASSERT_EQ(train("one", "--threads 1").code, 0);
+  ASSERT_EQ(train("two", "--threads 2").code, 0);
+  ASSERT_EQ(train("again", "--threads 2 --set recompute=layer").code, 0);
+  ExpectSameRun("one", "two");
+  ExpectSameRun("one", "again");
+  EXPECT_EQ(Metrics("one").back()["validation_loss"], Metrics("again").back()["validation_loss"]);
+}
+
 TEST_F(TrainCommand, AFinishedRunSaysSo) {
   WriteRecipe("steps = 4");
   ASSERT_EQ(Train("run").code, 0);
@@ -195,6 +209,25 @@ TEST_F(TrainCommand, AnotherRecipeOrOtherTextCannotResume) {
   EXPECT_NE(text.out.find("\"data\""), std::string::npos) << text.out;
 }
 
+TEST_F(TrainCommand, ACheckpointWithOtherRotationsIsRefused) {
+  WriteRecipe("steps = 2");
+  ASSERT_EQ(Train("run").code, 0);
+  fs::remove(folder_ / "run/hawser.json");
+  const fs::path manifest = folder_ / "run/checkpoints/step_000002/manifest.json";
+  auto json = nlohmann::json::parse(ReadFile(manifest));
+  const std::string hash = json["rope_hash"];
+  json["rope_hash"] = "0123456789abcdef";
+  WriteFileAtomically(manifest, json.dump());
+  const CommandResult resumed = Train("run", "--resume");
+  EXPECT_EQ(resumed.code, 2);
+  for (const std::string& text : {std::string("0123456789abcdef"), hash, std::string("\"default\" over 64 tokens")}) {
+    EXPECT_NE(resumed.out.find(text), std::string::npos) << text << ": " << resumed.out;
+  }
+  json["rope_hash"] = hash;
+  WriteFileAtomically(manifest, json.dump());
+  EXPECT_EQ(Train("run", "--resume").code, 0);
+}
+
 TEST_F(TrainCommand, ADamagedCheckpointFallsBack) {
   const auto newest = [&] {
     std::set<fs::path> folders;
@@ -246,6 +279,24 @@ TEST_F(TrainCommand, MistypedKeysAreNamed) {
   EXPECT_EQ(RunHawser("train '" + (folder_ / "none.toml").string() + "' --out x 2>&1").code, 3);
   EXPECT_EQ(RunHawser("train 2>&1").code, 2);
   EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(TrainCommand, TextShorterThanOneContextIsAnError) {
+  fs::remove_all(folder_ / "text");
+  MakeDirectories(folder_ / "text");
+  WriteFileAtomically(folder_ / "text/0.txt", MakeSyntheticDocument(1, 0, 20).text);
+  WriteRecipe("steps = 2");
+  const CommandResult run = Train("run");
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.out.find("context of 64"), std::string::npos) << run.out;
+  EXPECT_FALSE(fs::exists(folder_ / "run/recipe.toml"));
+  WriteFileAtomically(folder_ / "text/1.txt", MakeSyntheticDocument(1, 1, 200).text);
+  EXPECT_EQ(Train("run").code, 0);
+  // Nothing to validate on is no perplexity of 1.
+  WriteFileAtomically(folder_ / "text/2.txt", "a");
+  const CommandResult held = Train("held", "--holdout 1 --set validate_every=1 --set min_document=9");
+  EXPECT_EQ(held.code, 2);
+  EXPECT_NE(held.out.find("2.txt"), std::string::npos) << held.out;
 }
 
 TEST_F(TrainCommand, DryRunWritesNothing) {

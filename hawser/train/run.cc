@@ -141,6 +141,10 @@ std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tok
   while (static_cast<int64_t>(sequences.size()) < plan.config.validate_sequences && packer.Next(&sequence)) {
     sequences.push_back(std::move(sequence));
   }
+  if (sequences.empty()) {
+    Fail(ErrorKind::kUsage, "nothing to validate on: {} held out files from {} hold no document of {} tokens or more",
+         plan.files.validation.size(), plan.files.validation.front().string(), options.min_document);
+  }
   return sequences;
 }
 
@@ -241,7 +245,14 @@ class Run {
         info_{.recipe = ToToml(config_),
               .seed = static_cast<uint64_t>(config_.seed),
               .data_hash = DataHash(documents_),
-              .rope_hash = RopeHash(plan.spec)} {}
+              .rope_hash = RopeHash(plan.spec)} {
+    if (TextTokens() < plan.spec.context) {
+      Fail(ErrorKind::kUsage,
+           "the data hold {} tokens in {} documents, less than one context of {}; give more text or "
+           "a shorter --context",
+           TextTokens(), documents_.size(), plan.spec.context);
+    }
+  }
 
   /// Goes on after the newest whole checkpoint, if there is one.
   void Restore() {
@@ -252,7 +263,10 @@ class Run {
       Fail(ErrorKind::kUsage, "cannot resume: the text of \"data\" is not what the checkpoint was trained on");
     }
     if (found->rope_hash != info_.rope_hash) {
-      Fail(ErrorKind::kUsage, "cannot resume: rotations differ from the checkpoint's; was it made by another version?");
+      Fail(ErrorKind::kUsage,
+           "cannot resume: the rotation table of rope \"{}\" over {} tokens has the hash {:016x}, the checkpoint was "
+           "trained with {:016x}; go on with the version of hawser that made it, or start again in another --out",
+           ToString(plan_.spec.rope), plan_.spec.context, info_.rope_hash, found->rope_hash);
     }
     std::string recipe = std::move(info_.recipe);
     info_ = *found;
@@ -316,14 +330,18 @@ class Run {
  private:
   fs::path Checkpoints() const { return out_ / "checkpoints"; }
 
+  int64_t TextTokens() const {
+    int64_t tokens = 0;
+    for (const Document& document : documents_) tokens += static_cast<int64_t>(document.tokens.size());
+    return tokens;
+  }
+
   void LogHead() const {
-    int64_t text_tokens = 0;
-    for (const Document& document : documents_) text_tokens += static_cast<int64_t>(document.tokens.size());
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
-    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), text_tokens, config_.steps,
-                        plan_.tokens_per_step()));
+    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), TextTokens(),
+                        config_.steps, plan_.tokens_per_step()));
   }
 
   /// One step and the seconds it took, packing included.
