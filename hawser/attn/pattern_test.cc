@@ -93,15 +93,36 @@ TEST(Variant, NamedForms) {
 }
 
 TEST(Variant, PrintsWhatItParses) {
-  for (std::string text : {"full", "window=8", "intra", "intra-reset", "intra-tag", "intra-interleaved", "anchor",
-                           "anchor-reset", "anchor-tag", "anchor-interleaved", "anchor-reset-tag-interleaved",
-                           "scope=doc sinks=3 window=256 sep", "scope=doc sinks=3 window=256 sep reset tag"}) {
+  for (std::string text :
+       {"full", "window=8", "intra", "intra-reset", "intra-tag", "intra-interleaved", "anchor", "anchor-reset",
+        "anchor-tag", "anchor-interleaved", "anchor-reset-tag-interleaved", "scope=doc sinks=3 window=256 sep",
+        "scope=doc sinks=3 window=256 sep reset tag", "multi-bos", "multi-bos-tag", "multi-bos-tag-interleaved",
+        "multi-bos window=256", "multi-bos sinks=3 window=256 tag"}) {
     EXPECT_EQ(ToString(ParseVariant(text)), text);
   }
-  for (const char* text : {"anchor-rest", "anchor-reset-reset", "intra-tag tag", "reset", "anchr-reset", "anchor-x"}) {
+  for (const char* text : {"anchor-rest", "anchor-reset-reset", "intra-tag tag", "reset", "anchr-reset", "anchor-x",
+                           "anchor-", "multi-bos multi-bos", "multi", "multi-bosx", "multi-bos intra"}) {
     EXPECT_FALSE(UsageMessage([&] { ParseVariant(text); }).empty()) << text;
   }
   EXPECT_NE(UsageMessage([] { ParseVariant("anchor-rest"); }).find("did you mean 'reset'"), std::string::npos);
+}
+
+TEST(Variant, MultiBosIsIntraWithCopies) {
+  EXPECT_EQ(ParseVariant("multi-bos-tag"),
+            (AttnVariant{.pattern = ParsePattern("intra"), .multi_bos = true, .tags = true}));
+  EXPECT_EQ(ParseVariant("multi-bos window=8").pattern, ParsePattern("intra window=8"));
+}
+
+TEST(Variant, ContradictionsAreRefusedWithTheReason) {
+  for (const auto& [text, reason] :
+       std::vector<std::pair<std::string, std::string>>{{"full-reset", "use intra-reset or anchor-reset"},
+                                                        {"window=8 reset", "use intra-reset or anchor-reset"},
+                                                        {"full-interleaved", "use intra-interleaved"},
+                                                        {"multi-bos-reset", "multi-bos keeps text at its place"},
+                                                        {"multi-bos anchors=1", "use one of the two"}}) {
+    EXPECT_NE(UsageMessage([&] { ParseVariant(text); }).find(reason), std::string::npos) << text;
+  }
+  EXPECT_FALSE(UsageMessage([] { Validate(AttnVariant{.multi_bos = true}); }).empty());
 }
 
 // Any bytes give a usage error or a value that prints back to itself.

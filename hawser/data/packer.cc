@@ -43,10 +43,13 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
       s.weights[row] = row + 1 >= tag_begin && row + 1 < tag_begin + segment.tag_tokens ? 0.0f : 1.0f;
     };
     next = segment.begin + segment.length;
+    const int32_t copies = options.variant.multi_bos ? segment.bos_tokens : 0;  // of anchor tokens
     for (int32_t i = segment.begin; i < next; ++i) {
-      s.positions[i] = first_position + (i - segment.begin);
+      const int32_t offset = i - segment.begin;
+      s.positions[i] = offset < copies ? offset : first_position + offset;
       s.layout.doc_begin[i] = doc_begin;
-      if (segment.document >= 0 && i + 1 < next) set_target(i);
+      const bool predicts = offset >= copies || (offset + 1 == copies && options.first_token_from_anchor);
+      if (segment.document >= 0 && i + 1 < next && predicts) set_target(i);
     }
     if (segment.document == Segment::kPadding) {
       s.layout.is_padding.resize(length, 0);
@@ -66,22 +69,40 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
 }
 
 struct Packer::State {
+  struct Waiting {
+    std::shared_ptr<const Document> document;
+    int64_t offset = 0;
+    int32_t text = 0;
+    int32_t size = 0;  // with BOS, tag and EOS, as far as an empty sequence has room
+  };
+
   std::vector<Segment> segments;  // of the sequence being filled; the anchor is put first when it is closed
   std::vector<int32_t> ids;
   std::deque<std::pair<std::vector<Segment>, std::vector<int32_t>>> ready;
+  std::vector<Waiting> waiting;  // oldest first
   bool finished = false;
 };
 
 Packer::Packer(PackOptions options, uint64_t seed)
     : options_(std::move(options)), seed_(seed), state_(std::make_unique<State>()) {
-  const int32_t anchors = options_.variant.pattern.anchors;
-  if (anchors > 0 && Size(options_.anchor) != anchors) {
-    Fail(ErrorKind::kUsage, "packing: the pattern has {} anchor tokens, {} anchor ids are given", anchors,
-         options_.anchor.size());
+  const AttnVariant& variant = options_.variant;
+  WithFrame("packing", [&] { Validate(variant); });
+  const int32_t anchors = variant.pattern.anchors;
+  if (variant.multi_bos && options_.anchor.empty() && options_.bos >= 0) options_.anchor = {options_.bos};
+  if (variant.multi_bos ? options_.anchor.empty() : Size(options_.anchor) != anchors) {
+    Fail(ErrorKind::kUsage, "packing: attention {} has {} anchor tokens, {} anchor ids are given", ToString(variant),
+         variant.multi_bos ? "one or more" : fmt::format("{}", anchors), options_.anchor.size());
   }
-  if (anchors == 0) options_.anchor.clear();
-  if (anchors > 0) options_.bos = -1;  // the anchor is every document's BOS
-  const int64_t least = int64_t{anchors} + (options_.bos >= 0 ? 1 : 0) + 1;
+  if (options_.first_token_from_anchor && options_.anchor.empty()) {
+    Fail(ErrorKind::kUsage, "packing: first_token_from_anchor, but attention {} has no anchor", ToString(variant));
+  }
+  if (options_.lookahead < 1) Fail(ErrorKind::kUsage, "packing: lookahead {} is less than 1", options_.lookahead);
+  if (variant.multi_bos) {
+    own_bos_ = options_.anchor;
+  } else if (anchors == 0 && options_.bos >= 0) {  // a shared anchor is every document's BOS
+    own_bos_ = {options_.bos};
+  }
+  const int64_t least = int64_t{anchors} + Size(own_bos_) + 1;
   if (options_.length < least) {
     Fail(ErrorKind::kUsage, "packing: length {} leaves no room for text; at least {} tokens are needed",
          options_.length, least);
@@ -101,7 +122,16 @@ Packer::Packer(PackOptions options, uint64_t seed)
 
 Packer::~Packer() = default;
 
-int32_t Packer::Room() const { return options_.length - Size(options_.anchor) - Size(state_->ids); }
+int32_t Packer::EmptyRoom() const { return options_.length - options_.variant.pattern.anchors; }
+int32_t Packer::Room() const { return EmptyRoom() - Size(state_->ids); }
+
+bool Packer::HasPrefix(int64_t offset) const { return offset == 0 || options_.overflow != Overflow::kSplit; }
+
+int64_t Packer::PrefixTokens(const Document& document, int64_t offset) const {
+  const bool prefix = HasPrefix(offset);
+  return (prefix || options_.variant.multi_bos ? Size(own_bos_) : 0) +
+         (prefix && options_.variant.tags ? static_cast<int64_t>(document.tag.size()) : 0);
+}
 
 void Packer::Add(const Document& document) {
   State& s = *state_;
@@ -116,27 +146,26 @@ void Packer::Add(const Document& document) {
   };
   check(document.tokens);
   if (options_.variant.tags) check(document.tag);
-  const int32_t empty_room = options_.length - Size(options_.anchor);
-  const int64_t prefix =
-      (options_.bos >= 0 ? 1 : 0) + (options_.variant.tags ? static_cast<int64_t>(document.tag.size()) : 0);
-  if (prefix + 1 > empty_room) {
+  const int64_t prefix = PrefixTokens(document, 0);
+  if (prefix + 1 > EmptyRoom()) {
     Fail(ErrorKind::kUsage, "packing: document {}: a tag of {} tokens leaves no room in sequences of {}", document.id,
          document.tag.size(), options_.length);
   }
   const auto tokens = static_cast<int64_t>(document.tokens.size());
   ++counts_.documents;
   counts_.tokens_in += tokens;
-  const bool has_bos = options_.bos >= 0 || !options_.anchor.empty();
+  const bool has_bos = !own_bos_.empty() || !options_.anchor.empty();
   if (tokens == 0 || tokens + (has_bos ? 1 : 0) < options_.min_document) {
     counts_.dropped_short += tokens;
     return;
   }
+  if (options_.overflow == Overflow::kBestFit) return Wait(document);
   const int64_t whole = prefix + tokens + (options_.eos >= 0 ? 1 : 0);
   const bool close =
-      prefix + 1 > Room() || (options_.overflow == Overflow::kFit && whole > Room() && whole <= empty_room);
+      prefix + 1 > Room() || (options_.overflow == Overflow::kFit && whole > Room() && whole <= EmptyRoom());
   if (close) Close();
   for (int64_t offset = 0; offset < tokens;) {
-    const int64_t text = std::min<int64_t>(tokens - offset, Room() - prefix);
+    const int64_t text = std::min<int64_t>(tokens - offset, Room() - PrefixTokens(document, offset));
     Place(document, offset, static_cast<int32_t>(text));
     offset += text;
     if (Room() == 0) Close();
@@ -147,15 +176,46 @@ void Packer::Add(const Document& document) {
   }
 }
 
+void Packer::Wait(const Document& document) {
+  const auto shared = std::make_shared<const Document>(document);
+  const auto tokens = static_cast<int64_t>(document.tokens.size());
+  const int64_t prefix = PrefixTokens(document, 0);
+  for (int64_t offset = 0; offset < tokens;) {
+    const int64_t text = std::min(tokens - offset, EmptyRoom() - prefix);
+    const int64_t size = std::min<int64_t>(prefix + text + (options_.eos >= 0 ? 1 : 0), EmptyRoom());
+    state_->waiting.push_back({shared, offset, static_cast<int32_t>(text), static_cast<int32_t>(size)});
+    offset += text;
+  }
+  while (state_->waiting.size() > static_cast<size_t>(options_.lookahead)) FillFromWaiting();
+}
+
+void Packer::FillFromWaiting() {
+  State& s = *state_;
+  while (!s.waiting.empty()) {
+    auto best = s.ids.empty() ? s.waiting.begin() : s.waiting.end();
+    for (auto it = s.waiting.begin(); it != s.waiting.end() && !s.ids.empty(); ++it) {
+      if (it->size <= Room() && (best == s.waiting.end() || it->size > best->size)) best = it;
+    }
+    if (best != s.waiting.end()) {
+      Place(*best->document, best->offset, best->text);
+      s.waiting.erase(best);
+      if (Room() > 0) continue;
+    }
+    Close();
+    return;
+  }
+}
+
 void Packer::Place(const Document& document, int64_t offset, int32_t text) {
   State& s = *state_;
   Segment segment{.document = document.id, .source_offset = offset};
-  segment.begin = segment.place = Size(options_.anchor) + Size(s.ids);
-  if (options_.bos >= 0) {
-    s.ids.push_back(options_.bos);
-    segment.bos_tokens = 1;
+  const int32_t anchors = options_.variant.pattern.anchors;
+  segment.begin = segment.place = anchors + Size(s.ids);
+  if (HasPrefix(offset) || options_.variant.multi_bos) {
+    s.ids.insert(s.ids.end(), own_bos_.begin(), own_bos_.end());
+    segment.bos_tokens = Size(own_bos_);
   }
-  if (options_.variant.tags) {
+  if (HasPrefix(offset) && options_.variant.tags) {
     s.ids.insert(s.ids.end(), document.tag.begin(), document.tag.end());
     segment.tag_tokens = Size(document.tag);
   }
@@ -164,7 +224,7 @@ void Packer::Place(const Document& document, int64_t offset, int32_t text) {
     s.ids.push_back(options_.eos);
     segment.eos_tokens = 1;
   }
-  segment.length = Size(options_.anchor) + Size(s.ids) - segment.begin;
+  segment.length = anchors + Size(s.ids) - segment.begin;
   s.segments.push_back(segment);
   ++counts_.pieces;
   counts_.tokens_out += text;
@@ -176,7 +236,7 @@ void Packer::Place(const Document& document, int64_t offset, int32_t text) {
 void Packer::Close() {
   State& s = *state_;
   if (s.segments.empty()) return;
-  const int32_t anchors = Size(options_.anchor);
+  const int32_t anchors = options_.variant.pattern.anchors;
   if (options_.variant.interleaved) Interleave(static_cast<uint64_t>(counts_.sequences), &s.segments);
   if (const int32_t room = Room(); room > 0) {
     const int32_t begin = options_.length - room;
@@ -200,7 +260,8 @@ void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
   std::vector<int32_t> order;        // of documents, one entry a chunk
   std::vector<int32_t> first_chunk;  // [documents]
   for (const Segment& segment : *segments) {
-    const int32_t n = segment.length;
+    const int32_t lead = options_.variant.multi_bos ? segment.bos_tokens : 0;  // stays with the first chunk
+    const int32_t n = segment.length - lead;
     const int32_t shortest = std::max(kMinChunk, n / 5);
     int32_t parts = n < 2 * kMinChunk ? 1 : 2;
     if (n >= 3 * kMinChunk) parts += static_cast<int32_t>(rng.Below(2));
@@ -208,9 +269,10 @@ void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
     if (parts > 1) {
       const auto slack = static_cast<uint64_t>(n - parts * shortest) + 1;
       for (int32_t c = 1; c < parts; ++c) cuts[c] = static_cast<int32_t>(rng.Below(slack));
-      std::sort(cuts + 1, cuts + parts);
+      if (parts == 3 && cuts[1] > cuts[2]) std::swap(cuts[1], cuts[2]);
       for (int32_t c = 1; c < parts; ++c) cuts[c] += c * shortest;
     }
+    for (int32_t c = 1; c <= parts; ++c) cuts[c] += lead;
     first_chunk.push_back(static_cast<int32_t>(chunks.size()));
     for (int32_t c = 0; c < parts; ++c) {
       Segment chunk = segment;
@@ -238,7 +300,9 @@ void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
 
 void Packer::Finish() {
   State& s = *state_;
-  if (std::exchange(s.finished, true) || s.segments.empty()) return;
+  if (std::exchange(s.finished, true)) return;
+  while (!s.waiting.empty()) FillFromWaiting();
+  if (s.segments.empty()) return;
   if (options_.keep_partial) {
     Close();
     return;

@@ -27,7 +27,7 @@ struct Segment {
   int64_t source_offset = 0;   // first text token's place in its document (BOS and tag not counted)
   int32_t begin = 0;           // place in the sequence
   int32_t length = 0;          // tokens, BOS, tag and EOS included
-  int32_t bos_tokens = 0;      // leading tokens that are a BOS of the document's own
+  int32_t bos_tokens = 0;      // leading tokens that are the document's own BOS or copy of the anchor (multi-bos)
   int32_t tag_tokens = 0;      // then tag tokens, loss masked
   int32_t eos_tokens = 0;      // trailing
   int32_t chunk = 0;           // 0 begins a document of the layout; 1, 2 go on with it (interleaved variants)
@@ -45,21 +45,29 @@ struct PackedSequence {
   TokenLayout layout;              // doc_begin, is_separator, is_padding
 };
 
-/// What happens to a document longer than the room left: kSplit continues it in the next sequence (as a new document,
-/// with BOS and tag), kDrop discards the rest of it, kFit closes the sequence early if the document fits in an empty
-/// one and splits it otherwise. Room too small for BOS, tag and one token of text is padded; an EOS that has no room
-/// is left out.
-enum class Overflow : uint8_t { kSplit, kDrop, kFit };
+/// What happens to a document longer than the room left in a sequence. No text is lost but with kDrop.
+///   kRestart  fills the room; the rest opens the next sequence as a document of its own, with BOS and tag
+///   kSplit    fills the room; the rest opens the next sequence as it is, without BOS and tag (an anchor stands there
+///             all the same, be it shared or copied)
+///   kDrop     fills the room; the rest is discarded and counted
+///   kFit      starts the next sequence if it fits in an empty one, and leaves the room to padding; else as kRestart
+///   kBestFit  is kept whole if it fits in an empty sequence, else cut to whole sequences and a rest. `lookahead`
+///   pieces
+///             wait; a sequence opens with the oldest of them and takes the longest that still fits until none does
+///             (best-fit decreasing in a window; after arXiv:2404.10830). What room is left is padding
+/// Room too small for BOS, tag and one token of text is padded; an EOS that has no room is left out.
+enum class Overflow : uint8_t { kRestart, kSplit, kDrop, kFit, kBestFit };
 
 struct PackOptions {
   int32_t length = 0;  // L, tokens of a sequence
   AttnVariant variant;
-  std::vector<int32_t> anchor;  // token ids of the shared anchor (BOS); used when the pattern has anchors
-  int32_t bos = -1;             // put before each document when the pattern has no anchors; -1: none
+  std::vector<int32_t> anchor;  // token ids of the anchor, shared or copied (multi-bos; empty: bos); else empty
+  int32_t bos = -1;             // put before each document when the variant has no anchor; -1: none
   int32_t eos = -1;             // put after each document; -1: none
   int32_t min_document = 3;     // tokens, its BOS or the anchor included; shorter ones are dropped and counted
-  Overflow overflow = Overflow::kSplit;
-  bool first_token_from_anchor = false;  // train the anchor row on the first token of the first document
+  Overflow overflow = Overflow::kRestart;
+  int32_t lookahead = 512;               // pieces that wait at most, kBestFit only
+  bool first_token_from_anchor = false;  // train the anchor on the first token of the document that follows it
   bool keep_partial = true;              // emit the last sequence padded; false: drop it and count
   std::vector<uint8_t> separators;       // [V] flags for TokenLayout; empty: none
 };
@@ -77,21 +85,24 @@ struct PackCounts {
 /// Fills positions, targets, weights and layout from `segments` (and `ids`, for target ids and separators); nothing
 /// else ever decides them.
 ///   positions  place + offset in the segment; with reset_positions A + (place - place of the document's first chunk)
-///              + offset, and 0..A-1 for the A anchor tokens
+///              + offset; 0..A-1 for the A tokens of an anchor, shared or copied. Copies take room, so text of the k-th
+///              document (from 0) of a multi-bos sequence stands A k places later than behind a shared anchor
 ///   targets    the next token if it belongs to the same document and stands one position later, else -1; an anchor
-///              token never predicts, but for first_token_from_anchor
-///   weights    1 where there is a target that is not a tag token, else 0
+///              token never predicts, but for first_token_from_anchor: then its last token predicts the first token of
+///              the document that follows (every document with copies, the first one with a shared anchor)
+///   weights    1 where there is a target that is not a tag token, else 0. A BOS that is no anchor is an ordinary token
 /// Paper: arXiv:2411.13476 section 3.
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
 
-/// Greedy, in order. Streaming: feed documents, take sequences. tokens_in = tokens_out + everything dropped, always.
+/// Greedy and in order but for kBestFit. Streaming: feed documents, take sequences.
+/// tokens_in = tokens_out + everything dropped, always, once Finish was called (before, documents may wait).
 /// Interleaved variants cut documents of 16 tokens or more in two or three chunks (equal odds from 24 on, none shorter
 /// than 8 tokens or a fifth of the document) and shuffle the chunks of all documents, each document's in its order,
 /// every such order equally likely. Chunks of a document stay side by side in `ids`: only positions show the shuffle.
 class Packer {
  public:
   /// Cuts and shuffles depend on (seed, number of the sequence) alone. Errors: kUsage (no room for a token of text,
-  /// anchor ids that do not match the pattern's anchors).
+  /// anchor ids that do not match the variant, first_token_from_anchor without an anchor, Validate of the variant).
   explicit Packer(PackOptions options, uint64_t seed = 0);
   ~Packer();
   /// Errors: kUsage (negative document or token id, id outside `separators`, a tag that leaves no room, after Finish).
@@ -105,11 +116,17 @@ class Packer {
  private:
   struct State;
   int32_t Room() const;
+  int32_t EmptyRoom() const;
+  bool HasPrefix(int64_t offset) const;
+  int64_t PrefixTokens(const Document& document, int64_t offset) const;
   void Place(const Document& document, int64_t offset, int32_t text);
+  void Wait(const Document& document);
+  void FillFromWaiting();
   void Close();
   void Interleave(uint64_t number, std::vector<Segment>* segments) const;
 
   PackOptions options_;
+  std::vector<int32_t> own_bos_;  // before each document: BOS or a copy of the anchor
   uint64_t seed_;
   PackCounts counts_;
   std::unique_ptr<State> state_;

@@ -180,6 +180,11 @@ TEST(PackerTest, BadOptionsAndDocumentsAreRefused) {
   EXPECT_EQ(kind([] { Packer({.length = 1, .bos = kBos}); }), kUsage);
   EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kAnchored}}); }), kUsage);
   EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kAnchored}, .anchor = {-1}}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kIntra}, .anchor = {1}}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.pattern = kIntra, .multi_bos = true}}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .bos = kBos, .first_token_from_anchor = true}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .variant = {.reset_positions = true}, .bos = kBos}); }), kUsage);
+  EXPECT_EQ(kind([] { Packer({.length = 8, .bos = kBos, .lookahead = 0}); }), kUsage);
   Packer packer({.length = 4, .variant = {.tags = true}, .bos = kBos, .separators = std::vector<uint8_t>(200, 0)});
   EXPECT_EQ(kind([&] { packer.Add({.id = -2, .tokens = {1, 2, 3}}); }), kUsage);
   EXPECT_EQ(kind([&] { packer.Add({.tokens = {1, -2, 3}}); }), kUsage);
@@ -200,16 +205,20 @@ Case RandomCase(uint64_t number) {
   Case c;
   PackOptions& o = c.options;
   const auto anchors = static_cast<int32_t>(rng.Below(3));
-  o.variant.pattern = {.scope = rng.Below(2) != 0 ? Scope::kDocument : Scope::kSequence, .anchors = anchors};
-  o.variant.reset_positions = rng.Below(2) != 0;
+  o.variant.multi_bos = anchors > 0 && rng.Below(2) != 0;
+  const bool documents = o.variant.multi_bos || rng.Below(3) != 0;
+  o.variant.pattern = {.scope = documents ? Scope::kDocument : Scope::kSequence,
+                       .anchors = o.variant.multi_bos ? 0 : anchors};
+  o.variant.reset_positions = documents && !o.variant.multi_bos && rng.Below(2) != 0;
   o.variant.tags = rng.Below(3) == 0;
-  o.variant.interleaved = rng.Below(3) == 0;
+  o.variant.interleaved = documents && rng.Below(3) == 0;
   for (int32_t a = 0; a < anchors; ++a) o.anchor.push_back(kAnchor + a);
   o.bos = rng.Below(2) != 0 ? kBos : -1;
   o.eos = rng.Below(2) != 0 ? kEos : -1;
   o.min_document = static_cast<int32_t>(rng.Below(5));
-  o.overflow = static_cast<Overflow>(rng.Below(3));
-  o.first_token_from_anchor = rng.Below(2) != 0;
+  o.overflow = static_cast<Overflow>(rng.Below(5));
+  o.lookahead = static_cast<int32_t>(1 + rng.Below(10));
+  o.first_token_from_anchor = anchors > 0 && rng.Below(2) != 0;
   o.keep_partial = rng.Below(2) != 0;
   o.length = static_cast<int32_t>(6 + rng.Below(rng.Below(2) != 0 ? 6 : 120));
   const uint64_t longest = rng.Below(2) != 0 ? 8 : 200;
@@ -226,7 +235,8 @@ Case RandomCase(uint64_t number) {
 void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<int64_t, int64_t>>* seen) {
   const PackOptions& o = c.options;
   const int32_t length = o.length, anchors = o.variant.pattern.anchors;
-  const bool own_bos = anchors == 0 && o.bos >= 0;
+  const bool multi_bos = o.variant.multi_bos;
+  const Ids own_bos = multi_bos ? o.anchor : anchors == 0 && o.bos >= 0 ? Ids{o.bos} : Ids{};
   ASSERT_EQ(static_cast<int32_t>(s.ids.size()), length);
   int32_t used = length;
   while (!s.layout.is_padding.empty() && used > 0 && s.layout.is_padding[used - 1] != 0) --used;
@@ -241,9 +251,9 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
   std::vector<int64_t> all_positions;
   for (int32_t begin = anchors; begin < used;) {
     int32_t i = begin;
-    if (own_bos) {
-      EXPECT_EQ(s.ids[i++], o.bos);
-    }
+    while (i < used && s.ids[i] < kTag) ++i;
+    const Ids found_bos(s.ids.begin() + begin, s.ids.begin() + i);
+    const int32_t copies = multi_bos ? i - begin : 0;
     const int32_t tag_begin = i;
     while (i < used && s.ids[i] >= kTag && s.ids[i] < kText) ++i;
     const int32_t tag_end = i;
@@ -251,20 +261,18 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
     const int64_t document = DocumentOf(s.ids[i]);
     ASSERT_GE(document, 0) << "a piece has at least one token of text";
     const Document& source = c.documents[document];
-    if (o.variant.tags) {
-      EXPECT_EQ(Ids(s.ids.begin() + tag_begin, s.ids.begin() + tag_end), source.tag);
-    } else {
-      EXPECT_EQ(tag_begin, tag_end);
-    }
     int64_t offset = OffsetOf(s.ids[i]);
-    const bool again = offset > 0;
+    const bool again = offset > 0, as_it_is = again && o.overflow == Overflow::kSplit;
+    EXPECT_EQ(found_bos, as_it_is && !multi_bos ? Ids{} : own_bos);
+    EXPECT_EQ(Ids(s.ids.begin() + tag_begin, s.ids.begin() + tag_end),
+              o.variant.tags && !as_it_is ? source.tag : Ids{});
     while (i < used && DocumentOf(s.ids[i]) == document && OffsetOf(s.ids[i]) == offset) {
       EXPECT_TRUE(seen->emplace(document, offset).second) << "a token is emitted once";
       ++i;
       ++offset;
     }
     const bool whole = offset == static_cast<int64_t>(source.tokens.size());
-    if (again) {
+    if (again && o.overflow != Overflow::kBestFit) {
       EXPECT_EQ(begin, anchors) << "a piece that goes on opens its sequence";
     }
     if (i < used && s.ids[i] == kEos) {
@@ -278,14 +286,18 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
     }
     for (int32_t t = begin; t < i; ++t) {
       EXPECT_EQ(s.layout.DocBegin(t), begin);
-      if (!o.variant.interleaved) {
+      const bool copy = t - begin < copies;
+      if (copy) {
+        EXPECT_EQ(s.positions[t], t - begin);
+      } else if (!o.variant.interleaved) {
         EXPECT_EQ(s.positions[t], o.variant.reset_positions ? anchors + t - begin : t);
       }
       if (t > begin) {
         EXPECT_GT(s.positions[t], s.positions[t - 1]);
       }
-      all_positions.push_back(s.positions[t]);
-      const bool target = t + 1 < i && s.positions[t + 1] == s.positions[t] + 1;
+      if (!copy) all_positions.push_back(s.positions[t]);
+      const bool next_stands_next = s.positions[t + 1 < i ? t + 1 : t] == s.positions[t] + 1;
+      const bool target = t + 1 < i && (copy ? o.first_token_from_anchor && t + 1 == begin + copies : next_stands_next);
       EXPECT_EQ(s.targets[t], target ? s.ids[t + 1] : -1) << "row " << t;
       const bool tag_next = t + 1 >= tag_begin && t + 1 < tag_end;
       EXPECT_EQ(s.weights[t], target && !tag_next ? 1.0f : 0.0f) << "row " << t;
@@ -299,13 +311,16 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
     EXPECT_GE(s.positions[i], 0);
     EXPECT_LT(s.positions[i], length);
   }
-  if (o.variant.interleaved && !o.variant.reset_positions) {
+  if (o.variant.interleaved && multi_bos) {
+    const std::set<int64_t> places(all_positions.begin(), all_positions.end());
+    EXPECT_EQ(places.size(), all_positions.size()) << "no place is taken twice";
+  } else if (o.variant.interleaved && !o.variant.reset_positions) {
     std::sort(all_positions.begin(), all_positions.end());
     for (int32_t i = anchors; i < used; ++i) EXPECT_EQ(all_positions[i - anchors], i) << "every place is taken once";
   }
 }
 
-TEST(PackerTest, RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
+TEST(PackerTest, T25_RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
   for (uint64_t number = 0; number < 3000; ++number) {
     const Case c = RandomCase(number);
     SCOPED_TRACE(c.name);
@@ -326,7 +341,7 @@ TEST(PackerTest, RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
       }
     }
     int64_t input = 0, expected_short = 0;
-    const bool has_bos = c.options.bos >= 0 || c.options.variant.pattern.anchors > 0;
+    const bool has_bos = c.options.bos >= 0 || !c.options.anchor.empty();
     for (const Document& d : c.documents) {
       const auto n = static_cast<int64_t>(d.tokens.size());
       input += n;
@@ -355,6 +370,8 @@ TEST(PackerTest, RandomCorporaConserveTokensAndAgreeWithTheNaiveReading) {
 TEST(PackerTest, ResetAfterInterleavingMovesEachDocumentAsAWhole) {
   for (uint64_t number = 0; number < 500; ++number) {
     Case c = RandomCase(number);
+    if (c.options.variant.multi_bos) continue;
+    c.options.variant.pattern.scope = Scope::kDocument;
     c.options.variant.interleaved = true;
     c.options.variant.reset_positions = false;
     const auto continuous = Pack(c.options, c.documents);
@@ -370,23 +387,88 @@ TEST(PackerTest, ResetAfterInterleavingMovesEachDocumentAsAWhole) {
   }
 }
 
-TEST(PackerTest, FitNeverCutsADocumentThatFitsInAnEmptySequence) {
-  for (uint64_t number = 0; number < 500; ++number) {
+TEST(PackerTest, FitAndBestFitNeverCutADocumentThatFitsInAnEmptySequence) {
+  for (uint64_t number = 0; number < 1000; ++number) {
     Case c = RandomCase(number);
-    c.options.overflow = Overflow::kFit;
+    c.options.overflow = number % 2 == 0 ? Overflow::kFit : Overflow::kBestFit;
     c.options.variant.interleaved = false;
     std::map<int64_t, int> pieces;
     for (const PackedSequence& s : Pack(c.options, c.documents)) {
       for (const Segment& segment : s.segments) ++pieces[segment.document];
     }
     for (const Document& d : c.documents) {
-      const size_t prefix = (c.options.bos >= 0 && c.options.anchor.empty() ? 1 : 0) +
-                            (c.options.variant.tags ? d.tag.size() : 0) + (c.options.eos >= 0 ? 1 : 0);
-      if (c.options.anchor.size() + prefix + d.tokens.size() <= static_cast<size_t>(c.options.length)) {
+      const size_t bos = c.options.anchor.empty() ? c.options.bos >= 0 : c.options.anchor.size();
+      const size_t prefix = bos + (c.options.variant.tags ? d.tag.size() : 0) + (c.options.eos >= 0 ? 1 : 0);
+      if (prefix + d.tokens.size() <= static_cast<size_t>(c.options.length)) {
         EXPECT_LE(pieces[d.id], 1);
       }
     }
   }
+}
+
+TEST(PackerTest, BestFitOpensWithTheOldestAndTakesTheLongestThatFits) {
+  const std::vector<Document> documents = {MakeDocument(0, 5), MakeDocument(1, 6), MakeDocument(2, 2),
+                                           MakeDocument(3, 4), MakeDocument(4, 3), MakeDocument(5, 17)};
+  const auto order = [&](int32_t lookahead) {
+    std::vector<std::vector<int64_t>> sequences;
+    for (const PackedSequence& s :
+         Pack({.length = 8, .min_document = 1, .overflow = Overflow::kBestFit, .lookahead = lookahead}, documents)) {
+      sequences.emplace_back();
+      for (const Segment& segment : s.segments) {
+        if (segment.document >= 0) sequences.back().push_back(segment.document);
+      }
+    }
+    return sequences;
+  };
+  EXPECT_EQ(order(100), (std::vector<std::vector<int64_t>>{{0, 4}, {1, 2}, {3, 5}, {5}, {5}}));
+  // Three wait: 4 comes too late for 0.
+  EXPECT_EQ(order(3), (std::vector<std::vector<int64_t>>{{0, 2}, {1, 5}, {3, 4}, {5}, {5}}));
+}
+
+TEST(PackerTest, BestFitPadsLessThanFit) {
+  std::vector<Document> documents;
+  Rng rng{.seed = 3, .stream = 1};
+  for (int64_t d = 0; d < 400; ++d) documents.push_back(MakeDocument(d, static_cast<int32_t>(3 + rng.Below(90))));
+  PackCounts fit, best;
+  PackOptions options{.length = 128, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}};
+  options.overflow = Overflow::kFit;
+  Pack(options, documents, &fit);
+  options.overflow = Overflow::kBestFit;
+  Pack(options, documents, &best);
+  EXPECT_EQ(best.tokens_out, fit.tokens_out);
+  EXPECT_LT(5 * best.padding, fit.padding);
+}
+
+TEST(PackerTest, SplitGoesOnAsItIsAndRestartBeginsADocument) {
+  PackOptions options{.length = 6, .variant = {.pattern = kIntra, .tags = true}, .bos = kBos};
+  const std::vector<Document> documents = {MakeDocument(0, 7, 1)};
+  EXPECT_EQ(Pack(options, documents)[1].ids, (Ids{kBos, kTag, 104, 105, 106, 0}));
+  options.overflow = Overflow::kSplit;
+  const auto out = Pack(options, documents);
+  EXPECT_EQ(out[1].ids, (Ids{104, 105, 106, 0, 0, 0}));
+  EXPECT_EQ(out[1].targets, (Ids{105, 106, -1, -1, -1, -1}));
+  EXPECT_EQ(out[1].segments[0].source_offset, 4);
+  options.variant.multi_bos = true;
+  EXPECT_EQ(Pack(options, documents)[1].ids, (Ids{kBos, 104, 105, 106, 0, 0})) << "a copy of the anchor all the same";
+}
+
+TEST(PackerTest, MultiBosCopiesTheAnchorAtPositionZero) {
+  PackOptions options{.length = 9, .variant = {.pattern = kIntra, .multi_bos = true}, .bos = kBos};
+  auto out = Pack(options, kThree);
+  EXPECT_EQ(out[0].ids, (Ids{kBos, 100, 101, 102, kBos, 2100, 2101, kBos, 4100}));
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 0, 5, 6, 0, 8})) << "copies take room";
+  EXPECT_EQ(out[0].targets, (Ids{-1, 101, 102, -1, -1, 2101, -1, -1, -1}));
+  EXPECT_EQ(out[0].layout.doc_begin, (Ids{0, 0, 0, 0, 4, 4, 4, 7, 7}));
+  options.first_token_from_anchor = true;
+  EXPECT_EQ(Pack(options, kThree)[0].targets, (Ids{100, 101, 102, -1, 2100, 2101, -1, 4100, -1}));
+  options.anchor = {8, 9};
+  out = Pack(options, kThree);
+  EXPECT_EQ(out[0].ids, (Ids{8, 9, 100, 101, 102, 8, 9, 2100, 2101}));
+  EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 4, 0, 1, 7, 8}));
+  EXPECT_EQ(out[0].targets, (Ids{-1, 100, 101, 102, -1, -1, 2100, 2101, -1}));
+  // Text of document k stands k copies later than behind a shared anchor.
+  const auto single = Pack({.length = 9, .variant = {.pattern = kAnchored}, .anchor = {kBos}}, kThree)[0];
+  EXPECT_EQ(single.positions[4], 4);
 }
 
 TEST(PackerTest, DropKeepsTheStartOfADocumentAndDiscardsItsRest) {

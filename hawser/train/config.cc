@@ -34,8 +34,11 @@ const Names<Recompute>& NamesOf(Recompute) {
   return names;
 }
 const Names<Overflow>& NamesOf(Overflow) {
-  static const Names<Overflow> names = {
-      {Overflow::kSplit, "split"}, {Overflow::kDrop, "drop"}, {Overflow::kFit, "fit"}};
+  static const Names<Overflow> names = {{Overflow::kRestart, "restart"},
+                                        {Overflow::kSplit, "split"},
+                                        {Overflow::kDrop, "drop"},
+                                        {Overflow::kFit, "fit"},
+                                        {Overflow::kBestFit, "best-fit"}};
   return names;
 }
 
@@ -71,6 +74,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("dtype", c.dtype, kYes);
   visit("recompute", c.recompute, kYes);
   visit("overflow", c.overflow, kYes);
+  visit("lookahead", c.lookahead, kYes);
   visit("bos", c.bos, kYes);
   visit("eos", c.eos, kYes);
   visit("anchor", c.anchor, kYes);
@@ -291,6 +295,7 @@ void Validate(const TrainConfig& c) {
   InRange("eps", c.eps, 0.0, 1.0);
   InRange("weight_decay", c.weight_decay, 0.0, 1e3);
   InRange("clip", c.clip, 0.0, 1e9);
+  InRange("lookahead", c.lookahead, int64_t{1}, int64_t{1} << 20);
   InRange("min_document", c.min_document, int64_t{1}, int64_t{1} << 30);
   InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
   InRange("keep", c.keep, int64_t{1}, kMany);

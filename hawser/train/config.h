@@ -63,7 +63,8 @@ struct TrainConfig {
   DType dtype = DType::kF32;  // of weights in use and activations; the optimizer always keeps f32 weights
   Recompute recompute = Recompute::kNone;
 
-  Overflow overflow = Overflow::kSplit;
+  Overflow overflow = Overflow::kRestart;
+  int64_t lookahead = 512;      // pieces that wait, overflow = best-fit only
   bool bos = true;              // BOS before each document, or as the anchor where the pattern has anchors
   bool eos = false;             // EOS after each document
   std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS as often as the pattern wants

@@ -92,6 +92,7 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   options.length = static_cast<int32_t>(spec.context);
   options.variant = plan.variant;
   options.overflow = config.overflow;
+  options.lookahead = static_cast<int32_t>(config.lookahead);
   options.min_document = static_cast<int32_t>(config.min_document);
   options.first_token_from_anchor = config.first_token_from_anchor;
   const int32_t eos = tokenizer.eos() >= 0 ? tokenizer.eos() : spec.eos.empty() ? -1 : spec.eos.front();
@@ -105,10 +106,11 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
     if (id < 0 || id >= spec.vocab) Fail(ErrorKind::kUsage, "anchor id {} is outside [0, {})", id, spec.vocab);
     options.anchor.push_back(static_cast<int32_t>(id));
   }
-  if (plan.variant.pattern.anchors > 0 && options.anchor.empty()) {
+  const int32_t anchors = plan.variant.multi_bos ? 1 : plan.variant.pattern.anchors;
+  if (anchors > 0 && options.anchor.empty()) {
     const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS serves documents apart by EOS
     if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
-    options.anchor.assign(static_cast<size_t>(plan.variant.pattern.anchors), anchor);
+    options.anchor.assign(static_cast<size_t>(anchors), anchor);
   }
   if (plan.variant.pattern.separators) options.separators = SeparatorFlags(tokenizer);
   return options;
@@ -133,6 +135,8 @@ std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tok
   std::vector<PackedSequence> sequences;
   if (plan.config.validate_every == 0) return sequences;
   options.variant = {.pattern = ServedPattern(plan.variant.pattern)};
+  options.anchor.clear();
+  options.first_token_from_anchor = false;
   const std::vector<Document> documents = LoadDocuments(plan.files.validation, tokenizer);
   Packer packer(options);
   for (const Document& document : documents) packer.Add(document);
