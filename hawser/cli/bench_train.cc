@@ -1,7 +1,7 @@
 // `hawser bench train`: holds the gradient of a whole model against a difference of its loss, then times optimizer
 // steps on random documents: packing, forward, backward, clip and update. FLOPs are the useful ones (TrainingFlops):
-// only visible pairs count, recomputed activations do not. Unless sizes are given, the first row is a step as small as
-// those of `hawser demo`.
+// only visible pairs count, recomputed activations do not. Unless sizes are given, the first row is a step of the model
+// of `hawser demo`.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -20,7 +20,7 @@ struct Options {
   std::vector<std::string> attention = {"full", "intra", "anchor"};
   std::vector<std::string> dtypes = {"f32", "bf16"};
   int64_t tokens = 4096, sequences = 1, docs = 512;
-  int64_t width = 256, layers = 4, heads = 4, kv_heads = 2, vocab = 4096;
+  int64_t width = 256, layers = 4, heads = 4, kv_heads = 2, mlp = 0, vocab = 4096;
   std::string recompute = "none";
   int repeat = 5;
 };
@@ -33,7 +33,12 @@ ModelSpec BenchSpec(const Options& o) {
   }
   TrainConfig config;
   config.context = o.tokens;
-  config.dims = {.vocab = o.vocab, .width = o.width, .layers = o.layers, .heads = o.heads, .kv_heads = o.kv_heads};
+  config.dims = {.vocab = o.vocab,
+                 .width = o.width,
+                 .layers = o.layers,
+                 .heads = o.heads,
+                 .kv_heads = o.kv_heads,
+                 .mlp_width = o.mlp};
   return ScratchSpec(config, o.vocab);
 }
 
@@ -59,13 +64,13 @@ std::vector<PackedSequence> RandomSequences(const AttnVariant& variant, const Mo
   return sequences;
 }
 
-TrainConfig BenchConfig(const Options& o, const std::string& dtype) {
+TrainConfig BenchConfig(const Options& o, const ModelSpec& spec, const std::string& dtype) {
   TrainConfig config;
   config.steps = 1 << 20;
-  config.micro_batch = 1;
   config.lr = 1e-4;
   ApplySetting(config, "dtype=" + dtype);
   ApplySetting(config, "recompute=" + o.recompute);
+  config.micro_batch = ChooseMicroBatch(spec, config);
   return config;
 }
 
@@ -77,7 +82,7 @@ void Verify(Backend* backend, const Options& o, const std::string& attention, co
   const auto sequences = RandomSequences(variant, spec, spec.context, 2, std::min<int64_t>(o.docs, 60), seed);
   ParamStore weights(spec, DType::kF32);
   InitializeParams(weights, seed);
-  TrainConfig config = BenchConfig(o, dtype);
+  TrainConfig config = BenchConfig(o, spec, dtype);
   config.lr = 0;  // gradients only
   Trainer trainer(backend, config, variant.pattern, Cast(weights, DType::kF32));
   const double norm = trainer.Step(sequences).grad_norm;
@@ -104,21 +109,21 @@ void TimeRows(Backend* backend, const Options& o, const ModelSpec& spec, const M
     std::printf("%lld parameters, head dim %d, %lld sequences of %lld tokens, documents of about %lld\n",
                 static_cast<long long>(NumParameters(spec)), spec.head_dim, static_cast<long long>(o.sequences),
                 static_cast<long long>(o.tokens), static_cast<long long>(o.docs));
-    std::printf("%-26s %-5s %10s %7s %10s %9s %6s %8s %8s\n", "attention", "dtype", "ms a step", "spread", "tokens/s",
-                "GFLOP/s", "peak", "density", "of full");
+    std::printf("%-26s %-5s %10s %7s %10s %9s %6s %8s %8s %8s\n", "attention", "dtype", "ms a step", "spread",
+                "tokens/s", "GFLOP/s", "peak", "density", "of full", "by FLOPs");
   }
   for (const std::string& dtype : o.dtypes) {
-    double full = 0;
+    double full = 0, full_flops = 0;
     for (const std::string& attention : o.attention) {
       const AttnVariant variant = ParseVariant(attention);
       ParamStore weights(spec, DType::kF32);
       InitializeParams(weights, common.seed);
-      Trainer trainer(backend, BenchConfig(o, dtype), variant.pattern, std::move(weights));
+      Trainer trainer(backend, BenchConfig(o, spec, dtype), variant.pattern, std::move(weights));
       StepReport report;
       const Timing time = TimeIt(o.repeat, [&] {
         report = trainer.Step(RandomSequences(variant, spec, o.tokens, o.sequences, o.docs, common.seed));
       });
-      if (attention == "full") full = time.seconds;
+      if (attention == "full") full = time.seconds, full_flops = report.executed;
       const double rate = static_cast<double>(report.tokens) / time.seconds;
       const double gflops = report.flops / time.seconds * 1e-9;
       const double peak = dtype == "bf16"
@@ -139,11 +144,17 @@ void TimeRows(Backend* backend, const Options& o, const ModelSpec& spec, const M
                             {"peak_fraction", gflops / peak},
                             {"density", report.density},
                             {"activation_bytes", trainer.activation_bytes()}};
-      if (full > 0) row["time_over_full"] = time.seconds / full;
+      if (full > 0) {
+        row["time_over_full"] = time.seconds / full;
+        row["flops_over_full"] = report.executed / full_flops;
+      }
       if (!common.json) {
-        std::printf("%-26s %-5s %10.1f %6.0f%% %10.0f %9.1f %5.1f%% %8.4f %8s\n", attention.c_str(), dtype.c_str(),
+        const auto of_full = [&](double value, double whole) {
+          return full > 0 ? fmt::format("{:.3f}", value / whole) : std::string("-");
+        };
+        std::printf("%-26s %-5s %10.1f %6.0f%% %10.0f %9.1f %5.1f%% %8.4f %8s %8s\n", attention.c_str(), dtype.c_str(),
                     time.seconds * 1e3, time.spread * 100, rate, gflops, gflops / peak * 100, report.density,
-                    full > 0 ? fmt::format("{:.3f}", time.seconds / full).c_str() : "-");
+                    of_full(time.seconds, full).c_str(), of_full(report.executed, full_flops).c_str());
         std::fflush(stdout);
       }
       rows->push_back(std::move(row));
@@ -173,20 +184,26 @@ int RunBench(const std::vector<Options>& models, const CommonOptions& common) {
   return 0;
 }
 
-/// A model of the demo's size over its batch: 4096 tokens of short documents in sequences of 256.
-Options Small(const Options& o) {
-  Options small = o;
-  small.attention = {"anchor"};
-  small.dtypes = {"f32"};
-  small.tokens = 256;
-  small.sequences = 16;
-  small.docs = 144;
-  small.width = 64;
-  small.layers = 2;
-  small.heads = small.kv_heads = 2;
-  small.vocab = 1550;
-  small.repeat = 4 * o.repeat;  // it is short
-  return small;
+/// Sizes by name. 125m: 124M parameters, as GPT-2's smallest; demo: the model of `hawser demo` over one of its batches.
+void ApplyShape(const std::string& shape, Options* o) {
+  if (shape == "125m") {
+    o->width = 768, o->layers = 12, o->heads = o->kv_heads = 12, o->mlp = 2048, o->vocab = 50304;
+  } else if (shape == "10m") {
+    o->width = 256, o->layers = 8, o->heads = o->kv_heads = 4, o->mlp = 704, o->vocab = 16384;
+  } else if (shape == "demo") {
+    o->width = 128, o->layers = 2, o->heads = o->kv_heads = 4, o->mlp = 352, o->vocab = 1550;
+    o->tokens = 256, o->sequences = 16, o->docs = 144;
+  }
+}
+
+/// A step of the demo.
+Options Demo(const Options& o) {
+  Options demo = o;
+  ApplyShape("demo", &demo);
+  demo.attention = {"anchor"};
+  demo.dtypes = {"f32"};
+  demo.repeat = 4 * o.repeat;  // it is short
+  return demo;
 }
 
 }  // namespace
@@ -200,22 +217,27 @@ std::function<int()> SetupBenchTrain(Command command, CommonOptions& common) {
   command.Add("--attention", o->attention, "Training variants: full, intra, anchor, ...; may be given again")
       .ShowDefault();
   command.Add("--dtype", o->dtypes, "f32, bf16 or both").OneOf({"f32", "bf16"}).ShowDefault();
+  const auto shape = [o = o.get()](const std::string& name) { ApplyShape(name, o); };
+  command.AddCall("--shape", shape, "Sizes by name: 125m, 10m or demo; further options change single ones")
+      .OneOf({"125m", "10m", "demo"});
   size("--tokens", o->tokens, "Tokens of a sequence");
-  size("--sequences", o->sequences, "Sequences of a step, one micro-batch each");
+  size("--sequences", o->sequences, "Sequences of a step");
   size("--docs", o->docs, "Mean tokens of a document");
   size("--width", o->width, "Channels of the stream");
   size("--layers", o->layers, "Layers");
   size("--heads", o->heads, "Query heads");
   size("--kv-heads", o->kv_heads, "Key and value heads");
+  command.Add("--mlp", o->mlp, "Channels inside the MLP; 0: 8/3 of the width").Range(0, 1 << 24).ShowDefault();
   size("--vocab", o->vocab, "Tokens of the vocabulary");
   command.Add("--recompute", o->recompute, "none or layer").OneOf({"none", "layer"}).ShowDefault();
   command.Add("--repeat", o->repeat, "Timed steps of each row").Range(1, 1000).ShowDefault();
   return [o, command, &common] {
     std::vector<Options> models = {*o};
     const auto given = [&](const char* flag) { return command.Has(flag); };
-    constexpr const char* kSizes[] = {"--model", "--attention", "--dtype", "--tokens",   "--sequences", "--docs",
-                                      "--width", "--layers",    "--heads", "--kv-heads", "--vocab"};
-    if (std::none_of(std::begin(kSizes), std::end(kSizes), given)) models.insert(models.begin(), Small(*o));
+    constexpr const char* kSizes[] = {"--model",     "--shape", "--attention", "--dtype",  "--tokens",
+                                      "--sequences", "--docs",  "--width",     "--layers", "--heads",
+                                      "--kv-heads",  "--mlp",   "--vocab"};
+    if (std::none_of(std::begin(kSizes), std::end(kSizes), given)) models.insert(models.begin(), Demo(*o));
     return RunBench(models, common);
   };
 }

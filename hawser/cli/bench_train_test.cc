@@ -28,6 +28,8 @@ TEST(BenchTrain, VerifiesAndReportsEveryVariant) {
     EXPECT_GT(row["time_over_full"], 0.0);
   }
   EXPECT_EQ(json["rows"][0]["density"], 1.0);
+  EXPECT_EQ(json["rows"][0]["flops_over_full"], 1.0);
+  EXPECT_LT(json["rows"][1]["flops_over_full"], 1.0);
   EXPECT_LT(json["rows"][2]["density"], json["rows"][1]["density"]);
   EXPECT_GT(json["machine"]["f32_gflops"], 0.0);
 }

@@ -158,7 +158,7 @@ double MeasurePeak(Backend* backend, DType dtype) {
   Matrix a = backend->NewMatrix(kSize, kSize, dtype), b = backend->NewMatrix(kSize, kSize, dtype);
   Matrix c = backend->NewMatrix(kSize, kSize, DType::kF32);
   double best = 0;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 16; ++i) {
     const auto start = std::chrono::steady_clock::now();
     backend->MatMul({.a = a.view(), .b = b.view(), .trans_b = true, .c = c.view()});
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

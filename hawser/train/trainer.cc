@@ -57,6 +57,14 @@ int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute,
   return rows * (spec.layers * per_layer + scratch);
 }
 
+double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs) {
+  const double scores = 2.0 * spec.head_dim * spec.heads * spec.layers * static_cast<double>(pairs);
+  const int64_t heads = 2 * int64_t{spec.heads} + 2 * int64_t{spec.kv_heads};
+  const int64_t repeated = int64_t{spec.layers} * spec.width * (heads * spec.head_dim + 2 * int64_t{spec.mlp_width});
+  const double again = recompute == Recompute::kNone ? 0.0 : 2.0 * static_cast<double>(repeated * tokens);
+  return TrainingFlops(spec, tokens, pairs) + scores + again;
+}
+
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config) {
   const int64_t bytes = ActivationBytes(spec, config.dtype, config.recompute, spec.context);
   return std::max<int64_t>(1, kMicroBatchBytes / std::max<int64_t>(1, bytes));
@@ -105,6 +113,7 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
   step_ = report.step;
   report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
   report.flops = TrainingFlops(spec(), report.tokens, visible);
+  report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens, visible);
   return report;
 }
 

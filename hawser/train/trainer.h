@@ -24,6 +24,7 @@ struct StepReport {
   double grad_norm = 0;  // before clipping
   double density = 1;    // visible over causal pairs
   double flops = 0;      // useful ones, recompute not counted
+  double executed = 0;   // FLOPs, ExecutedFlops
 };
 
 /// Packed sequences as one batch: rows concatenated, one layout each.
@@ -31,6 +32,11 @@ Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pa
 
 /// Bytes of activations that `rows` tokens need in forward and backward, logits not counted.
 int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows);
+
+/// FLOPs of a step over `tokens` with `pairs` visible query-key pairs, all of them: TrainingFlops, the scores that the
+/// attention backward forms again (2 D a pair and head) and, with Recompute::kLayer, the products that it repeats (Q, K
+/// and V, attention output, gate and up). What the time of two steps should compare like at one rate.
+double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs);
 
 /// Sequences to run at once where the recipe leaves it open; depends on sizes alone, never on the machine.
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config);
