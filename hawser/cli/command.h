@@ -44,6 +44,7 @@ std::function<int()> SetupConvert(Command, CommonOptions&);
 std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);
 std::function<int()> SetupDemo(Command, CommonOptions&);
+std::function<int()> SetupCorpus(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.
 struct ModelOptions {

@@ -26,6 +26,7 @@ constexpr CommandRow kCommands[] = {
     {"convert", "Convert between model formats", SetupConvert},
     {"inspect", "Draw and measure attention patterns", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
+    {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
 };
 
