@@ -1,4 +1,4 @@
-// hawser eval MODEL TASK: measures a model on text.
+// hawser eval MODEL TASK: measures a model on text, or on documents with facts and questions.
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,7 +9,9 @@
 #include "hawser/base/text.h"
 #include "hawser/cli/command.h"
 #include "hawser/data/corpus.h"
+#include "hawser/data/synthetic.h"
 #include "hawser/eval/perplexity.h"
+#include "hawser/eval/retrieval.h"
 
 namespace hawser {
 namespace {
@@ -22,7 +24,11 @@ struct EvalOptions {
   std::string dtype = "f32";
   std::filesystem::path nll_file;
   PplOptions ppl;
+  int64_t documents = 64;  // retrieval
 };
+
+/// Documents that retrieval asks, far above the numbers that training text has any use for.
+constexpr uint64_t kRetrievalDocuments = uint64_t{1} << 48;
 
 void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   const bool policy = !options.kv.empty() && options.kv != "full";
@@ -44,23 +50,34 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
 }
 
-int RunEval(EvalOptions options, const CommonOptions& common) {
-  if (options.task != "ppl") {
-    Fail(ErrorKind::kUsage, "unknown task '{}'{}", options.task, SuggestName(options.task, {"ppl"}));
-  }
-  PplOptions& ppl = options.ppl;
-  ReadProtocol(options, &ppl);
+/// The model with its tokenizer, in the dtype and with the positions wanted.
+LoadedModel OpenModel(const EvalOptions& options) {
   const DType dtype = ParseDType(options.dtype);
-  const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
   if (model.tokenizer == nullptr) {
     Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
          options.model.model.string());
   }
-  const int64_t own_context = model.spec.context;
   RopeSpec& rope = model.params.mutable_spec().rope;
-  if (!options.rope.empty()) rope = ApplyRopeText(rope, options.rope, own_context);
+  if (!options.rope.empty()) rope = ApplyRopeText(rope, options.rope, model.spec.context);
   if (dtype != model.params.dtype()) model.params = Cast(model.params, dtype);
+  return model;
+}
+
+void AddModelTo(nlohmann::json* json, const EvalOptions& options, const LoadedModel& model) {
+  (*json)["model"] = options.model.model.string();
+  (*json)["dtype"] = Name(model.params.dtype());
+  (*json)["rope"] = ToString(model.params.spec().rope);
+  (*json)["model_context"] = model.spec.context;
+}
+
+int RunPpl(EvalOptions options, const CommonOptions& common) {
+  if (options.data.empty()) Fail(ErrorKind::kUsage, "eval ppl: which text? Give --data PATH...");
+  PplOptions& ppl = options.ppl;
+  ReadProtocol(options, &ppl);
+  const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
+  LoadedModel model = OpenModel(options);
+  const int64_t own_context = model.spec.context;
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
@@ -78,14 +95,58 @@ int RunEval(EvalOptions options, const CommonOptions& common) {
     return 0;
   }
   nlohmann::json json = ToJson(report);
-  json["model"] = options.model.model.string();
-  json["dtype"] = Name(dtype);
-  json["rope"] = ToString(model.params.spec().rope);
-  json["model_context"] = own_context;
+  AddModelTo(&json, options, model);
   json["data"] = nlohmann::json::array();
   for (const std::filesystem::path& path : options.data) json["data"].push_back(path.string());
   PrintJson(json);
   return 0;
+}
+
+int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
+  if (!options.data.empty()) Fail(ErrorKind::kUsage, "eval retrieval makes its own documents: leave out --data");
+  const LoadedModel model = OpenModel(options);
+  const int64_t context = options.ppl.context > 0 ? options.ppl.context : model.spec.context;
+  if (context > std::numeric_limits<int32_t>::max() || context < 18) {
+    Fail(ErrorKind::kUsage, "eval retrieval: documents of {} tokens; wanted 18 or more", context);
+  }
+  std::vector<RetrievalDocument> documents;
+  for (int64_t i = 0; i < options.documents; ++i) {
+    const uint64_t number = kRetrievalDocuments + static_cast<uint64_t>(i);
+    documents.push_back(TokenizeSynthetic(MakeSyntheticDocument(common.seed, number, static_cast<int32_t>(context) - 1),
+                                          *model.tokenizer));
+  }
+  const auto backend = MakeBackend(common.device);
+  LogLine(backend->Describe());
+  const std::string kv = options.kv.empty() ? "full" : options.kv;
+  const auto buckets = MeasureRetrieval(backend.get(), model.params, *model.tokenizer, documents, kv);
+  if (!common.json) {
+    std::string text = fmt::format("{:>17}  {:>9}  {:>8}\n", "distance (tokens)", "questions", "accuracy");
+    for (const RetrievalBucket& bucket : buckets) {
+      text += fmt::format("{:>17}  {:>9}  {:>7.1f}%\n", fmt::format("{}-{}", bucket.begin, bucket.end - 1),
+                          bucket.questions, 100 * bucket.accuracy());
+    }
+    PrintText(text);
+    return 0;
+  }
+  nlohmann::json json = {
+      {"task", "retrieval"}, {"documents", options.documents}, {"context", context}, {"kv_policy", kv}};
+  AddModelTo(&json, options, model);
+  json["buckets"] = nlohmann::json::array();
+  for (const RetrievalBucket& bucket : buckets) {
+    json["buckets"].push_back({{"begin", bucket.begin},
+                               {"end", bucket.end},
+                               {"questions", bucket.questions},
+                               {"correct", bucket.correct},
+                               {"accuracy", bucket.accuracy()}});
+  }
+  PrintJson(json);
+  return 0;
+}
+
+int RunEval(const EvalOptions& options, const CommonOptions& common) {
+  if (options.task == "ppl") return RunPpl(options, common);
+  if (options.task == "retrieval") return RunRetrieval(options, common);
+  Fail(ErrorKind::kUsage, "unknown task '{}'{}", options.task, SuggestName(options.task, {"ppl", "retrieval"}));
 }
 
 }  // namespace
@@ -93,8 +154,14 @@ int RunEval(EvalOptions options, const CommonOptions& common) {
 std::function<int()> SetupEval(Command command, CommonOptions& common) {
   const auto options = std::make_shared<EvalOptions>();
   AddModelOptions(command, options->model);
-  command.Add("task", options->task, "What to measure: ppl (perplexity by position)").Required();
-  command.Add("--data", options->data, "Text to predict: .txt and .jsonl files, or folders of them").Required();
+  command
+      .Add("task", options->task,
+           "What to measure: ppl (perplexity by position) or retrieval (facts asked for, by distance)")
+      .Required();
+  command.Add("--data", options->data, "Text to predict (ppl): .txt and .jsonl files, or folders of them");
+  command.Add("--documents", options->documents, "Documents to ask (retrieval), each as long as --context")
+      .Range(1, 1 << 20)
+      .ShowDefault();
   command
       .Add("--context", options->ppl.context,
            "Tokens of a window; default: the model's own context. Of a stream: the length declared to position "

@@ -53,6 +53,14 @@ class EvalCommand : public ::testing::Test {
   std::string model_, tokenizer_, data_;
 };
 
+TEST_F(EvalCommand, RetrievalWantsAVocabularyOfWholeWords) {
+  const CommandResult run = Eval("retrieval" + tokenizer_);
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.out.find("one token a word"), std::string::npos) << run.out;
+  EXPECT_EQ(Eval("retrieval --data " + data_ + tokenizer_).code, 2);
+  EXPECT_EQ(Eval("ppl" + tokenizer_).code, 2);  // no --data
+}
+
 TEST_F(EvalCommand, WindowsAndStreamsInJson) {
   const nlohmann::json windows = Json("--context 256");
   EXPECT_EQ(windows["protocol"], "windowed");

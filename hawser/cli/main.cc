@@ -22,7 +22,7 @@ constexpr CommandRow kCommands[] = {
     {"generate", "Continue a prompt", SetupGenerate},
     {"extend", "Continue training a model to a longer context", SetupExtend},
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
-    {"eval", "Measure a model: ppl", SetupEval},
+    {"eval", "Measure a model: ppl, retrieval", SetupEval},
     {"convert", "Convert between model formats", SetupConvert},
     {"inspect", "Draw and measure attention patterns", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
