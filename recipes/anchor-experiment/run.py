@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Runs the cells of the experiment and prints its table; cells that are done are not run again.
+
+  run.py WORK HAWSER                              every cell
+  run.py WORK HAWSER --cell anchor reference 1    one: attention, numerics, seed
+  run.py WORK HAWSER --table                      the table of what is there
+
+WORK holds data/ (prepare.py) and base/ (pretrain.toml); cells go to WORK/cells. A killed run goes on after its last
+checkpoint.
+"""
+import argparse
+import json
+import statistics
+import subprocess
+from pathlib import Path
+
+VARIANTS = ["full", "intra", "intra-reset", "anchor", "anchor-reset"]
+# (i) the reference pipeline with bf16 frequencies, (ii) bf16 q and k with exact phases, (iii) q and k in f32.
+NUMERICS = {
+    "reference": ["dtype=bf16", "rope_numerics=bf16-inv-freq"],
+    "exact-bf16": ["dtype=bf16", "rope_numerics=exact"],
+    "f32": ["dtype=f32", "rope_numerics=exact"],
+}
+SEEDS = {"exact-bf16": {"full": 3, "intra-reset": 3, "anchor": 3}}
+HERE = Path(__file__).parent
+CONTEXT = 4096
+
+
+def cells():
+    for seed in (1, 2, 3):
+        for numerics in NUMERICS:
+            for variant in VARIANTS:
+                if seed <= SEEDS.get(numerics, {}).get(variant, 1):
+                    yield variant, numerics, seed
+
+
+def call(hawser, *arguments):
+    done = subprocess.run([hawser, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def run_cell(work, hawser, variant, numerics, seed):
+    out = work / "cells" / f"{variant}_{numerics}_{seed}"
+    result = out / "result.json"
+    if result.exists():
+        return
+    settings = [f"seed={seed}", *NUMERICS[numerics]]
+    run = call(hawser, "extend", work / "base", "--recipe", HERE / "extend.toml", "--data", work / "data" / "long",
+               "--context", CONTEXT, "--attention", variant, "--out", out, "--resume", "--json",
+               *[part for setting in settings for part in ("--set", setting)])
+    text = sorted((work / "data" / "validation").glob("*.txt"))
+    ppl = call(hawser, "eval", out, "ppl", "--data", *text, "--context", CONTEXT, "--max-tokens", 400000, "--json",
+               "--dtype", "bf16")
+    retrieval = call(hawser, "eval", out, "retrieval", "--context", CONTEXT, "--documents", 64, "--seed", 7, "--json",
+                     "--dtype", "bf16")
+    result.write_text(json.dumps({"variant": variant, "numerics": numerics, "seed": seed, "run": run, "ppl": ppl,
+                                  "retrieval": retrieval}) + "\n")
+
+
+def bucket_ppl(result, begin):
+    return next(b["ppl"] for b in result["ppl"]["buckets"] if b["begin"] == begin)
+
+
+def accuracy(result, begin, end):
+    rows = [b for b in result["retrieval"]["buckets"] if begin <= b["begin"] < end]
+    questions = sum(b["questions"] for b in rows)
+    return 100 * sum(b["correct"] for b in rows) / questions if questions else float("nan")
+
+
+def spread(values, digits):
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def table(work):
+    results = {}
+    for path in sorted((work / "cells").glob("*/result.json")):
+        result = json.loads(path.read_text())
+        results.setdefault((result["numerics"], result["variant"]), []).append(result)
+    print("| numerics | attention | seeds | ppl 256-511 | ppl 1024-1535 | ppl 3072-4095 | retrieval < 512 | 512-2047 |"
+          " 2048+ | s a step |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for numerics in NUMERICS:
+        for variant in VARIANTS:
+            rows = results.get((numerics, variant))
+            if not rows:
+                continue
+            cells = [numerics, variant, str(len(rows))]
+            cells += [spread([bucket_ppl(r, begin) for r in rows], 2) for begin in (256, 1024, 3072)]
+            cells += [spread([accuracy(r, *edges) for r in rows], 1) for edges in ((0, 512), (512, 2048), (2048, 1 << 30))]
+            cells += [spread([r["run"]["seconds"] / r["run"]["steps"] for r in rows], 2)]
+            print("| " + " | ".join(cells) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("hawser")
+    parser.add_argument("--cell", nargs=3, metavar=("ATTENTION", "NUMERICS", "SEED"))
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        chosen = [tuple(arguments.cell[:2]) + (int(arguments.cell[2]),)] if arguments.cell else cells()
+        for cell in chosen:
+            run_cell(arguments.work, arguments.hawser, *cell)
+    table(arguments.work)
+
+
+if __name__ == "__main__":
+    main()
