@@ -152,7 +152,7 @@ TEST(Schedule, FewerQueriesAreTheLastRows) {
 }
 
 // Visible pairs of packed documents in closed form, over random segmentations and the extreme ones.
-TEST(Schedule, VisiblePairsInClosedForm) {
+TEST(Schedule, T18_VisiblePairsInClosedForm) {
   Rng rng{.seed = 11};
   std::vector<std::vector<int32_t>> segmentations = {{1},     {63},    {64},     {1, 1, 1},
                                                      {62, 1}, {1, 62}, {64, 64}, {128, 1, 63}};

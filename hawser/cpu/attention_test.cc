@@ -401,7 +401,7 @@ TEST(AttentionTest, LongSequencesAddTheirChunksInOrder) {
   EXPECT_EQ(one, problem.Results());
 }
 
-TEST(AttentionTest, OneDocumentBehindTheAnchorIsFullAttention) {
+TEST(AttentionTest, T11_OneDocumentBehindTheAnchorIsFullAttention) {
   const TokenLayout layout = MakeLayout(1, {150});
   const Shape shape{.heads = 2, .kv_heads = 2, .dim = 32};
   Problem anchor(shape, ParsePattern("anchor"), layout, 5), full(shape, ParsePattern("full"), layout, 5);
@@ -417,7 +417,7 @@ TEST(AttentionTest, OneDocumentBehindTheAnchorIsFullAttention) {
   }
 }
 
-TEST(AttentionTest, DocumentsDoNotTouchEachOther) {
+TEST(AttentionTest, T8_T16_DocumentsDoNotTouchEachOther) {
   // Anchor, then documents at [1, 81), [81, 121), [121, 301).
   const TokenLayout layout = MakeLayout(1, {80, 40, 180});
   for (const Isa isa : AvailableIsas()) {
@@ -457,7 +457,55 @@ TEST(AttentionTest, DocumentsDoNotTouchEachOther) {
   }
 }
 
-TEST(AttentionTest, EqualScoresCountWhatARowSees) {
+TEST(AttentionTest, T15_EveryRowGivesTheAnchorAGradientThroughItsKeyAndValue) {
+  const TokenLayout layout = MakeLayout(1, {70, 1, 30});
+  for (const Isa isa : AvailableIsas()) {
+    const UseIsa use(isa);
+    Problem problem({.heads = 2, .kv_heads = 1, .dim = 16}, ParsePattern("anchor"), layout, 6);
+    problem.Forward();
+    problem.Backward();
+    const int64_t wide = problem.k.cols();
+    const std::vector<double> dk = problem.dk.Values(), dv = problem.dv.Values(), dout = problem.dout.Values();
+    std::vector<double> sum_dk(wide, 0.0), sum_dv(wide, 0.0);
+    const auto size = [](const TestMat& m, int64_t row) {
+      double sum = 0;
+      for (int64_t c = 0; c < m.cols(); ++c) sum += std::abs(m(row, c));
+      return sum;
+    };
+    for (int64_t loss = 0; loss < problem.rows; ++loss) {  // a loss on one row
+      for (int64_t r = 0; r < problem.rows; ++r) {
+        for (int64_t c = 0; c < problem.dout.cols(); ++c) {
+          problem.dout.Put(r, c, r == loss ? dout[r * problem.dout.cols() + c] : 0.0);
+        }
+      }
+      problem.Backward();
+      constexpr double kNothing = 1e-5;  // what rounding leaves of a difference that is zero
+      EXPECT_GT(size(problem.dv, 0), 1e-3) << "row " << loss;
+      EXPECT_EQ(size(problem.dk, 0) > kNothing, loss > 0)
+          << "row " << loss;  // the anchor sees one key: no score matters
+      for (int64_t r = 0; r < problem.rows; ++r) {
+        EXPECT_EQ(size(problem.dq, r) > kNothing, r == loss && r > 0) << "row " << loss << " and query " << r;
+      }
+      for (int64_t c = 0; c < wide; ++c) sum_dk[c] += problem.dk(0, c), sum_dv[c] += problem.dv(0, c);
+    }
+    for (int64_t c = 0; c < wide; ++c) {
+      EXPECT_NEAR(sum_dk[c], dk[c], 1e-4);
+      EXPECT_NEAR(sum_dv[c], dv[c], 1e-4);
+    }
+  }
+}
+
+TEST(AttentionTest, T20_FoldedAnchorsEqualTheMaskedSoftmaxFromTheFirstDocumentOn) {
+  for (const std::vector<int>& lengths : std::vector<std::vector<int>>{{1}, {62, 3}, {63, 70}, {64}, {140, 5}}) {
+    for (const char* text : {"anchor", "scope=doc anchors=1 window=9"}) {
+      Problem({.heads = 2, .kv_heads = 1, .dim = 16}, ParsePattern(text), MakeLayout(1, lengths), 9).Check();
+      Problem({.dtype = DType::kBF16}, ParsePattern(text), MakeLayout(1, lengths), 10).Check();
+    }
+    Problem({}, ParsePattern("scope=doc anchors=5"), MakeLayout(5, lengths), 11).Check();
+  }
+}
+
+TEST(AttentionTest, T18_T20_EqualScoresCountWhatARowSees) {
   // q = 0: lse is the log of the number of visible keys, and out of equal values is that value.
   for (const std::vector<int>& lengths : std::vector<std::vector<int>>{{1}, {63}, {64, 1, 65}, {1, 1, 127}, {128, 2}}) {
     for (const Isa isa : AvailableIsas()) {
@@ -480,7 +528,7 @@ TEST(AttentionTest, EqualScoresCountWhatARowSees) {
   }
 }
 
-TEST(AttentionTest, PaddingRowsAreZeroEverywhere) {
+TEST(AttentionTest, T19_PaddingRowsAreZeroEverywhere) {
   TokenLayout layout = MakeLayout(1, {50, 39});
   layout.is_padding.assign(90, 0);
   for (int i = 70; i < 90; ++i) layout.is_padding[i] = 1;

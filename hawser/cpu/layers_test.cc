@@ -176,7 +176,7 @@ TEST(Rope, AgreesWithTheFormulaForBothPairingsAndPartialRotation) {
   });
 }
 
-TEST(Rope, LeavesPositionZeroAloneAndUndoesItself) {
+TEST(Rope, T24_LeavesPositionZeroAloneAndUndoesItself) {
   for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
     constexpr int64_t kRows = 40;
     const Angles angles(kRows, 21, 1.0);

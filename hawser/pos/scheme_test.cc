@@ -294,7 +294,7 @@ TEST(Table, IsTheRoundedFunction) {
   }
 }
 
-TEST(Table, PositionZeroIsTheIdentity) {
+TEST(Table, T24_PositionZeroIsTheIdentity) {
   const int64_t zero = 0;
   for (std::string text : {"default", "linear:factor=8", "yarn:factor=8,attention_factor=1", "llama3:factor=8"}) {
     float cos[64], sin[64];
@@ -311,7 +311,7 @@ TEST(Table, PositionZeroIsTheIdentity) {
   EXPECT_EQ(sin[5], 0.0f);
 }
 
-TEST(Table, EntriesDependOnTheirPositionAlone) {
+TEST(Table, T24_EntriesDependOnTheirPositionAlone) {
   const RopeFrequencies f = ComputeFrequencies(Spec("yarn:factor=8"), 0);
   std::vector<int64_t> positions(1000);
   for (size_t n = 0; n < positions.size(); ++n) positions[n] = static_cast<int64_t>(n * n * 7 % 40000);
