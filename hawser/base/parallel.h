@@ -6,21 +6,56 @@
 
 #include <cstdint>
 
+#ifdef __SANITIZE_THREAD__
+#include <atomic>
+#include <thread>
+#include <vector>
+#endif
+
 namespace hawser {
 
 /// Sets the number of threads of every parallel loop (ours and oneDNN's); 0 means one per core.
 void SetThreads(int threads);
 int NumThreads();
 
+#ifdef __SANITIZE_THREAD__
+// The sanitizer does not see libgomp's barriers and would call them races, so that its build runs the same pieces on
+// threads of the standard library, which it sees.
+inline thread_local bool in_parallel = false;
+
+template <class Body>
+void RunPieces(int64_t n, Body&& body) {
+  std::atomic<int64_t> next = 0;
+  const auto work = [&] {
+    in_parallel = true;
+    for (int64_t i = next++; i < n; i = next++) body(i);
+    in_parallel = false;
+  };
+  std::vector<std::thread> threads;
+  for (int t = 1; t < NumThreads() && t < n; ++t) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
+inline bool InParallel() { return in_parallel; }
+#else
+template <class Body>
+void RunPieces(int64_t n, Body&& body) {
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t i = 0; i < n; ++i) body(i);
+}
+
+inline bool InParallel() { return omp_in_parallel() != 0; }
+#endif
+
 /// body(i) for i in [0, n), handed out one at a time; body must not throw. Runs inline if n == 1 or nested.
 template <class Body>
 void ParallelFor(int64_t n, Body&& body) {
-  if (n <= 1 || omp_in_parallel() || omp_get_max_threads() == 1) {
+  if (n <= 1 || InParallel() || NumThreads() == 1) {
     for (int64_t i = 0; i < n; ++i) body(i);
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t i = 0; i < n; ++i) body(i);
+  RunPieces(n, body);
 }
 
 /// body(begin, end) over [0, n) in pieces of `grain`, the last one shorter; body must not throw.
