@@ -93,7 +93,7 @@ Case RandomCase(uint64_t counter) {
   return c;
 }
 
-TEST(Schedule, ExpandsToVisible) {
+TEST(Schedule, E9_ExpandsToVisible) {
   int64_t pairs = 0;
   int64_t seen = 0;
   for (uint64_t i = 0; i < 6000; ++i) {

@@ -285,7 +285,7 @@ TEST(AttentionTest, ManyHeadsShareOneKey) {
       .Check();
 }
 
-TEST(AttentionTest, GradientsAreTheFiniteDifferencesOfTheFormula) {
+TEST(AttentionTest, E10_GradientsAreTheFiniteDifferencesOfTheFormula) {
   const AttnPattern pattern = ParsePattern("scope=doc anchors=1 window=5 sep");
   Rng rng{.seed = 2, .stream = 3};
   Problem problem({.heads = 2, .kv_heads = 1, .dim = 8}, pattern, RandomLayout(rng, 1, 24, false), 9);
@@ -592,7 +592,7 @@ TEST(AttentionTest, SurvivesScoresThatRiseOrAreHugeOrEqual) {
   }
 }
 
-TEST(AttentionTest, GradientOfAKeyComesFromItsWindowAlone) {
+TEST(AttentionTest, E10_GradientOfAKeyComesFromItsWindowAlone) {
   TokenLayout layout = MakeLayout(0, {200});
   layout.is_separator.assign(200, 0);
   layout.is_separator[20] = 1;

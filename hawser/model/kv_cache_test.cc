@@ -152,7 +152,7 @@ const char* const kPolicies[] = {"full",
                                  "sep-stream:2,3,4,14,positions=cachelen",
                                  "sep-stream:2,3,4,14,policy=full,positions=cachelen"};
 
-TEST_F(KvCacheTest, RowsAreThoseOfTheSlotsFreshlyRotated) {
+TEST_F(KvCacheTest, E11_RowsAreThoseOfTheSlotsFreshlyRotated) {
   for (const char* policy : kPolicies) {
     for (int32_t most : {1, 13}) {
       FedCache fed(backend_.get(), spec_, policy);
@@ -190,7 +190,7 @@ TEST_F(KvCacheTest, LongStreamsNeitherDriftNorGrow) {
   }
 }
 
-TEST_F(KvCacheTest, ChunkedEqualsTokenByToken) {
+TEST_F(KvCacheTest, E4_ChunkedEqualsTokenByToken) {
   for (const char* policy : kPolicies) {
     for (uint64_t seed = 0; seed < 8; ++seed) {
       FedCache one(backend_.get(), spec_, policy), many(backend_.get(), spec_, policy);

@@ -152,7 +152,7 @@ class KvDecodeTest : public ::testing::Test {
   std::vector<int32_t> ids_;
 };
 
-TEST_F(KvDecodeTest, DroppingUnseenKeysIsTheMaskedForward) {
+TEST_F(KvDecodeTest, E1_DroppingUnseenKeysIsTheMaskedForward) {
   ExpectDense("window:7", PatternPlan({.window = 7}));
   ExpectDense("window:1", PatternPlan({.window = 1}));
   ExpectDense("sep:3,8", PatternPlan({.window = 8, .sinks = 3, .separators = true}));
@@ -162,7 +162,7 @@ TEST_F(KvDecodeTest, DroppingUnseenKeysIsTheMaskedForward) {
   ExpectDense("window:7,positions=rank", PatternPlan({.window = 7}));
 }
 
-TEST_F(KvDecodeTest, FundamentalFormEqualsScoringWithItsPattern) {
+TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
   Batch batch;
   batch.ids = ids_;
   batch.weights.assign(kTokens, 1.0f);
@@ -187,7 +187,7 @@ TEST_F(KvDecodeTest, FundamentalFormEqualsScoringWithItsPattern) {
   }
 }
 
-TEST_F(KvDecodeTest, StreamsAreDenseAttentionOverTheRecurrence) {
+TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   const StreamReference::Sizes sizes{.a = 2, .s = 4, .w = 6, .c = 20};
   for (const char* positions : {"absolute", "rank", "cachelen"}) {
     for (bool full : {false, true}) {
@@ -201,14 +201,14 @@ TEST_F(KvDecodeTest, StreamsAreDenseAttentionOverTheRecurrence) {
   ExpectDense("sep-stream:1,9,2,14", StreamPlan({.a = 1, .s = 9, .w = 2, .c = 14}, false));
 }
 
-TEST_F(KvDecodeTest, RankLeavesAbsolutePositionsWithTheFirstTrim) {
+TEST_F(KvDecodeTest, E3_RankLeavesAbsolutePositionsWithTheFirstTrim) {
   const Logits rank = Decode("sep-stream:2,4,6,20"), absolute = Decode("sep-stream:2,4,6,20,positions=absolute");
   EXPECT_EQ(rank[20], absolute[20]);
   EXPECT_EQ(Difference(rank, absolute, 0, 21), 0);
   EXPECT_GT(Difference(rank, absolute, 21, 22), kVisible);
 }
 
-TEST_F(KvDecodeTest, BeforeTheFirstTrimStreamingIsFullAttention) {
+TEST_F(KvDecodeTest, E8_BeforeTheFirstTrimStreamingIsFullAttention) {
   const Logits full = Decode("full");
   const auto first_difference = [&](const char* policy) {
     const Logits logits = Decode(policy);
@@ -223,7 +223,7 @@ TEST_F(KvDecodeTest, BeforeTheFirstTrimStreamingIsFullAttention) {
   EXPECT_EQ(first_difference("sep-stream:2,4,6,200"), kTokens);
 }
 
-TEST_F(KvDecodeTest, SequencesDoNotTouchOneAnother) {
+TEST_F(KvDecodeTest, E5_SequencesDoNotTouchOneAnother) {
   const char* const policies[] = {"sep-stream:2,4,6,20", "sink:3,9", "sep:3,8", "full"};
   std::vector<KvCache> caches;
   std::vector<Logits> alone, together(std::size(policies));
@@ -242,7 +242,7 @@ TEST_F(KvDecodeTest, SequencesDoNotTouchOneAnother) {
   }
 }
 
-TEST_F(KvDecodeTest, ReplayAfterResetIsTheSameToTheBit) {
+TEST_F(KvDecodeTest, E11_ReplayAfterResetIsTheSameToTheBit) {
   for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full", "sink:3,9", "sep:3,8"}) {
     KvCache cache = NewCache(policy);
     const Logits first = Decode(&cache, 5, 3);

@@ -234,7 +234,7 @@ TEST(KvPolicy, SinkKeepsTheFirstAndTheLast) {
   }
 }
 
-TEST(KvPolicy, StreamsMatchTheRecurrence) {
+TEST(KvPolicy, E2_E4_StreamsMatchTheRecurrence) {
   for (uint64_t seed = 0; seed < 100000; ++seed) {
     Rng rng{.seed = seed, .stream = 1};
     const StreamReference::Sizes z{.a = static_cast<int64_t>(rng.Below(4)),
@@ -271,7 +271,7 @@ TEST(KvPolicy, StreamsMatchTheRecurrence) {
   }
 }
 
-TEST(KvPolicy, AllSeparatorsHeldIsTheMaskWithAWindowThatBreathes) {
+TEST(KvPolicy, E6_AllSeparatorsHeldIsTheMaskWithAWindowThatBreathes) {
   for (bool full : {false, true}) {
     const int64_t a = 2, s = 100, w = 3, c = 120;
     const auto policy = MakeKvPolicy(fmt::format("sep-stream:{},{},{},{}{}", a, s, w, c, full ? ",policy=full" : ""));
@@ -307,7 +307,7 @@ TEST(KvPolicy, MeanStoredSizeIsTheFormula) {
   }
 }
 
-TEST(KvPolicy, PatternPoliciesHoldWhatALaterQuerySees) {
+TEST(KvPolicy, E1_PatternPoliciesHoldWhatALaterQuerySees) {
   for (uint64_t seed = 0; seed < 3000; ++seed) {
     Rng rng{.seed = seed, .stream = 2};
     const uint64_t a = rng.Below(4), n = 1 + rng.Below(7);
@@ -363,13 +363,67 @@ TEST(KvPolicy, ChunksAreAsLongAsTheyMayBe) {
   EXPECT_EQ(limit("sep-stream:4,64,256,800", 801, 3), 3);
 }
 
-TEST(KvPolicy, ExtremesAreFullAttention) {
+/// A StreamingLLM cache (arXiv:2309.17453): the first `a` and the last `recent` tokens; one goes as soon as one too
+/// many has been attended to.
+std::vector<std::vector<int64_t>> StreamingLlm(int64_t a, int64_t recent, int64_t length) {
+  std::vector<std::vector<int64_t>> attended;
+  std::vector<int64_t> held;
+  for (int64_t t = 0; t < length; ++t) {
+    held.push_back(t);
+    attended.push_back(held);
+    if (static_cast<int64_t>(held.size()) > a + recent) held.erase(held.begin() + a);
+  }
+  return attended;
+}
+
+TEST(KvPolicy, E7_SinkIsStreamingLlm) {
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    Rng rng{.seed = seed, .stream = 3};
+    const auto a = static_cast<int64_t>(rng.Below(6)), recent = static_cast<int64_t>(1 + rng.Below(9));
+    const std::vector<bool> flags = RandomFlags(rng, 40);  // separators mean nothing here
+    const std::string positions = std::array{"absolute", "rank", "cachelen"}[seed % 3];
+    const auto policy = MakeKvPolicy(fmt::format("sink:{},{},positions={}", a, recent, positions));
+    const auto rows = SlotRun(*policy).Run(Stream(flags), {1 + rng.Below(3), 1 + rng.Below(20)});
+    const auto want = StreamingLlm(a, recent, 40);
+    for (int64_t t = 0; t < 40; ++t) ASSERT_EQ(rows[t].attended, want[t]) << policy->Name() << " t=" << t;
+  }
+  // The trace by hand: a = 2, four recent ones.
+  EXPECT_EQ(StreamingLlm(2, 4, 8)[6], (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(StreamingLlm(2, 4, 8)[7], (std::vector<int64_t>{0, 1, 3, 4, 5, 6, 7}));
+}
+
+// Without separators a stream is StreamingLLM that evicts in bulk: the first a and a recent run of w to c - a tokens
+// that loses its surplus at once, every c - a - w + 1 tokens.
+TEST(KvPolicy, E7_StreamsWithoutSeparatorsEvictInBulk) {
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    Rng rng{.seed = seed, .stream = 4};
+    const auto a = static_cast<int64_t>(rng.Below(4)), s = static_cast<int64_t>(1 + rng.Below(3));
+    const auto w = static_cast<int64_t>(1 + rng.Below(6));
+    const int64_t c = a + s + w + 1 + static_cast<int64_t>(rng.Below(5)), period = c - a - w + 1;
+    const auto policy = MakeKvPolicy(fmt::format("sep-stream:{},{},{},{}", a, s, w, c));
+    const auto rows = SlotRun(*policy).Run(Stream(std::vector<bool>(60)), {1 + rng.Below(30)});
+    for (int64_t t = 0; t < 60; ++t) {
+      const int64_t run = t <= c ? t + 1 - a : w + 1 + (t - c - 1) % period;
+      std::vector<int64_t> want = Range(0, std::min(a - 1, t));
+      for (int64_t k = std::max(a, t - run + 1); k <= t; ++k) want.push_back(k);
+      ASSERT_EQ(rows[t].attended, want) << policy->Name() << " t=" << t;
+    }
+  }
+}
+
+TEST(KvPolicy, E7_ExtremesAreFullAttention) {
   const std::vector<bool> all(30, true), none(30, false);
   for (const auto& [text, flags] : std::vector<std::pair<const char*, std::vector<bool>>>{
            {"sep:0,1", all}, {"sep:0,30", none}, {"window:30", none}, {"sink:30,1", none}, {"full", none}}) {
     const auto policy = MakeKvPolicy(text);
     const auto rows = SlotRun(*policy).Run(Stream(flags), {1});
     for (int64_t t = 0; t < 30; ++t) EXPECT_EQ(rows[t].attended, Range(0, t)) << text;
+  }
+  // No initial tokens and no separators: a sliding window.
+  for (const char* text : {"sep:0,5", "sink:0,4", "window:5"}) {
+    const auto policy = MakeKvPolicy(text);
+    const auto rows = SlotRun(*policy).Run(Stream(none), {1});
+    for (int64_t t = 0; t < 30; ++t) EXPECT_EQ(rows[t].attended, Range(std::max<int64_t>(0, t - 4), t)) << text;
   }
 }
 
