@@ -2,13 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
 namespace {
 
-enum Field : unsigned { kScope = 1, kWindow = 2, kSinks = 4, kSep = 8, kAnchors = 16 };
+enum Field : unsigned { kScope = 1, kWindow = 2, kSinks = 4, kSep = 8, kAnchors = 16, kEvery = 32, kFullLayers = 64 };
 
 int32_t ParseCount(std::string_view word, std::string_view value, int32_t least) {
   const std::optional<int32_t> count = ParseNumber<int32_t>(value);
@@ -18,7 +20,68 @@ int32_t ParseCount(std::string_view word, std::string_view value, int32_t least)
   return *count;
 }
 
+int32_t ParseWindow(std::string_view word, std::string_view value) {
+  return value == "all" ? AttnPattern::kAll : ParseCount(word, value, 1);
+}
+
+std::string WindowText(int32_t window) { return window == AttnPattern::kAll ? "all" : fmt::format("{}", window); }
+
+/// The text after `sep=`, checked as far as it can be without a tokenizer.
+std::string ParseSeparatorForm(std::string_view word, std::string_view value) {
+  const bool plain = value.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789+-") == value.npos;
+  if (value.empty() || !plain) {
+    Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted sep=text, a preset (sep=neox-20) or ids (sep=13+11)",
+         word);
+  }
+  return std::string(value == "text" ? "" : value);
+}
+
 }  // namespace
+
+std::vector<int32_t> ParseLayerList(std::string_view text) {
+  std::vector<int32_t> layers;
+  for (const std::string_view part : SplitWords(text, "+")) {
+    const auto layer = ParseNumber<int32_t>(part);
+    if (!layer) Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers joined by +, found '{}'", text, part);
+    layers.push_back(*layer);
+  }
+  std::ranges::sort(layers);
+  if (layers.empty() || std::ranges::adjacent_find(layers) != layers.end()) {
+    Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers joined by +, each one once", text);
+  }
+  return layers;
+}
+
+bool IsFullLayer(const std::vector<int32_t>& full_layers, int32_t layer, int32_t layers) {
+  bool is_full = false;
+  for (const int32_t full : full_layers) {
+    if (full >= layers || full < -layers) {
+      Fail(ErrorKind::kUsage, "full-layers: the model has {} layers, 0 to {}; found {}", layers, layers - 1, full);
+    }
+    is_full = is_full || layer == (full < 0 ? full + layers : full);
+  }
+  return is_full;
+}
+
+AttnPattern AttnPattern::OfLayer(int32_t layer, int32_t layers) const {
+  AttnPattern of = *this;
+  of.layer_windows.clear();
+  of.full_layers.clear();
+  if (!layer_windows.empty()) {
+    if (static_cast<int32_t>(layer_windows.size()) != layers) {
+      Fail(ErrorKind::kUsage, "attention pattern: {} windows for {} layers; give one, or one for each layer",
+           layer_windows.size(), layers);
+    }
+    of.window = layer_windows[static_cast<size_t>(layer)];
+  }
+  if (IsFullLayer(full_layers, layer, layers) || (!layer_windows.empty() && of.window == kAll)) {
+    of.window = kAll;
+    of.sinks = of.every = 0;
+    of.separators = false;
+    of.separator_set.clear();
+  }
+  return of;
+}
 
 AttnPattern ParsePattern(std::string_view text) {
   AttnPattern pattern;
@@ -49,9 +112,24 @@ AttnPattern ParsePattern(std::string_view text) {
         Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted scope=doc or scope=seq", word);
       }
       pattern.scope = value == "doc" ? Scope::kDocument : Scope::kSequence;
+    } else if (!bare && name == "sep") {
+      sets = kSep;
+      pattern.separators = true;
+      pattern.separator_set = ParseSeparatorForm(word, value);
     } else if (name == "window") {
       sets = kWindow;
-      pattern.window = value == "all" ? AttnPattern::kAll : ParseCount(word, value, 1);
+      const std::vector<std::string_view> parts = SplitWords(value, "+");
+      if (parts.size() < 2) {
+        pattern.window = ParseWindow(word, value);
+      } else {
+        for (const std::string_view part : parts) pattern.layer_windows.push_back(ParseWindow(word, part));
+      }
+    } else if (name == "full-layers") {
+      sets = kFullLayers;
+      pattern.full_layers = ParseLayerList(value);
+    } else if (name == "every") {
+      sets = kEvery;
+      pattern.every = ParseCount(word, value, 1);
     } else if (name == "sinks") {
       sets = kSinks;
       pattern.sinks = ParseCount(word, value, 0);
@@ -60,7 +138,8 @@ AttnPattern ParsePattern(std::string_view text) {
       pattern.anchors = ParseCount(word, value, 0);
     } else {
       Fail(ErrorKind::kUsage, "attention pattern: unknown '{}'{}", word,
-           SuggestName(name, {"full", "intra", "anchor", "scope", "window", "sinks", "anchors", "sep"}));
+           SuggestName(name, {"full", "intra", "anchor", "scope", "window", "full-layers", "sinks", "anchors", "sep",
+                              "every"}));
     }
     if (given & sets)
       Fail(ErrorKind::kUsage, "attention pattern: '{}' sets a field that '{}' has set before", word, text);
@@ -79,7 +158,15 @@ std::string ToString(const AttnPattern& pattern) {
   if (pattern.anchors != 0) text += fmt::format(" anchors={}", pattern.anchors);
   if (pattern.sinks != 0) text += fmt::format(" sinks={}", pattern.sinks);
   if (pattern.window != AttnPattern::kAll) text += fmt::format(" window={}", pattern.window);
-  if (pattern.separators) text += " sep";
+  if (!pattern.layer_windows.empty()) {
+    text += " window=";
+    for (size_t i = 0; i < pattern.layer_windows.size(); ++i) {
+      text += (i > 0 ? "+" : "") + WindowText(pattern.layer_windows[i]);
+    }
+  }
+  if (pattern.every != 0) text += fmt::format(" every={}", pattern.every);
+  if (pattern.separators) text += pattern.separator_set.empty() ? " sep" : " sep=" + pattern.separator_set;
+  if (!pattern.full_layers.empty()) text += fmt::format(" full-layers={}", fmt::join(pattern.full_layers, "+"));
   return text.substr(1);
 }
 

@@ -14,24 +14,44 @@ namespace hawser {
 enum class Scope : uint8_t { kSequence, kDocument };
 
 /// Text form (parses back to the same value): `full`, `window=W`, `intra`, `anchor` (= scope=doc anchors=1), or raw
-/// fields separated by blanks: `scope=doc anchors=1 sinks=3 window=256 sep`.
+/// fields separated by blanks: `scope=doc anchors=1 sinks=3 window=256 sep full-layers=0+31`. A window may be given for
+/// every layer, `window=all+64+64+256`, and full-layers names the layers (from 0; negative: from the last) that see all
+/// of their scope. `every=5` pins each fifth token (FixLLM); `sep=FORM` says which tokens separate (tok/separators.h).
 /// Sources: AnchorAttention arXiv:2411.13476 section 3; StreamingLLM arXiv:2309.17453; SepLLM arXiv:2412.12094
-/// section 3.
+/// section 3 and (every) appendix I.
 struct AttnPattern {
   static constexpr int32_t kAll = std::numeric_limits<int32_t>::max();
 
   Scope scope = Scope::kSequence;
-  int32_t window = kAll;    // tokens, self included: q - k < window; >= 1
-  int32_t sinks = 0;        // first tokens of the scope, always visible
-  bool separators = false;  // tokens flagged in TokenLayout, always visible
-  int32_t anchors = 0;      // first tokens of the sequence, visible across documents
+  int32_t window = kAll;           // tokens, self included: q - k < window; >= 1
+  int32_t sinks = 0;               // first tokens of the scope, always visible
+  bool separators = false;         // tokens flagged in TokenLayout, always visible
+  int32_t anchors = 0;             // first tokens of the sequence, visible across documents
+  int32_t every = 0;               // of the tokens of the scope after its sinks each every-th, always visible; 0: none
+  std::string separator_set = {};  // the form after `sep=`; empty: the text rule
+  std::vector<int32_t> layer_windows = {};  // one a layer, then `window` is kAll; empty: `window` in all of them
+  std::vector<int32_t> full_layers = {};    // window, sinks, every and separators mean nothing to them
 
   bool operator==(const AttnPattern&) const = default;
+
+  /// True if a key at this place of its scope (from 0) is visible to every later query of the scope.
+  bool Pins(int64_t place, bool separator) const {
+    return place < sinks || (every > 0 && (place - sinks + 1) % every == 0) || (separators && separator);
+  }
+  bool layered() const { return !layer_windows.empty() || !full_layers.empty(); }
+  /// What one layer of a model with `layers` sees: a pattern without layer_windows and full_layers. Errors: kUsage if
+  /// the pattern is meant for another number of layers.
+  AttnPattern OfLayer(int32_t layer, int32_t layers) const;
 };
 
 /// Errors: kUsage with the unknown or contradictory field, and the nearest known one.
 AttnPattern ParsePattern(std::string_view text);
 std::string ToString(const AttnPattern& pattern);
+
+/// `0+31`, `0+1+-2+-1`: sorted. Errors: kUsage. IsFullLayer resolves negative numbers; errors: kUsage for a layer that
+/// the model has not.
+std::vector<int32_t> ParseLayerList(std::string_view text);
+bool IsFullLayer(const std::vector<int32_t>& full_layers, int32_t layer, int32_t layers);
 
 /// Keys of one sequence in ascending order, and what the pattern needs to know of them. Empty vectors mean the default.
 /// `index` is a key's place in the original sequence: a cache that has dropped keys has gaps in it.
@@ -52,14 +72,19 @@ struct TokenLayout {
 /// document of their own. Errors: kUsage if a length is < 1.
 TokenLayout MakeLayout(int32_t prefix, const std::vector<int32_t>& document_lengths);
 
-/// The predicate every schedule expands to, and the oracle of its tests. q and k are key numbers.
+/// Of key k in its scope, whose first key is `begin`. A sequence begins at index 0, whether that key is here or not.
+inline int64_t PlaceInScope(const AttnPattern& p, const TokenLayout& t, int32_t begin, int32_t k) {
+  return p.scope == Scope::kDocument ? t.Index(k) - t.Index(begin) : t.Index(k);
+}
+
+/// The predicate every schedule expands to, and the oracle of its tests. q and k are key numbers;
+/// `p` is the pattern of one layer.
 inline bool Visible(const AttnPattern& p, const TokenLayout& t, int32_t q, int32_t k) {
   if (k > q || t.IsPadding(q) || t.IsPadding(k)) return false;
   if (t.Index(k) < p.anchors) return true;
   const int32_t begin = p.scope == Scope::kDocument ? t.DocBegin(q) : 0;
   if (k < begin) return false;
-  return t.Index(q) - t.Index(k) < p.window || t.Index(k) - t.Index(begin) < p.sinks ||
-         (p.separators && t.IsSeparator(k));
+  return t.Index(q) - t.Index(k) < p.window || p.Pins(PlaceInScope(p, t, begin, k), t.IsSeparator(k));
 }
 
 }  // namespace hawser

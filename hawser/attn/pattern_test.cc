@@ -36,7 +36,9 @@ TEST(Pattern, NamedForms) {
 
 TEST(Pattern, PrintsWhatItParses) {
   for (std::string text : {"full", "window=1", "window=256", "intra", "anchor", "sep", "sinks=4 window=2044",
-                           "scope=doc anchors=1 sinks=3 window=256 sep", "scope=doc anchors=2", "anchors=1"}) {
+                           "scope=doc anchors=1 sinks=3 window=256 sep", "scope=doc anchors=2", "anchors=1",
+                           "sinks=3 window=256 sep=neox-20 full-layers=0+31", "window=64+all+8 sep=13+11",
+                           "sinks=1 window=9 every=5", "window=4 full-layers=-2+-1+0"}) {
     EXPECT_EQ(ToString(ParsePattern(text)), text);
   }
   Rng rng{.seed = 1};
@@ -49,6 +51,23 @@ TEST(Pattern, PrintsWhatItParses) {
     p.separators = rng.Below(2) != 0;
     EXPECT_EQ(ParsePattern(ToString(p)), p) << ToString(p);
   }
+}
+
+TEST(Pattern, LayersHaveWindowsOfTheirOwn) {
+  const AttnPattern p = ParsePattern("sinks=3 window=64 sep full-layers=0+-1");
+  EXPECT_EQ(p.OfLayer(0, 4), AttnPattern{});
+  EXPECT_EQ(p.OfLayer(1, 4), ParsePattern("sinks=3 window=64 sep"));
+  EXPECT_EQ(p.OfLayer(3, 4), AttnPattern{});
+  EXPECT_EQ(p.OfLayer(3, 5), ParsePattern("sinks=3 window=64 sep"));
+  const AttnPattern list = ParsePattern("scope=doc anchors=1 sinks=3 window=64+all+8 sep=neox-9");
+  EXPECT_EQ(list.OfLayer(0, 3), ParsePattern("scope=doc anchors=1 sinks=3 window=64 sep=neox-9"));
+  EXPECT_EQ(list.OfLayer(1, 3), ParsePattern("anchor"));
+  EXPECT_EQ(list.OfLayer(2, 3).window, 8);
+  EXPECT_NE(UsageMessage([&] { list.OfLayer(0, 4); }).find("3 windows for 4 layers"), std::string::npos);
+  EXPECT_NE(UsageMessage([&] { p.OfLayer(0, 0); }).find("full-layers"), std::string::npos);
+  EXPECT_NE(UsageMessage([] { ParsePattern("full-layers=7").OfLayer(0, 4); }).find("4 layers"), std::string::npos);
+  EXPECT_EQ(ParsePattern("window=4 full-layers=-2+-1+0").full_layers, (std::vector<int32_t>{-2, -1, 0}));
+  EXPECT_EQ(ParsePattern("sep=text"), ParsePattern("sep"));
 }
 
 TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
@@ -69,7 +88,18 @@ TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
                            "window=4 window=4",
                            "full window=4",
                            "full intra",
-                           "sep=1",
+                           "sep=",
+                           "sep=A b",
+                           "sep=neox sep",
+                           "window=4+0",
+                           "window=4+",
+                           "window=4+5x",
+                           "every=0",
+                           "full-layers",
+                           "full-layers=",
+                           "full-layers=0+0",
+                           "full-layers=a",
+                           "full-layers=0 full-layers=1",
                            "sep sep",
                            "scope=document",
                            "sinks=-1",

@@ -15,8 +15,13 @@ void CheckLength(const char* name, size_t length, int32_t size) {
 
 void Validate(const AttnPattern& pattern, const TokenLayout& layout, int32_t num_queries) {
   if (pattern.window < 1) Fail(ErrorKind::kUsage, "attention pattern: window={}; wanted 1 or more", pattern.window);
-  if (pattern.sinks < 0 || pattern.anchors < 0) {
-    Fail(ErrorKind::kUsage, "attention pattern: sinks={} anchors={}; wanted 0 or more", pattern.sinks, pattern.anchors);
+  if (pattern.layered()) {
+    Fail(ErrorKind::kUsage, "attention pattern '{}': layers differ; a schedule is that of one layer",
+         ToString(pattern));
+  }
+  if (pattern.sinks < 0 || pattern.anchors < 0 || pattern.every < 0) {
+    Fail(ErrorKind::kUsage, "attention pattern: sinks={} anchors={} every={}; wanted 0 or more", pattern.sinks,
+         pattern.anchors, pattern.every);
   }
   if (layout.size < 0 || num_queries < 0 || num_queries > layout.size) {
     Fail(ErrorKind::kUsage, "token layout: {} queries over {} keys", num_queries, layout.size);
@@ -102,14 +107,12 @@ AttnSchedule CompileSchedule(const AttnPattern& pattern, const TokenLayout& layo
     s.pinned_row_begin.push_back(s.BandRowBegin(k));
     s.pinned_row_end.push_back(rows);
   }
-  if (pattern.sinks > 0 || pattern.separators) {
+  if (pattern.sinks > 0 || pattern.every > 0 || pattern.separators) {
     int32_t row_end = 0;  // first row after the scope of key k
     for (int32_t k = s.num_anchors; k < keys; ++k) {
       if (layout.IsPadding(k)) continue;
       const int32_t scope = scope_begin(k);
-      if (layout.Index(k) - layout.Index(scope) >= pattern.sinks && !(pattern.separators && layout.IsSeparator(k))) {
-        continue;
-      }
+      if (!pattern.Pins(PlaceInScope(pattern, layout, scope, k), layout.IsSeparator(k))) continue;
       row_end = std::max(row_end, s.BandRowBegin(k));
       while (row_end < rows && !layout.IsPadding(first + row_end) && scope_begin(first + row_end) <= k) ++row_end;
       if (s.band_row_end[k] >= row_end) continue;

@@ -56,6 +56,7 @@ Case RandomCase(uint64_t counter) {
   if (chance(2)) p.sinks = static_cast<int32_t>(rng.Below(6));
   if (chance(2)) p.anchors = static_cast<int32_t>(rng.Below(chance(4) ? 60 : 4));
   p.separators = chance(2);
+  if (chance(3)) p.every = 1 + static_cast<int32_t>(rng.Below(7));
 
   TokenLayout& t = c.layout;
   const int32_t documents = 1 + static_cast<int32_t>(rng.Below(8));
@@ -236,15 +237,15 @@ TEST(Schedule, MoreFieldsSeeMore) {
     EXPECT_TRUE(grows(p)) << i;
     p = c.pattern;
     ++p.sinks;
-    EXPECT_TRUE(grows(p)) << i;
+    EXPECT_TRUE(p.every > 0 || grows(p)) << i;  // every d-th token is counted from the last sink
     p = c.pattern;
     ++p.anchors;
     EXPECT_TRUE(grows(p)) << i;
     p = c.pattern;
     p.separators = true;
     EXPECT_TRUE(grows(p)) << i;
-    // Sinks are those of the scope: only without them is the sequence's set a superset of the documents'.
-    if (c.pattern.sinks == 0) {
+    // Sinks and every d-th token are those of the scope: only without them is the sequence's set a superset of the documents'.
+    if (c.pattern.sinks == 0 && c.pattern.every == 0) {
       p = c.pattern;
       p.scope = Scope::kSequence;
       EXPECT_TRUE(grows(p)) << i;

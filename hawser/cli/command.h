@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "hawser/cli/options.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/load.h"
+#include "hawser/tok/tokenizer.h"
 
 namespace hawser {
 
@@ -52,6 +54,8 @@ struct ModelOptions {
   std::filesystem::path tokenizer;
 };
 void AddModelOptions(Command command, ModelOptions& options);
+/// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
+std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 
 /// Results on stdout. Errors: kIo where it cannot be written, so that a full disk does not pass for success.
 void PrintText(std::string_view text);

@@ -14,6 +14,16 @@ void AddModelOptions(Command command, ModelOptions& options) {
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }
 
+std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
+  if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
+  try {
+    return LoadTokenizer(options.model);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kFormat) throw;
+    Fail(ErrorKind::kFormat, "{}; if this is a model without a tokenizer, pass --tokenizer FILE", error.what());
+  }
+}
+
 void PrintText(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     Fail(ErrorKind::kIo, "stdout: cannot write: {}", std::strerror(errno));

@@ -13,6 +13,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 #include "hawser/infer/generation.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
@@ -44,11 +45,11 @@ std::vector<int32_t> PromptIds(const std::string& prompt, const Tokenizer& token
 
 /// New tokens to make: --max-new, or what fits where it was not given. With every key kept, a scheme that is meant for
 /// a bounded context must hold prompt and new tokens.
-int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvPolicy& policy, int64_t prompt) {
+int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
   const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
-  const int64_t limit = options.context > 0       ? options.context
-                        : policy.Name() == "full" ? MaxContext(spec.rope, spec.context)
-                                                  : INT64_MAX;
+  const int64_t limit = options.context > 0          ? options.context
+                        : form.kind == KvKind::kFull ? MaxContext(spec.rope, spec.context)
+                                                     : INT64_MAX;
   if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
   if (prompt + wanted > limit) {
     Fail(ErrorKind::kUsage,
@@ -70,11 +71,11 @@ int Run(const Options& options, const CommonOptions& common) {
   const std::string kv = !options.kv.empty()       ? options.kv
                          : spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window)
                                                    : "full";
-  std::unique_ptr<KvPolicy> policy = MakeKvPolicy(kv);
+  const KvForm form = ParseKvForm(kv);
   const std::string prompt = options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file);
   const std::vector<int32_t> ids = PromptIds(prompt, tokenizer);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
-  const int64_t max_new = MaxNew(options, spec, *policy, prompt_tokens);
+  const int64_t max_new = MaxNew(options, spec, form, prompt_tokens);
 
   GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
   generate.sampler.seed = common.seed;
@@ -93,7 +94,7 @@ int Run(const Options& options, const CommonOptions& common) {
   if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder decoder(backend.get(), &model.params);
-  KvCache cache(backend.get(), decoder.spec(), std::move(policy), SeparatorFlags(tokenizer), dtype,
+  KvCache cache(backend.get(), decoder.spec(), form, ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype,
                 options.context > 0 ? options.context : prompt_tokens + max_new);
   Generation generation(&decoder, &cache);
 
@@ -111,7 +112,7 @@ int Run(const Options& options, const CommonOptions& common) {
       "prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}; kv {}: mean "
       "{:.1f}, peak {} slots, {} bytes",
       prompt_tokens, result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
-      Name(result.stop), cache.policy().Name(), usage.mean, usage.peak, cache.bytes()));
+      Name(result.stop), ToString(cache.form()), usage.mean, usage.peak, cache.bytes()));
   if (common.json) {
     PrintJson({{"text", options.echo ? prompt + result.text : result.text},
                {"ids", result.ids},
@@ -122,7 +123,7 @@ int Run(const Options& options, const CommonOptions& common) {
                {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
                {"decode_tokens_per_second", result.decode_tokens_per_second()},
                {"kv",
-                {{"policy", cache.policy().Name()},
+                {{"policy", ToString(cache.form())},
                  {"mean", usage.mean},
                  {"peak", usage.peak},
                  {"ratio", usage.ratio},

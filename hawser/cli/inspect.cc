@@ -14,6 +14,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/inspect.h"
 
 namespace hawser {
 namespace {
@@ -26,6 +27,7 @@ struct InspectOptions {
   int32_t separator_every = 0;
   int32_t query_tile = 64;
   int32_t key_tile = 64;
+  int32_t layer = 0;
   std::filesystem::path svg;
 };
 
@@ -65,8 +67,16 @@ std::vector<int32_t> ResetPositions(const TokenLayout& layout, int32_t anchors) 
   return positions;
 }
 
+/// What one layer of the smallest model that the pattern fits sees.
+AttnPattern LayerPattern(const AttnPattern& pattern, int32_t layer) {
+  auto layers = std::max(static_cast<int32_t>(pattern.layer_windows.size()), layer + 1);
+  for (const int32_t full : pattern.full_layers) layers = std::max(layers, full < 0 ? -full : full + 1);
+  return pattern.OfLayer(layer, layers);
+}
+
 int RunPattern(const InspectOptions& options, const CommonOptions& common) {
-  const AttnVariant variant = ParseVariant(fmt::format("{}", fmt::join(options.pattern, " ")));
+  AttnVariant variant = ParseVariant(fmt::format("{}", fmt::join(options.pattern, " ")));
+  if (variant.pattern.layered()) variant.pattern = LayerPattern(variant.pattern, options.layer);
   const TokenLayout layout = MakeInspectLayout(options, variant.pattern.anchors);
   AttnSchedule schedule;
   double seconds = 1e9;  // best of three: what a warm training loop sees
@@ -121,13 +131,12 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupInspect(Command command, CommonOptions& common) {
+std::function<int()> SetupInspectPattern(Command pattern, CommonOptions& common) {
   auto options = std::make_shared<InspectOptions>();
-  Command pattern = command.AddCommand("pattern", "Draw an attention pattern; print its density and schedule");
   pattern
       .Add("TEXT", options->pattern,
            "full, window=W, intra, anchor (with -reset, -tag, -interleaved), or fields: "
-           "scope=doc anchors=1 sinks=3 window=256 sep")
+           "scope=doc anchors=1 sinks=3 window=256 sep full-layers=0+31, every=5")
       .Required();
   pattern.Add("--docs", options->docs, "Lengths of the packed documents, in tokens; anchors come before them")
       .Delimiter(',')
@@ -142,7 +151,26 @@ std::function<int()> SetupInspect(Command command, CommonOptions& common) {
   pattern.Add("--query-tile", options->query_tile, "Rows of a tile").Range(1, 1 << 16);
   pattern.Add("--key-tile", options->key_tile, "Columns of a tile").Range(1, 1 << 16);
   pattern.Add("--svg", options->svg, "Write the picture to this file");
+  pattern.Add("--layer", options->layer, "Draw what this layer sees, where layers differ").Range(0, 4095);
   return [options, &common] { return RunPattern(*options, common); };
+}
+
+std::function<int()> SetupInspect(Command command, CommonOptions& common) {
+  constexpr CommandRow kParts[] = {
+      {"pattern", "Draw an attention pattern; print its density and schedule", SetupInspectPattern},
+      {"separators", "List the tokens that separate text for SepLLM, and their density", SetupInspectSeparators},
+  };
+  auto parts = std::make_shared<std::vector<std::pair<Command, std::function<int()>>>>();
+  for (const CommandRow& row : kParts) {
+    Command part = command.AddCommand(row.name, row.summary);
+    parts->emplace_back(part, row.setup(part, common));
+  }
+  return [parts] {
+    for (const auto& [part, run] : *parts) {
+      if (part.parsed()) return run();
+    }
+    return 2;
+  };
 }
 
 }  // namespace hawser

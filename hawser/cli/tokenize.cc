@@ -24,17 +24,6 @@ struct TokenizeOptions {
   bool parse_special = false;
 };
 
-/// The tokenizer named by --tokenizer, or what MODEL brings.
-std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
-  if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
-  try {
-    return LoadTokenizer(options.model);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kFormat) throw;
-    Fail(ErrorKind::kFormat, "{}; if this is a model without a tokenizer, pass --tokenizer FILE", error.what());
-  }
-}
-
 int RunTokenize(const TokenizeOptions& options, Command command, const CommonOptions& common) {
   const auto given = [&](const char* name) { return command.Has(name); };
   if (given("--text") + given("--file") + given("--ids") != 1) {

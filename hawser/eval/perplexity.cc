@@ -14,6 +14,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/model/decoder.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
@@ -50,12 +51,10 @@ class Measurement {
     for (int32_t id = 0; id < std::min(spec.vocab, tokenizer.vocab_size()); ++id) {
       piece_bytes_[id] = static_cast<int32_t>(tokenizer.Piece(id).size());
     }
-    separators_ = SeparatorFlags(tokenizer);
-    separators_.resize(spec.vocab, 0);
   }
 
   int32_t bos() const { return bos_; }
-  const std::vector<uint8_t>& separators() const { return separators_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
 
   void CheckIds(std::span<const int32_t> ids, std::string_view name) const {
     for (const int32_t id : ids) {
@@ -104,7 +103,6 @@ class Measurement {
   PplReport* report_;
   int32_t bos_ = -1;
   std::vector<int32_t> piece_bytes_;  // [V]
-  std::vector<uint8_t> separators_;   // [V]
 };
 
 /// Pins the declared maximum length of a model while it lives.
@@ -154,8 +152,17 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   for (size_t d = 0; d < texts.ids.size(); ++d) report->documents.push_back({.name = documents[d].path});
   int64_t total = 0, rows_seen = 0, visible = 0, causal = 0;
   for (const PplWindow& w : windows) total += w.end - w.score_begin;
-  AttnPattern pattern = options.pattern;
-  if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
+  const int32_t layers = decoder->spec().layers;
+  std::vector<AttnPattern> patterns;  // the distinct ones of the layers
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    AttnPattern pattern = options.pattern.OfLayer(layer, layers);
+    if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
+    if (std::ranges::find(patterns, pattern) == patterns.end()) patterns.push_back(std::move(pattern));
+  }
+  std::vector<uint8_t> separators;
+  if (options.pattern.separators) {
+    separators = ModelSeparators(&m->tokenizer(), options.pattern.separator_set, decoder->spec().vocab);
+  }
   std::vector<float> nll;
   ProgressBar bar("ppl", total);
   const auto start = Clock::now();
@@ -176,10 +183,12 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
         batch.positions.push_back(row);
         batch.targets.push_back(scored ? ids[t + 1] : -1);
         batch.weights.push_back(scored ? 1.0f : 0.0f);
-        if (options.pattern.separators) sequence.layout.is_separator.push_back(m->separators()[id]);
+        if (!separators.empty()) sequence.layout.is_separator.push_back(separators[id]);
       }
       // Later rows never see fewer keys, so the last one sees the most.
-      report->kv.peak = std::max(report->kv.peak, CompileSchedule(pattern, sequence.layout, 1).visible_pairs);
+      for (const AttnPattern& pattern : patterns) {
+        report->kv.peak = std::max(report->kv.peak, CompileSchedule(pattern, sequence.layout, 1).visible_pairs);
+      }
       batch.sequences.push_back(std::move(sequence));
     }
     nll.resize(batch.ids.size());
@@ -388,8 +397,13 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     if (report.tokens + (report.bos ? 0 : report.windows) == texts.total) report.words = texts.words;
   } else {
     // The policy is read before any work, so that a wrong text fails at once.
-    std::unique_ptr<KvPolicy> policy = MakeKvPolicy(options.kv);
-    report.kv_policy = policy->Name();
+    const KvForm form = ParseKvForm(options.kv);
+    if (form.prefill == KvPrefill::kDense) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts; a stream is read token by token",
+           options.kv);
+    }
+    report.kv_policy = ToString(form);
+    const std::vector<uint8_t> separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);
     Stream stream;
     if (options.protocol == PplProtocol::kLines) {
       stream = StreamOfLines(m, tokenizer, documents, options.max_tokens, &report.words);
@@ -402,7 +416,7 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     const int64_t length = report.context = given.context > 0 ? given.context : fed;
     const DeclaredLength declared(params, length);
     Decoder decoder(backend, params);
-    KvCache cache(backend, spec, std::move(policy), m.separators(), params->dtype(), length);
+    KvCache cache(backend, spec, form, separators, params->dtype(), length);
     MeasureStream(&decoder, &cache, &m, stream, &report);
   }
   m.Finish();

@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/model/decoder.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 
@@ -31,6 +32,8 @@ std::vector<RetrievalBucket> MeasureRetrieval(Backend* backend, const ParamStore
                                               const std::vector<RetrievalDocument>& documents, std::string_view kv) {
   Decoder decoder(backend, &params);
   const ModelSpec& spec = params.spec();
+  const KvForm form = ParseKvForm(kv);
+  const std::vector<uint8_t> separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);
   // Logits of a run of rows take about 8 MB.
   const size_t run =
       std::clamp<size_t>(size_t{2} << 20, 16 * static_cast<size_t>(spec.vocab), 512 * static_cast<size_t>(spec.vocab)) /
@@ -39,7 +42,7 @@ std::vector<RetrievalBucket> MeasureRetrieval(Backend* backend, const ParamStore
   std::vector<float> row(static_cast<size_t>(spec.vocab));
   std::map<int64_t, RetrievalBucket> buckets;
   for (const RetrievalDocument& document : documents) {
-    KvCache cache(backend, spec, MakeKvPolicy(kv), SeparatorFlags(tokenizer), params.dtype(),
+    KvCache cache(backend, spec, form, separators, params.dtype(),
                   std::max<int64_t>(spec.context, static_cast<int64_t>(document.ids.size())));
     auto question = document.questions.begin();
     for (size_t begin = 0; begin < document.ids.size() && question != document.questions.end(); begin += run) {

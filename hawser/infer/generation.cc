@@ -27,7 +27,14 @@ Generation::Generation(Decoder* decoder, KvCache* cache)
 
 std::span<const float> Generation::Prefill(std::span<const int32_t> ids) {
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
+  cache_->BeginPrefill();
   decoder_->Extend(ids, cache_, logits_);
+  cache_->EndPrefill();
+  return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};
+}
+
+std::span<const float> Generation::Step(int32_t id) {
+  decoder_->Extend({&id, 1}, cache_, logits_);
   return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};
 }
 

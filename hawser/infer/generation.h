@@ -26,7 +26,7 @@ class Generation {
   /// logits [V] of the token after the last. Errors: kUsage for no ids or an id outside the vocabulary.
   std::span<const float> Prefill(std::span<const int32_t> ids);
   /// Feeds one token; returns logits [V] of the next.
-  std::span<const float> Step(int32_t id) { return Prefill({&id, 1}); }
+  std::span<const float> Step(int32_t id);
 
  private:
   Decoder* decoder_;

@@ -16,6 +16,7 @@
 #include "hawser/device/registry.h"
 #include "hawser/model/load.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
@@ -51,7 +52,7 @@ class GenerationTest : public ::testing::Test {
 
   GenerateResult Run(const GenerateOptions& options, const std::string& policy = "full",
                      std::vector<int32_t> prompt = {1, 5, 9}) {
-    KvCache cache(backend_.get(), spec_, MakeKvPolicy(policy), {}, DType::kF32, 512);
+    KvCache cache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 512);
     Generation generation(&decoder_, &cache);
     std::string streamed;
     const GenerateResult result =
@@ -76,7 +77,7 @@ TEST_F(GenerationTest, GreedyTakesTheBestTokenOfEveryStep) {
   std::vector<int32_t> ids = {1, 5, 9};
   for (int32_t id : result.ids) {
     // Everything again from the start: nothing may be left over in a cache.
-    KvCache cache(backend_.get(), spec_, MakeKvPolicy("full"), {}, DType::kF32, 512);
+    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
     Generation fresh(&decoder_, &cache);
     EXPECT_EQ(id, ArgMax(fresh.Prefill(ids).first(60)));
     ids.push_back(id);
@@ -113,7 +114,7 @@ TEST_F(GenerationTest, TheBlankThatBeginsATextIsCutAtItsStartOnly) {
   }
   Decoder decoder(backend_.get(), &params);
   for (bool at_start : {true, false}) {
-    KvCache cache(backend_.get(), spec_, MakeKvPolicy("full"), {}, DType::kF32, 512);
+    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
     Generation generation(&decoder, &cache);
     const auto run = [&](int64_t max_new, uint64_t seed) {
       cache.Reset();
@@ -138,8 +139,8 @@ TEST_F(GenerationTest, SeedsDecideAndTurnsContinue) {
   EXPECT_NE(Run(options).ids, a.ids);
 
   // Two turns on one cache see what one prompt of both sees.
-  KvCache two(backend_.get(), spec_, MakeKvPolicy("sink:2,9"), {}, DType::kF32, 512);
-  KvCache one(backend_.get(), spec_, MakeKvPolicy("sink:2,9"), {}, DType::kF32, 512);
+  KvCache two(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
+  KvCache one(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
   std::vector<int32_t> ids(40);
   std::iota(ids.begin(), ids.end(), 5);
   Generation split(&decoder_, &two), whole(&decoder_, &one);
@@ -177,7 +178,7 @@ class Stories260KTest : public ::testing::Test {
   void TearDown() override { SetThreads(0); }
 
   std::unique_ptr<KvCache> NewCache(const std::string& policy = "full") {
-    return std::make_unique<KvCache>(backend_.get(), decoder_->spec(), MakeKvPolicy(policy),
+    return std::make_unique<KvCache>(backend_.get(), decoder_->spec(), ParseKvForm(policy),
                                      SeparatorFlags(*model_.tokenizer), DType::kF32, 512);
   }
 

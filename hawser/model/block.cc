@@ -229,12 +229,12 @@ void BlockDecode(const BlockContext& c, int32_t layer, KvCache* cache, Mat x) {
                    .head_dim = s.head_dim,
                    .half = s.rope.rotary_dim / 2,
                    .pairing = s.rope.pairing,
-                   .cos = cache->cos(),
-                   .sin = cache->sin()});
+                   .cos = cache->cos(layer),
+                   .sin = cache->sin(layer)});
   cache->Append(layer, KeyOf(s, qkv), ValueOf(s, qkv));
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
-  if (cache->needs_schedule()) {
-    const AttnSequence sequence{.schedule = &cache->schedule()};
+  if (cache->needs_schedule(layer)) {
+    const AttnSequence sequence{.schedule = &cache->schedule(layer)};
     const Mat lse = c.work->Get(Workspace::kLse, x.rows, s.heads, DType::kF32);
     c.backend->AttentionForward({.q = q,
                                  .k = cache->Keys(layer),

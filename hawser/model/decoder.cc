@@ -32,8 +32,10 @@ struct Decoder::Impl {
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
   Matrix last;                    // [N, C] output of the last block (training)
   std::vector<float> cos, sin;
-  std::vector<AttnSchedule> schedules;
-  std::vector<AttnSequence> sequences;
+  std::vector<AttnPattern> patterns;                 // the distinct ones of the layers
+  std::vector<size_t> pattern_of;                    // [layers] places in `patterns`
+  std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
+  std::vector<std::vector<AttnSequence>> sequences;
 
   Impl(Backend* b, const ParamStore* w)
       : backend(b), weights(w), work(b), frequencies(ComputeFrequencies(w->spec().rope, w->spec().context)) {}
@@ -41,9 +43,16 @@ struct Decoder::Impl {
   const ModelSpec& spec() const { return weights->spec(); }
   DType dtype() const { return weights->dtype(); }
 
-  AttnPattern Effective(AttnPattern pattern) const {
-    if (spec().sliding_window > 0) pattern.window = std::min(pattern.window, spec().sliding_window);
-    return pattern;
+  void FindPatterns(const AttnPattern& pattern) {
+    patterns.clear();
+    pattern_of.clear();
+    for (int32_t layer = 0; layer < spec().layers; ++layer) {
+      AttnPattern of = pattern.OfLayer(layer, spec().layers);
+      if (spec().sliding_window > 0) of.window = std::min(of.window, spec().sliding_window);
+      const auto same = std::ranges::find(patterns, of);
+      pattern_of.push_back(static_cast<size_t>(same - patterns.begin()));
+      if (same == patterns.end()) patterns.push_back(std::move(of));
+    }
   }
 
   StepStats Prepare(const Batch& batch) {
@@ -55,22 +64,29 @@ struct Decoder::Impl {
            batch.targets.size(), batch.weights.size());
     }
     CheckIds(batch.ids, spec().vocab);
+    FindPatterns(batch.pattern);
+    schedules.assign(patterns.size(), {});
+    sequences.assign(patterns.size(), {});
     StepStats stats;
-    const AttnPattern pattern = Effective(batch.pattern);
-    schedules.clear();
-    sequences.clear();
-    schedules.reserve(batch.sequences.size());
     int64_t next = 0;
+    std::vector<int64_t> visible(patterns.size());
     for (const Batch::Sequence& sequence : batch.sequences) {
       if (sequence.begin != next) {
         Fail(ErrorKind::kUsage, "batch sequence begins at row {}, wanted {}", sequence.begin, next);
       }
       next += sequence.layout.size;
-      schedules.push_back(CompileSchedule(pattern, sequence.layout));
-      sequences.push_back({sequence.begin, sequence.begin, &schedules.back()});
-      stats.visible_pairs += schedules.back().visible_pairs;
       stats.causal_pairs += static_cast<int64_t>(sequence.layout.size) * (sequence.layout.size + 1) / 2;
     }
+    for (size_t p = 0; p < patterns.size(); ++p) {
+      schedules[p].reserve(batch.sequences.size());
+      for (const Batch::Sequence& sequence : batch.sequences) {
+        schedules[p].push_back(CompileSchedule(patterns[p], sequence.layout));
+        sequences[p].push_back({sequence.begin, sequence.begin, &schedules[p].back()});
+        visible[p] += schedules[p].back().visible_pairs;
+      }
+    }
+    for (const size_t p : pattern_of) stats.visible_pairs += visible[p];
+    stats.visible_pairs /= spec().layers;
     if (next != rows) Fail(ErrorKind::kUsage, "batch sequences cover {} rows of {}", next, rows);
     const int64_t half = spec().rope.rotary_dim / 2;
     cos.resize(static_cast<size_t>(rows * half));
@@ -79,13 +95,10 @@ struct Decoder::Impl {
     return stats;
   }
 
-  BlockContext Context() {
-    return {.backend = backend,
-            .work = &work,
-            .weights = weights,
-            .sequences = sequences,
-            .cos = cos.data(),
-            .sin = sin.data()};
+  BlockContext Context(int32_t layer) {
+    BlockContext context{.backend = backend, .work = &work, .weights = weights, .cos = cos.data(), .sin = sin.data()};
+    if (!sequences.empty()) context.sequences = sequences[pattern_of[static_cast<size_t>(layer)]];
+    return context;
   }
 
   void Shape(Matrix& matrix, int64_t rows, int64_t cols, DType type) {
@@ -123,8 +136,7 @@ struct Decoder::Impl {
       HAWSER_CHECK(n >= 1 && static_cast<size_t>(n) <= rest.size());
       const Mat x = work.Get(Workspace::kResidual, n, spec().width, dtype());
       backend->EmbedForward(weights->Get(Role::kEmbedding), rest.data(), x);
-      const BlockContext context = Context();
-      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(context, layer, cache, x);
+      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, cache, x);
       cache->EndChunk();
       done(first, ConstMat(x));
       first += static_cast<size_t>(n);
@@ -148,9 +160,8 @@ StepStats Decoder::Score(const Batch& batch, float* nll) {
   m.ShapeSaved(m.saved[0], rows, /*everything=*/false);
   const Mat y = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
   m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
-  const BlockContext context = m.Context();
   for (int32_t layer = 0; layer < m.spec().layers; ++layer) {
-    BlockForward(context, layer, &m.saved[0], y);
+    BlockForward(m.Context(layer), layer, &m.saved[0], y);
     if (layer + 1 < m.spec().layers) m.backend->Copy(y, m.saved[0].x.view());
   }
   const Mat normed = m.FinalNorm(y, nullptr);
@@ -174,10 +185,10 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   for (BlockSaved& saved : m.saved) m.ShapeSaved(saved, rows, recompute == Recompute::kNone);
   m.Shape(m.last, rows, m.spec().width, m.dtype());
 
-  const BlockContext context = m.Context();
   m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
   for (int32_t layer = 0; layer < layers; ++layer) {
-    BlockForward(context, layer, &m.saved[layer], layer + 1 < layers ? m.saved[layer + 1].x.view() : m.last.view());
+    BlockForward(m.Context(layer), layer, &m.saved[layer],
+                 layer + 1 < layers ? m.saved[layer + 1].x.view() : m.last.view());
   }
 
   const Mat rstd = m.work.Get(Workspace::kRstd, 1, rows, DType::kF32);
@@ -199,7 +210,8 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
                            .dy = dnormed,
                            .dx = d,
                            .dweight = grads->Get(Role::kFinalNorm)});
-  for (int32_t layer = layers - 1; layer >= 0; --layer) BlockBackward(context, layer, m.saved[layer], d, grads);
+  for (int32_t layer = layers - 1; layer >= 0; --layer)
+    BlockBackward(m.Context(layer), layer, m.saved[layer], d, grads);
   m.backend->EmbedBackward(d, batch.ids.data(), grads->Get(Role::kEmbedding));
   return stats;
 }

@@ -24,7 +24,7 @@ struct Batch {
   std::vector<int32_t> targets;    // [N]; -1: none
   std::vector<float> weights;      // [N] loss weights
   std::vector<Sequence> sequences;
-  AttnPattern pattern;
+  AttnPattern pattern;  // may differ between layers
 
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 };
@@ -36,7 +36,7 @@ enum class Recompute : uint8_t { kNone, kLayer };
 struct StepStats {
   double loss = 0;            // sum of weight * nll
   double weight = 0;          // sum of weights
-  int64_t visible_pairs = 0;  // of one layer, summed over sequences
+  int64_t visible_pairs = 0;  // summed over sequences, mean over layers
   int64_t causal_pairs = 0;
 };
 

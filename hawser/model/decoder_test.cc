@@ -95,7 +95,9 @@ TEST_F(DecoderTest, MatchesTwinOverPatternsAndBatches) {
                             "anchor",
                             "scope=doc anchors=3 window=4 sinks=2",
                             "sinks=2 window=6 sep",
-                            "scope=doc anchors=1 sinks=1 window=3 sep"};
+                            "scope=doc anchors=1 sinks=1 window=3 sep",
+                            "sinks=2 window=4 every=3 full-layers=-1",
+                            "scope=doc anchors=1 sinks=1 window=5+2 sep"};
   for (const bool tie : {true, false}) {
     for (const int32_t kv_heads : {1, 2, 4}) {
       const ModelSpec spec = TinySpec({.vocab = 50, .kv_heads = kv_heads, .head_dim = 12, .width = 40, .tie = tie});
@@ -133,12 +135,13 @@ TEST_F(DecoderTest, MatchesTwinOverPatternsAndBatches) {
 }
 
 TEST_F(DecoderTest, GradientsMatchFiniteDifferencesOfTheTwin) {
-  for (const bool tie : {true, false}) {
+  for (const auto& [tie, text] : {std::pair(true, "anchor"), std::pair(false, "anchor"),
+                                  std::pair(false, "scope=doc anchors=1 sinks=1 window=5+2 every=4")}) {
     const ModelSpec spec = TinySpec({.vocab = 30, .head_dim = 10, .width = 24, .mlp_width = 36, .tie = tie});
     const ParamStore params = LoudModel(spec, 3);
     Decoder decoder(backend_.get(), &params);
-    const Packed a = Pack({RandomIds(6, 30, 1), RandomIds(9, 30, 2)}, "anchor");
-    const Packed b = Pack({RandomIds(11, 30, 3)}, "anchor");
+    const Packed a = Pack({RandomIds(6, 30, 1), RandomIds(9, 30, 2)}, text);
+    const Packed b = Pack({RandomIds(11, 30, 3)}, text);
     Batch batch = MakeBatch({a, b}, spec.vocab);
     batch.targets[4] = -1;
     batch.weights[7] = 0.0f;

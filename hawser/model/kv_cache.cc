@@ -1,36 +1,15 @@
 #include "hawser/model/kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "hawser/base/error.h"
 
 namespace hawser {
-namespace {
 
-/// Moves `count` rows inside a matrix; the ranges may overlap.
-void MoveRows(Matrix& matrix, int64_t from, int64_t to, int64_t count) {
-  if (from == to || count == 0 || matrix.rows() == 0) return;
-  const Mat m = matrix.view();
-  std::memmove(m.Rows(to, count).data, m.Rows(from, count).data, static_cast<size_t>(count * m.ld) * SizeOf(m.dtype));
-}
-
-}  // namespace
-
-KvCache::KvCache(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy,
-                 std::vector<uint8_t> separators, DType dtype, int64_t max_length)
-    : backend_(backend),
-      spec_(spec),
-      policy_(std::move(policy)),
-      pattern_(policy_->Pattern()),
-      separators_(std::move(separators)),
-      dtype_(dtype),
-      frequencies_(ComputeFrequencies(spec.rope, max_length)),
-      layers_(spec.layers) {
-  policy_window_ = pattern_.window;
-  if (spec.sliding_window > 0) pattern_.window = std::min(pattern_.window, spec.sliding_window);
+KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators,
+                 DType dtype, int64_t max_length)
+    : form_(form), vocab_(spec.vocab), separators_(std::move(separators)) {
   if (dtype != DType::kF32 && dtype != DType::kBF16) {
     Fail(ErrorKind::kUsage, "keys and values are kept in F32 or BF16, not {}", Name(dtype));
   }
@@ -38,220 +17,87 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
     Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", spec.vocab,
          separators_.size());
   }
+  std::vector<KvForm> forms;  // the distinct ones
+  std::vector<int32_t> sizes;
+  for (int32_t layer = 0; layer < spec.layers; ++layer) {
+    KvForm of = form.OfLayer(layer, spec.layers);
+    const auto same = std::ranges::find(forms, of) - forms.begin();
+    if (same == static_cast<int64_t>(forms.size())) {
+      forms.push_back(std::move(of));
+      sizes.push_back(0);
+    }
+    places_.push_back({static_cast<int32_t>(same), sizes[static_cast<size_t>(same)]++});
+  }
+  const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
+  groups_.reserve(forms.size());
+  for (size_t g = 0; g < forms.size(); ++g) {
+    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], dtype, frequencies);
+  }
 }
 
 int64_t KvCache::bytes() const {
-  size_t bytes = 0;
-  for (const Layer& layer : layers_) bytes += layer.raw.bytes() + layer.rotated.bytes() + layer.values.bytes();
-  return static_cast<int64_t>(bytes);
+  int64_t sum = 0;
+  for (const KvGroup& group : groups_) sum += group.bytes();
+  return sum;
 }
 
 KvUsage KvCache::usage() const {
-  return {.mean = steps_ > 0 ? stored_sum_ / static_cast<double>(steps_) : 0,
-          .peak = peak_,
-          .ratio = seen_sum_ > 0 ? stored_sum_ / seen_sum_ : 0};
+  KvUsage sum;
+  for (int32_t layer = 0; layer < layers(); ++layer) {
+    const KvUsage usage = Group(layer).usage();
+    sum.mean += usage.mean;
+    sum.ratio += usage.ratio;
+    sum.final_ratio += usage.final_ratio;
+    sum.peak = std::max(sum.peak, usage.peak);
+    sum.final = std::max(sum.final, usage.final);
+  }
+  sum.mean /= layers();
+  sum.ratio /= layers();
+  sum.final_ratio /= layers();
+  return sum;
 }
 
 int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
-  HAWSER_CHECK(chunk_ == 0 && !tokens.empty() && limit >= 1);
-  const int64_t held = static_cast<int64_t>(slots_.size());  // when the first token comes, before any trim
+  HAWSER_CHECK(!tokens.empty() && limit >= 1);
   coming_.clear();
   for (int32_t token : tokens.first(std::min<size_t>(tokens.size(), limit))) {
-    if (token < 0 || token >= spec_.vocab) {
-      Fail(ErrorKind::kUsage, "token id {} is outside the vocabulary of {}", token, spec_.vocab);
+    if (token < 0 || token >= vocab_) {
+      Fail(ErrorKind::kUsage, "token id {} is outside the vocabulary of {}", token, vocab_);
     }
     coming_.push_back({.index = seen_ + static_cast<int64_t>(coming_.size()),
                        .token = token,
                        .separator = !separators_.empty() && separators_[token] != 0});
   }
-  if (policy_->TrimBefore(slots_, coming_.front(), &keep_)) Keep(keep_);
-  const auto n = std::min<int64_t>(policy_->ChunkLimit(slots_, coming_), static_cast<int64_t>(coming_.size()));
+  // Cuts depend on ids alone; where layers differ, a chunk ends at the first cut of any of them.
+  auto n = static_cast<int64_t>(coming_.size());
+  for (KvGroup& group : groups_) n = std::min(n, group.Prepare(coming_));
   HAWSER_CHECK(n >= 1);
-  const int64_t resident = static_cast<int64_t>(slots_.size());
-  Reserve(resident + n);
-  slots_.insert(slots_.end(), coming_.begin(), coming_.begin() + n);
-  chunk_ = static_cast<int32_t>(n);
-
-  positions_.resize(n);
-  switch (policy_->positions()) {
-    case KvPositions::kAbsolute:
-      std::iota(positions_.begin(), positions_.end(), seen_);
-      break;
-    case KvPositions::kRank:
-      std::iota(positions_.begin(), positions_.end(), origin_ + resident);
-      break;
-    case KvPositions::kCacheLength:
-      std::iota(positions_.begin(), positions_.end(), resident);
-      positions_[0] = held;
-      break;
-  }
-  const size_t half = frequencies_.inv_freq.size();
-  cos_.resize(n * half);
-  sin_.resize(n * half);
-  FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
-
-  // A policy drops what the next token cannot see together with the token before it, so a single token sees all that
-  // is here, unless the model's own window is narrower than the policy's.
-  const auto hidden = [&](const SlotInfo& slot) {
-    return slot.index <= slots_.back().index - pattern_.window && !Pinned(pattern_, slot);
-  };
-  needs_schedule_ = n > 1 || (pattern_.window < policy_window_ && std::any_of(slots_.begin(), slots_.end(), hidden));
-  if (needs_schedule_) {
-    layout_.size = static_cast<int32_t>(slots_.size());
-    layout_.index.clear();
-    layout_.is_separator.clear();
-    if (pattern_ != AttnPattern{}) {
-      for (const SlotInfo& slot : slots_) {
-        layout_.index.push_back(slot.index);
-        layout_.is_separator.push_back(slot.separator);
-      }
-    }
-    schedule_ = CompileSchedule(pattern_, layout_, chunk_);
-  }
-  return chunk_;
-}
-
-void KvCache::Rotate(Mat keys, const float* cos, const float* sin) {
-  backend_->Rope({.x = keys,
-                  .heads = spec_.kv_heads,
-                  .head_dim = spec_.head_dim,
-                  .half = static_cast<int32_t>(frequencies_.inv_freq.size()),
-                  .pairing = spec_.rope.pairing,
-                  .cos = cos,
-                  .sin = sin});
+  coming_.resize(static_cast<size_t>(n));
+  for (KvGroup& group : groups_) group.Begin(coming_);
+  return static_cast<int32_t>(n);
 }
 
 void KvCache::Append(int32_t layer, ConstMat k, ConstMat v) {
-  HAWSER_CHECK(k.rows == chunk_ && v.rows == chunk_);
-  Layer& to = layers_[layer];
-  const int64_t row = base_ + static_cast<int64_t>(slots_.size()) - chunk_;
-  if (policy_->positions() == KvPositions::kRank) backend_->Copy(k, to.raw.view().Rows(row, chunk_));
-  const Mat rotated = to.rotated.view().Rows(row, chunk_);
-  backend_->Copy(k, rotated);
-  Rotate(rotated, cos_.data(), sin_.data());
-  backend_->Copy(v, to.values.view().Rows(row, chunk_));
-}
-
-ConstMat KvCache::Keys(int32_t layer) const {
-  return layers_[layer].rotated.view().Rows(base_, static_cast<int64_t>(slots_.size()));
-}
-
-ConstMat KvCache::Values(int32_t layer) const {
-  return layers_[layer].values.view().Rows(base_, static_cast<int64_t>(slots_.size()));
+  groups_[static_cast<size_t>(places_[layer].group)].Append(places_[layer].layer, k, v);
 }
 
 void KvCache::EndChunk() {
-  HAWSER_CHECK(chunk_ > 0);
-  const int32_t n = chunk_;
-  Account();
-  seen_ += n;
-  chunk_ = 0;
-  if (policy_->TrimAfter(slots_, &keep_)) Keep(keep_);
-  const auto stored = static_cast<int64_t>(slots_.size());
-  stored_sum_ += static_cast<double>(stored);
-  peak_ = std::max(peak_, stored);
+  for (KvGroup& group : groups_) group.End();
+  seen_ += static_cast<int64_t>(coming_.size());
+  separators_seen_ += std::ranges::count_if(coming_, [](const SlotInfo& slot) { return slot.separator; });
 }
 
-/// The sizes after every token of the chunk but the last: what the token after each of them still sees. (The last is
-/// counted after the trim.) A policy without a pattern drops nothing inside a chunk.
-void KvCache::Account() {
-  steps_ += chunk_;
-  seen_sum_ += static_cast<double>(chunk_) * static_cast<double>(2 * seen_ + chunk_ + 1) / 2;
-  const int64_t size = static_cast<int64_t>(slots_.size());
-  int64_t dropped = 0;
-  for (int64_t t = size - chunk_, first = 0; t + 1 < size; ++t) {
-    if (policy_window_ != AttnPattern::kAll) {
-      while (slots_[first].index < slots_[t].index + 2 - policy_window_) dropped += !Pinned(pattern_, slots_[first++]);
-    }
-    stored_sum_ += static_cast<double>(t + 1 - dropped);
-    peak_ = std::max(peak_, t + 1 - dropped);
-  }
+void KvCache::BeginPrefill() {
+  for (KvGroup& group : groups_) group.BeginPrefill();
 }
 
-void KvCache::Keep(const std::vector<int32_t>& keep) {
-  const auto size = static_cast<int64_t>(slots_.size());
-  const auto kept = static_cast<int64_t>(keep.size());
-  const int64_t dropped = size - kept;
-  // Slots move down by a number that grows from 0 in front of the first gap to `dropped` behind the last.
-  int64_t head = 0;  // kept slots before the first gap
-  while (head < kept && keep[head] == head) ++head;
-  int64_t tail = kept;  // kept slots from here on are behind the last gap
-  while (tail > 0 && keep[tail - 1] == tail - 1 + dropped) --tail;
-  // Moving up moves what is in front of the last gap, moving down what is behind the first.
-  const bool up = tail <= kept - head;
-  const int64_t shift = up ? dropped : 0;
-  const int64_t begin = up ? 0 : head;
-  const int64_t count = up ? tail : kept - head;
-
-  // Runs of neighbours move together; upwards the last run first, so that none is overwritten before it has moved.
-  const auto move = [&](Matrix& matrix) {
-    for (int64_t done = 0; done < count;) {
-      int64_t first = up ? begin + count - 1 - done : begin + done;
-      int64_t run = 1;
-      if (up) {
-        while (first > begin && keep[first - 1] + 1 == keep[first]) --first, ++run;
-      } else {
-        while (first + run < begin + count && keep[first + run] == keep[first] + run) ++run;
-      }
-      MoveRows(matrix, base_ + keep[first], base_ + shift + first, run);
-      done += run;
-    }
-  };
-  const bool rank = policy_->positions() == KvPositions::kRank && count > 0;
-  if (rank) {
-    positions_.resize(count);
-    std::iota(positions_.begin(), positions_.end(), origin_ + shift + begin);
-    const size_t table = count * frequencies_.inv_freq.size();
-    moved_cos_.resize(table);
-    moved_sin_.resize(table);
-    FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
-  }
-  for (Layer& layer : layers_) {
-    move(layer.values);
-    if (!rank) {
-      move(layer.rotated);
-      continue;
-    }
-    move(layer.raw);
-    const Mat rotated = layer.rotated.view().Rows(base_ + shift + begin, count);
-    backend_->Copy(layer.raw.view().Rows(base_ + shift + begin, count), rotated);
-    Rotate(rotated, moved_cos_.data(), moved_sin_.data());
-  }
-  base_ += shift;
-  origin_ += shift;
-  for (int64_t i = head; i < kept; ++i) slots_[i] = slots_[keep[i]];
-  slots_.resize(kept);
-}
-
-/// Room for `slots` rows from base_ on. Rows that moved up leave room in front; when the end is reached, everything
-/// goes back to row 0, which the quarter of spare rows makes rare.
-void KvCache::Reserve(int64_t slots) {
-  if (base_ + slots <= capacity_) return;
-  const auto held = static_cast<int64_t>(slots_.size());
-  const auto with_spare = [](int64_t rows) { return rows + rows / 4 + 16; };
-  const int64_t bound = policy_->MaxSlots() >= 0 ? with_spare(policy_->MaxSlots()) : INT64_MAX;
-  const bool grow = with_spare(slots) > capacity_ && capacity_ < bound;
-  if (grow) capacity_ = std::min(bound, std::max(with_spare(slots), 2 * capacity_));
-  const int64_t width = int64_t{spec_.kv_heads} * spec_.head_dim;
-  const auto place = [&](Matrix& matrix) {
-    if (!grow) return MoveRows(matrix, base_, 0, held);
-    Matrix larger = backend_->NewMatrix(capacity_, width, dtype_);
-    if (held > 0) backend_->Copy(matrix.view().Rows(base_, held), larger.view().Rows(0, held));
-    matrix = std::move(larger);
-  };
-  for (Layer& layer : layers_) {
-    if (policy_->positions() == KvPositions::kRank) place(layer.raw);
-    place(layer.rotated);
-    place(layer.values);
-  }
-  base_ = 0;
+void KvCache::EndPrefill() {
+  for (KvGroup& group : groups_) group.EndPrefill();
 }
 
 void KvCache::Reset() {
-  slots_.clear();
-  chunk_ = 0;
-  base_ = origin_ = seen_ = steps_ = peak_ = 0;
-  stored_sum_ = seen_sum_ = 0;
+  for (KvGroup& group : groups_) group.Reset();
+  seen_ = separators_seen_ = 0;
 }
 
 }  // namespace hawser

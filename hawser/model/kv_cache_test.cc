@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -23,9 +24,12 @@ class FedCache {
     std::vector<uint8_t> flags(spec.vocab);
     Rng rng{.seed = 9, .stream = 1};
     for (uint8_t& flag : flags) flag = rng.Uniform() < density;
-    cache_ = std::make_unique<KvCache>(backend, spec, MakeKvPolicy(policy), flags, dtype, 4096);
+    cache_ = std::make_unique<KvCache>(backend, spec, ParseKvForm(policy), flags, dtype, 4096);
   }
 
+  static float Element(int32_t layer, int64_t token, int64_t c) {
+    return static_cast<float>(RandomBits(layer, token, c) >> 40) * 0x1p-23f - 1.0f;
+  }
   KvCache& cache() { return *cache_; }
   int64_t width() const { return int64_t{spec_.kv_heads} * spec_.head_dim; }
 
@@ -99,9 +103,6 @@ class FedCache {
   }
 
  private:
-  static float Element(int32_t layer, int64_t token, int64_t c) {
-    return static_cast<float>(RandomBits(layer, token, c) >> 40) * 0x1p-23f - 1.0f;
-  }
   float Rounded(float x) const { return dtype_ == DType::kF32 ? x : ToF32(ToBF16(x)); }
   static float At(ConstMat m, int64_t r, int64_t c) {
     return m.dtype == DType::kF32 ? m.Row<float>(r)[c] : ToF32(m.Row<bf16>(r)[c]);
@@ -143,6 +144,9 @@ const char* const kPolicies[] = {"full",
                                  "sink:2,5,positions=cachelen",
                                  "sep:2,6",
                                  "sep:2,6,positions=rank",
+                                 "fix:2,6,4",
+                                 "sep-stream:2,3,4,14,accumulate=off",
+                                 "sep-stream:2,3,4,14,policy=full,bounded=off",
                                  "sep-stream:2,3,4,14",
                                  "sep-stream:2,9,3,16",  // more in front of the gap than behind it
                                  "sep-stream:0,3,4,14,policy=full",
@@ -173,6 +177,56 @@ TEST_F(KvCacheTest, PartialRotationPairingAndDtype) {
       while (fed.cache().seen() < 100 && !HasFatalFailure()) fed.Chunk(5, 5, [](FedCache& f) { f.Check(); });
     }
   }
+}
+
+TEST_F(KvCacheTest, PromptsFreeWhatNoOneCanSee) {
+  // After every chunk of a prompt exactly what the next token sees is left, so memory follows the kept keys.
+  for (const char* policy : {"sep:2,64", "sink:3,60,positions=absolute", "window:64", "fix:2,64,20"}) {
+    FedCache fed(backend_.get(), spec_, policy, DType::kF32, 0.05);
+    const AttnPattern pattern = fed.cache().policy().Pattern();
+    int64_t most = 0;
+    while (fed.cache().seen() < 6000) {
+      fed.Chunk(6000 - fed.cache().seen(), 1024,
+                [&](FedCache& f) { most = std::max(most, static_cast<int64_t>(f.cache().slots().size())); });
+      const int64_t next = fed.cache().seen();
+      for (const SlotInfo& slot : fed.cache().slots()) {
+        ASSERT_TRUE(next - slot.index < pattern.window || Pinned(pattern, slot)) << policy;
+      }
+    }
+    const int64_t kept = fed.cache().usage().final;
+    EXPECT_LE(most, kept + 512) << policy;
+    EXPECT_LT(kept, 64 + 6000 / 10) << policy;
+    const int64_t row = 2 * spec_.layers * fed.width() * 4;
+    EXPECT_LE(fed.cache().bytes(), (2 * most + 16) * row) << policy;
+  }
+}
+
+TEST_F(KvCacheTest, LayersWithTheSamePolicyShareSlots) {
+  spec_ = TinySpec({.layers = 5, .kv_heads = 2, .head_dim = 8});
+  FedCache fed(backend_.get(), spec_, "sep:2,6+9+6+all+9,full-layers=0");
+  while (fed.cache().seen() < 200) fed.Chunk(200 - fed.cache().seen(), 30);
+  const KvCache& cache = fed.cache();
+  EXPECT_EQ(cache.slots(0).size(), 200u);
+  EXPECT_EQ(cache.slots(3).data(), cache.slots(0).data());
+  EXPECT_EQ(cache.slots(1).data(), cache.slots(4).data());
+  EXPECT_EQ(cache.slots(1).size(),
+            cache.slots(2).size() + 3 - std::ranges::count_if(cache.slots(1), [&](const SlotInfo& s) {
+              return s.separator && s.index >= 200 - 8 && s.index < 200 - 5;
+            }));
+  for (int32_t layer = 0; layer < 5; ++layer) {
+    const auto slots = cache.slots(layer);
+    ASSERT_EQ(cache.Values(layer).rows, static_cast<int64_t>(slots.size()));
+    for (size_t r = 0; r < slots.size(); ++r) {
+      ASSERT_EQ(cache.Values(layer).Row<float>(static_cast<int64_t>(r))[3],
+                FedCache::Element(layer + 100, slots[r].index, 3));
+    }
+  }
+  const KvUsage all = cache.usage();
+  EXPECT_EQ(all.final, 200);
+  EXPECT_DOUBLE_EQ(all.mean, (2 * cache.usage(0).mean + 2 * cache.usage(1).mean + cache.usage(2).mean) / 5);
+  EXPECT_DOUBLE_EQ(cache.usage(1).final_ratio, static_cast<double>(cache.slots(1).size()) / 200);
+  EXPECT_THROW(FedCache(backend_.get(), spec_, "sep:2,6+9"), Error);
+  EXPECT_THROW(FedCache(backend_.get(), spec_, "window:3,full-layers=5"), Error);
 }
 
 TEST_F(KvCacheTest, LongStreamsNeitherDriftNorGrow) {
@@ -264,7 +318,7 @@ TEST_F(KvCacheTest, ResetForgetsEverything) {
 
 TEST_F(KvCacheTest, MistakesAreNamed) {
   const auto make = [&](size_t flags, DType dtype) {
-    return KvCache(backend_.get(), spec_, MakeKvPolicy("full"), std::vector<uint8_t>(flags), dtype, 100);
+    return KvCache(backend_.get(), spec_, ParseKvForm("full"), std::vector<uint8_t>(flags), dtype, 100);
   };
   EXPECT_THROW(make(3, DType::kF32), Error);
   EXPECT_THROW(make(0, DType::kF16), Error);

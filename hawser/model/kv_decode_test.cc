@@ -44,7 +44,7 @@ class KvDecodeTest : public ::testing::Test {
   using Logits = std::vector<std::vector<float>>;
 
   KvCache NewCache(const std::string& policy) {
-    return KvCache(backend_.get(), decoder_.spec(), MakeKvPolicy(policy), flags_, DType::kF32, kTokens);
+    return KvCache(backend_.get(), decoder_.spec(), ParseKvForm(policy), flags_, DType::kF32, kTokens);
   }
 
   /// Logits of every token, fed in pieces of random length up to `most`.
@@ -143,6 +143,8 @@ class KvDecodeTest : public ::testing::Test {
     EXPECT_GT(Difference(Decode("full"), want), kVisible) << policy << " hides nothing that matters";
   }
 
+  void ExpectSameAsScored(const char* pattern, const char* policy);
+
   static constexpr double kTolerance = 1e-3;
   ModelSpec spec_ = TinySpec({.layers = 3, .context = kTokens});
   ParamStore params_ = LoudModel(spec_, 17);
@@ -162,11 +164,11 @@ TEST_F(KvDecodeTest, E1_DroppingUnseenKeysIsTheMaskedForward) {
   ExpectDense("window:7,positions=rank", PatternPlan({.window = 7}));
 }
 
-TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
+void KvDecodeTest::ExpectSameAsScored(const char* pattern, const char* policy) {
   Batch batch;
   batch.ids = ids_;
   batch.weights.assign(kTokens, 1.0f);
-  batch.pattern = ParsePattern("sinks=3 window=8 sep");
+  batch.pattern = ParsePattern(pattern);
   TokenLayout layout;
   layout.size = kTokens;
   for (int32_t t = 0; t < kTokens; ++t) {
@@ -178,13 +180,24 @@ TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
   std::vector<float> scored(kTokens), decoded(kTokens);
   decoder_.Score(batch, scored.data());
   for (int32_t most : {1, kTokens}) {
-    KvCache cache = NewCache("sep:3,8");
+    KvCache cache = NewCache(policy);
     for (int32_t t = 0; t < kTokens; t += most) {
       const size_t n = std::min(most, kTokens - t);
       decoder_.ExtendScore({&ids_[t], n}, {&batch.targets[t], n}, &cache, &decoded[t]);
     }
-    for (int32_t t = 0; t < kTokens; ++t) EXPECT_NEAR(decoded[t], scored[t], 5e-4) << t;
+    for (int32_t t = 0; t < kTokens; ++t) EXPECT_NEAR(decoded[t], scored[t], 5e-4) << policy << " t=" << t;
   }
+}
+
+TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
+  const std::pair<const char*, const char*> forms[] = {
+      {"sinks=3 window=8 sep", "sep:3,8"},
+      {"sinks=3 window=8 sep full-layers=0+-1", "sep:3,8,full-layers=0+-1"},
+      {"sinks=3 window=9+4+all sep", "sep:3,9+4+all"},
+      {"sinks=2 window=7 every=4 full-layers=1", "fix:2,7,4,full-layers=1"},
+      {"sinks=2 window=5+9+6", "sink:2,4+8+5,positions=absolute"},
+  };
+  for (const auto& [pattern, policy] : forms) ExpectSameAsScored(pattern, policy);
 }
 
 TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
@@ -199,6 +212,69 @@ TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   ExpectDense("sep-stream:0,1,1,3", StreamPlan({.a = 0, .s = 1, .w = 1, .c = 3}, false));
   ExpectDense("sep-stream:0,1,1,4,policy=full", StreamPlan({.a = 0, .s = 1, .w = 1, .c = 4}, true));
   ExpectDense("sep-stream:1,9,2,14", StreamPlan({.a = 1, .s = 9, .w = 2, .c = 14}, false));
+}
+
+TEST_F(KvDecodeTest, E2_E4_LayersHaveStreamsOfTheirOwn) {
+  const StreamReference::Sizes sizes[] = {{.a = 2, .s = 4, .w = 6, .c = 20}, {.a = 2, .s = 4, .w = 3, .c = 12}};
+  const std::string policy = "sep-stream:2,4,6+3+6,20+12+20,positions=absolute,full-layers=2";
+  const Plan plans[] = {StreamPlan(sizes[0], false), StreamPlan(sizes[1], false), PatternPlan({})};
+  const auto want = ReferenceModel(params_)
+                        .ForwardLayers(
+                            ids_,
+                            [&](int32_t layer, int32_t q, int32_t k) {
+                              return std::ranges::binary_search(plans[layer].attended[q], k);
+                            },
+                            [](int32_t, int32_t k) { return static_cast<double>(k); })
+                        .logits;
+  for (int32_t most : {1, 4, 40}) EXPECT_LT(Difference(Decode(policy, most, most), want), kTolerance) << most;
+  EXPECT_GT(Difference(Decode("sep-stream:2,4,6,20,positions=absolute"), want), kVisible);
+}
+
+TEST_F(KvDecodeTest, DensePromptsSeeEverythingAndAreTrimmedAtTheirEnd) {
+  constexpr int32_t kPrompt = 50;
+  const auto feed = [&](KvCache* cache, int32_t begin, int32_t end) {
+    cache->BeginPrefill();
+    Logits logits;
+    for (int32_t t = begin; t < end; t += 20) {  // a prompt may come in several calls
+      const Logits rows = Feed(cache, {ids_.begin() + t, ids_.begin() + std::min(t + 20, end)});
+      logits.insert(logits.end(), rows.begin(), rows.end());
+    }
+    cache->EndPrefill();
+    return logits;
+  };
+  const auto expect = [&](const std::string& policy, const Plan& plan, int64_t held) {
+    KvCache cache = NewCache(policy + ",prefill=dense");
+    Logits logits = feed(&cache, 0, kPrompt);
+    EXPECT_EQ(static_cast<int64_t>(cache.slots().size()), held) << policy;
+    EXPECT_EQ(cache.usage().peak, kPrompt) << policy;
+    for (int32_t t = kPrompt; t < kTokens; ++t) logits.push_back(Feed(&cache, {ids_[t]})[0]);
+    EXPECT_LT(Difference(logits, Dense(plan, ParseKvForm(policy).positions)), kTolerance) << policy;
+    EXPECT_GT(Difference(logits, Decode(policy)), kVisible) << policy;
+  };
+  Plan sep = PatternPlan({.window = 8, .sinks = 3, .separators = true});
+  int64_t pinned = 3 + 7;
+  for (int32_t k = 3; k < kPrompt - 7; ++k) pinned += flags_[ids_[k]];
+  for (int32_t t = 0; t < kPrompt; ++t) sep.attended[t] = PatternPlan({}).attended[t];
+  expect("sep:3,8", sep, pinned);
+
+  for (const bool full : {false, true}) {
+    for (const char* positions : {"absolute", "rank"}) {
+      StreamReference reference({.a = 2, .s = 4, .w = 6, .c = 20}, full);
+      std::vector<bool> flags;
+      for (int32_t t = 0; t < kPrompt; ++t) flags.push_back(flags_[ids_[t]] != 0);
+      reference.DensePrompt(flags);
+      Plan plan = PatternPlan({});
+      for (int32_t t = kPrompt; t < kTokens; ++t) plan.attended[t] = reference.Step(flags_[ids_[t]] != 0).attended;
+      // What SepCache compresses it compresses when the next token comes.
+      expect(fmt::format("sep-stream:2,4,6,20,policy={},positions={}", full ? "full" : "overflow", positions), plan,
+             full ? kPrompt : 2 + 4 + 6);
+    }
+  }
+  // A further prompt starts from what the policy keeps: the cache is no larger than the policy's share and the prompt.
+  KvCache cache = NewCache("sep-stream:2,4,6,20,policy=full,prefill=dense");
+  feed(&cache, 0, 40);
+  feed(&cache, 40, 70);
+  EXPECT_EQ(cache.slots().size(), 2u + 4 + 5 + 30);
 }
 
 TEST_F(KvDecodeTest, E3_RankLeavesAbsolutePositionsWithTheFirstTrim) {
@@ -272,7 +348,7 @@ TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
     std::vector<int32_t> targets(ids_.begin() + 1, ids_.end());
     targets.push_back(-1);
     std::vector<float> exact(kTokens), rounded(kTokens);
-    KvCache wide = NewCache(policy), narrow(backend_.get(), spec_, MakeKvPolicy(policy), flags_, DType::kBF16, kTokens);
+    KvCache wide = NewCache(policy), narrow(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kBF16, kTokens);
     decoder_.ExtendScore(ids_, targets, &wide, exact.data());
     decoder.ExtendScore(ids_, targets, &narrow, rounded.data());
     double a = 0, b = 0;

@@ -10,36 +10,34 @@
 #include <vector>
 
 #include "hawser/attn/pattern.h"
+#include "hawser/model/kv_form.h"
 
 namespace hawser {
-
-/// kRank: a key stands at its slot number; kAbsolute: at its place in the stream; kCacheLength: at the number of keys
-/// held when it came, never moved (bug-compatible with the reference's "no shift" rows).
-enum class KvPositions : uint8_t { kAbsolute, kRank, kCacheLength };
 
 struct SlotInfo {
   int64_t index = 0;  // place in the stream
   int32_t token = 0;
   bool separator = false;
+  bool settled = false;  // a separator that a compression has kept: before the recent run of its stream
 
   bool operator==(const SlotInfo&) const = default;
 };
 
 /// True if every later query sees the slot, however far behind it falls.
 inline bool Pinned(const AttnPattern& pattern, const SlotInfo& slot) {
-  return slot.index < pattern.sinks || (pattern.separators && slot.separator);
+  return pattern.Pins(slot.index, slot.separator);
 }
 
-/// Text forms: `full` | `window:W` | `sink:a,c` | `sep:a,n` | `sep-stream:a,s,w,c`, with `,policy=overflow|full` and
-/// `,positions=rank|absolute|cachelen` where they apply.
 class KvPolicy {
  public:
   virtual ~KvPolicy() = default;
 
   /// The text form; parses back.
-  virtual std::string Name() const = 0;
+  std::string Name() const { return ToString(form_); }
+  const KvForm& form() const { return form_; }
 
-  KvPositions positions() const { return positions_; }
+  KvPositions positions() const { return form_.positions; }
+  bool dense_prefill() const { return form_.prefill == KvPrefill::kDense; }
 
   /// What a query sees among the slots (its own included). Streaming policies see all that is resident: {}.
   virtual AttnPattern Pattern() const { return {}; }
@@ -50,21 +48,30 @@ class KvPolicy {
   virtual int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const = 0;
 
   /// Slots to keep before a chunk whose first token is `next` is attended (`full` trigger), ascending; false: keep all.
-  virtual bool TrimBefore(std::span<const SlotInfo> slots, const SlotInfo& next, std::vector<int32_t>* keep) const;
+  /// May settle slots.
+  virtual bool TrimBefore(std::span<SlotInfo> slots, const SlotInfo& next, std::vector<int32_t>* keep) const;
   /// Slots to keep after a chunk was appended (`overflow` trigger, windows, sinks), ascending; false: keep all.
-  virtual bool TrimAfter(std::span<const SlotInfo> slots, std::vector<int32_t>* keep) const;
+  virtual bool TrimAfter(std::span<SlotInfo> slots, std::vector<int32_t>* keep) const;
 
-  /// The most slots ever held at once (while attending), or -1 if it grows with the stream.
+  /// The most slots ever held at once (while attending), or -1 if it grows with the stream (a dense prompt aside).
   virtual int64_t MaxSlots() const = 0;
 
+  /// Mean of the stored size after each of `tokens` tokens by the formula, separators at a share of `density`:
+  /// patterns exactly for evenly spread separators, min(t, m) + density * max(0, t - m) with m what a query sees before
+  /// any separator is out of the window; streams (a + s + w + c) / 2, less 1/2 for the `full` trigger (arXiv:2412.12094
+  /// equations 3 and 4), once they have come to c. NaN where there is none (unbounded separators).
+  virtual double FormulaMean(int64_t tokens, double density) const = 0;
+
  protected:
-  explicit KvPolicy(KvPositions positions) : positions_(positions) {}
+  explicit KvPolicy(KvForm form) : form_(std::move(form)) {}
 
  private:
-  KvPositions positions_;
+  KvForm form_;
 };
 
-/// Errors: kUsage naming the field (a + s + w >= c, n = 0, unknown policy or option).
+/// The policy of a form, or of a text form (model/kv_form.h), that is the same in every layer.
+/// Errors: kUsage as ParseKvForm, and for a layered form.
+std::unique_ptr<KvPolicy> MakeKvPolicy(const KvForm& form);
 std::unique_ptr<KvPolicy> MakeKvPolicy(std::string_view text);
 
 }  // namespace hawser

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
+#include <cmath>
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
@@ -62,7 +62,7 @@ class SlotRun {
  private:
   bool Sees(const SlotInfo& q, const SlotInfo& k) const {
     const AttnPattern p = policy_.Pattern();
-    return q.index - k.index < p.window || k.index < p.sinks || (p.separators && k.separator);
+    return q.index - k.index < p.window || Pinned(p, k);
   }
   void Trim() {
     std::vector<SlotInfo> kept;
@@ -91,58 +91,6 @@ std::vector<bool> RandomFlags(Rng& rng, size_t length) {
   std::vector<bool> flags(length);
   for (size_t i = 0; i < length; ++i) flags[i] = rng.Uniform() < density;
   return flags;
-}
-
-TEST(KvPolicy, FormsRoundTrip) {
-  for (const char* text :
-       {"full", "window:1", "window:256", "window:8,positions=rank", "sink:4,1020", "sink:0,5",
-        "sink:1,2,positions=absolute", "sink:1,2,positions=cachelen", "sep:3,256", "sep:0,1", "sep:3,64,positions=rank",
-        "sep-stream:4,64,256,800", "sep-stream:4,64,256,800,policy=full", "sep-stream:0,1,1,3,positions=absolute",
-        "sep-stream:2,2,4,11,policy=full,positions=cachelen"}) {
-    EXPECT_EQ(MakeKvPolicy(text)->Name(), text);
-  }
-  EXPECT_EQ(MakeKvPolicy("sep-stream:1,2,3,9,positions=rank,policy=overflow")->Name(), "sep-stream:1,2,3,9");
-  EXPECT_EQ(MakeKvPolicy("sep:3,8,positions=absolute")->Name(), "sep:3,8");
-  EXPECT_EQ(MakeKvPolicy("sep-stream:1,2,3,9")->positions(), KvPositions::kRank);
-  EXPECT_EQ(MakeKvPolicy("sink:1,2")->positions(), KvPositions::kRank);
-  for (const char* text : {"full", "window:4", "sep:3,4"}) {
-    EXPECT_EQ(MakeKvPolicy(text)->positions(), KvPositions::kAbsolute) << text;
-  }
-  EXPECT_EQ(ToString(MakeKvPolicy("sep:3,256")->Pattern()), ToString(ParsePattern("sinks=3 window=256 sep")));
-}
-
-TEST(KvPolicy, MistakesAreNamed) {
-  const std::map<std::string, std::string> wrong = {
-      {"", "the forms are full, window:W"},
-      {"windows:4", "unknown kv policy \"windows:4\""},
-      {"window", "W is missing"},
-      {"window:0", "W must be a whole number from 1"},
-      {"window:-3", "found \"-3\""},
-      {"window:4x", "found \"4x\""},
-      {"window:99999999999999999999", "found \"99999999999999999999\""},
-      {"window:4,5", "unknown option \"5\"; window knows positions=absolute|rank|cachelen"},
-      {"full,positions=rank", "unknown kv policy"},
-      {"full:positions=rank", "full knows none"},
-      {"sink:4", "c is missing"},
-      {"sink:-1,4", "a must be"},
-      {"sep:3,0", "n must be a whole number from 1"},
-      {"sep:3,positions=rank", "n is missing"},
-      {"sep:3,4,policy=full", "unknown option \"policy=full\"; sep knows positions="},
-      {"sep-stream:4,64,256,324", "a + s + w must be less than c, found 4 + 64 + 256 = 324 and c = 324"},
-      {"sep-stream:4,64,256", "c is missing"},
-      {"sep-stream:4,0,256,800", "s must be"},
-      {"sep-stream:4,64,256,800,policy=half", "policy=overflow|full"},
-      {"sep-stream:4,64,256,800,", "unknown option \"\""},
-  };
-  for (const auto& [text, part] : wrong) {
-    try {
-      MakeKvPolicy(text);
-      ADD_FAILURE() << text << " was accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << text << ": " << error.what();
-    }
-  }
 }
 
 /// One line of a trace by hand: attended count, separators, past and local window, size.
@@ -240,12 +188,15 @@ TEST(KvPolicy, E2_E4_StreamsMatchTheRecurrence) {
     const StreamReference::Sizes z{.a = static_cast<int64_t>(rng.Below(4)),
                                    .s = static_cast<int64_t>(1 + rng.Below(4)),
                                    .w = static_cast<int64_t>(1 + rng.Below(5)),
-                                   .c = 0};
+                                   .c = 0,
+                                   .accumulate = true,
+                                   .bounded = true};
     const int64_t c = z.a + z.s + z.w + 1 + static_cast<int64_t>(rng.Below(6));
-    const bool full = seed % 2 == 1;
+    const bool full = seed % 2 == 1, accumulate = seed % 3 != 1, bounded = seed % 5 > 1;
     const auto policy =
-        MakeKvPolicy(fmt::format("sep-stream:{},{},{},{},policy={}", z.a, z.s, z.w, c, full ? "full" : "overflow"));
-    StreamReference reference({z.a, z.s, z.w, c}, full);
+        MakeKvPolicy(fmt::format("sep-stream:{},{},{},{},policy={},accumulate={},bounded={}", z.a, z.s, z.w, c,
+                                 full ? "full" : "overflow", accumulate ? "on" : "off", bounded ? "on" : "off"));
+    StreamReference reference({z.a, z.s, z.w, c, accumulate, bounded}, full);
     const std::vector<bool> flags = RandomFlags(rng, 8 + rng.Below(25));
     std::vector<StreamStep> want;
     for (bool flag : flags) want.push_back(reference.Step(flag));
@@ -255,18 +206,47 @@ TEST(KvPolicy, E2_E4_StreamsMatchTheRecurrence) {
     const std::vector<SlotRun::Row> rows = run.Run(Stream(flags), limits);
     for (size_t t = 0; t < rows.size(); ++t) {
       ASSERT_EQ(rows[t].attended, want[t].attended) << policy->Name() << " seed " << seed << " t=" << t;
-      ASSERT_LE(rows[t].most, policy->MaxSlots());
+      if (bounded) {
+        ASSERT_LE(rows[t].most, policy->MaxSlots());
+      }
       if (rows[t].most == 0) continue;
       const std::vector<int64_t>& stored = rows[t].stored;
       ASSERT_EQ(stored, want[t].stored) << policy->Name() << " seed " << seed << " t=" << t;
-      ASSERT_LE(static_cast<int64_t>(stored.size()), c);
+      if (bounded) {
+        ASSERT_LE(static_cast<int64_t>(stored.size()), c);
+      }
       ASSERT_EQ(stored.back(), static_cast<int64_t>(t));
       for (int64_t i = 0; i < std::min(z.a, static_cast<int64_t>(t) + 1); ++i) ASSERT_EQ(stored[i], i);
       if (want[t].compressed) {
         ASSERT_EQ(stored.size(), z.a + want[t].separators.size() + z.w);
-        ASSERT_LE(static_cast<int64_t>(want[t].separators.size()), z.s);
+        if (bounded) {
+          ASSERT_LE(static_cast<int64_t>(want[t].separators.size()), z.s);
+        }
         for (int64_t p : want[t].separators) ASSERT_TRUE(flags[p]);
       }
+    }
+  }
+}
+
+// Unbounded separators and room for one past token (c = a + s + w + 1): from the first separator kept on, what a token
+// attends to is the mask of the fundamental form with n = w.
+TEST(KvPolicy, E6_UnboundedStreamIsTheFundamentalMask) {
+  for (uint64_t seed = 0; seed < 500; ++seed) {
+    Rng rng{.seed = seed, .stream = 7};
+    const auto a = static_cast<int64_t>(rng.Below(4)), w = static_cast<int64_t>(1 + rng.Below(6));
+    const auto policy = MakeKvPolicy(fmt::format("sep-stream:{},1,{},{},policy=full,bounded=off", a, w, a + w + 2));
+    const auto mask = MakeKvPolicy(fmt::format("sep:{},{}", a, w))->Pattern();
+    const std::vector<bool> flags = RandomFlags(rng, 60);
+    const auto rows = SlotRun(*policy).Run(Stream(flags), {1});
+    bool kept = false;
+    for (int64_t t = 0; t < 60; ++t) {
+      kept = kept || (t - w >= a && flags[t - w]);
+      if (!kept) continue;
+      std::vector<int64_t> want;
+      for (int64_t k = 0; k <= t; ++k) {
+        if (t - k < mask.window || mask.Pins(k, flags[k])) want.push_back(k);
+      }
+      ASSERT_EQ(rows[t].attended, want) << policy->Name() << " seed " << seed << " t=" << t;
     }
   }
 }
@@ -312,8 +292,9 @@ TEST(KvPolicy, E1_PatternPoliciesHoldWhatALaterQuerySees) {
     Rng rng{.seed = seed, .stream = 2};
     const uint64_t a = rng.Below(4), n = 1 + rng.Below(7);
     const std::string positions = std::array{"absolute", "rank", "cachelen"}[rng.Below(3)];
-    const std::string form = std::array{fmt::format("window:{}", n), fmt::format("sink:{},{}", a, n),
-                                        fmt::format("sep:{},{}", a, n)}[seed % 3];
+    const std::string form =
+        std::array{fmt::format("window:{}", n), fmt::format("sink:{},{}", a, n), fmt::format("sep:{},{}", a, n),
+                   fmt::format("fix:{},{},{}", a, n, 1 + seed % 5)}[seed % 4];
     const auto policy = MakeKvPolicy(form + ",positions=" + positions);
     const AttnPattern pattern = policy->Pattern();
     const std::vector<bool> flags = RandomFlags(rng, 40);
@@ -341,6 +322,38 @@ TEST(KvPolicy, E1_PatternPoliciesHoldWhatALaterQuerySees) {
       }
     }
   }
+}
+
+TEST(KvPolicy, FixedIntervalsPinEachDthToken) {
+  // The reference keeps 382 of 876: 3 + 256 + floor(617 / 5).
+  const auto policy = MakeKvPolicy("fix:3,256,5");
+  const auto rows = SlotRun(*policy).Run(Stream(std::vector<bool>(876)), {100});
+  EXPECT_EQ(rows.back().attended.size(), 382u);
+  EXPECT_EQ(rows.back().attended[3], 7);
+  EXPECT_EQ(rows.back().attended[4], 12);
+}
+
+TEST(KvPolicy, FormulaMeanIsTheMeanOfTheStoredSizes) {
+  const auto mean = [](const char* text, const std::vector<bool>& flags) {
+    const auto policy = MakeKvPolicy(text);
+    double sum = 0;
+    for (const auto& row : SlotRun(*policy).Run(Stream(flags), {1})) sum += static_cast<double>(row.stored.size());
+    return sum / static_cast<double>(flags.size());
+  };
+  const std::vector<bool> none(400), all(400, true);
+  for (const char* text : {"full", "window:9", "sink:3,20", "sep:3,17", "window:500", "sink:450,3"}) {
+    EXPECT_DOUBLE_EQ(MakeKvPolicy(text)->FormulaMean(400, 0.0), mean(text, none)) << text;
+  }
+  EXPECT_DOUBLE_EQ(MakeKvPolicy("sep:3,17")->FormulaMean(400, 1.0), mean("sep:3,17", all));
+  std::vector<bool> spread(400);
+  for (size_t i = 0; i < spread.size(); ++i) spread[i] = i % 8 == 5;
+  EXPECT_NEAR(MakeKvPolicy("sep:3,17")->FormulaMean(400, 0.125), mean("sep:3,17", spread), 1.0);
+  EXPECT_NEAR(MakeKvPolicy("fix:3,17,4")->FormulaMean(400, 0), mean("fix:3,17,4", none), 1.0);
+  EXPECT_NEAR(MakeKvPolicy("sep-stream:4,6,16,50")->FormulaMean(100000, 0.1), 38.0, 1e-9);
+  EXPECT_NEAR(MakeKvPolicy("sep-stream:4,6,16,50,policy=full")->FormulaMean(100000, 0.1), 37.5, 1e-9);
+  EXPECT_DOUBLE_EQ(MakeKvPolicy("sep-stream:4,6,16,50")->FormulaMean(50, 0.1),
+                   mean("sep-stream:4,6,16,50", std::vector<bool>(50)));
+  EXPECT_TRUE(std::isnan(MakeKvPolicy("sep-stream:4,6,16,50,bounded=off")->FormulaMean(1000, 0.1)));
 }
 
 TEST(KvPolicy, ChunksAreAsLongAsTheyMayBe) {

@@ -24,6 +24,7 @@ class ReferenceModel {
   }
 
   using Visibility = std::function<bool(int32_t q, int32_t k)>;
+  using LayerVisibility = std::function<bool(int32_t layer, int32_t q, int32_t k)>;
   using KeyPosition =
       std::function<double(int32_t q, int32_t k)>;  // rotary position of key k (or q itself) seen from q
 
@@ -34,12 +35,20 @@ class ReferenceModel {
 
   Output Forward(const std::vector<int32_t>& ids, const std::vector<int64_t>& positions, const TokenLayout& layout,
                  const AttnPattern& pattern) const {
-    return Forward(
-        ids, [&](int32_t q, int32_t k) { return Visible(pattern, layout, q, k); },
+    std::vector<AttnPattern> of;
+    for (int32_t layer = 0; layer < spec_.layers; ++layer) of.push_back(pattern.OfLayer(layer, spec_.layers));
+    return ForwardLayers(
+        ids, [&](int32_t layer, int32_t q, int32_t k) { return Visible(of[layer], layout, q, k); },
         [&](int32_t, int32_t k) { return static_cast<double>(positions[k]); });
   }
 
   Output Forward(const std::vector<int32_t>& ids, const Visibility& visible, const KeyPosition& position) const {
+    return ForwardLayers(
+        ids, [&](int32_t, int32_t q, int32_t k) { return visible(q, k); }, position);
+  }
+
+  Output ForwardLayers(const std::vector<int32_t>& ids, const LayerVisibility& visible,
+                       const KeyPosition& position) const {
     const auto T = static_cast<int32_t>(ids.size());
     const int32_t C = spec_.width, H = spec_.heads, G = spec_.kv_heads, D = spec_.head_dim, F = spec_.mlp_width;
     Output out;
@@ -64,7 +73,7 @@ class ReferenceModel {
           std::vector<double> score;
           std::vector<int32_t> seen;
           for (int32_t s = 0; s <= t; ++s) {
-            if (!visible(t, s)) continue;
+            if (!visible(layer, t, s)) continue;
             const std::vector<double> rotated_k = Rotate(&k[s][static_cast<size_t>(g) * D], position(t, s));
             double dot = 0;
             for (int32_t d = 0; d < D; ++d) dot += rotated_q[d] * rotated_k[d];

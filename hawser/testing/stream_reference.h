@@ -21,15 +21,24 @@ class StreamReference {
  public:
   struct Sizes {
     int64_t a = 0, s = 0, w = 0, c = 0;
+    bool accumulate = true, bounded = true;
   };
   StreamReference(const Sizes& sizes, bool full_trigger) : z_(sizes), full_(full_trigger), b_(sizes.a) {}
+
+  /// A prompt that sees all that came before in it, trimmed at its end.
+  void DensePrompt(const std::vector<bool>& flags) {
+    flags_ = flags;
+    const auto size = static_cast<int64_t>(flags.size());
+    if (!full_ && size > z_.c) Compress(size - z_.w);
+  }
 
   StreamStep Step(bool is_separator) {
     const int64_t t = static_cast<int64_t>(flags_.size());
     flags_.push_back(is_separator);
     StreamStep step;
     const auto held = static_cast<int64_t>(Held(t).size());
-    step.compressed = full_ ? held + 1 >= z_.c : held + 1 > z_.c;
+    const int64_t excess = z_.bounded ? 0 : std::max<int64_t>(0, static_cast<int64_t>(separators_.size()) - z_.s);
+    step.compressed = full_ ? held + 1 >= z_.c + excess : held + 1 > z_.c + excess;
     if (full_ && step.compressed) Compress(t - z_.w + 1);
     step.attended = Held(t);
     step.attended.push_back(t);
@@ -48,11 +57,12 @@ class StreamReference {
     return held;
   }
   void Compress(int64_t end) {
+    if (!z_.accumulate) separators_.clear();
     for (int64_t p = b_; p < end; ++p) {
       if (flags_[static_cast<size_t>(p)]) separators_.push_back(p);
     }
     const auto surplus = static_cast<int64_t>(separators_.size()) - z_.s;
-    if (surplus > 0) separators_.erase(separators_.begin(), separators_.begin() + surplus);
+    if (surplus > 0 && z_.bounded) separators_.erase(separators_.begin(), separators_.begin() + surplus);
     b_ = end;
   }
 

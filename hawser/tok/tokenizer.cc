@@ -107,15 +107,4 @@ std::unique_ptr<Tokenizer> LoadTokenizer(const fs::path& path) {
        path.string());
 }
 
-std::vector<uint8_t> SeparatorFlags(const Tokenizer& tokenizer) {
-  std::vector<uint8_t> flags(static_cast<size_t>(tokenizer.vocab_size()));
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    const std::string piece = tokenizer.Piece(id);
-    const bool marked = piece.find_first_of(".,?!;:\n") != std::string::npos;
-    const bool blank = !piece.empty() && piece.find_first_not_of(" \t") == std::string::npos;
-    flags[static_cast<size_t>(id)] = marked || blank ? 1 : 0;
-  }
-  return flags;
-}
-
 }  // namespace hawser

@@ -52,8 +52,4 @@ class Tokenizer {
 /// them (tokenizer.json first). Errors: kIo, kFormat, kUnsupported naming file and what is missing.
 std::unique_ptr<Tokenizer> LoadTokenizer(const std::filesystem::path& path);
 
-/// Token ids that separate text, by the text rule of SepLLM requirement R1: the decoded token contains one of
-/// . , ? ! ; : or a newline, or is blank throughout (spaces, tabs). Control pieces never do. One flag per id.
-std::vector<uint8_t> SeparatorFlags(const Tokenizer& tokenizer);
-
 }  // namespace hawser

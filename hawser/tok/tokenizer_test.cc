@@ -17,6 +17,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/separators.h"
 #include "hawser/tok/byte_level.h"
 
 namespace hawser {

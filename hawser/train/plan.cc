@@ -70,6 +70,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   ExtendRope(config, plan.spec, old_context);
   plan.spec.context = config.context;
   Validate(plan.spec);
+  plan.variant.pattern.OfLayer(0, plan.spec.layers);  // says so if it is meant for another number of layers
 
   if (config.lr == 0) config.lr = DefaultLearningRate(plan.spec.width);
 

@@ -15,6 +15,7 @@
 #include "hawser/data/loader.h"
 #include "hawser/io/json.h"
 #include "hawser/model/load.h"
+#include "hawser/tok/separators.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/tensorboard.h"
@@ -112,7 +113,9 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
     if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
     options.anchor.assign(static_cast<size_t>(anchors), anchor);
   }
-  if (plan.variant.pattern.separators) options.separators = SeparatorFlags(tokenizer);
+  if (plan.variant.pattern.separators) {
+    options.separators = ModelSeparators(&tokenizer, plan.variant.pattern.separator_set, spec.vocab);
+  }
   return options;
 }
 

@@ -609,7 +609,7 @@ TEST_F(VariantOracle, T26_ServingEqualsTrainingWithResetAndTheFirstDocumentOther
     const auto rows = Rows(packed);
     Matrix logits(1, spec_.vocab);
     for (size_t d = 0; d < texts_.size(); ++d) {
-      KvCache cache(backend_.get(), spec_, MakeKvPolicy("full"), {}, DType::kF32, spec_.context);
+      KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, spec_.context);
       decoder_.Extend(std::vector<int32_t>{kBos}, &cache, {});
       double difference = 0;
       for (size_t t = 0; t < texts_[d].size(); ++t) {

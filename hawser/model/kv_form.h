@@ -1,0 +1,62 @@
+// model/kv_form.h - the text form of a cache policy as a value.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hawser {
+
+/// kRank: a key stands at its slot number; kAbsolute: at its place in the stream; kCacheLength: at the number of keys
+/// held when it came, never moved (bug-compatible with the reference's "no shift" rows).
+enum class KvPositions : uint8_t { kAbsolute, kRank, kCacheLength };
+/// When a stream is compressed: kOverflow after a token was attended that makes more than c, kFull before a token is
+/// attended that would make c.
+enum class KvTrigger : uint8_t { kOverflow, kFull };
+/// Whether the tokens of a prompt see what the policy lets them see, or all that came before them.
+enum class KvPrefill : uint8_t { kSparse, kDense };
+enum class KvKind : uint8_t { kFull, kWindow, kSink, kSep, kFix, kSepStream };
+
+/// Text forms, numbers in tokens:
+///   full                     window:W               sink:a,c (StreamingLLM: the first a and the last c)
+///   sep:a,n                  SepLLM: the first a, the separators, a window of n
+///   fix:a,n,d                FixLLM: each d-th token instead of the separators
+///   sep-stream:a,s,w,c       SepLLM streaming: the first a, s separators, w of the last, c at most
+///   sepcache:NAME=VALUE,...  the same by the names of transformers' SepCache: init_cache_size (4), sep_cache_size
+///   (64),
+///                            local_size (256), cache_size (512), SEP_ACCUMULATION (true), USE_MAX_SEP_CACHE (false),
+///                            APPLY_PE_SHIFT (false), separator_token_ids (13+11)
+/// A number may also be given by its letter (`sep:a=3,n=256`), and as one for each layer (`sep:3,256+64+all`).
+/// Options where they apply: `positions=rank|absolute|cachelen`, `policy=overflow|full`, `prefill=sparse|dense`,
+/// `full-layers=0+31` (layers that keep everything; negative: from the last), `sep=FORM` (which tokens separate,
+/// tok/separators.h), `accumulate=on|off` (off: separators that an earlier compression kept are dropped by the next),
+/// `bounded=on|off` (off: all separators are kept, and c counts beyond them).
+struct KvForm {
+  static constexpr int64_t kAll = int64_t{1} << 30;  // `all`, where a window may be it
+  using Number = std::vector<int64_t>;               // one for all layers, or one a layer
+
+  KvKind kind = KvKind::kFull;
+  std::array<Number, 4> numbers = {};  // in the order of the text form
+  KvPositions positions = KvPositions::kAbsolute;
+  KvTrigger trigger = KvTrigger::kOverflow;
+  KvPrefill prefill = KvPrefill::kSparse;
+  bool accumulate = true;
+  bool bounded = true;
+  std::vector<int32_t> full_layers = {};
+  std::string separator_set = {};  // empty: the text rule
+
+  bool layered() const;
+  /// The form of one layer of a model with `layers`. Errors: kUsage if it is meant for another number of layers.
+  KvForm OfLayer(int32_t layer, int32_t layers) const;
+
+  bool operator==(const KvForm&) const = default;
+};
+
+/// Errors: kUsage naming the field (a + s + w >= c, n = 0, unknown policy or option).
+KvForm ParseKvForm(std::string_view text);
+/// Parses back to the same value.
+std::string ToString(const KvForm& form);
+
+}  // namespace hawser

@@ -1,0 +1,274 @@
+#include "hawser/model/kv_group.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+int64_t WithSpare(int64_t rows) { return rows + rows / 4 + 16; }
+
+/// Moves `count` rows inside a matrix; the ranges may overlap.
+void MoveRows(Matrix& matrix, int64_t from, int64_t to, int64_t count) {
+  if (from == to || count == 0 || matrix.rows() == 0) return;
+  const Mat m = matrix.view();
+  std::memmove(m.Rows(to, count).data, m.Rows(from, count).data, static_cast<size_t>(count * m.ld) * SizeOf(m.dtype));
+}
+
+}  // namespace
+
+KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
+                 DType dtype, const RopeFrequencies& frequencies)
+    : backend_(backend),
+      spec_(spec),
+      policy_(std::move(policy)),
+      pattern_(policy_->Pattern()),
+      policy_window_(pattern_.window),
+      dtype_(dtype),
+      frequencies_(frequencies),
+      layers_(static_cast<size_t>(num_layers)) {
+  dense_.window = spec.sliding_window > 0 ? spec.sliding_window : AttnPattern::kAll;
+  pattern_.window = std::min(pattern_.window, dense_.window);
+}
+
+int64_t KvGroup::bytes() const {
+  size_t bytes = 0;
+  for (const Layer& layer : layers_) bytes += layer.raw.bytes() + layer.rotated.bytes() + layer.values.bytes();
+  return static_cast<int64_t>(bytes);
+}
+
+KvUsage KvGroup::usage() const {
+  const auto stored = static_cast<int64_t>(slots_.size());
+  return {.mean = steps_ > 0 ? stored_sum_ / static_cast<double>(steps_) : 0,
+          .peak = peak_,
+          .ratio = seen_sum_ > 0 ? stored_sum_ / seen_sum_ : 0,
+          .final = stored,
+          .final_ratio = seen_ > 0 ? static_cast<double>(stored) / static_cast<double>(seen_) : 0};
+}
+
+int64_t KvGroup::Prepare(std::span<const SlotInfo> coming) {
+  held_ = static_cast<int64_t>(slots_.size());
+  const bool inside_prompt = prefill_ == Prefill::kUnderWay;
+  if (!inside_prompt && policy_->TrimBefore(slots_, coming.front(), &keep_)) Keep(keep_);
+  if (prefill_ != Prefill::kNone) {
+    prefill_ = Prefill::kUnderWay;
+    return static_cast<int64_t>(coming.size());
+  }
+  return policy_->ChunkLimit(slots_, coming);
+}
+
+void KvGroup::Begin(std::span<const SlotInfo> chunk) {
+  const auto n = static_cast<int64_t>(chunk.size());
+  const int64_t resident = static_cast<int64_t>(slots_.size());
+  Reserve(resident + n);
+  slots_.insert(slots_.end(), chunk.begin(), chunk.end());
+  chunk_ = static_cast<int32_t>(n);
+
+  positions_.resize(n);
+  switch (policy_->positions()) {
+    case KvPositions::kAbsolute:
+      std::iota(positions_.begin(), positions_.end(), seen_);
+      break;
+    case KvPositions::kRank:
+      std::iota(positions_.begin(), positions_.end(), origin_ + resident);
+      break;
+    case KvPositions::kCacheLength:
+      std::iota(positions_.begin(), positions_.end(), resident);
+      positions_[0] = held_;
+      break;
+  }
+  const size_t half = frequencies_.inv_freq.size();
+  cos_.resize(n * half);
+  sin_.resize(n * half);
+  FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
+
+  // A policy drops what the next token cannot see together with the token before it, so a single token sees all that
+  // is here, unless the model's own window is narrower than the policy's.
+  const AttnPattern& pattern = prefill_ == Prefill::kNone ? pattern_ : dense_;
+  const int32_t window = prefill_ == Prefill::kNone ? policy_window_ : AttnPattern::kAll;
+  const auto hidden = [&](const SlotInfo& slot) {
+    return slot.index <= slots_.back().index - pattern.window && !Pinned(pattern, slot);
+  };
+  needs_schedule_ = n > 1 || (pattern.window < window && std::ranges::any_of(slots_, hidden));
+  if (needs_schedule_) {
+    layout_.size = static_cast<int32_t>(slots_.size());
+    layout_.index.clear();
+    layout_.is_separator.clear();
+    if (pattern != AttnPattern{}) {
+      for (const SlotInfo& slot : slots_) {
+        layout_.index.push_back(slot.index);
+        layout_.is_separator.push_back(slot.separator);
+      }
+    }
+    schedule_ = CompileSchedule(pattern, layout_, chunk_);
+  }
+}
+
+void KvGroup::Rotate(Mat keys, const float* cos, const float* sin) {
+  backend_->Rope({.x = keys,
+                  .heads = spec_.kv_heads,
+                  .head_dim = spec_.head_dim,
+                  .half = static_cast<int32_t>(frequencies_.inv_freq.size()),
+                  .pairing = spec_.rope.pairing,
+                  .cos = cos,
+                  .sin = sin});
+}
+
+void KvGroup::Append(int32_t layer, ConstMat k, ConstMat v) {
+  HAWSER_CHECK(k.rows == chunk_ && v.rows == chunk_);
+  Layer& to = layers_[layer];
+  const int64_t row = base_ + static_cast<int64_t>(slots_.size()) - chunk_;
+  if (policy_->positions() == KvPositions::kRank) backend_->Copy(k, to.raw.view().Rows(row, chunk_));
+  const Mat rotated = to.rotated.view().Rows(row, chunk_);
+  backend_->Copy(k, rotated);
+  Rotate(rotated, cos_.data(), sin_.data());
+  backend_->Copy(v, to.values.view().Rows(row, chunk_));
+}
+
+ConstMat KvGroup::Keys(int32_t layer) const {
+  return layers_[layer].rotated.view().Rows(base_, static_cast<int64_t>(slots_.size()));
+}
+
+ConstMat KvGroup::Values(int32_t layer) const {
+  return layers_[layer].values.view().Rows(base_, static_cast<int64_t>(slots_.size()));
+}
+
+void KvGroup::End() {
+  HAWSER_CHECK(chunk_ > 0);
+  const int32_t n = chunk_;
+  Account();
+  seen_ += n;
+  chunk_ = 0;
+  if (prefill_ == Prefill::kNone && policy_->TrimAfter(slots_, &keep_)) Keep(keep_);
+  const auto stored = static_cast<int64_t>(slots_.size());
+  stored_sum_ += static_cast<double>(stored);
+  peak_ = std::max(peak_, stored);
+}
+
+/// The sizes after every token of the chunk but the last: what the token after each of them still sees. (The last is
+/// counted after the trim.) A policy without a pattern drops nothing inside a chunk.
+void KvGroup::Account() {
+  steps_ += chunk_;
+  seen_sum_ += static_cast<double>(chunk_) * static_cast<double>(2 * seen_ + chunk_ + 1) / 2;
+  const int64_t size = static_cast<int64_t>(slots_.size());
+  int64_t dropped = 0;
+  for (int64_t t = size - chunk_, first = 0; t + 1 < size; ++t) {
+    if (policy_window_ != AttnPattern::kAll && prefill_ == Prefill::kNone) {
+      while (slots_[first].index < slots_[t].index + 2 - policy_window_) dropped += !Pinned(pattern_, slots_[first++]);
+    }
+    stored_sum_ += static_cast<double>(t + 1 - dropped);
+    peak_ = std::max(peak_, t + 1 - dropped);
+  }
+}
+
+void KvGroup::BeginPrefill() {
+  HAWSER_CHECK(chunk_ == 0);
+  if (policy_->dense_prefill()) prefill_ = Prefill::kComing;
+}
+
+void KvGroup::EndPrefill() {
+  const bool was_dense = std::exchange(prefill_, Prefill::kNone) == Prefill::kUnderWay;
+  if (!was_dense) return;
+  if (policy_->TrimAfter(slots_, &keep_)) Keep(keep_);
+  // A prompt that was far larger than what is kept of it gives its memory back.
+  if (const int64_t enough = WithSpare(static_cast<int64_t>(slots_.size())); 2 * enough < capacity_) Place(enough);
+}
+
+void KvGroup::Keep(const std::vector<int32_t>& keep) {
+  const auto size = static_cast<int64_t>(slots_.size());
+  const auto kept = static_cast<int64_t>(keep.size());
+  const int64_t dropped = size - kept;
+  // Slots move down by a number that grows from 0 in front of the first gap to `dropped` behind the last.
+  int64_t head = 0;  // kept slots before the first gap
+  while (head < kept && keep[head] == head) ++head;
+  int64_t tail = kept;  // kept slots from here on are behind the last gap
+  while (tail > 0 && keep[tail - 1] == tail - 1 + dropped) --tail;
+  // Moving up moves what is in front of the last gap, moving down what is behind the first.
+  const bool up = tail <= kept - head;
+  const int64_t shift = up ? dropped : 0;
+  const int64_t begin = up ? 0 : head;
+  const int64_t count = up ? tail : kept - head;
+
+  // Runs of neighbours move together; upwards the last run first, so that none is overwritten before it has moved.
+  const auto move = [&](Matrix& matrix) {
+    for (int64_t done = 0; done < count;) {
+      int64_t first = up ? begin + count - 1 - done : begin + done;
+      int64_t run = 1;
+      if (up) {
+        while (first > begin && keep[first - 1] + 1 == keep[first]) --first, ++run;
+      } else {
+        while (first + run < begin + count && keep[first + run] == keep[first] + run) ++run;
+      }
+      MoveRows(matrix, base_ + keep[first], base_ + shift + first, run);
+      done += run;
+    }
+  };
+  const bool rank = policy_->positions() == KvPositions::kRank && count > 0;
+  if (rank) {
+    positions_.resize(count);
+    std::iota(positions_.begin(), positions_.end(), origin_ + shift + begin);
+    const size_t table = count * frequencies_.inv_freq.size();
+    moved_cos_.resize(table);
+    moved_sin_.resize(table);
+    FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
+  }
+  for (Layer& layer : layers_) {
+    move(layer.values);
+    if (!rank) {
+      move(layer.rotated);
+      continue;
+    }
+    move(layer.raw);
+    const Mat rotated = layer.rotated.view().Rows(base_ + shift + begin, count);
+    backend_->Copy(layer.raw.view().Rows(base_ + shift + begin, count), rotated);
+    Rotate(rotated, moved_cos_.data(), moved_sin_.data());
+  }
+  base_ += shift;
+  origin_ += shift;
+  for (int64_t i = head; i < kept; ++i) slots_[i] = slots_[keep[i]];
+  slots_.resize(kept);
+}
+
+/// Room for `slots` rows from base_ on. Rows that moved up leave room in front; when the end is reached, everything
+/// goes back to row 0, which the quarter of spare rows makes rare.
+void KvGroup::Reserve(int64_t slots) {
+  if (base_ + slots <= capacity_) return;
+  const bool bounded = policy_->MaxSlots() >= 0 && prefill_ == Prefill::kNone;
+  const int64_t bound = bounded ? WithSpare(policy_->MaxSlots()) : INT64_MAX;
+  const bool grow = WithSpare(slots) > capacity_ && capacity_ < bound;
+  Place(grow ? std::min(bound, std::max(WithSpare(slots), 2 * capacity_)) : capacity_);
+  HAWSER_CHECK(slots <= capacity_);
+}
+
+/// Moves all slots to row 0 of matrices of `capacity` rows.
+void KvGroup::Place(int64_t capacity) {
+  const auto held = static_cast<int64_t>(slots_.size());
+  const int64_t width = int64_t{spec_.kv_heads} * spec_.head_dim;
+  const auto place = [&](Matrix& matrix) {
+    if (capacity == capacity_) return MoveRows(matrix, base_, 0, held);
+    Matrix other = backend_->NewMatrix(capacity, width, dtype_);
+    if (held > 0) backend_->Copy(matrix.view().Rows(base_, held), other.view().Rows(0, held));
+    matrix = std::move(other);
+  };
+  for (Layer& layer : layers_) {
+    if (policy_->positions() == KvPositions::kRank) place(layer.raw);
+    place(layer.rotated);
+    place(layer.values);
+  }
+  capacity_ = capacity;
+  base_ = 0;
+}
+
+void KvGroup::Reset() {
+  slots_.clear();
+  chunk_ = 0;
+  prefill_ = Prefill::kNone;
+  base_ = origin_ = seen_ = steps_ = peak_ = 0;
+  stored_sum_ = seen_sum_ = 0;
+}
+
+}  // namespace hawser

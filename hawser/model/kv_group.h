@@ -1,0 +1,100 @@
+// model/kv_group.h - the keys and values of those layers of one sequence that share a policy, and so one slot table.
+// Rotary attention knows differences of positions only, so kRank counts ranks from an origin of its own: slot r stands
+// at origin + r. A trim may then either move the rows behind a gap down, or move the rows before it up and the origin
+// with them; the cheaper way is taken, and the same rows that move are the ones rotated again (always from their raw
+// keys). A stream that drops one key a token so moves and rotates its few initial tokens, not its window.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "hawser/attn/schedule.h"
+#include "hawser/model/kv_policy.h"
+#include "hawser/model/spec.h"
+#include "hawser/ops/backend.h"
+
+namespace hawser {
+
+/// Slots of one layer, or means over layers; sizes as if tokens came one at a time.
+struct KvUsage {
+  double mean = 0;         // of the stored size after each token
+  int64_t peak = 0;        // of the same sizes
+  double ratio = 0;        // sum of stored over sum of seen: what SepCache logs
+  int64_t final = 0;       // stored now
+  double final_ratio = 0;  // stored now over seen: what the mask form of the reference prints
+};
+
+/// The part of a KvCache (model/kv_cache.h) that one policy rules. The calls come in the order of a chunk: Prepare,
+/// Begin, Append for each layer, End.
+class KvGroup {
+ public:
+  KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers, DType dtype,
+          const RopeFrequencies& frequencies);
+
+  const KvPolicy& policy() const { return *policy_; }
+  std::span<const SlotInfo> slots() const { return slots_; }
+  int64_t bytes() const;
+  KvUsage usage() const;
+
+  /// Trims if the policy wants it now; returns how many of the coming tokens one causal call may hold.
+  int64_t Prepare(std::span<const SlotInfo> coming);
+  /// Takes slots for the chunk. Afterwards cos() and sin() hold the rotations of its queries, and schedule() what they
+  /// see.
+  void Begin(std::span<const SlotInfo> chunk);
+  const float* cos() const { return cos_.data(); }
+  const float* sin() const { return sin_.data(); }
+  const AttnSchedule& schedule() const { return schedule_; }
+  bool needs_schedule() const { return needs_schedule_; }
+  void Append(int32_t layer, ConstMat k, ConstMat v);
+  ConstMat Keys(int32_t layer) const;
+  ConstMat Values(int32_t layer) const;
+  void End();
+
+  void BeginPrefill();
+  void EndPrefill();
+  void Reset();
+
+ private:
+  friend class KvStateIo;  // model/kv_state.cc saves and restores what follows
+
+  struct Layer {
+    Matrix raw, rotated, values;  // [capacity, G*D]; raw only for kRank
+  };
+  enum class Prefill : uint8_t { kNone, kComing, kUnderWay };  // of a dense prompt
+  void Keep(const std::vector<int32_t>& keep);
+  void Rotate(Mat keys, const float* cos, const float* sin);
+  void Reserve(int64_t slots);
+  void Place(int64_t capacity);
+  void Account();
+
+  Backend* backend_;
+  ModelSpec spec_;
+  std::unique_ptr<KvPolicy> policy_;
+  AttnPattern pattern_;    // the policy's, and the model's own sliding window
+  AttnPattern dense_;      // the model's own window alone
+  int32_t policy_window_;  // the policy's alone
+  DType dtype_;
+  RopeFrequencies frequencies_;
+  std::vector<Layer> layers_;
+  int64_t capacity_ = 0;  // rows of each matrix
+  int64_t base_ = 0;      // row of slot 0
+  int64_t origin_ = 0;    // position of slot 0 (kRank)
+  std::vector<SlotInfo> slots_;
+  int32_t chunk_ = 0;  // slots at the end that belong to the chunk under way
+  int64_t held_ = 0;   // slots when the chunk came, before any trim
+  Prefill prefill_ = Prefill::kNone;
+  int64_t seen_ = 0;
+  double stored_sum_ = 0, seen_sum_ = 0;
+  int64_t steps_ = 0, peak_ = 0;
+  std::vector<float> cos_, sin_;
+  TokenLayout layout_;
+  AttnSchedule schedule_;
+  bool needs_schedule_ = false;
+  std::vector<int32_t> keep_;  // scratch, kept so that a token allocates nothing
+  std::vector<int64_t> positions_;
+  std::vector<float> moved_cos_, moved_sin_;
+};
+
+}  // namespace hawser
