@@ -122,6 +122,12 @@ TEST(Variant, NamedForms) {
   EXPECT_EQ(ParseVariant("anchor-reset window=8").pattern, ParsePattern("anchor window=8"));
 }
 
+TEST(Variant, FieldsWithADashAreNoFlags) {
+  EXPECT_EQ(ParseVariant("sinks=3 window=9 sep full-layers=0+31").pattern,
+            ParsePattern("sinks=3 window=9 sep full-layers=0+31"));
+  EXPECT_EQ(ToString(ParseVariant("anchor-reset")), "anchor-reset");
+}
+
 TEST(Variant, PrintsWhatItParses) {
   for (std::string text :
        {"full", "window=8", "intra", "intra-reset", "intra-tag", "intra-interleaved", "anchor", "anchor-reset",

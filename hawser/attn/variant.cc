@@ -32,6 +32,7 @@ bool IsNamed(std::string_view word) {
 
 /// `anchor-tag` is "anchor" and "-tag"; a word that begins with no name is all name.
 std::pair<std::string_view, std::string_view> SplitName(std::string_view word) {
+  if (word.find('=') != word.npos) return {word, {}};  // full-layers=0
   const size_t from = word.starts_with(kMultiBos) ? kMultiBos.size() : 0;
   const size_t dash = std::min(word.find('-', from), word.size());
   if (!IsNamed(word.substr(0, dash)) || dash + 1 == word.size()) return {word, {}};

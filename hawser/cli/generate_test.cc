@@ -78,6 +78,18 @@ TEST_F(GenerateCommand, BoundedCachesGoOnBeyondTheContext) {
   EXPECT_EQ(Json("--kv sink:4,28 --max-new 600")["kv"]["peak"], 32);
 }
 
+TEST_F(GenerateCommand, LayersAndSeparatorsOfTheirOwn) {
+  const nlohmann::json run = Json("--kv sep:3,n=32,full-layers=0+-1,sep=text --max-new 400");
+  EXPECT_EQ(run["kv"]["policy"], "sep:3,32,full-layers=-1+0");
+  EXPECT_EQ(run["kv"]["peak"], 400);
+  EXPECT_LT(run["kv"]["ratio"], 0.8);
+  EXPECT_LT(Json("--kv fix:3,32,8 --max-new 400")["kv"]["ratio"], 0.5);
+  EXPECT_LE(
+      Json("--kv sepcache:cache_size=96,sep_cache_size=16,local_size=32,USE_MAX_SEP_CACHE=true --max-new 400")["kv"]
+                                                                                                              ["peak"],
+      96);
+}
+
 TEST_F(GenerateCommand, SeedsDecide) {
   EXPECT_EQ(Json("--seed 1 --max-new 60")["ids"], Json("--seed 1 --max-new 60")["ids"]);
   EXPECT_NE(Json("--seed 1 --max-new 60")["ids"], Json("--seed 2 --max-new 60")["ids"]);
@@ -95,6 +107,11 @@ TEST_F(GenerateCommand, MistakesAreNamed) {
       {"--prompt a --context 100 --max-new 200", "the context of 100 tokens"},
       {"--prompt a --kv sep-stream:4,64,256,300", "a + s + w must be less than c"},
       {"--prompt a --kv lru", "the forms are full"},
+      {"--prompt a --kv sep:3,0", "n must be a whole number from 1"},
+      {"--prompt a --kv sep:3,64,full-layers=5", "the model has 5 layers, 0 to 4; found 5"},
+      {"--prompt a --kv sep:3,64+32", "2 numbers for 5 layers"},
+      {"--prompt a --kv sep:3,64,sep=13+512", "id 512 is outside the vocabulary of 512"},
+      {"--prompt a --kv sep:3,64,sep=neox-9", "neox-9 is made for another vocabulary"},
       {"--prompt a --rope yarn:factr=4", "factor"},
       {"--prompt a --top-p 0", "top-p must be"},
       {"--prompt a --temperature -1", "temperature must be"},

@@ -1,6 +1,7 @@
 // The inspect command as people and scripts run it, and docs/PATTERNS.md, whose pictures it must have drawn.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -48,6 +49,42 @@ TEST(InspectCommand, LongSequencesHaveFiguresAndNoPicture) {
   EXPECT_EQ(run.code, 0);
   EXPECT_NE(run.out.find("tokens         32768"), std::string::npos);
   EXPECT_EQ(run.out.find("# #"), std::string::npos);
+}
+
+TEST(InspectCommand, LayersThatDiffer) {
+  EXPECT_NE(Inspect("'sinks=1 window=2 full-layers=0+2' --layer 1").out.find("sinks=1 window=2\n"), std::string::npos);
+  EXPECT_NE(Inspect("'sinks=1 window=2 full-layers=0+2' --layer 2").out.find("pattern        full\n"),
+            std::string::npos);
+  EXPECT_NE(Inspect("window=2+3 --layer 1").out.find("window=3\n"), std::string::npos);
+  EXPECT_EQ(Inspect("window=2+3 --layer 2 2>&1").code, 2);
+}
+
+TEST(InspectCommand, Separators) {
+  const char* data = std::getenv("HAWSER_DATA");
+  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+  const std::filesystem::path root = data, tokenizer = root / "models/stories260k/tokenizer.bin";
+  const std::filesystem::path book = root / "pg19/test/12204.txt";
+  if (!std::filesystem::exists(tokenizer) || !std::filesystem::exists(book)) GTEST_SKIP() << tokenizer;
+  const std::string command = "inspect separators '" + tokenizer.string() + "' ";
+  const CommandResult run = testing::RunHawser(command + "--data '" + book.string() + "' --json");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const nlohmann::json json = nlohmann::json::parse(run.out);
+  EXPECT_EQ(json["separators"], "text");
+  EXPECT_EQ(json["vocabulary"], 512);
+  EXPECT_EQ(json["matched"], json["tokens"].size());
+  int64_t sum = 0;
+  for (const auto& token : json["tokens"]) sum += token["count"].get<int64_t>();
+  EXPECT_EQ(json["data"]["separators"], sum);
+  EXPECT_NEAR(json["data"]["density"].get<double>(), static_cast<double>(sum) / json["data"]["tokens"].get<double>(),
+              1e-12);
+  EXPECT_GT(json["data"]["density"], 0.01);
+  EXPECT_LE(json["data"]["gap"]["median"], json["data"]["gap"]["p99"]);
+  const CommandResult few = testing::RunHawser(command + "--sep 5+6 --top 1");
+  EXPECT_NE(few.out.find("separators '5+6': 2 of 512 tokens, 0.4 % of the vocabulary"), std::string::npos) << few.out;
+  EXPECT_NE(few.out.find("and 1 more"), std::string::npos) << few.out;
+  for (const char* wrong : {"--sep 512", "--sep neox-9", "--sep words", "--sep 3+"}) {
+    EXPECT_EQ(testing::RunHawser(command + wrong + " 2>&1").code, 2) << wrong;
+  }
 }
 
 TEST(InspectCommand, UsageErrors) {
