@@ -81,9 +81,9 @@ TEST_F(GenerateCommand, BoundedCachesGoOnBeyondTheContext) {
 TEST_F(GenerateCommand, LayersAndSeparatorsOfTheirOwn) {
   const nlohmann::json run = Json("--kv sep:3,n=32,full-layers=0+-1,sep=text --temperature 0 --max-new 200");
   EXPECT_EQ(run["kv"]["policy"], "sep:3,32,full-layers=-1+0");
-  EXPECT_EQ(run["kv"]["peak"], 200);
+  EXPECT_GT(run["kv"]["peak"], 150);
   EXPECT_LT(run["kv"]["ratio"], 0.8);
-  EXPECT_LT(Json("--kv fix:3,32,8 --temperature 0 --max-new 200")["kv"]["ratio"], 0.5);
+  EXPECT_LE(Json("--kv fix:3,32,8 --temperature 0 --max-new 200")["kv"]["peak"], 3 + 32 + 200 / 8);
   EXPECT_LE(Json("--kv sepcache:cache_size=96,sep_cache_size=16,local_size=32,USE_MAX_SEP_CACHE=true --temperature 0 "
                  "--max-new 200")["kv"]["peak"],
             96);
