@@ -153,26 +153,6 @@ void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
 
 }  // namespace
 
-uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed) {
-  uint64_t hash = 0xcbf29ce484222325ull;
-  const auto add = [&](uint64_t word) {
-    hash = (hash ^ word) * 0x100000001b3ull;
-    hash ^= hash >> 32;  // the multiply moves bits up only
-  };
-  add(seed);
-  size_t at = 0;
-  for (; at + 8 <= bytes.size(); at += 8) {
-    uint64_t word;
-    std::memcpy(&word, bytes.data() + at, 8);
-    add(word);
-  }
-  uint64_t rest = 0;
-  if (at < bytes.size()) std::memcpy(&rest, bytes.data() + at, bytes.size() - at);
-  add(rest);
-  add(bytes.size());
-  return hash;
-}
-
 uint64_t RopeHash(const ModelSpec& spec) {
   constexpr int64_t kPositions = 4096;
   const int64_t count = std::min(spec.context, kPositions);

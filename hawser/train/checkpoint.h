@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "hawser/base/hash.h"
 #include "hawser/model/spec.h"
 #include "hawser/train/optimizer.h"
 
@@ -37,9 +38,6 @@ void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& i
 /// Nothing if there is none at all. Errors: kFormat if there are checkpoints and all are damaged, or the tensors are
 /// not those of this model; kUnsupported for a later format version.
 std::optional<CheckpointInfo> LoadCheckpoint(const std::filesystem::path& folder, const TrainState& state);
-
-/// FNV-1a over 64-bit words: the seed, the bytes (the last word padded with zeros), their number.
-uint64_t Hash64(std::span<const std::byte> bytes, uint64_t seed = 0);
 
 /// Of cos and sin at up to 4096 positions spread over the context: two runs with one hash rotate alike.
 uint64_t RopeHash(const ModelSpec& spec);
