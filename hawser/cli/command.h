@@ -45,6 +45,7 @@ std::function<int()> SetupEval(Command, CommonOptions&);
 std::function<int()> SetupConvert(Command, CommonOptions&);
 std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);
+std::function<int()> SetupTuneKv(Command, CommonOptions&);
 std::function<int()> SetupDemo(Command, CommonOptions&);
 std::function<int()> SetupCorpus(Command, CommonOptions&);
 

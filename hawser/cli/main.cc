@@ -27,6 +27,7 @@ constexpr CommandRow kCommands[] = {
     {"inspect", "Draw and measure attention patterns", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
+    {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
 };
 
