@@ -9,7 +9,11 @@ namespace hawser {
 
 KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators,
                  DType dtype, int64_t max_length)
-    : form_(form), vocab_(spec.vocab), separators_(std::move(separators)) {
+    : form_(form),
+      vocab_(spec.vocab),
+      separators_(std::move(separators)),
+      max_length_(max_length),
+      row_bytes_(int64_t{2} * spec.kv_heads * spec.head_dim * static_cast<int64_t>(SizeOf(dtype))) {
   if (dtype != DType::kF32 && dtype != DType::kBF16) {
     Fail(ErrorKind::kUsage, "keys and values are kept in F32 or BF16, not {}", Name(dtype));
   }

@@ -28,8 +28,9 @@ class KvCache {
   std::span<const SlotInfo> slots(int32_t layer = 0) const { return Group(layer).slots(); }
   int64_t seen() const { return seen_; }
   int64_t separators_seen() const { return separators_seen_; }
-  int64_t bytes() const;  // of keys and values held in memory now
-  KvUsage usage() const;  // means over layers; peak and final of the layer that holds most
+  int64_t bytes() const;                            // of keys and values held in memory now
+  int64_t row_bytes() const { return row_bytes_; }  // of one key and one value of a layer
+  KvUsage usage() const;                            // means over layers; peak and final of the layer that holds most
   KvUsage usage(int32_t layer) const { return Group(layer).usage(); }
 
   /// Trims where a policy wants it now, takes slots for as many of `tokens` as one causal call may hold (at most
@@ -70,6 +71,7 @@ class KvCache {
   std::vector<uint8_t> separators_;
   std::vector<KvGroup> groups_;
   std::vector<Place> places_;  // [layers]
+  int64_t max_length_, row_bytes_;
   int64_t seen_ = 0, separators_seen_ = 0;
   std::vector<SlotInfo> coming_;  // scratch
 };

@@ -238,10 +238,9 @@ void KvGroup::Keep(const std::vector<int32_t>& keep) {
 void KvGroup::Reserve(int64_t slots) {
   if (base_ + slots <= capacity_) return;
   const bool bounded = policy_->MaxSlots() >= 0 && prefill_ == Prefill::kNone;
-  const int64_t bound = bounded ? WithSpare(policy_->MaxSlots()) : INT64_MAX;
+  const int64_t bound = bounded ? WithSpare(std::max(slots, policy_->MaxSlots())) : INT64_MAX;
   const bool grow = WithSpare(slots) > capacity_ && capacity_ < bound;
   Place(grow ? std::min(bound, std::max(WithSpare(slots), 2 * capacity_)) : capacity_);
-  HAWSER_CHECK(slots <= capacity_);
 }
 
 /// Moves all slots to row 0 of matrices of `capacity` rows.
@@ -261,6 +260,25 @@ void KvGroup::Place(int64_t capacity) {
   }
   capacity_ = capacity;
   base_ = 0;
+}
+
+void KvGroup::Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values) {
+  const auto held = static_cast<int64_t>(slots_.size());
+  if (held == 0) return;
+  Layer& to = layers_[layer];
+  const bool rank = policy_->positions() == KvPositions::kRank;
+  const Mat rotated = to.rotated.view().Rows(base_, held);
+  backend_->Upload(values.data(), to.values.view().Rows(base_, held));
+  backend_->Upload(keys.data(), rank ? to.raw.view().Rows(base_, held) : rotated);
+  if (!rank) return;
+  positions_.resize(held);
+  std::iota(positions_.begin(), positions_.end(), origin_);
+  const size_t table = held * frequencies_.inv_freq.size();
+  moved_cos_.resize(table);
+  moved_sin_.resize(table);
+  FillRopeTable(frequencies_, positions_.data(), held, moved_cos_.data(), moved_sin_.data());
+  backend_->Copy(to.raw.view().Rows(base_, held), rotated);
+  Rotate(rotated, moved_cos_.data(), moved_sin_.data());
 }
 
 void KvGroup::Reset() {

@@ -56,6 +56,9 @@ class KvGroup {
   void EndPrefill();
   void Reset();
 
+  /// Fills the rows of all slots from [slots, G*D] elements each: values, and keys as they are kept (raw for kRank).
+  void Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values);
+
  private:
   friend class KvStateIo;  // model/kv_state.cc saves and restores what follows
 

@@ -1,0 +1,20 @@
+// model/kv_report.h - how much a cache held: measured, and by the formula.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "hawser/model/kv_cache.h"
+
+namespace hawser {
+
+/// `policy`, `seen`, `separator_density` (of the tokens seen); means over layers in slots: `mean` (of the stored size
+/// after each token), `formula_mean` (KvPolicy::FormulaMean; null where there is none), `peak` and `final` (of the
+/// layer that holds most), `ratio` (sum of stored over sum of seen), `final_ratio` (stored now over seen: the figure of
+/// the masked reference at batch 1); `bytes` held in memory now, `mean_bytes` and `peak_bytes` of keys and values
+/// stored; and `layers`, the same figures of each.
+nlohmann::json KvReportJson(const KvCache& cache);
+/// One line for people, and one for each policy where layers differ.
+std::string KvReportText(const KvCache& cache);
+
+}  // namespace hawser

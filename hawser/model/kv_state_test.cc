@@ -1,0 +1,175 @@
+#include "hawser/model/kv_state.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "hawser/base/rng.h"
+#include "hawser/device/registry.h"
+#include "hawser/model/decoder.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+class KvStateTest : public ::testing::Test {
+ protected:
+  KvStateTest() {
+    Rng rng{.seed = 4, .stream = 9};
+    flags_.resize(spec_.vocab);
+    for (uint8_t& flag : flags_) flag = rng.Below(5) == 0;
+    for (int i = 0; i < 90; ++i) ids_.push_back(static_cast<int32_t>(rng.Below(spec_.vocab)));
+  }
+
+  KvCache NewCache(const std::string& policy, DType dtype = DType::kF32) {
+    return KvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, dtype, 128);
+  }
+  std::vector<float> Feed(KvCache* cache, int begin, int end, int most) {
+    Matrix logits(1, spec_.vocab);
+    for (int t = begin; t < end; t += most) {
+      decoder_.Extend({ids_.begin() + t, ids_.begin() + std::min(t + most, end)}, cache, logits);
+    }
+    return {logits.Row<float>(0), logits.Row<float>(0) + spec_.vocab};
+  }
+  void Save(const KvCache& cache, const nlohmann::json& notes = {}) { SaveKvState(cache, params_, path_, notes); }
+  nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, params_, cache); }
+
+  ModelSpec spec_ = TinySpec({.layers = 3});
+  ParamStore params_ = LoudModel(spec_, 17);
+  std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
+  Decoder decoder_{backend_.get(), &params_};
+  std::vector<uint8_t> flags_;
+  std::vector<int32_t> ids_;
+  std::filesystem::path path_ = FreshFolder("kv_state") / "stream.kv";
+};
+
+const char* const kPolicies[] = {"full",
+                                 "window:5",
+                                 "sink:3,7",
+                                 "sink:2,5,positions=cachelen",
+                                 "sep:2,6",
+                                 "sep:2,6+9+all,full-layers=0",
+                                 "fix:2,6,4",
+                                 "sep-stream:2,3,4,14",
+                                 "sep-stream:2,3,4,14,policy=full,positions=absolute",
+                                 "sep-stream:2,3,4,14,accumulate=off",
+                                 "sep-stream:2,3,4,14,policy=full,bounded=off"};
+
+TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
+  for (const char* policy : kPolicies) {
+    for (const int stop : {1, 13, 47}) {
+      KvCache whole = NewCache(policy), first = NewCache(policy), second = NewCache(policy);
+      Feed(&whole, 0, stop, 7);
+      Feed(&first, 0, stop, 7);
+      Save(first, {{"turn", stop}});
+      EXPECT_EQ(Load(&second)["turn"], stop);
+      EXPECT_EQ(second.seen(), stop);
+      for (int t = stop; t < 90; ++t) {
+        const auto want = Feed(&whole, t, t + 1, 1), got = Feed(&second, t, t + 1, 1);
+        ASSERT_EQ(got, want) << policy << " stopped at " << stop << ", t=" << t;
+      }
+      for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+        const auto a = whole.slots(layer), b = second.slots(layer);
+        EXPECT_TRUE(std::ranges::equal(a, b)) << policy;
+      }
+      EXPECT_EQ(second.usage().mean, whole.usage().mean) << policy;
+      EXPECT_EQ(second.usage().peak, whole.usage().peak) << policy;
+      EXPECT_EQ(second.usage().ratio, whole.usage().ratio) << policy;
+      EXPECT_EQ(second.separators_seen(), whole.separators_seen()) << policy;
+    }
+  }
+}
+
+TEST_F(KvStateTest, ReplayOfTheSameStepGivesTheSameLogits) {  // E11: nothing is rotated twice
+  for (const char* policy : {"sep-stream:2,3,4,14", "sink:3,7"}) {
+    KvCache cache = NewCache(policy);
+    Feed(&cache, 0, 40, 9);
+    Save(cache);
+    const auto want = Feed(&cache, 40, 41, 1);
+    for (int again = 0; again < 3; ++again) {
+      KvCache restored = NewCache(policy);
+      Load(&restored);
+      Save(restored);
+      EXPECT_EQ(Feed(&restored, 40, 41, 1), want) << policy;
+    }
+  }
+}
+
+TEST_F(KvStateTest, Bfloat16IsKeptAsItIs) {
+  const ParamStore low = Cast(params_, DType::kBF16);
+  Decoder decoder(backend_.get(), &low);
+  KvCache a = NewCache("sep-stream:2,3,4,14", DType::kBF16), b = NewCache("sep-stream:2,3,4,14", DType::kBF16);
+  const auto step = [&](KvCache* cache, int begin, int end) {
+    Matrix logits(1, spec_.vocab);
+    decoder.Extend({ids_.begin() + begin, ids_.begin() + end}, cache, logits);
+    return std::vector<float>(logits.Row<float>(0), logits.Row<float>(0) + spec_.vocab);
+  };
+  step(&a, 0, 50);
+  SaveKvState(a, low, path_, {});
+  LoadKvState(path_, low, &b);
+  EXPECT_EQ(step(&a, 50, 51), step(&b, 50, 51));
+}
+
+TEST_F(KvStateTest, SaysWhatDiffers) {
+  KvCache cache = NewCache("sep-stream:2,3,4,14");
+  Feed(&cache, 0, 30, 30);
+  Save(cache);
+  const auto expect = [&](std::initializer_list<std::string_view> words, KvCache other) {
+    ExpectError(ErrorKind::kUsage, words, [&] { Load(&other); });
+    EXPECT_EQ(other.seen(), 0);
+  };
+  expect({"stream.kv", "cache policy: sep-stream:2,3,4,14, and this run has full"}, NewCache("full"));
+  expect({"dtype: f32", "bf16"}, NewCache("sep-stream:2,3,4,14", DType::kBF16));
+  expect({"set of separators"},
+         KvCache(backend_.get(), spec_, ParseKvForm("sep-stream:2,3,4,14"), {}, DType::kF32, 128));
+  ModelSpec stretched = spec_;
+  stretched.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", spec_.context);
+  expect({"rope scheme", "128 tokens"},
+         KvCache(backend_.get(), stretched, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
+  KvCache same = NewCache("sep-stream:2,3,4,14");
+  const ParamStore other = LoudModel(spec_, 18);
+  ExpectError(ErrorKind::kUsage, {"another model"}, [&] { LoadKvState(path_, other, &same); });
+  EXPECT_EQ(ReadKvStateInfo(path_).policy, "sep-stream:2,3,4,14");
+  EXPECT_EQ(ReadKvStateInfo(path_).seen, 30);
+  EXPECT_EQ(ReadKvStateInfo(path_).declared_length, 128);
+  ExpectError(ErrorKind::kIo, {"absent.kv"}, [&] { LoadKvState(path_.parent_path() / "absent.kv", params_, &same); });
+}
+
+TEST_F(KvStateTest, DamagedFilesAreRefused) {
+  KvCache cache = NewCache("sep-stream:1,1,1,4");
+  Feed(&cache, 0, 20, 20);
+  Save(cache);
+  std::ifstream stream(path_, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+  const auto read = [&] {
+    KvCache fresh = NewCache("sep-stream:1,1,1,4");
+    Load(&fresh);
+    Feed(&fresh, 20, 40, 3);  // what was read must be sound
+  };
+  // Every prefix would take long: cuts of the header, and some behind it.
+  for (size_t size = 0; size < bytes.size(); size += size < 4000 ? 37 : 509) {
+    WriteBytes(path_, std::string_view(bytes).substr(0, size));
+    EXPECT_FALSE(EndsWell(read)) << "cut to " << size;
+  }
+  int refused = 0, tried = 0;
+  Rng rng{.seed = 1};
+  for (int i = 0; i < 1500; ++i, ++tried) {
+    std::string flipped = bytes;
+    flipped[rng.Below(bytes.size())] ^= static_cast<char>(1 << rng.Below(8));
+    WriteBytes(path_, flipped);
+    try {
+      read();
+    } catch (const Error& error) {
+      EXPECT_NE(error.kind(), ErrorKind::kInternal) << error.what();
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, tried * 8 / 10);  // what is left are notes, blanks and counters
+  WriteBytes(path_, bytes);
+  read();
+}
+
+}  // namespace
+}  // namespace hawser
