@@ -218,44 +218,57 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                            .dweight = grads->Get(Role::kAttnNorm, layer)});
 }
 
-void BlockDecode(const BlockContext& c, int32_t layer, KvCache* cache, Mat x) {
+void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const> caches, Mat x) {
   const ModelSpec& s = c.weights->spec();
   const Mat normed = Norm(c, x, Role::kAttnNorm, layer, nullptr);
   const Mat qkv = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
   Linear(c.backend, normed, c.weights->Qkv(layer), qkv);
   const Mat q = QueryOf(s, qkv);
-  c.backend->Rope({.x = q,
-                   .heads = s.heads,
-                   .head_dim = s.head_dim,
-                   .half = s.rope.rotary_dim / 2,
-                   .pairing = s.rope.pairing,
-                   .cos = cache->cos(layer),
-                   .sin = cache->sin(layer)});
-  cache->Append(layer, KeyOf(s, qkv), ValueOf(s, qkv));
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
-  if (cache->needs_schedule(layer)) {
-    const AttnSequence sequence{.schedule = &cache->schedule(layer)};
-    const Mat lse = c.work->Get(Workspace::kLse, x.rows, s.heads, DType::kF32);
-    c.backend->AttentionForward({.q = q,
-                                 .k = cache->Keys(layer),
-                                 .v = cache->Values(layer),
-                                 .out = attn_out,
-                                 .lse = lse.Row<float>(0),
-                                 .heads = s.heads,
-                                 .kv_heads = s.kv_heads,
-                                 .head_dim = s.head_dim,
-                                 .scale = AttentionScale(s),
-                                 .sequences = {&sequence, 1}});
-  } else {
-    const DecodeArgs::Row row{cache->Keys(layer), cache->Values(layer)};
-    c.backend->AttentionDecode({.q = q,
-                                .out = attn_out,
-                                .rows = {&row, 1},
+  const auto rows = x.rows / static_cast<int64_t>(caches.size());  // of each stream
+  const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
+    c.backend->AttentionDecode({.q = q.Rows(first, static_cast<int64_t>(seen.size())),
+                                .out = attn_out.Rows(first, static_cast<int64_t>(seen.size())),
+                                .rows = seen,
                                 .heads = s.heads,
                                 .kv_heads = s.kv_heads,
                                 .head_dim = s.head_dim,
                                 .scale = AttentionScale(s)});
+  };
+  std::vector<DecodeArgs::Row>& seen = *c.decode_rows;  // of streams not yet attended to, which end before row `next`
+  seen.clear();
+  int64_t next = 0;
+  for (KvCache* cache : caches) {
+    const Mat queries = q.Rows(next, rows);
+    c.backend->Rope({.x = queries,
+                     .heads = s.heads,
+                     .head_dim = s.head_dim,
+                     .half = s.rope.rotary_dim / 2,
+                     .pairing = s.rope.pairing,
+                     .cos = cache->cos(layer),
+                     .sin = cache->sin(layer)});
+    cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
+    if (cache->needs_schedule(layer)) {
+      if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
+      seen.clear();
+      const AttnSequence sequence{.schedule = &cache->schedule(layer)};
+      const Mat lse = c.work->Get(Workspace::kLse, rows, s.heads, DType::kF32);
+      c.backend->AttentionForward({.q = queries,
+                                   .k = cache->Keys(layer),
+                                   .v = cache->Values(layer),
+                                   .out = attn_out.Rows(next, rows),
+                                   .lse = lse.Row<float>(0),
+                                   .heads = s.heads,
+                                   .kv_heads = s.kv_heads,
+                                   .head_dim = s.head_dim,
+                                   .scale = AttentionScale(s),
+                                   .sequences = {&sequence, 1}});
+    } else {
+      seen.push_back({cache->Keys(layer), cache->Values(layer)});
+    }
+    next += rows;
   }
+  if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
   AttnOutForward(c, layer, x, attn_out, x);
   MlpForward(c, layer, x, {}, x);
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "hawser/model/kv_cache.h"
 #include "hawser/model/params.h"
@@ -21,6 +22,7 @@ struct BlockContext {
   std::span<const AttnSequence> sequences;
   const float* cos = nullptr;  // [N, rotary_dim/2]
   const float* sin = nullptr;
+  std::vector<DecodeArgs::Row>* decode_rows = nullptr;  // scratch of BlockDecode
 };
 
 /// What forward keeps of one layer for backward. x is always there; attn_out and lse, so that attention never runs
@@ -43,7 +45,8 @@ void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved,
 /// `grads`.
 void BlockBackward(const BlockContext& context, int32_t layer, const BlockSaved& saved, Mat dy, ParamStore* grads);
 
-/// x = block(x) for a chunk of tokens that the cache has begun; nothing is kept but keys and values.
-void BlockDecode(const BlockContext& context, int32_t layer, KvCache* cache, Mat x);
+/// x = block(x) for what the caches have begun, a chunk of one stream or one token each of several, in the order of the
+/// rows; nothing is kept but keys and values.
+void BlockDecode(const BlockContext& context, int32_t layer, std::span<KvCache* const> caches, Mat x);
 
 }  // namespace hawser

@@ -32,6 +32,7 @@ struct Decoder::Impl {
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
   Matrix last;                    // [N, C] output of the last block (training)
   std::vector<float> cos, sin;
+  std::vector<DecodeArgs::Row> decode_rows;
   std::vector<AttnPattern> patterns;                 // the distinct ones of the layers
   std::vector<size_t> pattern_of;                    // [layers] places in `patterns`
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
@@ -96,7 +97,12 @@ struct Decoder::Impl {
   }
 
   BlockContext Context(int32_t layer) {
-    BlockContext context{.backend = backend, .work = &work, .weights = weights, .cos = cos.data(), .sin = sin.data()};
+    BlockContext context{.backend = backend,
+                         .work = &work,
+                         .weights = weights,
+                         .cos = cos.data(),
+                         .sin = sin.data(),
+                         .decode_rows = &decode_rows};
     if (!sequences.empty()) context.sequences = sequences[pattern_of[static_cast<size_t>(layer)]];
     return context;
   }
@@ -136,7 +142,7 @@ struct Decoder::Impl {
       HAWSER_CHECK(n >= 1 && static_cast<size_t>(n) <= rest.size());
       const Mat x = work.Get(Workspace::kResidual, n, spec().width, dtype());
       backend->EmbedForward(weights->Get(Role::kEmbedding), rest.data(), x);
-      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, cache, x);
+      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, {&cache, 1}, x);
       cache->EndChunk();
       done(first, ConstMat(x));
       first += static_cast<size_t>(n);
@@ -244,6 +250,22 @@ void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32
     m.backend->CrossEntropy(
         {.x = normed, .weight = m.weights->Head(), .targets = targets.data() + first, .nll = nll + first});
   });
+}
+
+void Decoder::Step(std::span<const int32_t> tokens, std::span<KvCache* const> caches, Mat logits) {
+  Impl& m = *impl_;
+  const auto rows = static_cast<int64_t>(tokens.size());
+  if (rows == 0 || caches.size() != tokens.size() || logits.rows != rows || logits.cols != m.spec().vocab) {
+    Fail(ErrorKind::kUsage, "a step of {} tokens for {} caches into logits [{}, {}], wanted one of each a row", rows,
+         caches.size(), logits.rows, logits.cols);
+  }
+  CheckIds(tokens, m.spec().vocab);
+  for (size_t r = 0; r < caches.size(); ++r) caches[r]->BeginChunk(tokens.subspan(r, 1), 1);
+  const Mat x = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
+  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), tokens.data(), x);
+  for (int32_t layer = 0; layer < m.spec().layers; ++layer) BlockDecode(m.Context(layer), layer, caches, x);
+  for (KvCache* cache : caches) cache->EndChunk();
+  m.backend->MatMul({.a = m.FinalNorm(x, nullptr), .b = m.weights->Head(), .trans_b = true, .c = logits});
 }
 
 int64_t Decoder::activation_bytes() const {

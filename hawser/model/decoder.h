@@ -60,6 +60,11 @@ class Decoder {
   void Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits);
   void ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll);
 
+  /// One token for each of several streams, in one pass over the weights: token r goes to caches[r], all different, and
+  /// its logits to row r of `logits` [R, V]. Streams may be of any lengths and policies: each gets what it would get
+  /// alone, but for the rounding of products of several rows.
+  void Step(std::span<const int32_t> tokens, std::span<KvCache* const> caches, Mat logits);
+
   /// Bytes of activations the last ForwardBackward or Score held at its peak.
   int64_t activation_bytes() const;
 

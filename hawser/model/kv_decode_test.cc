@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 
+#include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
@@ -316,6 +317,42 @@ TEST_F(KvDecodeTest, E5_SequencesDoNotTouchOneAnother) {
   for (size_t i = 0; i < caches.size(); ++i) {
     for (size_t t = 0; t < together[i].size(); ++t) ASSERT_EQ(together[i][t], alone[i][t]) << policies[i] << " t=" << t;
   }
+}
+
+TEST_F(KvDecodeTest, E5_BatchOfRaggedStreamsIsEachStreamAlone) {
+  const char* const policies[] = {"sep-stream:2,4,6,20", "sink:3,9", "sep:3,8,full-layers=0", "full",
+                                  "sep-stream:2,4,6,20,policy=full,positions=absolute"};
+  constexpr int32_t kBegin[] = {0, 37, 11, 5, 60};  // streams are of different lengths when they meet
+  std::vector<KvCache> caches;
+  std::vector<Logits> alone;
+  for (size_t i = 0; i < std::size(policies); ++i) {
+    alone.push_back(Decode(policies[i]));
+    caches.push_back(NewCache(policies[i]));
+    if (kBegin[i] > 0) Feed(&caches[i], {ids_.begin(), ids_.begin() + kBegin[i]});
+  }
+  for (int32_t step = 0; step < 80; ++step) {
+    std::vector<KvCache*> rows;
+    std::vector<int32_t> tokens;
+    std::vector<size_t> who;
+    for (size_t i = caches.size(); i-- > 0;) {  // some end early, some come late
+      if (kBegin[i] + step >= kTokens || (i == 3 && step < 7 && step > 2)) continue;
+      rows.push_back(&caches[i]);
+      tokens.push_back(ids_[static_cast<size_t>(caches[i].seen())]);
+      who.push_back(i);
+    }
+    Matrix logits(static_cast<int64_t>(rows.size()), spec_.vocab);
+    decoder_.Step(tokens, rows, logits);
+    for (size_t r = 0; r < who.size(); ++r) {
+      const std::vector<float>& want = alone[who[r]][static_cast<size_t>(rows[r]->seen() - 1)];
+      for (int32_t v = 0; v < spec_.vocab; ++v) {
+        ASSERT_NEAR(logits.Row<float>(static_cast<int64_t>(r))[v], want[static_cast<size_t>(v)], 5e-4)
+            << policies[who[r]] << " step " << step;
+      }
+    }
+  }
+  Matrix logits(2, spec_.vocab);
+  KvCache* one[] = {&caches[0]};
+  EXPECT_THROW(decoder_.Step(std::vector<int32_t>{1, 2}, one, logits), Error);
 }
 
 TEST_F(KvDecodeTest, E11_ReplayAfterResetIsTheSameToTheBit) {
