@@ -14,6 +14,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_report.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -42,8 +43,10 @@ class Measurement {
  public:
   Measurement(const ModelSpec& spec, const Tokenizer& tokenizer, const PplOptions& options, PplReport* report)
       : spec_(spec), tokenizer_(tokenizer), options_(options), report_(report) {
-    for (const int32_t id : {tokenizer.bos(), tokenizer.eos()}) {
-      if (bos_ < 0 && id >= 0) bos_ = id;
+    if (options.protocol == PplProtocol::kLines) {
+      bos_ = tokenizer.adds_bos() ? tokenizer.bos() : -1;
+    } else {
+      bos_ = tokenizer.bos() >= 0 ? tokenizer.bos() : tokenizer.eos();
     }
     if (bos_ >= 0) CheckIds({&bos_, 1}, "BOS");
     report->bos = bos_ >= 0;
@@ -247,10 +250,9 @@ Stream StreamOfLines(const Measurement& m, const Tokenizer& tokenizer, const std
   const size_t most = max_tokens > 0 ? static_cast<size_t>(max_tokens) : std::numeric_limits<size_t>::max();
   for (const TextDocument& document : documents) {
     for (std::string_view rest = document.text; !rest.empty() && s.targets.size() < most;) {
-      const size_t end = std::min(rest.find('\n'), rest.size());
-      std::string_view line = rest.substr(0, end);
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-      if (line.ends_with('\r')) line.remove_suffix(1);
+      const size_t end = std::min(rest.find_first_of("\r\n"), rest.size());
+      const std::string_view line = rest.substr(0, end);
+      rest.remove_prefix(rest.substr(end).starts_with("\r\n") ? end + 2 : std::min(end + 1, rest.size()));
       const std::vector<int32_t> ids = line.empty() ? std::vector<int32_t>{} : tokenizer.Encode(line);
       m.CheckIds(ids, document.path);
       int32_t before = m.bos();
@@ -290,6 +292,8 @@ void MeasureStream(Decoder* decoder, KvCache* cache, Measurement* m, const Strea
     bar.Update(begin + n, fmt::format("ppl {:.4g}, {} slots", report->ppl(), stretch.kv_slots));
   }
   report->kv = cache->usage();
+  report->kv_report = KvReportJson(*cache);
+  report->kv_text = KvReportText(*cache);
 }
 
 }  // namespace

@@ -30,8 +30,9 @@ namespace hawser {
 ///   chunk-stride  chunks of L begun every S tokens of BOS and text, the last S predictions count (llama.cpp)
 ///   full          one pass over each document
 ///   streaming     one BOS, then all documents through one cache under a policy (StreamingLLM, SepLLM)
-///   lines         as streaming, but every line is BOS and its tokens, and its last token never enters the cache: what
-///                 the reference of SepLLM measures on PG-19 (arXiv:2412.12094)
+///   lines         as streaming, but every line is a text of its own: BOS where the tokenizer adds one unasked, then its
+///                 tokens without the newline; its last token never enters the cache, and without BOS its first one is
+///                 never predicted: what the reference of SepLLM measures on PG-19 (arXiv:2412.12094)
 enum class PplProtocol : uint8_t {
   kWindowed,
   kRolling,
@@ -116,6 +117,8 @@ struct PplReport {
   std::vector<PplStretch> stretches;   // streams
   std::vector<PplDocument> documents;  // windowed protocols
   KvUsage kv;                          // windows: visible keys a row
+  nlohmann::json kv_report;            // streams: KvReportJson and KvReportText of their cache
+  std::string kv_text;
   double seconds = 0;
   int64_t peak_rss_bytes = 0;
 

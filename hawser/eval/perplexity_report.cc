@@ -50,6 +50,7 @@ nlohmann::json ToJson(const PplReport& r) {
   for (const PplBucket& bucket : r.buckets) json["buckets"].push_back(range(bucket));
   if (IsStreaming(r.protocol)) {
     json["kv_policy"] = r.kv_policy;
+    json["kv"] = r.kv_report;
     json["windows"] = nlohmann::json::array();
     for (const PplStretch& s : r.stretches) {
       nlohmann::json row = range(s.range);
@@ -95,14 +96,20 @@ std::string ToText(const PplReport& r) {
   if (r.words > 0) out += fmt::format(", word ppl {}", HumanNumber(Ppl(r.nll, r.words)));
   out += fmt::format(")\n{} tokens, protocol {}", HumanCount(r.tokens), Name(r.protocol));
   if (IsStreaming(r.protocol)) {
-    out += fmt::format(", kv {}", r.kv_policy);
+    out += fmt::format(", {}", r.protocol == PplProtocol::kLines
+                                   ? "each line a text of its own, as the reference of SepLLM reads PG-19"
+                                   : "one text from end to end");
   } else {
     out += fmt::format(", context {}{}, {} windows, attention {}", r.context,
                        r.stride > 0 ? fmt::format(", stride {}", r.stride) : "", HumanCount(r.windows),
                        ToString(r.pattern));
   }
-  out += fmt::format("\nkeys per query: mean {}, peak {}, {:.1f} % of full\n", HumanNumber(r.kv.mean),
-                     HumanCount(r.kv.peak), 100 * r.kv.ratio);
+  if (IsStreaming(r.protocol)) {
+    out += "\n" + r.kv_text + "\n";
+  } else {
+    out += fmt::format("\nkeys per query: mean {}, peak {}, {:.1f} % of full\n", HumanNumber(r.kv.mean),
+                       HumanCount(r.kv.peak), 100 * r.kv.ratio);
+  }
   out += fmt::format("{} tokens/s, {}, peak resident {}\n", HumanNumber(static_cast<double>(r.tokens) / r.seconds),
                      HumanSeconds(r.seconds), HumanBytes(r.peak_rss_bytes));
   return out;

@@ -99,7 +99,9 @@ TEST(PlanTest, BadOptionsAreRefused) {
 /// Letters a-z and blank, each with id 3 and up; bos 1.
 class LetterTokenizer : public Tokenizer {
  public:
-  explicit LetterTokenizer(int32_t bos = 1, int32_t eos = 2) { bos_ = bos, eos_ = eos; }
+  explicit LetterTokenizer(int32_t bos = 1, int32_t eos = 2, bool adds_bos = true) {
+    bos_ = bos, eos_ = eos, adds_bos_ = adds_bos;
+  }
   std::string Kind() const override { return "letters"; }
   int32_t vocab_size() const override { return 64; }
   std::vector<int32_t> Encode(std::string_view text, bool) const override {
@@ -216,6 +218,41 @@ TEST_F(PerplexityTest, LinesHaveTheirOwnBosAndTheirLastTokenIsNotFed) {
   EXPECT_EQ(r.kv.peak, 5) << "BOS a, BOS, BOS d";
   EXPECT_EQ(r.bytes, 5);
   EXPECT_EQ(r.words, 3);
+}
+
+// The line loader of the reference: a tokenizer that adds no BOS of its own (GPT-NeoX) reads the first token of a line
+// and never predicts it; blank lines and lines of one token give nothing; no line end is ever a token.
+TEST_F(PerplexityTest, LinesOfATokenizerThatAddsNoBos) {
+  const LetterTokenizer tokenizer(1, 2, /*adds_bos=*/false);
+  const auto measure = [&](const char* text) {
+    return MeasurePerplexity(backend_.get(), &params_, tokenizer, {{.path = "a", .text = text}}, {.protocol = kLines});
+  };
+  const PplReport r = measure("abc\n\nd\r\nef\rgh\n");
+  EXPECT_FALSE(r.bos);
+  EXPECT_EQ(r.tokens, 4) << "b, c, f, h";
+  EXPECT_EQ(r.kv.peak, 4) << "a, b, e, g";
+  EXPECT_EQ(r.bytes, 4);
+  EXPECT_THROW(measure("a\nb\n\n"), Error);
+  EXPECT_TRUE(Measure({.protocol = kLines}, {{.path = "a", .text = "abc"}}).bos);
+}
+
+TEST_F(PerplexityTest, StreamsReportEveryLayer) {
+  const PplReport r =
+      Measure({.protocol = kStreaming, .kv = "window:16,full-layers=0"}, {{.path = "a", .text = RandomText(300, 7)}});
+  const nlohmann::json kv = ToJson(r)["kv"];
+  EXPECT_EQ(kv["policy"], "window:16,full-layers=0");
+  EXPECT_EQ(kv["seen"], 300);
+  ASSERT_EQ(kv["layers"].size(), static_cast<size_t>(params_.spec().layers));
+  EXPECT_EQ(kv["layers"][0]["policy"], "full");
+  EXPECT_DOUBLE_EQ(kv["layers"][0]["mean"], 150.5);
+  EXPECT_DOUBLE_EQ(kv["layers"][0]["formula_mean"], 150.5);
+  EXPECT_DOUBLE_EQ(kv["layers"][0]["final_ratio"], 1);
+  EXPECT_EQ(kv["layers"][1]["peak"], 15);
+  EXPECT_DOUBLE_EQ(kv["layers"][1]["mean"], kv["layers"][1]["formula_mean"]);
+  EXPECT_DOUBLE_EQ(kv["layers"][1]["final_ratio"], 15.0 / 300);
+  EXPECT_EQ(kv["peak"], 300);
+  EXPECT_LT(kv["mean_bytes"], kv["peak_bytes"]);
+  EXPECT_NE(ToText(r).find("layers 0: full"), std::string::npos) << ToText(r);
 }
 
 TEST_F(PerplexityTest, StretchesCoverTheStream) {

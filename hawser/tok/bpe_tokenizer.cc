@@ -73,6 +73,20 @@ struct BpeTokenizer::Call {
   std::vector<int32_t> pool;
 };
 
+/// Whether a post_processor begins a single text with a special token.
+bool PutsTokenFirst(const nlohmann::json& processor) {
+  if (!processor.is_object()) return false;
+  const std::string type = Text(processor, "type");
+  if (type == "Sequence" && processor.contains("processors") && processor["processors"].is_array()) {
+    return std::ranges::any_of(processor["processors"], [](const nlohmann::json& part) {
+      return part.is_object() && Text(part, "type") != "Sequence" && PutsTokenFirst(part);
+    });
+  }
+  if (type != "TemplateProcessing" || !processor.contains("single")) return false;
+  const nlohmann::json& single = processor["single"];
+  return single.is_array() && !single.empty() && single[0].is_object() && single[0].contains("SpecialToken");
+}
+
 BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json_text_(std::move(json_text)) {
   try {
     const nlohmann::json document = nlohmann::json::parse(json_text_);
@@ -84,6 +98,7 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
     ReadModel(document.at("model"), origin.ranks);
     ReadAddedTokens(Part(document, "added_tokens"));
     ReadDecoder(Part(document, "decoder"), 0);
+    adds_bos_ = PutsTokenFirst(Part(document, "post_processor"));
   } catch (const nlohmann::json::exception& error) {
     Fail(ErrorKind::kFormat, "not a valid tokenizer.json: {}", error.what());
   }

@@ -45,7 +45,12 @@ class BpeTokenizer final : public Tokenizer {
   int32_t IdOf(std::string_view name) const;
 
   /// tokenizer_config.json as it was found; Save writes it again with the present BOS and EOS.
-  void set_config(nlohmann::json config) { config_ = std::move(config); }
+  void set_config(nlohmann::json config) {
+    config_ = std::move(config);
+    if (config_.is_object() && config_.contains("add_bos_token") && config_["add_bos_token"].is_boolean()) {
+      adds_bos_ = config_["add_bos_token"].get<bool>();
+    }
+  }
 
  private:
   struct StringHash {

@@ -34,6 +34,9 @@ class Tokenizer {
   /// True where Encode puts a blank before the text that Decode takes off.
   virtual bool adds_dummy_prefix() const { return false; }
 
+  /// True where texts begin with BOS unless one asks for none (Llama does, GPT-NeoX does not). Encode never adds it.
+  bool adds_bos() const { return adds_bos_ && bos_ >= 0; }
+
   int32_t bos() const { return bos_; }
   int32_t eos() const { return eos_; }
   void set_bos(int32_t id) { bos_ = id; }
@@ -46,6 +49,7 @@ class Tokenizer {
  protected:
   int32_t bos_ = -1;
   int32_t eos_ = -1;
+  bool adds_bos_ = false;
 };
 
 /// Loads tokenizer.json, a llama2.c tokenizer.bin or a SentencePiece .model by content, or a folder that holds one of
