@@ -170,10 +170,13 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
               "lines; with --kv the default is streaming");
-  command.Add("--kv", options->kv,
-              "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, sep-stream:a,s,w,c");
+  command.Add(
+      "--kv", options->kv,
+      "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, fix:a,n,d, sep-stream:a,s,w,c, with "
+      "the options that generate --help lists");
   command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
-  command.Add("--attention", options->attention, "What a token of a window sees: full, window=W, ...");
+  command.Add("--attention", options->attention,
+              "What a token of a window sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
       .Range(0, std::numeric_limits<int64_t>::max());
   command

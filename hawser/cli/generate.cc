@@ -13,6 +13,8 @@
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 #include "hawser/infer/generation.h"
+#include "hawser/model/kv_report.h"
+#include "hawser/model/kv_state.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -30,6 +32,7 @@ struct Options {
   int64_t context = 0;
   std::string dtype;
   bool echo = false;
+  std::filesystem::path load_state, save_state;
 };
 
 constexpr int64_t kDefaultMaxNew = 256;
@@ -60,7 +63,32 @@ int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form
   return wanted;
 }
 
-int Run(const Options& options, const CommonOptions& common) {
+/// The text of an earlier run that this one continues, if any.
+struct Earlier {
+  KvStateInfo info;
+  TextState text;
+  bool given = false;
+};
+
+DType ChooseDType(const Options& options, DType of_file) {
+  if (options.dtype.empty()) return of_file == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType dtype = ParseDType(options.dtype);
+  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
+  }
+  return dtype;
+}
+
+/// The policy asked for, that of the saved text, or the model's own.
+KvForm ChoosePolicy(const Options& options, const Earlier& earlier, const ModelSpec& spec) {
+  if (!options.kv.empty()) return ParseKvForm(options.kv);
+  if (earlier.given) return ParseKvForm(earlier.info.policy);
+  return ParseKvForm(spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window) : "full");
+}
+
+int Run(const Options& options, bool seed_given, const CommonOptions& common) {
+  Earlier earlier{.given = !options.load_state.empty()};
+  if (earlier.given) earlier.info = ReadKvStateInfo(options.load_state);
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
   if (model.tokenizer == nullptr) {
     Fail(ErrorKind::kUsage, "{} brings no tokenizer; pass --tokenizer FILE", options.model.model.string());
@@ -68,14 +96,11 @@ int Run(const Options& options, const CommonOptions& common) {
   const Tokenizer& tokenizer = *model.tokenizer;
   ModelSpec& spec = model.params.mutable_spec();
   if (!options.rope.empty()) spec.rope = ApplyRopeText(spec.rope, options.rope, spec.context);
-  const std::string kv = !options.kv.empty()       ? options.kv
-                         : spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window)
-                                                   : "full";
-  const KvForm form = ParseKvForm(kv);
+  const KvForm form = ChoosePolicy(options, earlier, spec);
   const std::string prompt = options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file);
-  const std::vector<int32_t> ids = PromptIds(prompt, tokenizer);
+  const std::vector<int32_t> ids = earlier.given ? tokenizer.Encode(prompt) : PromptIds(prompt, tokenizer);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
-  const int64_t max_new = MaxNew(options, spec, form, prompt_tokens);
+  const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
 
   GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
   generate.sampler.seed = common.seed;
@@ -84,50 +109,56 @@ int Run(const Options& options, const CommonOptions& common) {
   for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
     if (id >= 0) generate.end_ids.push_back(id);
   }
-  generate.at_start = prompt.empty();
+  generate.at_start = prompt.empty() && !earlier.given;
 
-  const DType dtype = options.dtype.empty() ? (model.file_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32)
-                                            : ParseDType(options.dtype);
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
-  }
+  const DType dtype = ChooseDType(options, model.file_dtype);
   if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder decoder(backend.get(), &model.params);
+  const int64_t length = options.context > 0 ? options.context
+                         : earlier.given     ? earlier.info.declared_length
+                                             : prompt_tokens + max_new;
   KvCache cache(backend.get(), decoder.spec(), form, ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype,
-                options.context > 0 ? options.context : prompt_tokens + max_new);
+                length);
+  TextState& text = earlier.text;
+  if (earlier.given) {
+    const nlohmann::json notes = LoadKvState(options.load_state, model.params, &cache);
+    text = WithFrame(options.load_state.string(), [&] { return ParseTextState(notes, spec.vocab); });
+    if (ids.empty() && text.pending.empty()) {
+      Fail(ErrorKind::kUsage, "the text saved in {} has come to its end; say how it goes on with --prompt",
+           options.load_state.string());
+    }
+    if (seed_given) text.rng.reset();
+  }
   Generation generation(&decoder, &cache);
 
-  const auto show = [&](std::string_view text) {
+  const auto show = [&](std::string_view piece) {
     if (common.json) return;
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   };
   if (options.echo) show(prompt);
-  const GenerateResult result = Generate(generation, ids, tokenizer, generate, show);
+  const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);
   show("\n");
+  if (!options.save_state.empty()) SaveKvState(cache, model.params, options.save_state, ToJson(text));
 
-  const KvUsage usage = cache.usage();
-  LogLine(fmt::format(
-      "prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}; kv {}: mean "
-      "{:.1f}, peak {} slots, {} bytes",
-      prompt_tokens, result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
-      Name(result.stop), ToString(cache.form()), usage.mean, usage.peak, cache.bytes()));
+  LogLine(fmt::format("prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}", prompt_tokens,
+                      result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
+                      Name(result.stop)));
+  LogLine(KvReportText(cache));
   if (common.json) {
-    PrintJson({{"text", options.echo ? prompt + result.text : result.text},
-               {"ids", result.ids},
-               {"prompt_tokens", prompt_tokens},
-               {"new_tokens", result.ids.size()},
-               {"stop", Name(result.stop)},
-               {"seconds", result.prefill_seconds + result.decode_seconds},
-               {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-               {"decode_tokens_per_second", result.decode_tokens_per_second()},
-               {"kv",
-                {{"policy", ToString(cache.form())},
-                 {"mean", usage.mean},
-                 {"peak", usage.peak},
-                 {"ratio", usage.ratio},
-                 {"bytes", cache.bytes()}}}});
+    nlohmann::json json = {{"text", options.echo ? prompt + result.text : result.text},
+                           {"ids", result.ids},
+                           {"prompt_tokens", prompt_tokens},
+                           {"new_tokens", result.ids.size()},
+                           {"stop", Name(result.stop)},
+                           {"seconds", result.prefill_seconds + result.decode_seconds},
+                           {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
+                           {"decode_tokens_per_second", result.decode_tokens_per_second()},
+                           {"kv", KvReportJson(cache)}};
+    if (earlier.given) json["continues_after"] = earlier.info.seen;
+    if (!options.save_state.empty()) json["saved_state"] = options.save_state.string();
+    PrintJson(json);
   }
   return 0;
 }
@@ -153,9 +184,12 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
       .ShowDefault();
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
-  command.Add("--kv", options->kv,
-              "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n or "
-              "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM)");
+  command.Add(
+      "--kv", options->kv,
+      "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n, fix:a,n,d or "
+      "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM), sepcache:cache_size=N,.. "
+      "(by SepCache's names); and ,full-layers=0+31 ,prefill=dense ,sep=neox-20 (which tokens separate, see "
+      "inspect separators); a number may be one a layer: sep:3,64+64+all");
   command.Add("--rope", options->rope,
               "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
               "yarn:factor=8, theta=5e6");
@@ -164,7 +198,12 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
            "Declared length in tokens, prompt and new ones (default: what this run needs)")
       .Range(1, int64_t{1} << 40);
   command.Add("--dtype", options->dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
-  return [options, &common] { return Run(*options, common); };
+  command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later");
+  command.Add(
+      "--load-state", options->load_state,
+      "Go on after the text whose cache --save-state wrote: same model, rope and policy (--kv may be left out); "
+      "--prompt, if any, comes behind that text");
+  return [options, command, &common] { return Run(*options, command.Has("--seed"), common); };
 }
 
 }  // namespace hawser

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "hawser/base/file.h"
+#include "hawser/testing/hostile.h"
 #include "hawser/testing/run_command.h"
 
 namespace hawser {
@@ -87,6 +88,45 @@ TEST_F(GenerateCommand, LayersAndSeparatorsOfTheirOwn) {
   EXPECT_LE(Json("--kv sepcache:cache_size=96,sep_cache_size=16,local_size=32,USE_MAX_SEP_CACHE=true --temperature 0 "
                  "--max-new 200")["kv"]["peak"],
             96);
+}
+
+TEST_F(GenerateCommand, GoesOnFromASavedState) {
+  const std::string state = (FreshFolder("generate_state") / "text.kv").string();
+  for (const char* kv : {"full", "sep-stream:4,16,64,128", "sep:3,32,full-layers=0", "sink:4,60"}) {
+    for (const char* sampler : {"--temperature 0", "--temperature 0.7 --repeat-penalty 1.1 --seed 5"}) {
+      const std::string options = std::string(sampler) + " --kv " + kv;
+      const nlohmann::json whole = Json(options + " --prompt 'Once upon a time' --max-new 60");
+      const nlohmann::json first = Json(options + " --prompt 'Once upon a time' --max-new 25 --save-state " + state);
+      EXPECT_EQ(first["saved_state"], state);
+      // Neither policy nor seed need be said again.
+      const std::string again = std::string(sampler).substr(0, std::string(sampler).find(" --seed"));
+      const nlohmann::json second = Json(again + " --max-new 35 --load-state " + state);
+      std::vector<int32_t> ids = first["ids"];
+      for (const int32_t id : second["ids"]) ids.push_back(id);
+      EXPECT_EQ(ids, whole["ids"].get<std::vector<int32_t>>()) << options;
+      EXPECT_EQ(second["continues_after"], 5 + 24);
+      EXPECT_EQ(second["kv"]["policy"], kv);
+      EXPECT_EQ(second["kv"]["mean"], whole["kv"]["mean"]);
+    }
+  }
+  // A further turn.
+  const nlohmann::json turn =
+      Json("--temperature 0 --prompt 'One day, Tom' --max-new 10 --load-state " + state + " --save-state " + state);
+  EXPECT_GT(turn["prompt_tokens"], 3);
+  EXPECT_GT(Json("--max-new 5 --load-state " + state)["continues_after"], turn["continues_after"]);
+  const std::pair<std::string, const char*> mistakes[] = {
+      {"--kv full --load-state " + state, "saved with another cache policy: sink:4,60, and this run has full"},
+      {"--dtype bf16 --load-state " + state, "saved with another dtype: f32, and this run has bf16"},
+      {"--rope ntk:factor=4 --load-state " + state, "saved with another rope scheme"},
+      {"--load-state " + tokenizer_, "tokenizer.bin"},
+      {"--load-state /no/such/state", "/no/such/state"},
+      {"--prompt a --max-new 3 --save-state /no/such/folder/state", "/no/such/folder"},
+  };
+  for (const auto& [arguments, part] : mistakes) {
+    const CommandResult run = Generate(arguments + " 2>&1");
+    EXPECT_GE(run.code, 2) << arguments << ": " << run.out;
+    EXPECT_NE(run.out.find(part), std::string::npos) << arguments << ": " << run.out;
+  }
 }
 
 TEST_F(GenerateCommand, SeedsDecide) {

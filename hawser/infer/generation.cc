@@ -53,9 +53,43 @@ std::string_view Name(StopReason reason) {
 double GenerateResult::prefill_tokens_per_second() const { return Rate(prompt_tokens, prefill_seconds); }
 double GenerateResult::decode_tokens_per_second() const { return Rate(steps, decode_seconds); }
 
+nlohmann::json ToJson(const TextState& state) {
+  nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen}};
+  if (state.rng) json["rng"] = {state.rng->seed, state.rng->stream, state.rng->counter};
+  return json;
+}
+
+TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
+  TextState state;
+  const auto ids = [&](const char* key) {
+    std::vector<int32_t> list;
+    const bool found = json.is_object() && json.contains(key) && json[key].is_array();
+    for (const nlohmann::json& id : found ? json[key] : nlohmann::json::array()) {
+      if (!id.is_number_integer() || id < 0 || id >= vocab) {
+        Fail(ErrorKind::kFormat, "the saved text's \"{}\" holds {}, which is no token id", key, id.dump());
+      }
+      list.push_back(id.get<int32_t>());
+    }
+    if (!found) Fail(ErrorKind::kFormat, "the saved text has no \"{}\"", key);
+    return list;
+  };
+  state.pending = ids("pending");
+  state.seen = ids("seen");
+  if (!json.contains("rng")) return state;
+  const nlohmann::json& rng = json["rng"];
+  const bool is_rng = rng.is_array() && rng.size() == 3 &&
+                      std::ranges::all_of(rng, [](const nlohmann::json& n) { return n.is_number_unsigned(); });
+  if (!is_rng) Fail(ErrorKind::kFormat, "the saved text's \"rng\" is {}", rng.dump());
+  state.rng = Rng{.seed = rng[0].get<uint64_t>(), .stream = rng[1].get<uint64_t>(), .counter = rng[2].get<uint64_t>()};
+  return state;
+}
+
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
-                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text) {
+                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text,
+                        TextState* state) {
   GenerateResult result;
+  std::vector<int32_t> fed = state != nullptr ? state->pending : std::vector<int32_t>();
+  fed.insert(fed.end(), prompt.begin(), prompt.end());
   result.prompt_tokens = static_cast<int64_t>(prompt.size());
   TextStream stream(options.stops);
   const auto show = [&](const std::string& text) {
@@ -65,9 +99,14 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   // Rows of the head beyond the tokenizer's ids are padding of the matrix, not tokens.
   const int32_t vocab = std::min(generation.vocab(), tokenizer.vocab_size());
   Sampler sampler(options.sampler, vocab);
+  if (state != nullptr) {
+    sampler.Accept(state->seen);
+    if (state->rng) sampler.set_rng(*state->rng);
+  }
   sampler.Accept(prompt);
   Stopwatch prefill;
-  std::span<const float> logits = generation.Prefill(prompt);
+  // A token left over from before is no prompt.
+  std::span<const float> logits = prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed);
   result.prefill_seconds = prefill.Seconds();
   Stopwatch decode;
   while (static_cast<int64_t>(result.ids.size()) < options.max_new) {
@@ -93,6 +132,12 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   }
   show(stream.Finish());
   result.decode_seconds = decode.Seconds();
+  if (state != nullptr) {
+    state->pending.clear();
+    if (result.stop != StopReason::kEos && !result.ids.empty()) state->pending = {result.ids.back()};
+    state->seen = sampler.seen();
+    state->rng = sampler.rng();
+  }
   return result;
 }
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,8 +60,20 @@ struct GenerateResult {
   double decode_tokens_per_second() const;
 };
 
-/// Continues `prompt`. `on_text`, if given, receives the text piece by piece as soon as it is certain.
+/// What a text needs besides its cache to go on in another call or process.
+struct TextState {
+  std::vector<int32_t> pending;           // the last token of a text that was cut: the cache has not seen it yet
+  std::vector<int32_t> seen;              // ascending ids that the repeat penalty counts
+  std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
+};
+nlohmann::json ToJson(const TextState& state);
+/// Errors: kFormat for anything but what ToJson writes, with ids below `vocab`.
+TextState ParseTextState(const nlohmann::json& json, int32_t vocab);
+
+/// Continues `prompt`, after what `state` holds where it is given (and then updated). `on_text`, if given, receives the
+/// text piece by piece as soon as it is certain.
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
-                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {});
+                        const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {},
+                        TextState* state = nullptr);
 
 }  // namespace hawser

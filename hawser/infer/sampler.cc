@@ -26,6 +26,14 @@ void Sampler::Accept(std::span<const int32_t> ids) {
   }
 }
 
+std::vector<int32_t> Sampler::seen() const {
+  std::vector<int32_t> ids;
+  for (size_t id = 0; id < seen_.size(); ++id) {
+    if (seen_[id] != 0) ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
 int32_t Sampler::Sample(std::span<const float> logits) {
   HAWSER_CHECK(logits.size() == seen_.size());
   // More probable first; among equals the smaller id, so that nothing depends on the order of a partial sort.

@@ -27,6 +27,11 @@ class Sampler {
   /// Counts `ids` as seen by the repeat penalty.
   void Accept(std::span<const int32_t> ids);
 
+  /// What a saved text needs to go on: the ids seen, ascending, and the state of the randomness.
+  std::vector<int32_t> seen() const;
+  const Rng& rng() const { return rng_; }
+  void set_rng(const Rng& rng) { rng_ = rng; }
+
   /// Draws from logits [vocab]; one random number a token (none at temperature 0).
   /// Errors: kNumeric if the greatest logit is not finite or any is NaN.
   int32_t Sample(std::span<const float> logits);
