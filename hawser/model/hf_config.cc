@@ -188,7 +188,9 @@ ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
   }
   Validate(spec);
   const int64_t length = 4 * std::max(spec.context, config.spec.context);  // where dynamic differs from default
-  const RopeFrequencies ours = ComputeFrequencies(spec.rope, length), theirs = HfFrequencies(config.rope, length);
+  RopeSpec unrounded = spec.rope;
+  unrounded.numerics = {};
+  const RopeFrequencies ours = ComputeFrequencies(unrounded, length), theirs = HfFrequencies(config.rope, length);
   bool same = ours.inv_freq.size() == theirs.inv_freq.size() && Near(ours.multiplier, theirs.multiplier);
   for (size_t i = 0; same && i < ours.inv_freq.size(); ++i) same = Near(ours.inv_freq[i], theirs.inv_freq[i]);
   if (!same) {

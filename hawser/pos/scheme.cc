@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <tuple>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
@@ -31,14 +33,14 @@ std::string_view Name(RopeKind kind) { return kNames[static_cast<size_t>(kind)];
 
 // The keys of a scheme's text form.
 std::span<const std::string_view> Keys(RopeKind kind) {
-  static constexpr std::string_view kPlain[] = {"theta", "factor", "original"};
-  static constexpr std::string_view kLlama3[] = {"theta", "factor", "original", "low", "high"};
-  static constexpr std::string_view kYarn[] = {"theta",         "factor", "original", "beta_fast",        "beta_slow",
-                                               "truncate",      "ramp",   "blend",    "attention_factor", "mscale",
-                                               "mscale_all_dim"};
+  static constexpr std::string_view kPlain[] = {"theta", "numerics", "factor", "original"};
+  static constexpr std::string_view kLlama3[] = {"theta", "numerics", "factor", "original", "low", "high"};
+  static constexpr std::string_view kYarn[] = {"theta",     "numerics",         "factor", "original",
+                                               "beta_fast", "beta_slow",        "ramp",   "truncate",
+                                               "blend",     "attention_factor", "mscale", "mscale_all_dim"};
   switch (kind) {
     case RopeKind::kDefault:
-      return std::span(kPlain).first(1);
+      return std::span(kPlain).first(2);
     case RopeKind::kYarn:
       return kYarn;
     case RopeKind::kLlama3:
@@ -123,6 +125,30 @@ std::vector<Quad> YarnKeep(const RopeSpec& spec, const std::vector<Quad>& theta)
   return keep;
 }
 
+constexpr int64_t kGrain = 64;  // positions of a piece of a table
+
+bool HasExactTable(const RopeNumerics& n) {
+  return n.positions == FloatFormat::kF64 && n.angle == RopeAngle::kTurns && n.table == FloatFormat::kF32;
+}
+
+// A phase in 2^-64 turns as the nearest quarter turn and the rest, in radians within pi / 4: exact in integers.
+struct Reduced {
+  uint64_t quarter;
+  double rest;
+};
+Reduced ReducePhase(uint64_t phase) {
+  const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
+  return {quarter,
+          static_cast<double>(static_cast<int64_t>(phase - (quarter << 62))) * (2.0 * std::numbers::pi * 0x1p-64)};
+}
+
+// (cos, sin) of an angle plus quarter turns, given those of the angle.
+std::pair<double, double> TurnQuarters(uint64_t quarter, double cos, double sin) {
+  const double even = quarter & 1 ? sin : cos;
+  const double odd = quarter & 1 ? cos : sin;
+  return {(quarter + 1) & 2 ? -even : even, quarter & 2 ? -odd : odd};
+}
+
 double YarnMultiplier(const RopeScaling& s) {
   if (s.attention_factor) return *s.attention_factor;
   if (s.mscale && s.mscale_all_dim) return YarnMscale(s.factor, *s.mscale) / YarnMscale(s.factor, *s.mscale_all_dim);
@@ -155,6 +181,7 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   }
   RopeScaling s{.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
   const std::span<const std::string_view> known = Keys(s.kind);
+  spec.numerics = {};
 
   std::vector<std::string_view> given;
   const std::string_view fields = colon == text.npos ? std::string_view() : text.substr(colon + 1);
@@ -179,6 +206,8 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
       const std::optional<int64_t> tokens = ParseNumber<int64_t>(value);
       if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
       s.original = *tokens;
+    } else if (key == "numerics") {
+      spec.numerics = ParseRopeNumerics(value);
     } else if (key == "truncate") {
       s.truncate = choose("0", "1");
     } else if (key == "ramp") {
@@ -233,6 +262,7 @@ std::string ToString(const RopeSpec& spec) {
     add("high", s.high_freq_factor);
   }
   if (spec.theta != RopeSpec().theta) add("theta", spec.theta);
+  if (spec.numerics != RopeNumerics()) add("numerics", hawser::ToString(spec.numerics));
   std::string text(Name(s.kind));
   if (!fields.empty()) text += ':' + fields.substr(1);
   return text;
@@ -306,6 +336,13 @@ RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length) {
       }
       break;
   }
+  result.numerics = spec.numerics;
+  if (spec.numerics.angle == RopeAngle::kIterated && s.kind != RopeKind::kDefault) {
+    Fail(ErrorKind::kUnsupported, "rope {}: iterated angles are for unscaled frequencies (rope default)", Name(s.kind));
+  }
+  if (spec.numerics.inv_freq != FloatFormat::kF64) {
+    for (Quad& t : theta) t = RoundTo(spec.numerics.inv_freq, static_cast<double>(t));
+  }
   for (const Quad& t : theta) {
     result.inv_freq.push_back(static_cast<double>(t));
     result.turns.push_back(static_cast<uint64_t>(t * kTurn * 0x1p64 + Quad(0.5)));
@@ -317,16 +354,19 @@ void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions,
                    float* sin) {
   const int64_t half = static_cast<int64_t>(frequencies.turns.size());
   const double a = frequencies.multiplier;
-  constexpr int64_t kGrain = 64;  // positions
+  if (!HasExactTable(frequencies.numerics)) {
+    std::vector<double> wide(static_cast<size_t>(2 * count * half));
+    double* const wide_sin = wide.data() + count * half;
+    FillRopeTableF64(frequencies, positions, count, wide.data(), wide_sin);
+    std::copy(wide.data(), wide_sin, cos);
+    std::copy(wide_sin, wide_sin + count * half, sin);
+    return;
+  }
   ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const uint64_t position = static_cast<uint64_t>(positions[n]);
       for (int64_t i = 0; i < half; ++i) {
-        // The nearest quarter turn, and the rest in [-1/8, 1/8) turns, exact in integers.
-        const uint64_t phase = position * frequencies.turns[i];
-        const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
-        const double x =
-            static_cast<double>(static_cast<int64_t>(phase - (quarter << 62))) * (2.0 * std::numbers::pi * 0x1p-64);
+        const auto [quarter, x] = ReducePhase(position * frequencies.turns[i]);
         // Taylor: the terms left out are below 7e-12 at x = pi / 4, far under the f32 rounding of the result.
         const double z = x * x;
         const double s =
@@ -334,10 +374,42 @@ void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions,
         const double c =
             1 + z * (-0.5 + z * (1.0 / 24 +
                                  z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
-        const double even = quarter & 1 ? s : c;
-        const double odd = quarter & 1 ? c : s;
-        cos[n * half + i] = static_cast<float>(a * ((quarter + 1) & 2 ? -even : even));
-        sin[n * half + i] = static_cast<float>(a * (quarter & 2 ? -odd : odd));
+        const auto [cosine, sine] = TurnQuarters(quarter, c, s);
+        cos[n * half + i] = static_cast<float>(a * cosine);
+        sin[n * half + i] = static_cast<float>(a * sine);
+      }
+    }
+  });
+}
+
+void FillRopeTableF64(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, double* cos,
+                      double* sin) {
+  const int64_t half = static_cast<int64_t>(frequencies.turns.size());
+  const RopeNumerics& numerics = frequencies.numerics;
+  ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const double position = RoundTo(numerics.positions, static_cast<double>(positions[n]));
+      double iterated = RoundTo(FloatFormat::kF32, position);
+      for (int64_t i = 0; i < half; ++i) {
+        const double frequency = frequencies.inv_freq[i];
+        double c, s;
+        if (numerics.angle == RopeAngle::kTurns && std::isfinite(position)) {
+          const auto [quarter, x] = ReducePhase(static_cast<uint64_t>(position) * frequencies.turns[i]);
+          std::tie(c, s) = TurnQuarters(quarter, std::cos(x), std::sin(x));
+        } else {
+          double angle = position * frequency;
+          if (numerics.angle == RopeAngle::kF32) {
+            angle = RoundTo(FloatFormat::kF32, RoundTo(FloatFormat::kF32, position) * frequency);
+          } else if (numerics.angle == RopeAngle::kIterated) {
+            angle = iterated;
+            iterated =
+                RoundTo(FloatFormat::kF32, iterated * RoundTo(FloatFormat::kF32, frequencies.inv_freq[half > 1]));
+          }
+          c = std::cos(angle);
+          s = std::sin(angle);
+        }
+        cos[n * half + i] = RoundTo(numerics.table, frequencies.multiplier * c);
+        sin[n * half + i] = RoundTo(numerics.table, frequencies.multiplier * s);
       }
     }
   });

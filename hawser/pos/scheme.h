@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "hawser/pos/numerics.h"
+
 namespace hawser {
 
 /// kHalf: pair i is channels (i, i + d/2) (Hugging Face); kAdjacent: (2i, 2i+1) (Meta, llama2.c).
@@ -41,6 +43,7 @@ struct RopeSpec {
   int32_t rotary_dim = 0;  // d, even, <= head dim; only the first d channels of a head rotate
   RopePairing pairing = RopePairing::kHalf;
   RopeScaling scaling = {};
+  RopeNumerics numerics = {};
 
   bool operator==(const RopeSpec&) const = default;
 };
@@ -49,12 +52,12 @@ struct RopeSpec {
 /// beta_slow=..,truncate=0|1,ramp=index|rotations,blend=frequency|period,attention_factor=..,mscale=..,
 /// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `theta=5e6` (changes the base only).
 /// Applied to `base`: replaces its scaling (and for theta= its base). `context`: the model's trained context, used
-/// where the text gives no `original`. Every scheme also takes theta=B beside its keys. Errors: kUsage naming scheme
-/// and key.
+/// where the text gives no `original`. Every scheme also takes theta=B and numerics=N (ParseRopeNumerics) beside its
+/// keys; without the latter the numerics become the default. Errors: kUsage naming scheme and key.
 RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context);
 
-/// The text form of spec.scaling, with theta where it is not 10000 (`yarn:factor=8,original=4096,theta=500000`); parses
-/// back by ApplyRopeText over a base whose theta is 10000.
+/// The text form of spec.scaling, with theta where it is not 10000 and numerics where they are not the default
+/// (`yarn:factor=8,original=4096,theta=500000`); parses back by ApplyRopeText over a base whose theta is 10000.
 std::string ToString(const RopeSpec& spec);
 
 /// The longest context the scheme is meant for: factor * original for static schemes, unlimited (max int64) where the
@@ -66,11 +69,12 @@ int64_t MaxContext(const RopeSpec& spec, int64_t context);
 /// back as they are. A model trained under the result is served with the same bits.
 RopeSpec BakeNtk(const RopeSpec& rope);
 
-/// Frequencies after scaling, and their exact phase increments.
+/// Frequencies after scaling and rounding to numerics.inv_freq, and their exact phase increments.
 struct RopeFrequencies {
   std::vector<double> inv_freq;  // [d/2] radians per position
   std::vector<uint64_t> turns;   // [d/2] round(inv_freq / (2 pi) * 2^64)
   double multiplier = 1.0;       // A: cos and sin are both multiplied by it
+  RopeNumerics numerics;         // how the rest of the way to a table is rounded
 };
 
 /// YaRN's g(m) = 0.1 m ln(factor) + 1 for factor > 1, else 1. The multiplier A is attention_factor if given, else
@@ -78,13 +82,16 @@ struct RopeFrequencies {
 double YarnMscale(double factor, double mscale);
 
 /// Errors: kUsage for an odd or empty rotary_dim (4 or more for ntk and dynamic), theta <= 1, factor < 1, a missing
-/// original where the scheme needs it, bounds of a ramp out of order.
+/// original where the scheme needs it, bounds of a ramp out of order; kUnsupported for iterated angles of a scaling.
 /// `length`: the declared maximum length in tokens (only kDynamic depends on it).
 RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length);
 
 /// cos and sin of position * frequency, times the multiplier, in f32: [positions, d/2] each, row-major.
-/// The phase is position * turns mod 2^64, exact for any int64 position >= 0, so an entry depends on its position
-/// alone, never on the length of the request.
+/// By default the phase is position * turns mod 2^64, exact for any int64 position >= 0. An entry depends on its
+/// position alone, never on the length of the request, whatever the numerics.
 void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, float* cos, float* sin);
+/// The same for any numerics, in f64 rounded to numerics.table. NaN where a rounded position is infinite.
+void FillRopeTableF64(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, double* cos,
+                      double* sin);
 
 }  // namespace hawser
