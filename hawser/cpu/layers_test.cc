@@ -200,6 +200,56 @@ TEST(Rope, T24_LeavesPositionZeroAloneAndUndoesItself) {
   }
 }
 
+// Operands, products and sums in bf16, bit for bit; rotating back is the transposed map up to those roundings.
+TEST(Rope, RotatesInBf16WhereAsked) {
+  ForEachTarget([] {
+    for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
+      for (DType type : kTypes) {
+        for (auto [head_dim, half] : {std::pair{8, 4}, {20, 9}, {64, 32}}) {
+          constexpr int64_t kRows = 5, kHeads = 2;
+          Angles angles(kRows, half, 1.0);
+          for (std::vector<float>* table : {&angles.cos, &angles.sin}) {
+            for (float& x : *table) x = ToF32(ToBF16(x));
+          }
+          TestMat x(kRows, kHeads * head_dim, type, 1), y(kRows, kHeads * head_dim, type, 2);
+          const TestMat before(kRows, kHeads * head_dim, type, 1), gradient(kRows, kHeads * head_dim, type, 2);
+          RopeArgs args{.x = x,
+                        .heads = kHeads,
+                        .head_dim = head_dim,
+                        .half = half,
+                        .pairing = pairing,
+                        .cos = angles.cos.data(),
+                        .sin = angles.sin.data(),
+                        .math = FloatFormat::kBF16};
+          Rope(args);
+          args.x = y;
+          args.inverse = true;
+          Rope(args);
+          for (int64_t r = 0; r < kRows; ++r) {
+            double forward = 0, backward = 0;
+            for (int64_t c = 0; c < kHeads * head_dim; ++c) {
+              forward += x(r, c) * gradient(r, c);
+              backward += before(r, c) * y(r, c);
+            }
+            EXPECT_NEAR(forward, backward, 0.02 * std::sqrt(static_cast<double>(kHeads * head_dim)));
+            for (int64_t i = 0; i < half; ++i) {
+              const int64_t a = pairing == RopePairing::kHalf ? i : 2 * i;
+              const int64_t b = pairing == RopePairing::kHalf ? i + half : 2 * i + 1;
+              const float cos = angles.cos[r * half + i], sin = angles.sin[r * half + i];
+              const RopePair want = RotatePair(FloatFormat::kBF16, before(r, a), before(r, b), cos, sin);
+              ASSERT_EQ(x(r, a), want.low);
+              ASSERT_EQ(x(r, b), want.high);
+              const RopePair back = RotatePair(FloatFormat::kBF16, gradient(r, a), gradient(r, b), cos, -sin);
+              ASSERT_EQ(y(r, a), back.low);
+              ASSERT_EQ(y(r, b), back.high);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST(Rope, SameForAnyNumberOfThreads) {
   const Angles angles(500, 16, 1.0);
   ExpectSameForAnyThreads([&] {

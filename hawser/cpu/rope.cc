@@ -16,19 +16,35 @@ HWY_INLINE Row Offset(Row row, int64_t elements) {
   return {static_cast<char*>(row.data) + elements * (row.low ? 2 : 4), row.low};
 }
 
-// (a, b) -> (a cos - b sin, b cos + a sin), pairs (i, i + half).
+// (a, b) -> (a c - b s, b c + a s); kLow: operands, products and sums in bf16.
+template <bool kLow>
+HWY_INLINE void Rotate(VF& a, VF& b, VF c, VF s) {
+  if constexpr (kLow) {
+    const VF x = RoundBF16(a), y = RoundBF16(b);
+    a = RoundBF16(hn::Sub(RoundBF16(hn::Mul(x, c)), RoundBF16(hn::Mul(y, s))));
+    b = RoundBF16(hn::Add(RoundBF16(hn::Mul(y, c)), RoundBF16(hn::Mul(x, s))));
+  } else {
+    const VF x = a;
+    a = hn::NegMulAdd(b, s, hn::Mul(x, c));
+    b = hn::MulAdd(x, s, hn::Mul(b, c));
+  }
+}
+
+// Pairs (i, i + half).
+template <bool kLow>
 void RotateHalves(Row head, const float* cos, const float* sin, float sign, int64_t half) {
   const Row low = head, high = Offset(head, half);
   const VF direction = Splat(sign);
   for (int64_t i = 0; i < half; i += Lanes()) {
-    const VF a = Get(low, i, half), b = Get(high, i, half);
-    const VF c = Get(F32Row(cos), i, half), s = hn::Mul(direction, Get(F32Row(sin), i, half));
-    Put(hn::NegMulAdd(b, s, hn::Mul(a, c)), low, i, half);
-    Put(hn::MulAdd(a, s, hn::Mul(b, c)), high, i, half);
+    VF a = Get(low, i, half), b = Get(high, i, half);
+    Rotate<kLow>(a, b, Get(F32Row(cos), i, half), hn::Mul(direction, Get(F32Row(sin), i, half)));
+    Put(a, low, i, half);
+    Put(b, high, i, half);
   }
 }
 
 // The same with pairs (2i, 2i + 1), taken apart and put together again by way of the stack.
+template <bool kLow>
 void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64_t half) {
   const DF d;
   const VF direction = Splat(sign);
@@ -40,8 +56,8 @@ void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64
     if (both) hn::Store(Get(head, 2 * i + lanes, n), d, pairs + lanes);
     VF a, b;
     hn::LoadInterleaved2(d, pairs, a, b);
-    const VF c = Get(F32Row(cos), i, half), s = hn::Mul(direction, Get(F32Row(sin), i, half));
-    hn::StoreInterleaved2(hn::NegMulAdd(b, s, hn::Mul(a, c)), hn::MulAdd(a, s, hn::Mul(b, c)), d, pairs);
+    Rotate<kLow>(a, b, Get(F32Row(cos), i, half), hn::Mul(direction, Get(F32Row(sin), i, half)));
+    hn::StoreInterleaved2(a, b, d, pairs);
     Put(hn::Load(d, pairs), head, 2 * i, n);
     if (both) Put(hn::Load(d, pairs + lanes), head, 2 * i + lanes, n);
   }
@@ -49,7 +65,9 @@ void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64
 
 void RopeRows(const RopeArgs& args, int64_t begin, int64_t end) {
   const float sign = args.inverse ? -1.0f : 1.0f;
-  const auto rotate = args.pairing == RopePairing::kHalf ? RotateHalves : RotatePairs;
+  const bool low = args.math == FloatFormat::kBF16;
+  const auto rotate = args.pairing == RopePairing::kHalf ? (low ? RotateHalves<true> : RotateHalves<false>)
+                                                         : (low ? RotatePairs<true> : RotatePairs<false>);
   for (int64_t r = begin; r < end; ++r) {
     const Row row = RowOf(args.x, r);
     const float* cos = args.cos + r * args.half;

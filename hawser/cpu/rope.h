@@ -5,7 +5,7 @@
 
 namespace hawser {
 
-/// f32 arithmetic, one rounding to the dtype of x. Where cos = 1 and sin = 0 (position 0) values stay as they are.
+/// Where cos = 1 and sin = 0 (position 0) values stay as they are.
 void Rope(const RopeArgs& args);
 
 }  // namespace hawser

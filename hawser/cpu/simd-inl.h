@@ -56,6 +56,15 @@ HWY_INLINE void StoreBF16(VF v, void* to) {
   hn::StoreU(hn::TruncateTo(DH(), result), DH(), static_cast<uint16_t*>(to));
 }
 
+/// The value that StoreBF16 stores.
+HWY_INLINE VF RoundBF16(VF v) {
+  const DU du;
+  const VU bits = hn::BitCast(du, v);
+  const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const VU rounded = hn::And(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))), hn::Set(du, 0xffff0000u));
+  return hn::IfThenElse(hn::IsNaN(v), v, hn::BitCast(DF(), rounded));
+}
+
 /// Elements [i, i + Lanes()) of a row of n.
 HWY_INLINE VF Get(ConstRow row, int64_t i, int64_t n) {
   if (HWY_LIKELY(i + Lanes() <= n)) {

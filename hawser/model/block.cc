@@ -57,7 +57,14 @@ void RotateQueriesAndKeys(const BlockContext& c, Mat qkv, bool inverse) {
                    .pairing = s.rope.pairing,
                    .cos = c.cos,
                    .sin = c.sin,
-                   .inverse = inverse});
+                   .inverse = inverse,
+                   .math = s.rope.numerics.math});
+}
+
+/// Scratch for queries, keys and values or their gradients.
+Mat QkvScratch(const BlockContext& c, Workspace::Slot slot, int64_t rows) {
+  const ModelSpec& s = c.weights->spec();
+  return c.work->Get(slot, rows, QkvCols(s), QkvDType(s, c.weights->dtype()));
 }
 
 void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv) {
@@ -150,7 +157,7 @@ int64_t BlockSaved::bytes() const {
 void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y) {
   const ModelSpec& s = c.weights->spec();
   const ConstMat x = saved->x.view();
-  const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
+  const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : QkvScratch(c, Workspace::kQkv, x.rows);
   QkvForward(c, layer, x, qkv);
   c.backend->AttentionForward({.q = QueryOf(s, qkv),
                                .k = KeyOf(s, qkv),
@@ -184,11 +191,11 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                  grads->Get(Role::kAttnOut, layer));
   ConstMat qkv = saved.qkv.view();
   if (qkv.empty()) {
-    const Mat again = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
+    const Mat again = QkvScratch(c, Workspace::kQkv, x.rows);
     QkvForward(c, layer, x, again);
     qkv = again;
   }
-  const Mat dqkv = c.work->Get(Workspace::kGradQkv, x.rows, QkvCols(s), x.dtype);
+  Mat dqkv = QkvScratch(c, Workspace::kGradQkv, x.rows);
   c.backend->AttentionBackward({.q = QueryOf(s, qkv),
                                 .k = KeyOf(s, qkv),
                                 .v = ValueOf(s, qkv),
@@ -204,6 +211,11 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                                 .scale = AttentionScale(s),
                                 .sequences = c.sequences});
   RotateQueriesAndKeys(c, dqkv, /*inverse=*/true);
+  if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
+    const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
+    c.backend->Copy(dqkv, rounded);
+    dqkv = rounded;
+  }
   // qkv = Wqkv norm(x)
   const Mat rstd = c.work->Get(Workspace::kRstd, 1, x.rows, DType::kF32);
   const Mat normed = Norm(c, x, Role::kAttnNorm, layer, rstd.Row<float>(0));
@@ -221,7 +233,7 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
 void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const> caches, Mat x) {
   const ModelSpec& s = c.weights->spec();
   const Mat normed = Norm(c, x, Role::kAttnNorm, layer, nullptr);
-  const Mat qkv = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
+  const Mat qkv = QkvScratch(c, Workspace::kQkv, x.rows);
   Linear(c.backend, normed, c.weights->Qkv(layer), qkv);
   const Mat q = QueryOf(s, qkv);
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
@@ -246,7 +258,8 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                      .half = s.rope.rotary_dim / 2,
                      .pairing = s.rope.pairing,
                      .cos = cache->cos(layer),
-                     .sin = cache->sin(layer)});
+                     .sin = cache->sin(layer),
+                     .math = s.rope.numerics.math});
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
     if (cache->needs_schedule(layer)) {
       if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);

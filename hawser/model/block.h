@@ -31,7 +31,7 @@ struct BlockSaved {
   Matrix x;         // [N, C]
   Matrix attn_out;  // [N, H*D]
   Matrix lse;       // [N, H] f32
-  Matrix qkv;       // [N, (H+2G)*D], q and k rotated
+  Matrix qkv;       // [N, (H+2G)*D], q and k rotated; QkvDType
   Matrix middle;    // [N, C]
   Matrix gate_up;   // [N, 2F]
 

@@ -29,6 +29,7 @@ struct Decoder::Impl {
   const ParamStore* weights;
   Workspace work;
   RopeFrequencies frequencies;
+  DType qkv_dtype;
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
   Matrix last;                    // [N, C] output of the last block (training)
   std::vector<float> cos, sin;
@@ -39,7 +40,11 @@ struct Decoder::Impl {
   std::vector<std::vector<AttnSequence>> sequences;
 
   Impl(Backend* b, const ParamStore* w)
-      : backend(b), weights(w), work(b), frequencies(ComputeFrequencies(w->spec().rope, w->spec().context)) {}
+      : backend(b),
+        weights(w),
+        work(b),
+        frequencies(ComputeFrequencies(w->spec().rope, w->spec().context)),
+        qkv_dtype(QkvDType(w->spec(), w->dtype())) {}
 
   const ModelSpec& spec() const { return weights->spec(); }
   DType dtype() const { return weights->dtype(); }
@@ -119,7 +124,7 @@ struct Decoder::Impl {
     Shape(s.x, rows, p.width, dtype());
     Shape(s.attn_out, rows, static_cast<int64_t>(p.heads) * p.head_dim, dtype());
     Shape(s.lse, rows, p.heads, DType::kF32);
-    Shape(s.qkv, kept, static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head_dim, dtype());
+    Shape(s.qkv, kept, static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head_dim, qkv_dtype);
     Shape(s.middle, kept, p.width, dtype());
     Shape(s.gate_up, kept, 2 * static_cast<int64_t>(p.mlp_width), dtype());
   }

@@ -224,6 +224,98 @@ TEST_F(DecoderTest, SlidingWindowOfTheModelNarrowsThePattern) {
   }
 }
 
+/// Loss and gradients of a batch under numerics, in a dtype.
+struct Trained {
+  double loss;
+  std::vector<float> grads;
+};
+Trained TrainOnce(Backend* backend, const ParamStore& params, std::string_view numerics, DType dtype,
+                  Recompute recompute = Recompute::kNone) {
+  ParamStore weights = Cast(params, dtype);
+  weights.mutable_spec().rope.numerics = ParseRopeNumerics(numerics);
+  Decoder decoder(backend, &weights);
+  ParamStore grads(params.spec(), DType::kF32);
+  const Batch batch = MakeBatch({Pack({RandomIds(9, 64, 1), RandomIds(80, 64, 3)}, "anchor")}, 64);
+  const StepStats stats = decoder.ForwardBackward(batch, 1.0f, recompute, &grads);
+  const float* g = grads.arena().Row<float>(0);
+  return {stats.loss, {g, g + grads.size()}};
+}
+
+double Distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    size += double{b[i]} * b[i];
+  }
+  return std::sqrt(difference / size);
+}
+
+TEST_F(DecoderTest, RotationsRoundAsTheNumericsSay) {
+  const auto run = [&](std::string_view numerics, DType dtype) {
+    return TrainOnce(backend_.get(), params_, numerics, dtype);
+  };
+  const Trained f32 = run("default", DType::kF32), low = run("default", DType::kBF16);
+  EXPECT_EQ(run("exact", DType::kF32).grads, f32.grads);
+  EXPECT_EQ(run("bf16-qk", DType::kBF16).grads, low.grads);
+  // f32 q and k in a bf16 model, and the bf16 rotation of wrong frequencies, are other numbers, of the same function.
+  for (const char* numerics : {"exact", "reference", "bf16-table", "all-bf16"}) {
+    const Trained other = run(numerics, DType::kBF16);
+    EXPECT_NE(other.grads, low.grads) << numerics;
+    EXPECT_LT(Distance(other.grads, f32.grads), 0.1) << numerics;
+    EXPECT_NEAR(other.loss / f32.loss, 1, 0.01) << numerics;
+    EXPECT_EQ(TrainOnce(backend_.get(), params_, numerics, DType::kBF16, Recompute::kLayer).grads, other.grads);
+  }
+}
+
+// The gradient is that of the rounded function: along it, the loss changes as it says.
+TEST_F(DecoderTest, GradientsBelongToTheRoundedTables) {
+  for (const char* numerics : {"inv_freq=bf16+table=bf16", "angle=f32+table=bf16", "positions=bf16"}) {
+    const Trained trained = TrainOnce(backend_.get(), params_, numerics, DType::kF32);
+    double square = 0;
+    for (const float g : trained.grads) square += double{g} * g;
+    const double step = 1e-3 / std::sqrt(square);
+    const auto loss_at = [&](double t) {
+      ParamStore moved = Cast(params_, DType::kF32);
+      float* w = moved.arena().Row<float>(0);
+      for (size_t i = 0; i < trained.grads.size(); ++i) w[i] += static_cast<float>(t * trained.grads[i]);
+      return TrainOnce(backend_.get(), moved, numerics, DType::kF32).loss;
+    };
+    EXPECT_NEAR((loss_at(step) - loss_at(-step)) / (2 * step * square), 1, 0.02) << numerics;
+  }
+}
+
+TEST_F(DecoderTest, ServingRotatesAsTrainingDid) {
+  for (const char* numerics : {"reference", "exact", "bf16-table"}) {
+    ParamStore weights = Cast(params_, DType::kBF16);
+    weights.mutable_spec().rope.numerics = ParseRopeNumerics(numerics);
+    Decoder decoder(backend_.get(), &weights);
+    const Packed packed = Pack({RandomIds(60, 64, 9)}, "full");
+    const Batch batch = MakeBatch({packed}, 64);
+    std::vector<float> want(batch.ids.size()), got(batch.ids.size());
+    decoder.Score(batch, want.data());
+    for (const char* policy : {"full", "window:100"}) {
+      KvCache cache(backend_.get(), weights.spec(), MakeKvPolicy(policy), {}, DType::kBF16, spec_.context);
+      decoder.ExtendScore(batch.ids, batch.targets, &cache, got.data());
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-3) << numerics << " row " << i;
+    }
+  }
+}
+
+TEST_F(DecoderTest, RefusesNumericsThatOnlyTheDriftToolEmulates) {
+  const auto kind = [&](std::string_view numerics, DType dtype) {
+    try {
+      TrainOnce(backend_.get(), params_, numerics, dtype);
+    } catch (const Error& error) {
+      return error.kind();
+    }
+    return ErrorKind::kInternal;
+  };
+  EXPECT_EQ(kind("f16-qk", DType::kBF16), ErrorKind::kUnsupported);
+  EXPECT_EQ(kind("bf16-qk", DType::kF32), ErrorKind::kUnsupported);
+  EXPECT_EQ(kind("math=f16", DType::kBF16), ErrorKind::kUnsupported);
+  EXPECT_EQ(kind("f64", DType::kF32), ErrorKind::kUnsupported);
+}
+
 TEST_F(DecoderTest, RefusesWhatIsNotABatch) {
   Batch batch = MakeBatch({Pack(documents_, "anchor")}, 64);
   std::vector<float> nll(batch.ids.size());

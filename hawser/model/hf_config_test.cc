@@ -258,6 +258,16 @@ TEST(HfConfigTest, WhatIsWrittenReadsBackEqual) {
   }
 }
 
+TEST(HfConfigTest, NumericsAreWrittenBeside) {
+  for (const char* text : {"default:numerics=reference", "yarn:factor=4,numerics=exact", "default:numerics=qk=f32"}) {
+    ModelSpec spec = TinySpec({.head_dim = 16, .context = 512});
+    spec.rope = ApplyRopeText(spec.rope, text, 128);
+    bool side_file = false;
+    EXPECT_EQ(RoundTrip(spec, &side_file), spec) << text;
+    EXPECT_TRUE(side_file) << text;
+  }
+}
+
 TEST(HfConfigTest, NtkIsWrittenAsItsBase) {
   ModelSpec spec = TinySpec({.head_dim = 128, .context = 128});
   spec.rope = ApplyRopeText(spec.rope, "ntk:factor=8", 128);

@@ -13,7 +13,7 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
       vocab_(spec.vocab),
       separators_(std::move(separators)),
       max_length_(max_length),
-      row_bytes_(int64_t{2} * spec.kv_heads * spec.head_dim * static_cast<int64_t>(SizeOf(dtype))) {
+      row_bytes_(int64_t{2} * spec.kv_heads * spec.head_dim * static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)))) {
   if (dtype != DType::kF32 && dtype != DType::kBF16) {
     Fail(ErrorKind::kUsage, "keys and values are kept in F32 or BF16, not {}", Name(dtype));
   }
@@ -35,7 +35,7 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
   const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
   groups_.reserve(forms.size());
   for (size_t g = 0; g < forms.size(); ++g) {
-    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], dtype, frequencies);
+    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], QkvDType(spec, dtype), frequencies);
   }
 }
 

@@ -17,8 +17,8 @@ class KvCache {
  public:
   /// A model with a sliding window of its own sees through both windows, and holds what the policy keeps.
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
-  /// used by schemes whose frequencies depend on it. `dtype`: of the stored keys and values. Errors: kUsage (a form for
-  /// another number of layers, flags of another length, another dtype).
+  /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType.
+  /// Errors: kUsage (a form for another number of layers, flags of another length, another dtype).
   KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators, DType dtype,
           int64_t max_length);
 

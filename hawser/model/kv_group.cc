@@ -115,7 +115,8 @@ void KvGroup::Rotate(Mat keys, const float* cos, const float* sin) {
                   .half = static_cast<int32_t>(frequencies_.inv_freq.size()),
                   .pairing = spec_.rope.pairing,
                   .cos = cos,
-                  .sin = sin});
+                  .sin = sin,
+                  .math = spec_.rope.numerics.math});
 }
 
 void KvGroup::Append(int32_t layer, ConstMat k, ConstMat v) {

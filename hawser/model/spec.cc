@@ -76,6 +76,20 @@ void Validate(const ModelSpec& spec) {
   ValidateRope(spec);
 }
 
+DType QkvDType(const ModelSpec& spec, DType activations) {
+  const RopeNumerics& n = spec.rope.numerics;
+  if (n.math != FloatFormat::kF32 && n.math != FloatFormat::kBF16) {
+    Fail(ErrorKind::kUnsupported, "rope numerics '{}': models rotate in f32 or bf16, not in {}", ToString(n),
+         Name(n.math));
+  }
+  if (!n.qk) return activations;
+  if (*n.qk == FloatFormat::kF32) return DType::kF32;
+  if (*n.qk == FloatFormat::kBF16 && activations == DType::kBF16) return DType::kBF16;
+  Fail(ErrorKind::kUnsupported, "rope numerics '{}': with {} activations q and k are kept in f32{}, not in {}{}",
+       ToString(n), Name(activations), activations == DType::kBF16 ? " or bf16" : "", Name(*n.qk),
+       *n.qk == FloatFormat::kBF16 ? "; run the model with dtype bf16" : "");
+}
+
 int64_t NumParameters(const ModelSpec& spec) {
   const int64_t norms = (2 * int64_t{spec.layers} + 1) * spec.width;
   const int64_t embedding = spec.tie_embeddings ? 0 : int64_t{spec.vocab} * spec.width;

@@ -35,6 +35,11 @@ struct ModelSpec {
 /// Every field in range and consistent; 8 <= D <= 256, H % G == 0. Errors: kFormat naming the field and its bounds.
 void Validate(const ModelSpec& spec);
 
+/// The dtype of queries, keys and values, cached ones too: f32 where rope.numerics.qk is, else that of activations.
+/// Errors: kUnsupported for a rotation in other formats than f32 and bf16, and a qk that is neither f32 nor the dtype
+/// of activations (those are emulated, see eval/drift.h).
+DType QkvDType(const ModelSpec& spec, DType activations);
+
 int64_t NumParameters(const ModelSpec& spec);
 
 /// Useful FLOPs of one training step (forward and backward, recompute not counted): 6 * (parameters in matrix products)

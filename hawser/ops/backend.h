@@ -49,7 +49,9 @@ struct NormBackwardArgs {
 };
 
 /// Rotates, in place, the first 2*h channels of each of `heads` heads of x [N, heads * D]; cos, sin [N, h] F32.
-/// inverse: rotates by the negated angle with the same multiplier (the backward of the forward).
+/// inverse: rotates by the negated angle with the same multiplier (the backward of the forward). math: f32, one
+/// rounding to the dtype of x at the end, or bf16: operands, products and sums are each rounded to it (cos and sin are
+/// as given).
 struct RopeArgs {
   Mat x;
   int32_t heads = 0;
@@ -59,6 +61,7 @@ struct RopeArgs {
   const float* cos = nullptr;
   const float* sin = nullptr;
   bool inverse = false;
+  FloatFormat math = FloatFormat::kF32;
 };
 
 /// SwiGLU: y = silu(g) * u, gate_up [N, 2F] = [g | u], y [N, F].

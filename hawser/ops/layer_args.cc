@@ -89,6 +89,9 @@ void Validate(const RopeArgs& args) {
   CheckShape("rope", "x", args.x, args.x.rows, static_cast<int64_t>(args.heads) * args.head_dim);
   CheckPointer("rope", "cos", args.cos, args.x.rows * args.half);
   CheckPointer("rope", "sin", args.sin, args.x.rows * args.half);
+  if (args.math != FloatFormat::kF32 && args.math != FloatFormat::kBF16) {
+    Fail(ErrorKind::kUnsupported, "[rope] rotates in f32 or bf16, not in {}", Name(args.math));
+  }
 }
 
 void Validate(const GluArgs& args) {

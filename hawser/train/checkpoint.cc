@@ -161,7 +161,9 @@ uint64_t RopeHash(const ModelSpec& spec) {
   const size_t size = positions.size() * static_cast<size_t>(spec.rope.rotary_dim / 2);
   std::vector<float> cos(size), sin(size);
   FillRopeTable(ComputeFrequencies(spec.rope, spec.context), positions.data(), count, cos.data(), sin.data());
-  return Hash64(std::as_bytes(std::span(sin)), Hash64(std::as_bytes(std::span(cos))));
+  const uint64_t hash = Hash64(std::as_bytes(std::span(sin)), Hash64(std::as_bytes(std::span(cos))));
+  const std::string numerics = ToString(spec.rope.numerics);
+  return spec.rope.numerics == RopeNumerics() ? hash : Hash64(std::as_bytes(std::span(numerics)), hash);
 }
 
 void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const TrainState& state, int64_t keep) {

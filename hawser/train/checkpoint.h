@@ -39,7 +39,8 @@ void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& i
 /// not those of this model; kUnsupported for a later format version.
 std::optional<CheckpointInfo> LoadCheckpoint(const std::filesystem::path& folder, const TrainState& state);
 
-/// Of cos and sin at up to 4096 positions spread over the context: two runs with one hash rotate alike.
+/// Of cos and sin at up to 4096 positions spread over the context, and of the numerics where they are not the default:
+/// two runs with one hash rotate alike.
 uint64_t RopeHash(const ModelSpec& spec);
 
 }  // namespace hawser

@@ -203,6 +203,11 @@ TEST(RopeHash, TellsRotationsApart) {
   EXPECT_NE(plain, RopeHash(scaled));
   scaled.rope = ApplyRopeText(spec.rope, "theta=10001", spec.context);
   EXPECT_NE(plain, RopeHash(scaled));
+  for (const char* numerics : {"bf16-inv-freq", "math=bf16", "qk=f32"}) {
+    ModelSpec rounded = spec;
+    rounded.rope.numerics = ParseRopeNumerics(numerics);
+    EXPECT_NE(plain, RopeHash(rounded)) << numerics;
+  }
 }
 
 TEST(Hash64, SeesEveryBitAndTheLength) {

@@ -56,6 +56,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("context", c.context, kYes);
   visit("attention", c.attention, kYes);
   visit("rope", c.rope, kYes);
+  visit("rope_numerics", c.rope_numerics, kYes);
   visit("steps", c.steps, kYes);
   visit("tokens", c.tokens, kYes);
   visit("batch_tokens", c.batch_tokens, kYes);

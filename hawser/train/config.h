@@ -42,7 +42,8 @@ struct TrainConfig {
   int64_t holdout = 0;            // the last files of `data` kept for validation
   int64_t context = 0;            // tokens of a sequence; 0: the model's
   std::string attention = "full";
-  std::string rope;  // empty: the model's own, or ntk by context / old context where the context grows
+  std::string rope;           // empty: the model's own, or ntk by context / old context where the context grows
+  std::string rope_numerics;  // how rotations are rounded (pos/numerics.h); empty: the model's own, or as `rope` says
 
   int64_t steps = 0;   // of the optimizer; or
   int64_t tokens = 0;  // in all, rounded up to whole steps

@@ -28,6 +28,11 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
     config.rope = ToString(grown);
   }
   if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
+  if (!config.rope_numerics.empty()) {
+    spec.rope.numerics =
+        WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
+  }
+  QkvDType(spec, config.dtype);  // refuses what a model cannot run in
   const int64_t reach = MaxContext(spec.rope, old_context);
   if (reach < config.context && spec.rope.scaling.kind != RopeKind::kDefault) {
     Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",

@@ -50,10 +50,12 @@ int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute,
   const int64_t qkv = int64_t{spec.heads + 2 * spec.kv_heads} * spec.head_dim;
   const int64_t out = int64_t{spec.heads} * spec.head_dim;
   const auto bytes = static_cast<int64_t>(SizeOf(dtype));
+  const auto qkv_bytes = static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)));
   const int64_t kept = bytes * (spec.width + out) + 4 * int64_t{spec.heads};
-  const int64_t recomputed = bytes * (qkv + spec.width + 2 * int64_t{spec.mlp_width});
+  const int64_t recomputed = qkv_bytes * qkv + bytes * (spec.width + 2 * int64_t{spec.mlp_width});
   const int64_t per_layer = kept + (recompute == Recompute::kNone ? recomputed : 0);
-  const int64_t scratch = recomputed + bytes * (qkv + 2 * out + 4 * int64_t{spec.width} + 4 * int64_t{spec.mlp_width});
+  const int64_t scratch =
+      recomputed + qkv_bytes * qkv + bytes * (2 * out + 4 * int64_t{spec.width} + 4 * int64_t{spec.mlp_width});
   return rows * (spec.layers * per_layer + scratch);
 }
 
