@@ -17,9 +17,9 @@ constexpr std::string_view kFormats[] = {"f64", "f32", "tf32", "f16", "bf16"};
 constexpr std::string_view kAngles[] = {"turns", "f64", "f32", "iterated"};
 
 constexpr RopeNumericsName kNamed[] = {
-    {"default", "exact phases, f32 cos and sin, f32 rotation, q and k in the dtype of activations", {}},
     {"f64", "f64 throughout, phases too", {F::kF64, F::kF64, A::kF64, F::kF64, F::kF64, F::kF64}},
-    {"exact", "exact phases, f32 cos and sin, f32 rotation, f32 q and k", {.qk = F::kF32}},
+    {"exact", "exact phases, f32 cos and sin, f32 rotation, q and k in the dtype of activations", {}},
+    {"f32-qk", "the same with f32 q and k, whatever the dtype of activations", {.qk = F::kF32}},
     {"hf-f32", "f32 angles, f32 q and k", {.inv_freq = F::kF32, .angle = A::kF32, .qk = F::kF32}},
     {"f16-qk", "exact phases, f16 q and k", {.qk = F::kF16}},
     {"hf-f16-qk", "f32 angles, f16 q and k", {.inv_freq = F::kF32, .angle = A::kF32, .qk = F::kF16}},

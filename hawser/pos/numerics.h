@@ -58,7 +58,7 @@ struct RopeNumericsName {
   std::string_view summary;
   RopeNumerics value;
 };
-/// The pipelines that have names; the first is the engine's default.
+/// The pipelines that have names; `exact` is the engine's default.
 std::span<const RopeNumericsName> NamedRopeNumerics();
 
 /// A name of NamedRopeNumerics(), or fields joined by '+' over the default: `inv_freq=bf16+table=bf16`. Errors: kUsage

@@ -57,7 +57,7 @@ TEST(RopeNumerics, TextRoundTrips) {
     names.emplace(named.name);
   }
   EXPECT_EQ(names.size(), NamedRopeNumerics().size());
-  EXPECT_EQ(NamedRopeNumerics()[0].value, RopeNumerics());
+  EXPECT_EQ(ParseRopeNumerics("exact"), RopeNumerics());
   Rng rng{3, 0, 0};
   for (int i = 0; i < 300; ++i) {
     const auto any = [&] { return kAllFormats[rng.Below(5)]; };
@@ -103,7 +103,7 @@ RopeFrequencies Frequencies(std::string_view numerics, double theta = 1e4) {
 
 // Largest |cos - exact cos| at a position, in units of what f32 and iterated angles are known to reach.
 double WorstCos(const RopeFrequencies& f, int64_t begin, int64_t end) {
-  const RopeFrequencies exact = Frequencies("default");
+  const RopeFrequencies exact = Frequencies("exact");
   double worst = 0;
   std::vector<double> cos(64), sin(64), want_cos(64), want_sin(64);
   for (int64_t p = begin; p < end; ++p) {
@@ -145,7 +145,7 @@ TEST(RopeTable, TheTwoFormsAgreeAndTheDefaultIsExact) {
 }
 
 TEST(RopeTable, RoundedFrequenciesAreWhatTheFormatHolds) {
-  const RopeFrequencies exact = Frequencies("default"), rounded = Frequencies("bf16-inv-freq");
+  const RopeFrequencies exact = Frequencies("exact"), rounded = Frequencies("bf16-inv-freq");
   double worst = 0;
   for (int i = 0; i < 64; ++i) {
     EXPECT_EQ(rounded.inv_freq[i], RoundTo(FloatFormat::kBF16, exact.inv_freq[i]));

@@ -15,13 +15,14 @@ import subprocess
 from pathlib import Path
 
 VARIANTS = ["full", "intra", "intra-reset", "anchor", "anchor-reset"]
-# (i) the reference pipeline with bf16 frequencies, (ii) bf16 q and k with exact phases, (iii) q and k in f32.
+# (i) the reference pipeline with bf16 frequencies, (ii) bf16 q and k with exact phases, (iii) q, k and v in f32 through
+# rotation and attention; all else in bf16.
 NUMERICS = {
-    "reference": ["dtype=bf16", "rope_numerics=bf16-inv-freq"],
-    "exact-bf16": ["dtype=bf16", "rope_numerics=exact"],
-    "f32": ["dtype=f32", "rope_numerics=exact"],
+    "reference": ["rope_numerics=reference"],
+    "bf16-qk": ["rope_numerics=bf16-qk"],
+    "f32-qk": ["rope_numerics=f32-qk"],
 }
-SEEDS = {"exact-bf16": {"full": 3, "intra-reset": 3, "anchor": 3}}
+SEEDS = {"bf16-qk": {"full": 3, "intra-reset": 3, "anchor": 3}}
 HERE = Path(__file__).parent
 CONTEXT = 4096
 
