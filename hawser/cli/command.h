@@ -47,6 +47,7 @@ std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);
 std::function<int()> SetupTuneKv(Command, CommonOptions&);
 std::function<int()> SetupDemo(Command, CommonOptions&);
+std::function<int()> SetupDrift(Command, CommonOptions&);
 std::function<int()> SetupCorpus(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.

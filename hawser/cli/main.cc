@@ -23,6 +23,7 @@ constexpr CommandRow kCommands[] = {
     {"extend", "Continue training a model to a longer context", SetupExtend},
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
     {"eval", "Measure a model: ppl, retrieval", SetupEval},
+    {"drift", "Measure what the rounding of rotary embeddings does to a model", SetupDrift},
     {"convert", "Convert between model formats", SetupConvert},
     {"inspect", "Draw and measure attention patterns", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
