@@ -10,7 +10,7 @@
 #include "hawser/cli/command.h"
 #include "hawser/data/corpus.h"
 #include "hawser/eval/drift.h"
-#include "hawser/eval/rope_self_test.h"
+#include "hawser/eval/rope_vectors.h"
 
 namespace hawser {
 namespace {
@@ -108,7 +108,9 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
       measure.numerics = numerics;
       measure.dtype = numerics.math == FloatFormat::kF64 ? DType::kF64 : dtype;
       measure.on_layer = [&](int64_t done) { bar.Update(before + done, name); };
-      runs.push_back({w == 0 ? name : name + " random", MeasureDrift(backend.get(), weights[w], sequences, measure)});
+      runs.push_back({.name = w == 0 ? name : name + " random",
+                      .report = MeasureDrift(backend.get(), weights[w], sequences, measure),
+                      .random_weights = w > 0});
     }
   }
   bar.Finish();

@@ -107,6 +107,7 @@ void KaimingUniform(ParamStore& weights, uint64_t seed);
 struct DriftRun {
   std::string name;
   DriftReport report;
+  bool random_weights = false;  // drawn dashed
 };
 nlohmann::json ToJson(const DriftReport& report);
 std::string ToText(std::span<const DriftRun> runs);

@@ -191,7 +191,8 @@ std::string ToSvg(std::span<const DriftRun> runs) {
       sum += shift.total.abs;
       ++count;
     }
-    PlotSeries shifts{.name = run.name}, tokens{.name = run.name}, lengths{.name = run.name};
+    PlotSeries shifts{.name = run.name, .dashed = run.random_weights};
+    PlotSeries tokens = shifts, lengths = shifts;
     for (const auto& [distance, mean] : distances) {
       shifts.x.push_back(static_cast<double>(distance));
       shifts.y.push_back(mean.first / mean.second);

@@ -1,4 +1,4 @@
-#include "hawser/eval/rope_self_test.h"
+#include "hawser/eval/rope_vectors.h"
 
 #include <algorithm>
 #include <chrono>

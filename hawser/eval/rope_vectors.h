@@ -1,4 +1,4 @@
-// eval/rope_self_test.h - what each rounding of a rotary embedding costs on random vectors, against known figures.
+// eval/rope_vectors.h - what each rounding of a rotary embedding costs on random vectors, against known figures.
 #pragma once
 
 #include <array>
