@@ -55,7 +55,6 @@ std::vector<std::pair<std::string, RopeNumerics>> Pipelines(const std::vector<st
 }
 
 void WriteFiles(const std::filesystem::path& out, const nlohmann::json& json, std::span<const DriftRun> runs) {
-  MakeDirectories(out);
   WriteFileAtomically(out / "drift.csv", ToCsv(runs));
   WriteFileAtomically(out / "drift.svg", ToSvg(runs));
   WriteFileAtomically(out / "drift.json", json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
@@ -85,6 +84,7 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   if (tokens > model.spec.context) {
     LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, model.spec.context));
   }
+  if (!options.out.empty()) MakeDirectories(options.out);
   const auto sequences = DriftSequences(documents, *model.tokenizer, options.sequences, tokens);
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
@@ -141,7 +141,7 @@ std::function<int()> SetupDrift(Command command, CommonOptions& common) {
   const auto options = std::make_shared<DriftCommand>();
   std::string names;
   for (const RopeNumericsName& named : NamedRopeNumerics()) {
-    names += fmt::format("{}{} ({})", names.empty() ? "" : ", ", named.name, named.summary);
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", named.name);
   }
   command.Add("MODEL", options->model.model, "Hugging Face folder, or llama2.c .bin");
   command.Add("--tokenizer", options->model.tokenizer,
@@ -149,7 +149,7 @@ std::function<int()> SetupDrift(Command command, CommonOptions& common) {
   command.Add("--data", options->data, "Text to read: .txt and .jsonl files, or folders of them");
   command.Add("--pipeline", options->pipelines,
               "Ways of rounding, compared side by side; default: exact f16-qk bf16-qk all-bf16. Known: " + names +
-                  "; or fields, as inv_freq=bf16+table=bf16");
+                  "; or fields, as inv_freq=bf16+table=bf16. docs/NUMERICS.md says what each rounds");
   command.Add("--sequences", options->sequences, "Sequences to average over, spread evenly over the text")
       .Range(1, 1 << 20)
       .ShowDefault();
