@@ -294,7 +294,7 @@ TEST_F(DecoderTest, ServingRotatesAsTrainingDid) {
     std::vector<float> want(batch.ids.size()), got(batch.ids.size());
     decoder.Score(batch, want.data());
     for (const char* policy : {"full", "window:100"}) {
-      KvCache cache(backend_.get(), weights.spec(), MakeKvPolicy(policy), {}, DType::kBF16, spec_.context);
+      KvCache cache(backend_.get(), weights.spec(), ParseKvForm(policy), {}, DType::kBF16, spec_.context);
       decoder.ExtendScore(batch.ids, batch.targets, &cache, got.data());
       for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-3) << numerics << " row " << i;
     }
