@@ -96,6 +96,7 @@ void NormBackward(const NormBackwardArgs& args, Scratch& scratch) {
   ParallelChunks(rows, grain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(NormBackwardRows)(args, begin, end, partials + begin / grain * cols);
   });
+  if (args.dweight.empty()) return;
   ParallelChunks(cols, std::max<int64_t>(64, 65536 / blocks / 64 * 64), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(AddPartials)(partials, blocks, cols, begin, end, RowOf(args.dweight, 0));
   });

@@ -34,9 +34,9 @@ void Linear(Backend* backend, ConstMat x, ConstMat w, Mat y) {
   backend->MatMul({.a = x, .b = w, .trans_b = true, .c = y});
 }
 
-/// dx = dy W; dW += dy^T x.
+/// dx = dy W; dW += dy^T x, where dW is wanted.
 void LinearBackward(Backend* backend, ConstMat x, ConstMat w, ConstMat dy, Mat dx, Mat dw) {
-  backend->MatMul({.a = dy, .trans_a = true, .b = x, .c = dw, .accumulate = true});
+  if (!dw.empty()) backend->MatMul({.a = dy, .trans_a = true, .b = x, .c = dw, .accumulate = true});
   backend->MatMul({.a = dy, .b = w, .c = dx});
 }
 
@@ -133,7 +133,9 @@ void MlpBackward(const BlockContext& c, int32_t layer, ConstMat middle, ConstMat
     const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, in.dtype);
     const Mat dgate_up = c.work->Get(Workspace::kGradGateUp, rows, 2 * s.mlp_width, in.dtype);
     c.backend->GluBackward({.gate_up = gate_up, .dy = dhidden, .dgate_up = dgate_up, .y = hidden});
-    c.backend->MatMul({.a = dy, .trans_a = true, .b = hidden, .c = grads->Get(Role::kDown, layer), .accumulate = true});
+    if (const Mat dw = grads->Get(Role::kDown, layer); !dw.empty()) {
+      c.backend->MatMul({.a = dy, .trans_a = true, .b = hidden, .c = dw, .accumulate = true});
+    }
     // gate_up = Wgate_up norm(middle)
     const Mat dnormed = c.work->Get(Workspace::kGradNormed, rows, s.width, in.dtype);
     LinearBackward(c.backend, normed, c.weights->GateUp(layer), dgate_up, dnormed, grads->GateUp(layer));

@@ -42,7 +42,7 @@ struct BlockSaved {
 void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved, Mat y);
 
 /// In: dy = gradient of y; out: the same memory holds the gradient of saved.x. Parameter gradients are added to
-/// `grads`.
+/// `grads`; those of parameters that it does not hold are not computed.
 void BlockBackward(const BlockContext& context, int32_t layer, const BlockSaved& saved, Mat dy, ParamStore* grads);
 
 /// x = block(x) for what the caches have begun, a chunk of one stream or one token each of several, in the order of the

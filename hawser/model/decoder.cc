@@ -188,7 +188,7 @@ StepStats Decoder::Score(const Batch& batch, float* nll) {
 
 StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
   Impl& m = *impl_;
-  HAWSER_CHECK(grads->dtype() == DType::kF32 && grads->size() == m.weights->size());
+  HAWSER_CHECK(grads->dtype() == DType::kF32);
   StepStats stats = m.Prepare(batch);
   const int64_t rows = batch.rows();
   const int32_t layers = m.spec().layers;
@@ -223,7 +223,9 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
                            .dweight = grads->Get(Role::kFinalNorm)});
   for (int32_t layer = layers - 1; layer >= 0; --layer)
     BlockBackward(m.Context(layer), layer, m.saved[layer], d, grads);
-  m.backend->EmbedBackward(d, batch.ids.data(), grads->Get(Role::kEmbedding));
+  if (const Mat table = grads->Get(Role::kEmbedding); !table.empty()) {
+    m.backend->EmbedBackward(d, batch.ids.data(), table);
+  }
   return stats;
 }
 

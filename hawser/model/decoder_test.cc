@@ -208,6 +208,33 @@ TEST_F(DecoderTest, RecomputeAndThreadsChangeNoBit) {
   }
 }
 
+TEST_F(DecoderTest, GradientsOfSomeParametersAreTheSameBits) {
+  const Batch batch = MakeBatch({Pack(documents_, "anchor")}, 64);
+  for (const bool tie : {true, false}) {
+    const ModelSpec spec = TinySpec({.tie = tie});
+    const ParamStore params = LoudModel(spec, 5);
+    Decoder decoder(backend_.get(), &params);
+    ParamStore all(spec, DType::kF32);
+    decoder.ForwardBackward(batch, 1.0f, Recompute::kNone, &all);
+    const std::function<bool(const ParamInfo&)> choices[] = {
+        [](const ParamInfo& info) { return info.vector; }, [](const ParamInfo& info) { return info.layer == 1; },
+        [](const ParamInfo& info) { return info.layer == -1 && !info.vector; }, [](const ParamInfo&) { return false; },
+        [](const ParamInfo& info) { return info.role == Role::kGate || info.role == Role::kUp; }};
+    for (const auto& wanted : choices) {
+      std::vector<ParamInfo> some;
+      for (const ParamInfo& info : params.layout().params()) {
+        if (wanted(info)) some.push_back(info);
+      }
+      ParamStore grads(spec, ParamLayout(some), DType::kF32);
+      decoder.ForwardBackward(batch, 1.0f, Recompute::kLayer, &grads);
+      for (const ParamInfo& info : grads.layout().params()) {
+        const float *got = grads.At(info).Row<float>(0), *want = all.Get(info.role, info.layer).Row<float>(0);
+        EXPECT_TRUE(std::equal(got, got + info.size(), want)) << info.name;
+      }
+    }
+  }
+}
+
 TEST_F(DecoderTest, SlidingWindowOfTheModelNarrowsThePattern) {
   ModelSpec narrow = spec_;
   narrow.sliding_window = 4;

@@ -22,21 +22,24 @@ constexpr std::array<std::string_view, kLayerRoles> kLayerNames = {
 
 bool IsNorm(Role role) { return role == Role::kAttnNorm || role == Role::kMlpNorm || role == Role::kFinalNorm; }
 
-/// The tensors that follow another one without padding: one matrix product serves the group.
-bool ContinuesGroup(Role role) { return role == Role::kKey || role == Role::kValue || role == Role::kUp; }
+/// A number for each role of each layer: the three tensors outside of layers first.
+size_t Slot(Role role, int32_t layer) {
+  if (role == Role::kEmbedding) return 0;
+  if (role == Role::kFinalNorm) return 1;
+  if (role == Role::kHead) return 2;
+  return 3 + static_cast<size_t>(layer) * kLayerRoles + static_cast<size_t>(role) -
+         static_cast<size_t>(Role::kAttnNorm);
+}
 
-}  // namespace
-
-ParamLayout::ParamLayout(const ModelSpec& spec) {
+std::vector<ParamInfo> AllParams(const ModelSpec& spec) {
   Validate(spec);
+  std::vector<ParamInfo> params;
   const int64_t width = spec.width;
   const int64_t q = int64_t{spec.heads} * spec.head_dim, kv = int64_t{spec.kv_heads} * spec.head_dim;
   const int64_t mlp = spec.mlp_width;
-  params_.reserve(static_cast<size_t>(spec.layers) * kLayerRoles + 3);
+  params.reserve(static_cast<size_t>(spec.layers) * kLayerRoles + 3);
   const auto add = [&](std::string name, Role role, int32_t layer, int64_t rows, int64_t cols) {
-    if (!ContinuesGroup(role)) size_ = (size_ + kAlign - 1) / kAlign * kAlign;
-    params_.push_back({std::move(name), role, layer, rows, cols, size_, IsNorm(role)});
-    size_ += rows * cols;
+    params.push_back({std::move(name), role, layer, rows, cols, 0, IsNorm(role)});
   };
   add("model.embed_tokens.weight", Role::kEmbedding, -1, spec.vocab, width);
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
@@ -56,42 +59,81 @@ ParamLayout::ParamLayout(const ModelSpec& spec) {
   }
   add("model.norm.weight", Role::kFinalNorm, -1, 1, width);
   if (!spec.tie_embeddings) add("lm_head.weight", Role::kHead, -1, spec.vocab, width);
-  size_ = (size_ + kAlign - 1) / kAlign * kAlign;
+  return params;
+}
+
+}  // namespace
+
+bool ContinuesGroup(Role role) { return role == Role::kKey || role == Role::kValue || role == Role::kUp; }
+
+ParamLayout::ParamLayout(const ModelSpec& spec) : ParamLayout(AllParams(spec)) {}
+
+ParamLayout::ParamLayout(std::vector<ParamInfo> tensors) : params_(std::move(tensors)) {
+  const auto align = [&] { size_ = (size_ + kAlign - 1) / kAlign * kAlign; };
+  for (size_t i = 0; i < params_.size(); ++i) {
+    ParamInfo& info = params_[i];
+    if (!ContinuesGroup(info.role)) align();
+    info.offset = size_;
+    size_ += info.size();
+    const size_t slot = Slot(info.role, info.layer);
+    if (slot >= index_.size()) index_.resize(slot + 1, -1);
+    index_[slot] = static_cast<int32_t>(i);
+  }
+  align();
+}
+
+const ParamInfo* ParamLayout::TryFind(Role role, int32_t layer) const {
+  const size_t slot = Slot(role, layer);
+  return slot < index_.size() && index_[slot] >= 0 ? &params_[static_cast<size_t>(index_[slot])] : nullptr;
 }
 
 const ParamInfo& ParamLayout::Find(Role role, int32_t layer) const {
-  size_t index = 0;
-  if (role >= Role::kAttnNorm && role <= Role::kDown) {
-    index =
-        1 + static_cast<size_t>(layer) * kLayerRoles + static_cast<size_t>(role) - static_cast<size_t>(Role::kAttnNorm);
-  } else if (role == Role::kHead) {
-    index = params_.size() - 1;
-  } else if (role == Role::kFinalNorm) {
-    index = params_.size() - (params_.back().role == Role::kHead ? 2 : 1);
-  }
-  HAWSER_CHECK(index < params_.size() && params_[index].role == role && params_[index].layer == layer);
-  return params_[index];
+  const ParamInfo* info = TryFind(role, layer);
+  HAWSER_CHECK(info != nullptr);
+  return *info;
 }
 
-ParamStore::ParamStore(const ModelSpec& spec, DType dtype)
-    : spec_(spec), layout_(std::make_shared<ParamLayout>(spec)), arena_(1, layout_->size(), dtype) {
+ParamStore::ParamStore(const ModelSpec& spec, DType dtype) : ParamStore(spec, ParamLayout(spec), dtype) {
+  partial_ = false;
+}
+
+ParamStore::ParamStore(const ModelSpec& spec, ParamLayout layout, DType dtype)
+    : spec_(spec),
+      layout_(std::make_shared<ParamLayout>(std::move(layout))),
+      partial_(true),
+      arena_(1, layout_->size(), dtype) {
   HAWSER_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
 }
 
-Mat ParamStore::At(const ParamInfo& info, int64_t rows) {
+Mat ParamStore::At(const ParamInfo& info) {
   const Mat arena = arena_.view();
   char* data = static_cast<char*>(arena.data) + info.offset * static_cast<int64_t>(SizeOf(arena.dtype));
-  return {data, arena.dtype, rows, info.cols, info.cols};
+  return {data, arena.dtype, info.rows, info.cols, info.cols};
+}
+ConstMat ParamStore::At(const ParamInfo& info) const { return const_cast<ParamStore*>(this)->At(info); }
+
+const ParamInfo* ParamStore::Find(Role role, int32_t layer) const {
+  const ParamInfo* info = layout_->TryFind(role, layer);
+  HAWSER_CHECK(info != nullptr || partial_);
+  return info;
+}
+
+Mat ParamStore::Group(Role first, int32_t layer, int64_t rows) {
+  const ParamInfo* info = Find(first, layer);
+  if (info == nullptr) return {};
+  Mat group = At(*info);
+  group.rows = rows;
+  return group;
 }
 
 Mat ParamStore::Get(Role role, int32_t layer) {
-  const ParamInfo& info = layout_->Find(role, layer);
-  return At(info, info.rows);
+  const ParamInfo* info = Find(role, layer);
+  return info != nullptr ? At(*info) : Mat();
 }
 Mat ParamStore::Qkv(int32_t layer) {
-  return At(layout_->Find(Role::kQuery, layer), (int64_t{spec_.heads} + 2 * int64_t{spec_.kv_heads}) * spec_.head_dim);
+  return Group(Role::kQuery, layer, (int64_t{spec_.heads} + 2 * int64_t{spec_.kv_heads}) * spec_.head_dim);
 }
-Mat ParamStore::GateUp(int32_t layer) { return At(layout_->Find(Role::kGate, layer), 2 * int64_t{spec_.mlp_width}); }
+Mat ParamStore::GateUp(int32_t layer) { return Group(Role::kGate, layer, 2 * int64_t{spec_.mlp_width}); }
 Mat ParamStore::Head() { return Get(spec_.tie_embeddings ? Role::kEmbedding : Role::kHead); }
 
 // The views of a const store are const; building them changes nothing.
@@ -122,7 +164,8 @@ void InitializeParams(ParamStore& params, uint64_t seed) {
 }
 
 ParamStore Cast(const ParamStore& params, DType dtype) {
-  ParamStore result(params.spec(), dtype);
+  ParamStore result =
+      params.partial() ? ParamStore(params.spec(), params.layout(), dtype) : ParamStore(params.spec(), dtype);
   const auto* from = static_cast<const std::byte*>(params.arena().data);
   auto* to = static_cast<std::byte*>(result.arena().data);
   if (params.dtype() == dtype) {

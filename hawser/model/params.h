@@ -41,31 +41,48 @@ struct ParamInfo {
 /// matrix product serves each group. Starts of groups (and of every other tensor) are 64-byte aligned, in BF16 too.
 class ParamLayout {
  public:
+  ParamLayout() = default;
+  /// Every parameter of a model.
   explicit ParamLayout(const ModelSpec& spec);
+  /// These tensors in this order, laid out anew; what `offset` they came with does not matter.
+  explicit ParamLayout(std::vector<ParamInfo> tensors);
 
   const std::vector<ParamInfo>& params() const { return params_; }
+  bool empty() const { return params_.empty(); }
   int64_t size() const { return size_; }  // elements, padding included
+  /// Null where the layout has no such tensor.
+  const ParamInfo* TryFind(Role role, int32_t layer = -1) const;
   const ParamInfo& Find(Role role, int32_t layer = -1) const;
 
  private:
   std::vector<ParamInfo> params_;
+  std::vector<int32_t> index_;  // of a role of a layer in params_; -1: not there
   int64_t size_ = 0;
 };
 
-/// An arena of one dtype over a layout.
+/// Whether a tensor follows another of its layer without padding, so that one matrix product serves the group: key and
+/// value follow query, up follows gate.
+bool ContinuesGroup(Role role);
+
+/// An arena of one dtype over all parameters of a model, where asking for a tensor that is not there is a bug, or over
+/// a layout of some, where its view (or that of its group) is empty.
 class ParamStore {
  public:
   ParamStore() = default;
   ParamStore(const ModelSpec& spec, DType dtype);
+  ParamStore(const ModelSpec& spec, ParamLayout layout, DType dtype);
 
   const ModelSpec& spec() const { return spec_; }
   ModelSpec& mutable_spec() { return spec_; }  // for values that do not move tensors (context, rope, token ids)
   const ParamLayout& layout() const { return *layout_; }
   DType dtype() const { return arena_.view().dtype; }
   int64_t size() const { return layout_->size(); }
-  Mat arena() { return arena_.view(); }  // [1, size]
+  bool partial() const { return partial_; }  // made over a layout of some
+  Mat arena() { return arena_.view(); }      // [1, size]
   ConstMat arena() const { return arena_.view(); }
 
+  Mat At(const ParamInfo& info);  // a tensor of this layout
+  ConstMat At(const ParamInfo& info) const;
   Mat Get(Role role, int32_t layer = -1);
   ConstMat Get(Role role, int32_t layer = -1) const;
   ConstMat Qkv(int32_t layer) const;  // [(H+2G)*D, C]
@@ -76,9 +93,11 @@ class ParamStore {
   Mat Head();
 
  private:
-  Mat At(const ParamInfo& info, int64_t rows);
+  const ParamInfo* Find(Role role, int32_t layer) const;
+  Mat Group(Role first, int32_t layer, int64_t rows);
   ModelSpec spec_;
   std::shared_ptr<const ParamLayout> layout_;
+  bool partial_ = false;
   Matrix arena_;
 };
 

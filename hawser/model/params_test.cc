@@ -143,6 +143,32 @@ TEST(ParamsTest, AskingForWhatIsNotThereIsABug) {
   ExpectError(ErrorKind::kInternal, {}, [&] { tied.Get(Role::kHead); });
   ExpectError(ErrorKind::kInternal, {}, [&] { tied.Get(Role::kQuery, 2); });
   ExpectError(ErrorKind::kInternal, {}, [&] { tied.Get(Role::kQuery); });
+  const ParamStore cast = Cast(tied, DType::kBF16);
+  ExpectError(ErrorKind::kInternal, {}, [&] { cast.Get(Role::kHead); });
+}
+
+TEST(ParamsTest, AStoreOfSomeParameters) {
+  const ModelSpec spec = TinySpec({.vocab = 37, .heads = 6, .kv_heads = 3, .head_dim = 10, .width = 17});
+  const ParamLayout all(spec);
+  std::vector<ParamInfo> some;
+  for (const ParamInfo& info : all.params()) {
+    if (info.layer == 1 && info.role != Role::kGate && info.role != Role::kUp) some.push_back(info);
+  }
+  ParamStore store(spec, ParamLayout(some), DType::kBF16);
+  EXPECT_TRUE(store.Get(Role::kEmbedding).empty());
+  EXPECT_TRUE(store.Get(Role::kQuery, 0).empty());
+  EXPECT_TRUE(store.Get(Role::kQuery, 7).empty());
+  EXPECT_TRUE(store.GateUp(1).empty());
+  EXPECT_TRUE(store.Head().empty());
+  EXPECT_EQ(store.Qkv(1).rows, (6 + 2 * 3) * 10);
+  EXPECT_EQ(store.Get(Role::kValue, 1).data, store.Qkv(1).Rows(90, 30).data);
+  EXPECT_LT(store.size(), all.size());
+  for (const ParamInfo& info : store.layout().params()) {
+    EXPECT_EQ(store.At(info).data, store.Get(info.role, info.layer).data) << info.name;
+    EXPECT_LE(info.offset + info.size(), store.size());
+    EXPECT_TRUE(ContinuesGroup(info.role) || info.offset % 32 == 0) << info.name;
+  }
+  EXPECT_TRUE(Cast(store, DType::kF32).Get(Role::kEmbedding).empty());
 }
 
 TEST(ParamsTest, InitializationHasItsMoments) {

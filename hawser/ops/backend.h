@@ -37,7 +37,7 @@ struct NormArgs {
   float eps = 1e-5f;
 };
 /// dx = gradient of x given dy; added to `residual` first where that is given: dx = residual + .... dweight [1, C] F32
-/// +=.
+/// +=, where it is given.
 struct NormBackwardArgs {
   ConstMat x;
   ConstMat weight;
@@ -45,7 +45,7 @@ struct NormBackwardArgs {
   ConstMat dy;
   ConstMat residual;  // empty, or [N, C]; may be the same memory as dx
   Mat dx;
-  Mat dweight;
+  Mat dweight;  // empty: not wanted
 };
 
 /// Rotates, in place, the first 2*h channels of each of `heads` heads of x [N, heads * D]; cos, sin [N, h] F32.

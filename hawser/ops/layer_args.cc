@@ -76,8 +76,10 @@ void Validate(const NormBackwardArgs& args) {
   CheckShape(op, "dy", args.dy, args.x.rows, args.x.cols);
   if (!args.residual.empty()) CheckShape(op, "residual", args.residual, args.x.rows, args.x.cols);
   CheckShape(op, "dx", args.dx, args.x.rows, args.x.cols);
-  CheckShape(op, "dweight", args.dweight, 1, args.x.cols);
-  CheckF32(op, "dweight", args.dweight);
+  if (!args.dweight.empty()) {
+    CheckShape(op, "dweight", args.dweight, 1, args.x.cols);
+    CheckF32(op, "dweight", args.dweight);
+  }
 }
 
 void Validate(const RopeArgs& args) {
