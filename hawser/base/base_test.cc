@@ -14,6 +14,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/text.h"
 
 namespace hawser {
 namespace {
@@ -182,6 +183,21 @@ TEST(ErrorTest, FramesAndExitCodes) {
   EXPECT_EQ(ExitCode(ErrorKind::kUnsupported), 4);
   EXPECT_EQ(ExitCode(ErrorKind::kNumeric), 5);
   EXPECT_EQ(ExitCode(ErrorKind::kInternal), 1);
+}
+
+TEST(GlobMatch, StarsAndQuestionMarks) {
+  for (const char* glob : {"abc", "*", "a*", "*c", "a*c", "*b*", "a?c", "???", "**abc**", "*?c", "abc*"}) {
+    EXPECT_TRUE(GlobMatch(glob, "abc")) << glob;
+  }
+  for (const char* glob : {"", "ab", "abcd", "*d*", "a?", "????", "b*", "*b", "ABC", "[a]bc"}) {
+    EXPECT_FALSE(GlobMatch(glob, "abc")) << glob;
+  }
+  EXPECT_TRUE(GlobMatch("", ""));
+  EXPECT_TRUE(GlobMatch("*", ""));
+  EXPECT_FALSE(GlobMatch("?", ""));
+  EXPECT_TRUE(GlobMatch("*.q_proj.*", "model.layers.0.self_attn.q_proj.weight"));
+  EXPECT_TRUE(GlobMatch("*aab", "aaaaaab"));
+  EXPECT_FALSE(GlobMatch("*a*a*a*a*a*a*a*a*b", std::string(200, 'a')));
 }
 
 }  // namespace

@@ -33,6 +33,25 @@ std::optional<T> ParseNumber(std::string_view text) {
   return value;
 }
 
+/// Whether the whole of `text` fits `glob`: * is any text, ? any one character, all else itself.
+inline bool GlobMatch(std::string_view glob, std::string_view text) {
+  size_t g = 0, t = 0, star = glob.npos, resume = 0;
+  while (t < text.size()) {
+    if (g < glob.size() && glob[g] == '*') {
+      star = g++;
+      resume = t;
+    } else if (g < glob.size() && (glob[g] == '?' || glob[g] == text[t])) {
+      ++g, ++t;
+    } else if (star != glob.npos) {  // the last star takes one character more
+      g = star + 1;
+      t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  return glob.find_first_not_of('*', g) == glob.npos;
+}
+
 /// Levenshtein distance: the fewest insertions, deletions and substitutions of a character that turn a into b.
 inline size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);

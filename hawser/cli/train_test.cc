@@ -109,13 +109,15 @@ class TrainCommand : public ::testing::Test {
     return false;
   }
 
+  /// Kills runs of the recipe at random steps until one gets through, and compares it with one that was left alone.
+  void ExpectKillsChangeNothing() const;
+
   fs::path folder_;
   mutable int status_ = 0;
 };
 
-TEST_F(TrainCommand, KilledAnywhereAndResumedGivesTheSameBits) {
+void TrainCommand::ExpectKillsChangeNothing() const {
   ASSERT_EQ(Train("straight").code, 0);
-  ASSERT_EQ(Metrics("straight").size(), size_t{kSteps});
   int kills = 0;
   for (Rng rng{42};;) {
     const pid_t pid = Start("killed");
@@ -131,6 +133,21 @@ TEST_F(TrainCommand, KilledAnywhereAndResumedGivesTheSameBits) {
   EXPECT_TRUE(WIFEXITED(status_) && WEXITSTATUS(status_) == 0);
   EXPECT_GE(kills, 2);
   ExpectSameRun("straight", "killed");
+}
+
+TEST_F(TrainCommand, KilledAnywhereAndResumedGivesTheSameBits) {
+  ExpectKillsChangeNothing();
+  EXPECT_EQ(Metrics("straight").size(), size_t{kSteps});
+}
+
+TEST_F(TrainCommand, AdaptersKilledAndResumedGiveTheSameBits) {
+  WriteRecipe(
+      "steps = 32\ncheckpoint_every = 4\nlora_rank = 4\ntrain_only = \"*norm*\"\nfreeze = \"model.norm.weight\"\n"
+      "dtype = \"bf16\"");
+  ExpectKillsChangeNothing();
+  for (const char* file : {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"}) {
+    EXPECT_EQ(ReadFile(folder_ / "straight" / file), ReadFile(folder_ / "killed" / file)) << file;
+  }
 }
 
 TEST_F(TrainCommand, ThreadsAndRecomputeGiveTheSameBits) {

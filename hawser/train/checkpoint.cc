@@ -56,6 +56,10 @@ void ForEachArena(const TrainState& state, Visitor&& visit) {
   visit(*state.weights, "");
   visit(*state.m, "adam.m.");
   visit(*state.v, "adam.v.");
+  if (state.adapters == nullptr) return;
+  visit(*state.adapters, "");
+  visit(*state.adapters_m, "adam.m.");
+  visit(*state.adapters_v, "adam.v.");
 }
 
 void WriteState(const fs::path& path, const TrainState& state) {

@@ -81,6 +81,11 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("anchor", c.anchor, kYes);
   visit("min_document", c.min_document, kYes);
   visit("first_token_from_anchor", c.first_token_from_anchor, kYes);
+  visit("train_only", c.train_only, kYes);
+  visit("freeze", c.freeze, kYes);
+  visit("lora_rank", c.lora_rank, kYes);
+  visit("lora_alpha", c.lora_alpha, kYes);
+  visit("lora_targets", c.lora_targets, kYes);
   visit("checkpoint_every", c.checkpoint_every, kNo);
   visit("keep", c.keep, kNo);
   visit("log_every", c.log_every, kNo);
@@ -298,6 +303,8 @@ void Validate(const TrainConfig& c) {
   InRange("clip", c.clip, 0.0, 1e9);
   InRange("lookahead", c.lookahead, int64_t{1}, int64_t{1} << 20);
   InRange("min_document", c.min_document, int64_t{1}, int64_t{1} << 30);
+  InRange("lora_rank", c.lora_rank, int64_t{0}, int64_t{1} << 16);
+  InRange("lora_alpha", c.lora_alpha, 0.0, 1e6);
   InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
   InRange("keep", c.keep, int64_t{1}, kMany);
   InRange("log_every", c.log_every, int64_t{1}, kMany);

@@ -72,6 +72,12 @@ struct TrainConfig {
   int64_t min_document = 3;     // tokens
   bool first_token_from_anchor = false;
 
+  std::vector<std::string> train_only;  // globs of the parameters to train; empty: all (with adapters: none)
+  std::vector<std::string> freeze;      // globs of parameters to leave as they are
+  int64_t lora_rank = 0;                // of the adapters B A (lora.h); 0: no adapters
+  double lora_alpha = 16;               // W + alpha / rank B A
+  std::vector<std::string> lora_targets = {"q_proj", "k_proj", "v_proj", "o_proj"};
+
   int64_t checkpoint_every = 50;  // steps; 0: only at the end
   int64_t keep = 2;               // checkpoints
   int64_t log_every = 1;          // steps between lines of metrics.jsonl

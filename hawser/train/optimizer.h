@@ -10,11 +10,12 @@
 
 namespace hawser {
 
-/// First and second moments, F32, laid out like the parameters. Matrices decay, norm weights do not.
+/// First and second moments, F32, of the tensors of `trained`, found in the other arenas by name. Matrices decay, norm
+/// weights do not.
 class Optimizer {
  public:
-  Optimizer(Backend* backend, const ModelSpec& spec)
-      : backend_(backend), m_(spec, DType::kF32), v_(spec, DType::kF32) {}
+  Optimizer(Backend* backend, const ModelSpec& spec, const ParamLayout& trained)
+      : backend_(backend), m_(spec, trained, DType::kF32), v_(spec, trained, DType::kF32) {}
 
   /// Update number `step` (1-based) of `weights` (F32); `low`, if given, receives their BF16 rounding.
   void Step(const TrainConfig& config, int64_t step, double lr, double grad_scale, const ParamStore& grads,
@@ -35,6 +36,9 @@ struct TrainState {
   ParamStore* weights = nullptr;
   ParamStore* m = nullptr;
   ParamStore* v = nullptr;
+  ParamStore* adapters = nullptr;  // and their moments; null: there are none
+  ParamStore* adapters_m = nullptr;
+  ParamStore* adapters_v = nullptr;
 };
 
 /// The global Euclidean norm; not finite if an element is not.

@@ -6,6 +6,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/model/load.h"
 #include "hawser/train/run.h"
+#include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
 
 namespace hawser {
@@ -77,6 +78,8 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   Validate(plan.spec);
   plan.variant.pattern.OfLayer(0, plan.spec.layers);  // says so if it is meant for another number of layers
 
+  TrainedLayout(ParamLayout(plan.spec), config);  // names that match nothing, before anything is read
+
   if (config.lr == 0) config.lr = DefaultLearningRate(plan.spec.width);
 
   plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + config.context / 2) / config.context);
@@ -91,10 +94,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   return plan;
 }
 
-int64_t TrainPlan::state_bytes() const {
-  const int64_t size = ParamLayout(spec).size();
-  return size * (4 * 4 + (config.dtype == DType::kBF16 ? 2 : 0));
-}
+int64_t TrainPlan::state_bytes() const { return CountStateBytes(spec, config).total(); }
 
 int64_t TrainPlan::activation_bytes() const {
   return ActivationBytes(spec, config.dtype, config.recompute, config.micro_batch * spec.context);

@@ -186,8 +186,13 @@ RunSummary FinishedSummary(const fs::path& out) {
   return summary;
 }
 
-void SaveModel(const TrainPlan& plan, const Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary) {
-  SaveHuggingFace(trainer.weights(), tokenizer, plan.config.dtype, summary.out);
+void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary) {
+  if (plan.config.lora_rank > 0) {
+    SavePeft(trainer.adapters(), LoraOf(plan.config), plan.config.model, summary.out / "adapter");
+    SaveHuggingFace(trainer.Merged(), tokenizer, plan.config.dtype, summary.out);
+  } else {
+    SaveHuggingFace(trainer.weights(), tokenizer, plan.config.dtype, summary.out);
+  }
   nlohmann::json mark = summary.ToJson();
   mark.erase("out");
   mark["attention"] = plan.config.attention;  // of training; the model itself is an ordinary causal one

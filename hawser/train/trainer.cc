@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/train/lr.h"
+#include "hawser/train/trained.h"
 
 namespace hawser {
 namespace {
@@ -77,16 +78,43 @@ Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern patter
       config_(config),
       pattern_(pattern),
       weights_(std::move(weights)),
-      grads_(weights_.spec(), DType::kF32),
-      optimizer_(backend, weights_.spec()) {
+      adapters_(spec(), LoraLayout(weights_.layout(), LoraOf(config)), DType::kF32),
+      grads_(spec(), GradientLayout(weights_.layout(), TrainedLayout(weights_.layout(), config), adapters_.layout()),
+             DType::kF32),
+      adapter_grads_(spec(), adapters_.layout(), DType::kF32),
+      optimizer_(backend, spec(), TrainedLayout(weights_.layout(), config)),
+      adapter_optimizer_(backend, spec(), adapters_.layout()),
+      lora_(backend, LoraOf(config), &adapters_) {
   HAWSER_CHECK(weights_.dtype() == DType::kF32 && config.steps > 0 && config.micro_batch > 0);
-  if (config_.dtype == DType::kBF16) low_ = Cast(weights_, DType::kBF16);
-  decoder_ = std::make_unique<Decoder>(backend, low_ ? &*low_ : &weights_);
+  InitializeLora(&adapters_, static_cast<uint64_t>(config.seed));
+  if (config_.dtype == DType::kBF16 || adapted()) RefreshCopy();
+  decoder_ = std::make_unique<Decoder>(backend, copy_ ? &*copy_ : &weights_);
+}
+
+TrainState Trainer::state() {
+  TrainState state{&weights_, &optimizer_.m(), &optimizer_.v()};
+  if (adapted()) {
+    state.adapters = &adapters_;
+    state.adapters_m = &adapter_optimizer_.m();
+    state.adapters_v = &adapter_optimizer_.v();
+  }
+  return state;
+}
+
+void Trainer::RefreshCopy() {
+  copy_ = Cast(weights_, config_.dtype);
+  lora_.Merge(weights_, &*copy_);
 }
 
 void Trainer::ResumeAfter(int64_t step) {
   step_ = step;
-  if (low_) low_ = Cast(weights_, DType::kBF16);
+  if (copy_) RefreshCopy();
+}
+
+ParamStore Trainer::Merged() {
+  ParamStore merged = Cast(weights_, DType::kF32);
+  lora_.Merge(weights_, &merged);
+  return merged;
 }
 
 StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
@@ -96,6 +124,7 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
     Fail(ErrorKind::kUsage, "step {}: none of {} sequences has a token to train on", report.step, sequences.size());
   }
   backend_->Fill(grads_.arena(), 0.0f);
+  if (adapted()) backend_->Fill(adapter_grads_.arena(), 0.0f);
   const auto grad_scale = static_cast<float>(1.0 / weight);
   int64_t visible = 0, causal = 0;
   ForEachMicroBatch(sequences, config_.micro_batch, [&](std::span<const PackedSequence> part) {
@@ -107,16 +136,38 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
     causal += stats.causal_pairs;
   });
   report.loss /= weight;
+  FinishGradients();
   report.grad_norm = GradientNorm(backend_, grads_);
+  if (adapted()) report.grad_norm = std::hypot(report.grad_norm, GradientNorm(backend_, adapter_grads_));
   if (!std::isfinite(report.loss) || !std::isfinite(report.grad_norm)) FailNonFinite(report.loss, report.grad_norm);
   const double clip = config_.clip > 0 && report.grad_norm > config_.clip ? config_.clip / report.grad_norm : 1.0;
   report.lr = LearningRate(config_, report.step, config_.steps);
-  optimizer_.Step(config_, report.step, report.lr, clip, grads_, &weights_, low_ ? &*low_ : nullptr);
+  Update(report, clip);
   step_ = report.step;
   report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
   report.flops = TrainingFlops(spec(), report.tokens, visible);
   report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens, visible);
   return report;
+}
+
+void Trainer::FinishGradients() {
+  lora_.Backward(grads_, &adapter_grads_);
+  for (const ParamInfo& info : grads_.layout().params()) {  // what was only needed on the way
+    if (optimizer_.m().layout().TryFind(info.role, info.layer) == nullptr) backend_->Fill(grads_.At(info), 0.0f);
+  }
+}
+
+void Trainer::Update(const StepReport& report, double grad_scale) {
+  ParamStore* low = config_.dtype == DType::kBF16 ? &*copy_ : nullptr;
+  optimizer_.Step(config_, report.step, report.lr, grad_scale, grads_, &weights_, low);
+  if (!adapted()) return;
+  adapter_optimizer_.Step(config_, report.step, report.lr, grad_scale, adapter_grads_, &adapters_, nullptr);
+  if (low == nullptr) {
+    for (const ParamInfo& info : optimizer_.m().layout().params()) {
+      backend_->Copy(weights_.Get(info.role, info.layer), copy_->Get(info.role, info.layer));
+    }
+  }
+  lora_.Merge(weights_, &*copy_);
 }
 
 double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
@@ -133,7 +184,9 @@ double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPatte
 }
 
 void Trainer::FailNonFinite(double loss, double norm) const {
-  const std::string gradient = FirstNonFinite(grads_), weight = FirstNonFinite(weights_);
+  std::string gradient = FirstNonFinite(grads_);
+  if (gradient.empty()) gradient = FirstNonFinite(adapter_grads_);
+  const std::string weight = FirstNonFinite(weights_);
   Fail(ErrorKind::kNumeric, "step {}: loss {} and gradient norm {} must be finite; {}{}", step_ + 1, loss, norm,
        gradient.empty() ? "every gradient is finite" : "the first gradient that is not is of " + gradient,
        weight.empty() ? "; try a lower lr" : "; the weights of " + weight + " are not finite either");

@@ -12,6 +12,7 @@
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
 #include "hawser/train/config.h"
+#include "hawser/train/lora.h"
 #include "hawser/train/optimizer.h"
 
 namespace hawser {
@@ -41,7 +42,8 @@ double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens,
 /// Sequences to run at once where the recipe leaves it open; depends on sizes alone, never on the machine.
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config);
 
-/// Weights are F32; with dtype = bf16 the decoder reads a rounded copy that every update refreshes.
+/// Weights are F32; with dtype = bf16 or adapters the decoder reads a copy, rounded and merged, that every update
+/// refreshes. Of parameters that are not trained (trained.h) there are no moments, and no gradients beyond the step.
 /// The result of a step depends on its sequences and the state alone, not on threads or on what ran before.
 class Trainer {
  public:
@@ -63,22 +65,32 @@ class Trainer {
   int64_t step() const { return step_; }
   int64_t activation_bytes() const { return decoder_->activation_bytes(); }
   const ParamStore& weights() const { return weights_; }
+  const ParamStore& adapters() const { return adapters_; }
   const ParamStore& gradients() const { return grads_; }  // of the last step
+  const ParamStore& adapter_gradients() const { return adapter_grads_; }
+  /// F32 weights with the adapters merged: what the decoder reads, before it is rounded.
+  ParamStore Merged();
 
   /// What a checkpoint holds. Whoever writes to it calls ResumeAfter with the number of steps behind it.
-  TrainState state() { return {&weights_, &optimizer_.m(), &optimizer_.v()}; }
+  TrainState state();
   void ResumeAfter(int64_t step);
 
  private:
+  bool adapted() const { return !adapters_.layout().empty(); }
+  void RefreshCopy();
+  void FinishGradients();
+  void Update(const StepReport& report, double grad_scale);
   [[noreturn]] void FailNonFinite(double loss, double norm) const;
 
   Backend* backend_;
   TrainConfig config_;
   AttnPattern pattern_;
   ParamStore weights_;
-  std::optional<ParamStore> low_;
-  ParamStore grads_;
-  Optimizer optimizer_;
+  ParamStore adapters_;
+  std::optional<ParamStore> copy_;  // what the decoder reads, where that is not weights_
+  ParamStore grads_, adapter_grads_;
+  Optimizer optimizer_, adapter_optimizer_;
+  Lora lora_;
   std::unique_ptr<Decoder> decoder_;
   int64_t step_ = 0;
 };
