@@ -42,6 +42,7 @@ std::function<int()> SetupGenerate(Command, CommonOptions&);
 std::function<int()> SetupExtend(Command, CommonOptions&);
 std::function<int()> SetupTrain(Command, CommonOptions&);
 std::function<int()> SetupEval(Command, CommonOptions&);
+std::function<int()> SetupAverage(Command, CommonOptions&);
 std::function<int()> SetupConvert(Command, CommonOptions&);
 std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);

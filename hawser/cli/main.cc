@@ -24,6 +24,7 @@ constexpr CommandRow kCommands[] = {
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
     {"eval", "Measure a model: ppl, retrieval", SetupEval},
     {"drift", "Measure what the rounding of rotary embeddings does to a model", SetupDrift},
+    {"average", "Average checkpoints of a training run into one model", SetupAverage},
     {"convert", "Convert between model formats", SetupConvert},
     {"inspect", "Draw and measure attention patterns", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},

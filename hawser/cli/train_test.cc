@@ -339,6 +339,42 @@ TEST_F(TrainCommand, ValidatesOnFilesHeldOut) {
   EXPECT_EQ(validated, (std::vector<int64_t>{3, 6}));
 }
 
+TEST_F(TrainCommand, AveragesCheckpoints) {
+  WriteRecipe("steps = 10\nholdout = 4\nvalidate_every = 2\ncheckpoint_every = 2\nkeep = 4\naverage_last = 3");
+  ASSERT_EQ(Train("run").code, 0);
+  EXPECT_EQ(nlohmann::json::parse(ReadFile(folder_ / "run/hawser.json"))["averaged_steps"], nlohmann::json({6, 8, 10}));
+  const auto average = [&](const std::string& out, const std::string& more) {
+    return RunHawser(
+        fmt::format("average '{}' --out '{}' {} 2>&1", (folder_ / "run").string(), (folder_ / out).string(), more));
+  };
+  const CommandResult last = average("last", "--last 3 --json");
+  ASSERT_EQ(last.code, 0) << last.out;
+  EXPECT_EQ(nlohmann::json::parse(last.out)["steps"], nlohmann::json({6, 8, 10}));
+  EXPECT_EQ(Model("last"), Model("run"));
+  EXPECT_EQ(average("steps", "--steps 10,6,8 --threads 1").code, 0);
+  EXPECT_EQ(Model("steps"), Model("run"));
+  EXPECT_EQ(average("best", "--best 1").code, 0);
+  EXPECT_NE(Model("best"), Model("run"));
+  // The same from a run that was not finished: its model is that of the recipe.
+  for (const char* file : {"config.json", "hawser.json", "model.safetensors", "tokenizer.json"}) {
+    fs::remove(folder_ / "run" / file);
+  }
+  EXPECT_EQ(average("again", "--last 3").code, 0);
+  EXPECT_EQ(Model("again"), Model("last"));
+  EXPECT_EQ(ReadFile(folder_ / "again/config.json"), ReadFile(folder_ / "last/config.json"));
+  EXPECT_EQ(average("again", "--last 3").code, 2);  // holds a model
+  EXPECT_EQ(average("none", "").code, 2);
+  EXPECT_EQ(average("none", "--last 5").code, 2);
+  EXPECT_EQ(average("none", "--steps 7").code, 2);
+  EXPECT_EQ(average("none", "--last 1 --best 1").code, 2);
+  EXPECT_EQ(RunHawser("average '" + (folder_ / "text").string() + "' --last 1 --out x 2>&1").code, 3);
+  for (const char* bad : {"--set keep=2", "--set checkpoint_every=5", "--set checkpoint_every=0"}) {
+    const CommandResult run = Train("bad", bad);
+    EXPECT_EQ(run.code, 2) << bad;
+    EXPECT_NE(run.out.find("average_last = 3"), std::string::npos) << run.out;
+  }
+}
+
 TEST_F(TrainCommand, ExtendGrowsTheContext) {
   WriteRecipe("steps = 2");
   ASSERT_EQ(Train("base").code, 0);

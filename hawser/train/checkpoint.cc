@@ -29,20 +29,6 @@ constexpr std::string_view kPrefix = "step_";
 
 fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kPrefix, step); }
 
-/// Steps of the checkpoints in `folder`, ascending.
-std::vector<int64_t> ListSteps(const fs::path& folder) {
-  std::vector<int64_t> steps;
-  std::error_code code;
-  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
-    const std::string name = it->path().filename().string();
-    if (!name.starts_with(kPrefix)) continue;
-    const auto step = ParseNumber<int64_t>(std::string_view(name).substr(kPrefix.size()));
-    if (step && *step >= 0) steps.push_back(*step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
 void SyncFolder(const fs::path& folder) {
   const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
@@ -53,13 +39,15 @@ void SyncFolder(const fs::path& folder) {
 /// visit(store, prefix of its tensor names)
 template <class Visitor>
 void ForEachArena(const TrainState& state, Visitor&& visit) {
-  visit(*state.weights, "");
-  visit(*state.m, "adam.m.");
-  visit(*state.v, "adam.v.");
-  if (state.adapters == nullptr) return;
-  visit(*state.adapters, "");
-  visit(*state.adapters_m, "adam.m.");
-  visit(*state.adapters_v, "adam.v.");
+  const auto each = [&](ParamStore* store, const char* prefix) {
+    if (store != nullptr) visit(*store, prefix);
+  };
+  each(state.weights, "");
+  each(state.m, "adam.m.");
+  each(state.v, "adam.v.");
+  each(state.adapters, "");
+  each(state.adapters_m, "adam.m.");
+  each(state.adapters_v, "adam.v.");
 }
 
 void WriteState(const fs::path& path, const TrainState& state) {
@@ -157,6 +145,19 @@ void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
 
 }  // namespace
 
+std::vector<int64_t> CheckpointSteps(const fs::path& folder) {
+  std::vector<int64_t> steps;
+  std::error_code code;
+  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
+    const std::string name = it->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    const auto step = ParseNumber<int64_t>(std::string_view(name).substr(kPrefix.size()));
+    if (step && *step >= 0) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
 uint64_t RopeHash(const ModelSpec& spec) {
   constexpr int64_t kPositions = 4096;
   const int64_t count = std::min(spec.context, kPositions);
@@ -188,7 +189,7 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
     throw;
   }
   SyncFolder(folder);
-  std::vector<int64_t> steps = ListSteps(folder);
+  std::vector<int64_t> steps = CheckpointSteps(folder);
   const auto later = std::upper_bound(steps.begin(), steps.end(), info.step);
   const int64_t extra = std::max<int64_t>(0, (later - steps.begin()) - keep);
   for (auto it = steps.begin(); it != steps.end(); ++it) {
@@ -197,7 +198,7 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
 }
 
 std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const TrainState& state) {
-  const std::vector<int64_t> steps = ListSteps(folder);
+  const std::vector<int64_t> steps = CheckpointSteps(folder);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path checkpoint = StepFolder(folder, *step);
     CheckpointInfo info;
@@ -214,6 +215,15 @@ std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const Train
   if (steps.empty()) return std::nullopt;
   Fail(ErrorKind::kFormat, "{}: all {} checkpoints are damaged; start again in another folder", folder.string(),
        steps.size());
+}
+
+std::optional<CheckpointInfo> LoadCheckpointOf(const fs::path& folder, int64_t step, const TrainState& state) {
+  const fs::path checkpoint = StepFolder(folder, step);
+  std::error_code code;
+  if (!fs::exists(checkpoint, code)) return std::nullopt;
+  CheckpointInfo info = ReadManifest(checkpoint);
+  ReadState(checkpoint / kState, state);
+  return info;
 }
 
 }  // namespace hawser

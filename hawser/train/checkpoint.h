@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "hawser/base/hash.h"
 #include "hawser/model/spec.h"
@@ -38,6 +39,14 @@ void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& i
 /// Nothing if there is none at all. Errors: kFormat if there are checkpoints and all are damaged, or the tensors are
 /// not those of this model; kUnsupported for a later format version.
 std::optional<CheckpointInfo> LoadCheckpoint(const std::filesystem::path& folder, const TrainState& state);
+
+/// As LoadCheckpoint for the one of a step, which must be whole; members of `state` that are null are not read.
+/// Nothing if there is no such checkpoint.
+std::optional<CheckpointInfo> LoadCheckpointOf(const std::filesystem::path& folder, int64_t step,
+                                               const TrainState& state);
+
+/// Steps of the checkpoints in `folder`, ascending.
+std::vector<int64_t> CheckpointSteps(const std::filesystem::path& folder);
 
 /// Of cos and sin at up to 4096 positions spread over the context, and of the numerics where they are not the default:
 /// two runs with one hash rotate alike.

@@ -88,6 +88,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("lora_targets", c.lora_targets, kYes);
   visit("checkpoint_every", c.checkpoint_every, kNo);
   visit("keep", c.keep, kNo);
+  visit("average_last", c.average_last, kYes);
   visit("log_every", c.log_every, kNo);
   visit("validate_every", c.validate_every, kNo);
   visit("validate_sequences", c.validate_sequences, kNo);
@@ -307,6 +308,11 @@ void Validate(const TrainConfig& c) {
   InRange("lora_alpha", c.lora_alpha, 0.0, 1e6);
   InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
   InRange("keep", c.keep, int64_t{1}, kMany);
+  InRange("average_last", c.average_last, int64_t{0}, kMany);
+  if (c.average_last > c.keep) {
+    Fail(ErrorKind::kUsage, "average_last = {} needs as many checkpoints: set keep = {} or more, found {}",
+         c.average_last, c.average_last, c.keep);
+  }
   InRange("log_every", c.log_every, int64_t{1}, kMany);
   InRange("validate_every", c.validate_every, int64_t{0}, kMany);
   InRange("validate_sequences", c.validate_sequences, int64_t{1}, kMany);

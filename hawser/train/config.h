@@ -80,8 +80,9 @@ struct TrainConfig {
 
   int64_t checkpoint_every = 50;  // steps; 0: only at the end
   int64_t keep = 2;               // checkpoints
-  int64_t log_every = 1;          // steps between lines of metrics.jsonl
-  int64_t validate_every = 0;     // steps; 0: never
+  int64_t average_last = 0;    // the saved model is the mean of the last so many checkpoints (average.h); 0: the last
+  int64_t log_every = 1;       // steps between lines of metrics.jsonl
+  int64_t validate_every = 0;  // steps; 0: never
   int64_t validate_sequences = 4;
 
   bool operator==(const TrainConfig&) const = default;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
@@ -14,23 +15,36 @@
 namespace hawser {
 namespace {
 
-/// The leading lines of `text` that are whole objects of steps up to `step`.
-std::string_view KeepLines(std::string_view text, int64_t step) {
+/// visit(line) for the leading lines of `text` that are whole objects with a step, until it returns false. Returns the
+/// text of the lines visited.
+template <class Visit>
+std::string_view VisitLines(std::string_view text, Visit&& visit) {
   size_t kept = 0;
   for (size_t end; (end = text.find('\n', kept)) != text.npos; kept = end + 1) {
-    const auto line = nlohmann::json::parse(text.substr(kept, end - kept), nullptr, /*allow_exceptions=*/false);
+    auto line = nlohmann::json::parse(text.substr(kept, end - kept), nullptr, /*allow_exceptions=*/false);
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) break;
-    if (line["step"].get<int64_t>() > step) break;
+    if (!visit(line)) break;
   }
   return text.substr(0, kept);
 }
 
 }  // namespace
 
+std::vector<nlohmann::json> ReadMetrics(const std::filesystem::path& path) {
+  std::vector<nlohmann::json> lines;
+  if (!std::filesystem::exists(path)) return lines;
+  VisitLines(ReadFile(path), [&](nlohmann::json& line) {
+    lines.push_back(std::move(line));
+    return true;
+  });
+  return lines;
+}
+
 MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : path_(path) {
   if (std::filesystem::exists(path)) {
     const std::string text = ReadFile(path);
-    const std::string_view kept = KeepLines(text, step);
+    const auto up_to_step = [&](const nlohmann::json& line) { return line["step"].get<int64_t>() <= step; };
+    const std::string_view kept = VisitLines(text, up_to_step);
     if (kept.size() != text.size()) WriteFileAtomically(path, kept);
   }
   fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);

@@ -5,8 +5,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 namespace hawser {
+
+/// The leading lines of a metrics.jsonl that are whole; none where there is no such file. Each is an object with an
+/// integer "step". Errors: kIo.
+std::vector<nlohmann::json> ReadMetrics(const std::filesystem::path& path);
 
 class MetricsLog {
  public:

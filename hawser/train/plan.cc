@@ -47,6 +47,16 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   spec.rope = BakeNtk(spec.rope);
 }
 
+/// Errors: kUsage where a run saves fewer checkpoints than it is to average.
+void CheckAveraging(const TrainConfig& config) {
+  if (config.average_last < 2) return;
+  const int64_t every = config.checkpoint_every > 0 ? config.checkpoint_every : config.steps;
+  const int64_t saved = (config.steps + every - 1) / every;
+  if (saved >= config.average_last) return;
+  Fail(ErrorKind::kUsage, "average_last = {}, but {} steps with checkpoint_every = {} give {} checkpoints",
+       config.average_last, config.steps, config.checkpoint_every, saved);
+}
+
 }  // namespace
 
 TrainPlan MakePlan(const TrainConfig& recipe) {
@@ -85,6 +95,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + config.context / 2) / config.context);
   if (config.steps == 0) config.steps = (config.tokens + plan.tokens_per_step() - 1) / plan.tokens_per_step();
   config.tokens = 0;
+  CheckAveraging(config);
   if (config.micro_batch == 0) config.micro_batch = ChooseMicroBatch(plan.spec, config);
   const int64_t parts = (plan.sequences_per_step + config.micro_batch - 1) / config.micro_batch;
   config.micro_batch = (plan.sequences_per_step + parts - 1) / parts;  // as even as they can be

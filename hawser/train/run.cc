@@ -16,6 +16,7 @@
 #include "hawser/io/json.h"
 #include "hawser/model/load.h"
 #include "hawser/tok/separators.h"
+#include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/tensorboard.h"
@@ -186,16 +187,25 @@ RunSummary FinishedSummary(const fs::path& out) {
   return summary;
 }
 
-void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary) {
-  if (plan.config.lora_rank > 0) {
-    SavePeft(trainer.adapters(), LoraOf(plan.config), plan.config.model, summary.out / "adapter");
-    SaveHuggingFace(trainer.Merged(), tokenizer, plan.config.dtype, summary.out);
-  } else {
-    SaveHuggingFace(trainer.weights(), tokenizer, plan.config.dtype, summary.out);
-  }
+void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary,
+               Backend* backend) {
+  const TrainConfig& config = plan.config;
   nlohmann::json mark = summary.ToJson();
+  const auto save = [&](const ParamStore& weights) { SaveHuggingFace(weights, tokenizer, config.dtype, summary.out); };
+  if (config.lora_rank > 0 && config.average_last < 2)
+    SavePeft(trainer.adapters(), LoraOf(config), config.model, summary.out / "adapter");
+  if (config.average_last > 1) {
+    const fs::path checkpoints = summary.out / "checkpoints";
+    const std::vector<int64_t> steps = LastCheckpoints(checkpoints, config.average_last);
+    save(AverageCheckpoints(checkpoints, steps, plan.spec, config, backend));
+    mark["averaged_steps"] = steps;
+  } else if (config.lora_rank > 0) {
+    save(trainer.Merged());
+  } else {
+    save(trainer.weights());
+  }
   mark.erase("out");
-  mark["attention"] = plan.config.attention;  // of training; the model itself is an ordinary causal one
+  mark["attention"] = config.attention;  // of training; the model itself is an ordinary causal one
   mark["rope"] = ToString(plan.spec.rope);
   mark["context"] = plan.spec.context;
   WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
@@ -334,7 +344,7 @@ class Run {
     if (summary.interrupted) {
       if (saved_step_ != info_.step) Save();
     } else {
-      SaveModel(plan_, trainer_, tokenizer_.get(), summary);
+      SaveModel(plan_, trainer_, tokenizer_.get(), summary, backend_);
     }
     return summary;
   }

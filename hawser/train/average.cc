@@ -1,0 +1,102 @@
+#include "hawser/train/average.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/parallel.h"
+#include "hawser/train/checkpoint.h"
+#include "hawser/train/lora.h"
+#include "hawser/train/metrics.h"
+
+namespace hawser {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;
+
+/// What is there, for an error about what is not.
+std::string Known(const std::filesystem::path& checkpoints) {
+  const std::vector<int64_t> steps = CheckpointSteps(checkpoints);
+  return steps.empty() ? "there is none" : fmt::format("there are those of steps {}", fmt::join(steps, ", "));
+}
+
+}  // namespace
+
+ParamStore AverageCheckpoints(const std::filesystem::path& checkpoints, std::vector<int64_t> steps,
+                              const ModelSpec& spec, const TrainConfig& config, Backend* backend) {
+  std::sort(steps.begin(), steps.end());
+  steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
+  if (steps.empty()) Fail(ErrorKind::kUsage, "{}: no checkpoints to average", checkpoints.string());
+  ParamStore weights(spec, DType::kF32), merged(spec, DType::kF32);
+  ParamStore adapters(spec, LoraLayout(weights.layout(), LoraOf(config)), DType::kF32);
+  Lora lora(backend, LoraOf(config), &adapters);
+  const bool adapted = !adapters.layout().empty();
+  const ParamStore& one = adapted ? merged : weights;
+  const int64_t size = weights.size();
+  std::vector<double> sum(static_cast<size_t>(size));
+  const uint64_t rope_hash = RopeHash(spec);
+  for (const int64_t step : steps) {
+    TrainState state{.weights = &weights};
+    if (adapted) state.adapters = &adapters;
+    const auto info = LoadCheckpointOf(checkpoints, step, state);
+    if (!info) {
+      Fail(ErrorKind::kUsage, "{}: no checkpoint of step {}; {}", checkpoints.string(), step, Known(checkpoints));
+    }
+    if (info->rope_hash != rope_hash) {
+      Fail(ErrorKind::kUsage,
+           "{}: the checkpoint of step {} was trained with rotations of the hash {:016x}, those of rope \"{}\" over {} "
+           "tokens have {:016x}",
+           checkpoints.string(), step, info->rope_hash, ToString(spec.rope), spec.context, rope_hash);
+    }
+    if (adapted) {
+      backend->Copy(weights.arena(), merged.arena());
+      lora.Merge(weights, &merged);
+    }
+    const auto* values = static_cast<const float*>(one.arena().data);
+    ParallelChunks(size, kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sum[static_cast<size_t>(i)] += values[i];
+    });
+  }
+  auto* mean = static_cast<float*>(merged.arena().data);
+  const auto count = static_cast<double>(steps.size());
+  ParallelChunks(size, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) mean[i] = static_cast<float>(sum[static_cast<size_t>(i)] / count);
+  });
+  return merged;
+}
+
+std::vector<int64_t> LastCheckpoints(const std::filesystem::path& checkpoints, int64_t count) {
+  std::vector<int64_t> steps = CheckpointSteps(checkpoints);
+  if (static_cast<int64_t>(steps.size()) < count) {
+    Fail(ErrorKind::kUsage, "{}: {} checkpoints wanted, {}; a run keeps as many as its recipe key \"keep\" says",
+         checkpoints.string(), count, Known(checkpoints));
+  }
+  steps.erase(steps.begin(), steps.end() - static_cast<std::ptrdiff_t>(count));
+  return steps;
+}
+
+std::vector<int64_t> BestCheckpoints(const std::filesystem::path& run, int64_t count) {
+  const std::filesystem::path checkpoints = run / "checkpoints";
+  std::map<int64_t, double> losses;
+  for (const nlohmann::json& line : ReadMetrics(run / "metrics.jsonl")) {
+    const auto loss = line.find("validation_loss");
+    if (loss != line.end() && loss->is_number()) losses[line["step"]] = loss->get<double>();
+  }
+  std::vector<std::pair<double, int64_t>> ranked;
+  for (const int64_t step : CheckpointSteps(checkpoints)) {
+    if (const auto loss = losses.find(step); loss != losses.end()) ranked.emplace_back(loss->second, -step);
+  }
+  if (static_cast<int64_t>(ranked.size()) < count) {
+    Fail(ErrorKind::kUsage,
+         "{}: {} validated checkpoints wanted, found {}: {}; validate_every should divide checkpoint_every",
+         run.string(), count, ranked.size(), Known(checkpoints));
+  }
+  std::sort(ranked.begin(), ranked.end());
+  std::vector<int64_t> steps;
+  for (int64_t i = 0; i < count; ++i) steps.push_back(-ranked[static_cast<size_t>(i)].second);
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+}  // namespace hawser
