@@ -337,6 +337,10 @@ TEST_F(TrainCommand, ValidatesOnFilesHeldOut) {
   }
   EXPECT_EQ(steps, (std::vector<int64_t>{2, 3, 4, 6}));
   EXPECT_EQ(validated, (std::vector<int64_t>{3, 6}));
+  const std::string report = ReadFile(folder_ / "run/report.html");
+  for (const char* text : {"validation", "Learning rate", "validate_every = 3", "</html>"}) {
+    EXPECT_NE(report.find(text), std::string::npos) << text;
+  }
 }
 
 TEST_F(TrainCommand, AveragesCheckpoints) {

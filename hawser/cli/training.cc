@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/eval/run_report.h"
 #include "hawser/train/run.h"
 
 namespace hawser {
@@ -29,7 +30,7 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
     command.AddCall(
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
-  command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl and the trained model");
+  command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model");
   command.Add("--data", options.data, "Text: .txt files (a document each), .jsonl files, or folders of them");
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
@@ -68,7 +69,7 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     return 0;
   }
   const auto backend = MakeBackend(common.device);
-  const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get());
+  const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get(), WriteRunReport);
   const std::string out = summary.out.string();
   if (summary.interrupted) {
     LogLine(fmt::format("stopped after step {} of {}; the same command with --resume goes on", summary.steps,

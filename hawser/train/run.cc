@@ -299,7 +299,7 @@ class Run {
     LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
   }
 
-  RunSummary Go() {
+  RunSummary Go(const RunObserver& observer) {
     LogHead();
     MetricsLog metrics(out_ / "metrics.jsonl", info_.step);
     TensorBoardLog board(out_, info_.step);
@@ -331,7 +331,10 @@ class Run {
         AppendScalars(line, &board);
       }
       bar.Update(info_.step, fmt::format("loss {:.4f} {:.0f} tok/s", report.loss, rate));
-      if (last || (config_.checkpoint_every > 0 && info_.step % config_.checkpoint_every == 0)) Save();
+      if (last || (config_.checkpoint_every > 0 && info_.step % config_.checkpoint_every == 0)) {
+        Save();
+        if (observer) observer(out_);
+      }
     }
     bar.Finish();
     RunSummary summary{.steps = info_.step,
@@ -346,6 +349,7 @@ class Run {
     } else {
       SaveModel(plan_, trainer_, tokenizer_.get(), summary, backend_);
     }
+    if (observer) observer(out_);
     return summary;
   }
 
@@ -414,7 +418,8 @@ nlohmann::json RunSummary::ToJson() const {
           {"out", out.string()}};
 }
 
-RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend) {
+RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend,
+                       const RunObserver& observer) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
   const bool is_run = EnterRunFolder(plan, out, resume);
   if (is_run && fs::exists(out / kMark)) return FinishedSummary(out);
@@ -424,7 +429,7 @@ RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, 
   } else {
     WriteFileAtomically(out / kRecipe, ToToml(plan.config));
   }
-  return run.Go();
+  return run.Go(observer);
 }
 
 }  // namespace hawser

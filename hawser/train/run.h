@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "hawser/attn/variant.h"
@@ -54,9 +55,13 @@ struct RunSummary {
   nlohmann::json ToJson() const;
 };
 
+/// What else is kept up to date in a run folder: called with it after each checkpoint, and once it is finished.
+using RunObserver = std::function<void(const std::filesystem::path& out)>;
+
 /// Trains to the end of the plan. `resume`: go on after the newest whole checkpoint of `out`, if it holds a run.
 /// Errors: kUsage (a folder in use without `resume`, a recipe, data or rotations other than the checkpoint's), kIo,
 /// kFormat, kNumeric (Trainer::Step); what is on disk stays resumable.
-RunSummary RunTraining(const TrainPlan& plan, const std::filesystem::path& out, bool resume, Backend* backend);
+RunSummary RunTraining(const TrainPlan& plan, const std::filesystem::path& out, bool resume, Backend* backend,
+                       const RunObserver& observer = {});
 
 }  // namespace hawser

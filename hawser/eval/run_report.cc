@@ -1,0 +1,130 @@
+#include "hawser/eval/run_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "hawser/base/file.h"
+#include "hawser/eval/plot.h"
+#include "hawser/eval/report.h"
+#include "hawser/train/metrics.h"
+
+namespace hawser {
+namespace {
+
+using Lines = std::vector<nlohmann::json>;
+
+constexpr size_t kMostPoints = 600;
+
+std::optional<double> NumberOf(const nlohmann::json& line, const char* key) {
+  const auto found = line.find(key);
+  if (found == line.end() || !found->is_number()) return std::nullopt;
+  const double value = found->get<double>();
+  return std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
+/// A curve of `key` over steps, in means of equally many lines each.
+PlotSeries Curve(const Lines& lines, const char* key, std::string name, bool dashed = false) {
+  std::vector<std::pair<double, double>> points;
+  for (const nlohmann::json& line : lines) {
+    if (const auto value = NumberOf(line, key)) points.emplace_back(line["step"].get<double>(), *value);
+  }
+  const size_t grain = (points.size() + kMostPoints - 1) / kMostPoints;
+  PlotSeries series{.name = std::move(name), .dashed = dashed};
+  for (size_t begin = 0; begin < points.size(); begin += grain) {
+    const size_t end = std::min(begin + grain, points.size());
+    double x = 0, y = 0;
+    for (size_t i = begin; i < end; ++i) {
+      x += points[i].first;
+      y += points[i].second;
+    }
+    series.x.push_back(x / static_cast<double>(end - begin));
+    series.y.push_back(y / static_cast<double>(end - begin));
+  }
+  return series;
+}
+
+std::string Plot(const Lines& lines, const char* key, std::string title, Axis y) {
+  const Axis x{.label = "step"};
+  PlotSeries curve = Curve(lines, key, "");
+  return RenderSvg(LinePlot{.title = std::move(title), .x = x, .y = std::move(y), .series = {std::move(curve)}});
+}
+
+std::string LossPlot(const Lines& lines) {
+  LinePlot plot{.title = "Loss", .x = {.label = "step"}, .y = {.label = "nats a token"}};
+  PlotSeries validation = Curve(lines, "validation_loss", "validation");
+  const bool validated = !validation.x.empty();
+  plot.series.push_back(Curve(lines, "loss", validated ? "training" : ""));
+  if (validated) plot.series.push_back(std::move(validation));
+  return RenderSvg(plot);
+}
+
+/// "name value" pairs of what the last line says, and of the best validation.
+std::string Summary(const Lines& lines) {
+  if (lines.empty()) return "<p class=\"note\">No step is logged yet.</p>";
+  const nlohmann::json& last = lines.back();
+  std::string rows;
+  const auto row = [&](std::string_view name, const std::string& value) {
+    rows += fmt::format("<tr><th>{}</th><td>{}</td></tr>", name, EscapeXml(value));
+  };
+  const auto count = [](double value) { return HumanCount(std::llround(std::clamp(value, -0x1p62, 0x1p62))); };
+  row("steps", count(last["step"].get<double>()));
+  if (const auto tokens = NumberOf(last, "tokens")) row("tokens", count(*tokens));
+  if (const auto loss = NumberOf(last, "loss")) row("loss of the last step", fmt::format("{:.4f} nats", *loss));
+  std::optional<std::pair<double, int64_t>> best;
+  for (const nlohmann::json& line : lines) {
+    const auto loss = NumberOf(line, "validation_loss");
+    if (loss && (!best || *loss < best->first)) best = {*loss, line["step"].get<int64_t>()};
+  }
+  if (best) {
+    row("lowest validation loss", fmt::format("{:.4f} nats, perplexity {}, after step {}", best->first,
+                                              HumanNumber(std::exp(best->first)), HumanCount(best->second)));
+  }
+  const auto seconds = NumberOf(last, "seconds"), tokens = NumberOf(last, "tokens");
+  if (seconds) row("time in steps", HumanSeconds(*seconds));
+  if (seconds && tokens && *seconds > 0) row("tokens/s, all steps", count(*tokens / *seconds));
+  return "<table>" + rows + "</table>";
+}
+
+constexpr std::string_view kStyle = R"(
+body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1420px; margin: 2rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.7rem; margin-bottom: .6rem; overflow-wrap: anywhere; } h2 { margin-top: 2rem; border-bottom: 1px solid #d9dee3; padding-bottom: .2rem; }
+.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } .plots > div { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: .5rem; max-width: 100%; box-sizing: border-box; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .95rem; } th, td { padding: .3rem .8rem; border-bottom: 1px solid #e3e7ea; }
+th { text-align: left; font-weight: 500; color: #5b6b78; } td { text-align: right; } .note { color: #5b6b78; }
+pre { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: 1rem; overflow-x: auto; font-size: .88rem; }
+)";
+
+}  // namespace
+
+std::string RunReportPage(std::string_view title, std::string_view recipe, const Lines& metrics) {
+  std::string plots;
+  const auto add = [&](const std::string& svg) { plots += "<div>" + svg + "</div>\n"; };
+  add(LossPlot(metrics));
+  add(Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}));
+  add(Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}));
+  add(Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}));
+  add(Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0}));
+  std::string lines;  // EscapeXml drops line ends
+  for (size_t begin = 0; begin < recipe.size();) {
+    const size_t end = std::min(recipe.find('\n', begin), recipe.size());
+    lines += EscapeXml(recipe.substr(begin, end - begin)) + "\n";
+    begin = end + 1;
+  }
+  return fmt::format(
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width\"><title>{0}</title><style>{1}</style></head>\n<body>\n<h1>{0}</h1>\n{2}\n"
+      "<div class=\"plots\">\n{3}</div>\n<h2>Recipe</h2>\n<pre>{4}</pre>\n</body></html>\n",
+      EscapeXml(title), kStyle, Summary(metrics), plots, lines);
+}
+
+void WriteRunReport(const std::filesystem::path& run) {
+  const std::string title = "Training run " + std::filesystem::absolute(run).lexically_normal().filename().string();
+  WriteFileAtomically(run / "report.html",
+                      RunReportPage(title, ReadFile(run / "recipe.toml"), ReadMetrics(run / "metrics.jsonl")));
+}
+
+}  // namespace hawser
