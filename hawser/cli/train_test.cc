@@ -306,6 +306,7 @@ TEST_F(TrainCommand, TextShorterThanOneContextIsAnError) {
   const CommandResult run = Train("run");
   EXPECT_EQ(run.code, 2);
   EXPECT_NE(run.out.find("context of 64"), std::string::npos) << run.out;
+  EXPECT_EQ(Train("run", "--dry-run").code, 2);
   EXPECT_FALSE(fs::exists(folder_ / "run/recipe.toml"));
   WriteFileAtomically(folder_ / "text/1.txt", MakeSyntheticDocument(1, 1, 200).text);
   EXPECT_EQ(Train("run").code, 0);
@@ -324,6 +325,20 @@ TEST_F(TrainCommand, DryRunWritesNothing) {
   EXPECT_GT(plan["state_bytes"], 16 * plan["parameters"].get<int64_t>() - 1);
   EXPECT_GT(plan["activation_bytes"], 0);
   EXPECT_EQ(plan["train_files"], 40);
+  EXPECT_EQ(plan["memory"]["weights"], plan["memory"]["gradients"]);
+  EXPECT_EQ(plan["memory"]["moments"], 2 * plan["memory"]["weights"].get<int64_t>());
+  EXPECT_EQ(plan["memory"]["activations"], plan["activation_bytes"]);
+  EXPECT_LT(plan["memory"]["activations_with_recompute"], plan["memory"]["activations_without_recompute"]);
+  EXPECT_GT(plan["seconds"], 0);
+  EXPECT_GT(plan["flops_per_second"], 0);
+  // It is the first step that is packed, so the run says the same of it.
+  ASSERT_EQ(Train("real", "--tokens 1000").code, 0);
+  EXPECT_EQ(Metrics("real")[0]["density"], plan["density"]);
+  const CommandResult text = Train("run", "--dry-run --set lora_rank=4 --dtype bf16");
+  EXPECT_EQ(text.code, 0);
+  for (const char* word : {"moments", "adapters", "bf16", "epochs", "time: about", "recompute = \"layer\""}) {
+    EXPECT_NE(text.out.find(word), std::string::npos) << word << ": " << text.out;
+  }
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 

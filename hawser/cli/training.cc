@@ -1,10 +1,14 @@
 #include "hawser/cli/training.h"
 
 #include <cstdio>
+#include <string>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/eval/report.h"
 #include "hawser/eval/run_report.h"
+#include "hawser/train/estimate.h"
 #include "hawser/train/run.h"
 
 namespace hawser {
@@ -12,15 +16,51 @@ namespace {
 
 constexpr int kInterrupted = 130;  // as shells report SIGINT
 
+std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
+  TextTable table({"memory", "bytes", ""});
+  const auto row = [&](const char* what, int64_t bytes, std::string note) {
+    if (bytes > 0) table.Row({what, HumanBytes(bytes), std::move(note)});
+  };
+  row("weights", e.state.weights, "f32");
+  row("weights in use", e.state.in_use, fmt::format("{}, refreshed by every step", Name(config.dtype)));
+  row("gradients", e.state.gradients, "f32");
+  row("moments", e.state.moments, "f32, two of each trained value");
+  row("adapters", e.state.adapters, "f32, with gradients");
+  row("activations", e.activations,
+      fmt::format("{} tokens at once, {:.0f} bytes a token, logits not counted", HumanCount(e.micro_batch_tokens),
+                  e.activation_bytes_per_token()));
+  row("text", e.text_bytes, "token ids");
+  row("in all", e.bytes(), "");
+  const bool keeps = config.recompute == Recompute::kNone;
+  return table.ToString() + fmt::format("activations with recompute = \"{}\": {}\n", keeps ? "layer" : "none",
+                                        HumanBytes(keeps ? e.activations_layer : e.activations_none));
+}
+
+void PrintEstimate(const RunEstimate& e, const TrainPlan& plan) {
+  fmt::print("{} documents, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
+             HumanCount(e.text_tokens), e.epochs(plan), MemoryTable(e, plan.config));
+  fmt::print("density of the first step {:.3f}; {:.3g} useful FLOPs a step\n", e.density, e.step_flops);
+  const double tokens_per_second = static_cast<double>(plan.tokens()) / e.seconds;
+  if (e.sample_layers > 0) {
+    fmt::print(
+        "time: about {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s measured on {} tokens of the text in sequences of "
+        "{} through {} layers of this shape\n",
+        HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9, e.sample_tokens, e.sample_length,
+        e.sample_layers);
+  } else {
+    fmt::print(
+        "time: at least {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s of a matrix product of 1024^3; the model is "
+        "too large for a sample\n",
+        HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9);
+  }
+}
+
 void PrintPlan(const TrainPlan& plan) {
-  constexpr double kMiB = 1024.0 * 1024.0;
   fmt::print("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec), plan.spec.context,
              plan.config.attention, ToString(plan.spec.rope));
   fmt::print("{} steps of {} tokens = {} tokens; {} sequences at once\n", plan.config.steps, plan.tokens_per_step(),
              plan.tokens(), plan.config.micro_batch);
   fmt::print("{} files to train on, {} held out\n", plan.files.train.size(), plan.files.validation.size());
-  fmt::print("memory: {:.1f} MiB of weights, gradients and moments, {:.1f} MiB of activations, and the text\n",
-             static_cast<double>(plan.state_bytes()) / kMiB, static_cast<double>(plan.activation_bytes()) / kMiB);
 }
 
 }  // namespace
@@ -44,7 +84,7 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
   command.Add("--set", options.sets, "Any recipe key: key=value; may be given again");
   command.Add("--resume", options.resume, "Go on after the newest checkpoint in --out");
-  command.Add("--dry-run", options.dry_run, "Print sizes, steps and memory, and stop");
+  command.Add("--dry-run", options.dry_run, "Print steps, memory and the time it may take, and stop");
 }
 
 void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
@@ -60,15 +100,19 @@ void ApplyTrainingOptions(Command command, const CommonOptions& common, const Tr
 int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config) {
   if (options.out.empty() && !options.dry_run) Fail(ErrorKind::kUsage, "where to? Give --out FOLDER");
   const TrainPlan plan = MakePlan(config);
+  const auto backend = MakeBackend(common.device);
   if (options.dry_run) {
+    const RunEstimate estimate = EstimateRun(plan, backend.get());
     if (common.json) {
-      PrintJson(plan.ToJson());
+      nlohmann::json json = plan.ToJson();
+      json.update(estimate.ToJson());
+      PrintJson(json);
     } else {
       PrintPlan(plan);
+      PrintEstimate(estimate, plan);
     }
     return 0;
   }
-  const auto backend = MakeBackend(common.device);
   const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get(), WriteRunReport);
   const std::string out = summary.out.string();
   if (summary.interrupted) {

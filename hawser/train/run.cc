@@ -18,6 +18,7 @@
 #include "hawser/tok/separators.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
+#include "hawser/train/estimate.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/tensorboard.h"
 #include "hawser/train/trainer.h"
@@ -133,6 +134,20 @@ std::vector<Document> LoadDocuments(const std::vector<fs::path>& files, const To
   return TokenizeDocuments(ReadDocuments(files), tokenizer);
 }
 
+int64_t CountTokens(const std::vector<Document>& documents) {
+  int64_t tokens = 0;
+  for (const Document& document : documents) tokens += static_cast<int64_t>(document.tokens.size());
+  return tokens;
+}
+
+/// Errors: kUsage where all of the text is shorter than one context.
+void CheckText(const std::vector<Document>& documents, int64_t context) {
+  if (CountTokens(documents) >= context) return;
+  Fail(ErrorKind::kUsage,
+       "the data hold {} tokens in {} documents, less than one context of {}; give more text or a shorter --context",
+       CountTokens(documents), documents.size(), context);
+}
+
 /// The first sequences of the validation files as the model will read them.
 std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tokenizer& tokenizer,
                                                 PackOptions options) {
@@ -154,21 +169,6 @@ std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tok
          plan.files.validation.size(), plan.files.validation.front().string(), options.min_document);
   }
   return sequences;
-}
-
-/// FLOP/s of a matrix product of 1024^3 in the training dtype: what `peak_share` is a share of.
-double MeasurePeak(Backend* backend, DType dtype) {
-  constexpr int64_t kSize = 1024;
-  Matrix a = backend->NewMatrix(kSize, kSize, dtype), b = backend->NewMatrix(kSize, kSize, dtype);
-  Matrix c = backend->NewMatrix(kSize, kSize, DType::kF32);
-  double best = 0;
-  for (int i = 0; i < 16; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    backend->MatMul({.a = a.view(), .b = b.view(), .trans_b = true, .c = c.view()});
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, 2.0 * kSize * kSize * kSize / std::max(seconds, 1e-9));
-  }
-  return best;
 }
 
 RunSummary FinishedSummary(const fs::path& out) {
@@ -217,6 +217,16 @@ struct StartingPoint {
   std::shared_ptr<Tokenizer> tokenizer;
 };
 
+void CheckTokenizer(const TrainPlan& plan, const Tokenizer* tokenizer) {
+  if (tokenizer == nullptr) {
+    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", plan.config.model);
+  }
+  if (tokenizer->vocab_size() > plan.spec.vocab) {
+    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
+         tokenizer->vocab_size(), plan.spec.vocab);
+  }
+}
+
 StartingPoint LoadStart(const TrainPlan& plan) {
   StartingPoint start{.tokenizer = plan.tokenizer};
   if (plan.config.model.empty()) {
@@ -228,13 +238,7 @@ StartingPoint LoadStart(const TrainPlan& plan) {
     start.weights.mutable_spec() = plan.spec;
     start.tokenizer = model.tokenizer;
   }
-  if (start.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", plan.config.model);
-  }
-  if (start.tokenizer->vocab_size() > plan.spec.vocab) {
-    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
-         start.tokenizer->vocab_size(), plan.spec.vocab);
-  }
+  CheckTokenizer(plan, start.tokenizer.get());
   return start;
 }
 
@@ -268,12 +272,7 @@ class Run {
               .seed = static_cast<uint64_t>(config_.seed),
               .data_hash = DataHash(documents_),
               .rope_hash = RopeHash(plan.spec)} {
-    if (TextTokens() < plan.spec.context) {
-      Fail(ErrorKind::kUsage,
-           "the data hold {} tokens in {} documents, less than one context of {}; give more text or "
-           "a shorter --context",
-           TextTokens(), documents_.size(), plan.spec.context);
-    }
+    CheckText(documents_, plan.spec.context);
   }
 
   /// Goes on after the newest whole checkpoint, if there is one.
@@ -356,17 +355,11 @@ class Run {
  private:
   fs::path Checkpoints() const { return out_ / "checkpoints"; }
 
-  int64_t TextTokens() const {
-    int64_t tokens = 0;
-    for (const Document& document : documents_) tokens += static_cast<int64_t>(document.tokens.size());
-    return tokens;
-  }
-
   void LogHead() const {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
-    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), TextTokens(),
+    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), CountTokens(documents_),
                         config_.steps, plan_.tokens_per_step()));
   }
 
@@ -416,6 +409,15 @@ nlohmann::json RunSummary::ToJson() const {
           {"tokens_per_second", tokens_per_second()},
           {"density", density},
           {"out", out.string()}};
+}
+
+RunText ReadRunText(const TrainPlan& plan) {
+  const std::shared_ptr<Tokenizer> tokenizer =
+      plan.config.model.empty() ? plan.tokenizer : InspectModel(plan.config.model, plan.config.tokenizer).tokenizer;
+  CheckTokenizer(plan, tokenizer.get());
+  RunText text{.documents = LoadDocuments(plan.files.train, *tokenizer), .pack = MakePackOptions(plan, *tokenizer)};
+  CheckText(text.documents, plan.spec.context);
+  return text;
 }
 
 RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend,

@@ -41,6 +41,14 @@ struct TrainPlan {
 /// Errors: kUsage, kIo, kFormat and kUnsupported naming key, file or tensor.
 TrainPlan MakePlan(const TrainConfig& config);
 
+/// What a run of the plan reads: its documents in tokens, and how they are packed.
+struct RunText {
+  std::vector<Document> documents;
+  PackOptions pack;
+};
+/// Errors: those that a run finds in its text: kUsage where it is shorter than one context, kIo, kFormat.
+RunText ReadRunText(const TrainPlan& plan);
+
 struct RunSummary {
   int64_t steps = 0;
   int64_t tokens = 0;

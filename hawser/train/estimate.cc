@@ -1,0 +1,188 @@
+#include "hawser/train/estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "hawser/attn/schedule.h"
+#include "hawser/data/loader.h"
+#include "hawser/model/decoder.h"
+#include "hawser/train/trainer.h"
+
+namespace hawser {
+namespace {
+
+constexpr double kSampleFlops = 5e11;
+constexpr int64_t kSampleBytes = int64_t{4} << 30;
+constexpr int kSampleRuns = 2;  // the better one counts
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::max(1e-9, std::chrono::duration<double>(Clock::now() - start).count());
+}
+
+std::vector<PackedSequence> FirstSequences(const RunText& text, int64_t seed, int64_t length, int64_t count) {
+  PackOptions pack = text.pack;
+  pack.length = static_cast<int32_t>(length);
+  Loader loader(&text.documents, pack, static_cast<uint64_t>(seed));
+  std::vector<PackedSequence> sequences(static_cast<size_t>(count));
+  for (PackedSequence& sequence : sequences) loader.Next(&sequence);
+  return sequences;
+}
+
+/// Visible pairs of a layer, in the mean over layers.
+int64_t VisiblePairs(const AttnPattern& pattern, const TokenLayout& layout, int32_t layers) {
+  std::optional<AttnPattern> before;
+  int64_t pairs = 0, sum = 0;
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    const AttnPattern of_layer = pattern.OfLayer(layer, layers);
+    if (before != of_layer) pairs = CompileSchedule(of_layer, layout).visible_pairs;
+    before = of_layer;
+    sum += pairs;
+  }
+  return sum / layers;
+}
+
+/// Sizes of the sample: those of a micro-batch of the run, less of each until it is short.
+struct Sample {
+  ModelSpec spec;
+  int64_t length = 0, sequences = 0;
+};
+
+Sample ChooseSample(const TrainPlan& plan) {
+  Sample sample{.spec = plan.spec, .length = plan.spec.context, .sequences = plan.config.micro_batch};
+  const auto flops = [&] {
+    return TrainingFlops(sample.spec, sample.sequences * sample.length,
+                         sample.sequences * sample.length * (sample.length + 1) / 2);
+  };
+  // Halves a size down to `least` until the sample is short.
+  const auto shrink = [&](auto& size, int64_t least) {
+    while (flops() > kSampleFlops && size > least) {
+      size = static_cast<std::remove_reference_t<decltype(size)>>(std::max<int64_t>(least, size / 2));
+    }
+  };
+  shrink(sample.sequences, 1);
+  shrink(sample.length, 1024);
+  shrink(sample.spec.layers, 2);
+  shrink(sample.length, 128);
+  return sample;
+}
+
+/// Times forward and backward of the sample (useful FLOPs a second), and an update of its weights (seconds a value).
+void TimeSample(const TrainPlan& plan, const Sample& sample, const RunText& text, Backend* backend,
+                RunEstimate* estimate) {
+  ParamStore weights(sample.spec, DType::kF32), grads(sample.spec, DType::kF32);
+  InitializeParams(weights, static_cast<uint64_t>(plan.config.seed));
+  const ParamStore in_use = Cast(weights, plan.config.dtype);
+  Decoder decoder(backend, &in_use);
+  const Batch batch =
+      MakeBatch(FirstSequences(text, plan.config.seed, sample.length, sample.sequences), plan.variant.pattern);
+  for (int run = 0; run < kSampleRuns; ++run) {
+    const auto start = Clock::now();
+    const StepStats stats = decoder.ForwardBackward(batch, 1.0f, plan.config.recompute, &grads);
+    const double flops = TrainingFlops(sample.spec, batch.rows(), stats.visible_pairs);
+    estimate->flops_per_second = std::max(estimate->flops_per_second, flops / SecondsSince(start));
+  }
+  const int64_t n = std::min<int64_t>(weights.size(), int64_t{1} << 24);
+  Matrix m = backend->NewMatrix(1, n, DType::kF32), v = backend->NewMatrix(1, n, DType::kF32);
+  const auto start = Clock::now();
+  backend->AdamW({.w = weights.arena().Row<float>(0),
+                  .grad = grads.arena().Row<float>(0),
+                  .m = m.Row<float>(0),
+                  .v = v.Row<float>(0),
+                  .n = n,
+                  .lr = 1e-4f});
+  estimate->update_seconds = SecondsSince(start) / static_cast<double>(n);
+}
+
+}  // namespace
+
+double MeasurePeak(Backend* backend, DType dtype) {
+  constexpr int64_t kSize = 1024;
+  Matrix a = backend->NewMatrix(kSize, kSize, dtype), b = backend->NewMatrix(kSize, kSize, dtype);
+  Matrix c = backend->NewMatrix(kSize, kSize, DType::kF32);
+  double best = 0;
+  for (int i = 0; i < 16; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    backend->MatMul({.a = a.view(), .b = b.view(), .trans_b = true, .c = c.view()});
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, 2.0 * kSize * kSize * kSize / std::max(seconds, 1e-9));
+  }
+  return best;
+}
+
+double RunEstimate::activation_bytes_per_token() const {
+  return static_cast<double>(activations) / static_cast<double>(std::max<int64_t>(1, micro_batch_tokens));
+}
+
+double RunEstimate::epochs(const TrainPlan& plan) const {
+  return static_cast<double>(plan.tokens()) / static_cast<double>(std::max<int64_t>(1, text_tokens));
+}
+
+nlohmann::json RunEstimate::ToJson() const {
+  return {{"memory",
+           {{"weights", state.weights},
+            {"weights_in_use", state.in_use},
+            {"gradients", state.gradients},
+            {"moments", state.moments},
+            {"adapters", state.adapters},
+            {"activations", activations},
+            {"activations_without_recompute", activations_none},
+            {"activations_with_recompute", activations_layer},
+            {"activation_bytes_per_token", activation_bytes_per_token()},
+            {"text", text_bytes},
+            {"total", bytes()}}},
+          {"documents", documents},
+          {"text_tokens", text_tokens},
+          {"density", density},
+          {"step_flops", step_flops},
+          {"flops_per_second", flops_per_second},
+          {"update_seconds", update_seconds},
+          {"sample", {{"tokens", sample_tokens}, {"length", sample_length}, {"layers", sample_layers}}},
+          {"seconds", seconds}};
+}
+
+RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
+  const TrainConfig& config = plan.config;
+  const RunText text = ReadRunText(plan);
+  RunEstimate estimate{.state = CountStateBytes(plan.spec, config),
+                       .activations = plan.activation_bytes(),
+                       .micro_batch_tokens = config.micro_batch * plan.spec.context,
+                       .documents = static_cast<int64_t>(text.documents.size())};
+  const auto activations = [&](Recompute recompute) {
+    return ActivationBytes(plan.spec, config.dtype, recompute, estimate.micro_batch_tokens);
+  };
+  estimate.activations_none = activations(Recompute::kNone);
+  estimate.activations_layer = activations(Recompute::kLayer);
+  for (const Document& document : text.documents) estimate.text_tokens += static_cast<int64_t>(document.tokens.size());
+  estimate.text_bytes = 4 * estimate.text_tokens;
+
+  int64_t visible = 0, causal = 0;
+  for (const PackedSequence& sequence : FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step)) {
+    visible += VisiblePairs(plan.variant.pattern, sequence.layout, plan.spec.layers);
+    causal += plan.spec.context * (plan.spec.context + 1) / 2;
+  }
+  estimate.density = static_cast<double>(visible) / static_cast<double>(causal);
+  estimate.step_flops = TrainingFlops(plan.spec, plan.tokens_per_step(), visible);
+
+  const Sample sample = ChooseSample(plan);
+  if (10 * ParamLayout(sample.spec).size() <= kSampleBytes) {
+    estimate.sample_tokens = sample.sequences * sample.length;
+    estimate.sample_length = sample.length;
+    estimate.sample_layers = sample.spec.layers;
+    TimeSample(plan, sample, text, backend, &estimate);
+  } else {
+    estimate.flops_per_second = MeasurePeak(backend, config.dtype);
+  }
+  const auto trained = static_cast<double>(estimate.state.moments / 8);
+  estimate.update_seconds *= trained;
+  estimate.seconds =
+      static_cast<double>(config.steps) * (estimate.step_flops / estimate.flops_per_second + estimate.update_seconds);
+  return estimate;
+}
+
+}  // namespace hawser
