@@ -112,7 +112,7 @@ DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, co
   if (result.training.interrupted) throw Interrupted();
   LoadedModel model = LoadModel(folder);
   result.ppl = MeasurePerplexity(backend, &model.params, *model.tokenizer, valid, {.context = kLong});
-  result.retrieval = MeasureRetrieval(backend, model.params, *model.tokenizer, questions, "full");
+  result.retrieval = MeasureRetrieval(backend, model.params, *model.tokenizer, questions, "full").buckets;
   return result;
 }
 

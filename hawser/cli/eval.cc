@@ -118,21 +118,24 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
   const std::string kv = options.kv.empty() ? "full" : options.kv;
-  const auto buckets = MeasureRetrieval(backend.get(), model.params, *model.tokenizer, documents, kv);
+  const RetrievalReport report = MeasureRetrieval(backend.get(), model.params, *model.tokenizer, documents, kv);
   if (!common.json) {
     std::string text = fmt::format("{:>17}  {:>9}  {:>8}\n", "distance (tokens)", "questions", "accuracy");
-    for (const RetrievalBucket& bucket : buckets) {
+    for (const RetrievalBucket& bucket : report.buckets) {
       text += fmt::format("{:>17}  {:>9}  {:>7.1f}%\n", fmt::format("{}-{}", bucket.begin, bucket.end - 1),
                           bucket.questions, 100 * bucket.accuracy());
     }
-    PrintText(text);
+    PrintText(text + report.kv_text + "\n");
     return 0;
   }
-  nlohmann::json json = {
-      {"task", "retrieval"}, {"documents", options.documents}, {"context", context}, {"kv_policy", kv}};
+  nlohmann::json json = {{"task", "retrieval"},
+                         {"documents", options.documents},
+                         {"context", context},
+                         {"kv_policy", kv},
+                         {"kv", report.kv}};
   AddModelTo(&json, options, model);
   json["buckets"] = nlohmann::json::array();
-  for (const RetrievalBucket& bucket : buckets) {
+  for (const RetrievalBucket& bucket : report.buckets) {
     json["buckets"].push_back({{"begin", bucket.begin},
                                {"end", bucket.end},
                                {"questions", bucket.questions},

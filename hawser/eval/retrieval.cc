@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_report.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -28,11 +29,15 @@ RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tok
   return out;
 }
 
-std::vector<RetrievalBucket> MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
-                                              const std::vector<RetrievalDocument>& documents, std::string_view kv) {
+RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
+                                 const std::vector<RetrievalDocument>& documents, std::string_view kv) {
   Decoder decoder(backend, &params);
   const ModelSpec& spec = params.spec();
   const KvForm form = ParseKvForm(kv);
+  if (form.prefill == KvPrefill::kDense) {
+    Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts, and a document is no prompt", kv);
+  }
+  RetrievalReport report;
   const std::vector<uint8_t> separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);
   // Logits of a run of rows take about 8 MB.
   const size_t run =
@@ -61,10 +66,12 @@ std::vector<RetrievalBucket> MeasureRetrieval(Backend* backend, const ParamStore
         bucket.correct += best == question->answer ? 1 : 0;
       }
     }
+    if (&document != &documents.back()) continue;
+    report.kv = KvReportJson(cache);
+    report.kv_text = KvReportText(cache);
   }
-  std::vector<RetrievalBucket> out;
-  for (const auto& [low, bucket] : buckets) out.push_back(bucket);
-  return out;
+  for (const auto& [low, bucket] : buckets) report.buckets.push_back(bucket);
+  return report;
 }
 
 }  // namespace hawser

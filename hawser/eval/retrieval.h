@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -36,9 +38,15 @@ struct RetrievalBucket {
 /// word as one piece.
 RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer);
 
+struct RetrievalReport {
+  std::vector<RetrievalBucket> buckets;
+  nlohmann::json kv;  // KvReportJson and KvReportText (model/kv_report.h) of the last document
+  std::string kv_text;
+};
+
 /// Runs every document through a fresh cache under `kv` (text form). Buckets have the edges 16, 32, 64, ... (powers of
-/// two); empty ones are left out.
-std::vector<RetrievalBucket> MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
-                                              const std::vector<RetrievalDocument>& documents, std::string_view kv);
+/// two); empty ones are left out. Errors: kUsage (a policy with prefill=dense: a document is no prompt).
+RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
+                                 const std::vector<RetrievalDocument>& documents, std::string_view kv);
 
 }  // namespace hawser
