@@ -1,6 +1,8 @@
 #include "hawser/data/corpus.h"
 
 #include <algorithm>
+#include <climits>
+#include <cstdint>
 #include <exception>
 #include <utility>
 
@@ -22,13 +24,101 @@ std::string FolderName(const fs::path& file) {
   return (code ? file : absolute).parent_path().filename().string();
 }
 
-TextDocument ParseLine(std::string_view line, const fs::path& file, int64_t number) {
-  return WithFrame(fmt::format("{}: line {}", file.string(), number), [&]() -> TextDocument {
-    const nlohmann::json value = ParseJson(line);
-    const JsonObject object(value, "document");
-    return {
-        .source = object.StringOr("source", FolderName(file)), .path = file.string(), .text = object.String("text")};
-  });
+constexpr size_t kBatchBytes = size_t{64} << 20;  // of text tokenised at once
+
+/// A document of a text file: text, or ids where the file is tokenised.
+struct RawDocument {
+  TextDocument text;
+  bool tokenised = false;
+  std::vector<int32_t> ids;
+};
+using TakeRaw = std::function<void(RawDocument)>;
+
+std::vector<int32_t> ParseIds(const nlohmann::json& list) {
+  if (!list.is_array()) Fail(ErrorKind::kFormat, "\"input_ids\" is not a list");
+  std::vector<int32_t> ids;
+  ids.reserve(list.size());
+  for (const nlohmann::json& id : list) {
+    const bool whole = id.is_number_unsigned() || (id.is_number_integer() && id.get<int64_t>() >= 0);
+    if (!whole || id.get<uint64_t>() > INT32_MAX) {
+      Fail(ErrorKind::kFormat, "\"input_ids\"[{}] is {}, no token id", ids.size(), id.dump());
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+void TakeTokenised(const JsonObject& object, const fs::path& file, const TakeRaw& take) {
+  if (object.Find("text") != nullptr) Fail(ErrorKind::kFormat, "both \"text\" and \"input_ids\"; which one is it?");
+  const std::vector<int32_t> ids = ParseIds(*object.Find("input_ids"));
+  const auto emit = [&](std::string source, int64_t begin, int64_t end) {
+    RawDocument document{.text = {.source = std::move(source), .path = file.string()}, .tokenised = true};
+    document.ids.assign(ids.begin() + begin, ids.begin() + end);
+    take(std::move(document));
+  };
+  const auto size = static_cast<int64_t>(ids.size());
+  const nlohmann::json* cuts = object.Find("source");
+  if (cuts == nullptr || !cuts->is_array()) return emit(object.StringOr("source", FolderName(file)), 0, size);
+  int64_t begin = 0;
+  for (size_t i = 0; i < cuts->size(); ++i) {
+    const JsonObject cut((*cuts)[i], fmt::format("source[{}]", i));
+    const int64_t start = cut.IntOr("start", begin, 0, size), end = cut.Int("end", 0, size);
+    if (start != begin || end < start) {
+      Fail(ErrorKind::kFormat, "source[{}] is [{}, {}), but documents before it end at {}", i, start, end, begin);
+    }
+    emit(cut.StringOr("source", FolderName(file)), start, end);
+    begin = end;
+  }
+  if (begin != size) Fail(ErrorKind::kFormat, "tokens [{}, {}) belong to no document of \"source\"", begin, size);
+}
+
+void TakeLine(std::string_view line, const fs::path& file, const TakeRaw& take) {
+  const nlohmann::json value = ParseJson(line);
+  const JsonObject object(value, "document");
+  if (object.Find("input_ids") != nullptr) return TakeTokenised(object, file, take);
+  take({.text = {.source = object.StringOr("source", FolderName(file)),
+                 .path = file.string(),
+                 .text = object.String("text")}});
+}
+
+/// Documents of a .txt or .jsonl file.
+void ReadTextFile(const fs::path& file, const TakeRaw& take) {
+  const MappedFile map(file);
+  std::string_view contents(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
+  if (const int64_t at = InvalidUtf8At(contents); at >= 0) {
+    Fail(ErrorKind::kFormat, "{}: not UTF-8 text: byte {} is 0x{:02x}; convert it with iconv", file.string(), at,
+         static_cast<unsigned char>(contents[at]));
+  }
+  if (contents.starts_with(kByteOrderMark)) contents.remove_prefix(kByteOrderMark.size());
+  if (contents.empty()) Fail(ErrorKind::kFormat, "{}: the file is empty", file.string());
+  if (file.extension() != ".jsonl") {
+    return take({.text = {.source = FolderName(file), .path = file.string(), .text = std::string(contents)}});
+  }
+  int64_t number = 0;
+  for (size_t begin = 0; begin < contents.size();) {
+    const size_t end = std::min(contents.find('\n', begin), contents.size());
+    const std::string_view line = contents.substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    WithFrame(fmt::format("{}: line {}", file.string(), number), [&] { TakeLine(line, file, take); });
+  }
+}
+
+[[noreturn]] void FailNothing(const std::vector<fs::path>& files) {
+  Fail(ErrorKind::kFormat, "no documents with text in {}{}",
+       files.empty() ? std::string("an empty list of files") : files.front().string(),
+       files.size() > 1 ? " and the other files" : "");
+}
+
+TokenShard OpenShard(const fs::path& file, const Tokenizer& tokenizer) {
+  TokenShard shard(file);
+  if (shard.vocab() > tokenizer.vocab_size() ||
+      (shard.fingerprint() != 0 && shard.fingerprint() != TokenizerFingerprint(tokenizer))) {
+    Fail(ErrorKind::kUsage, "{}: was written with another tokenizer, of {} ids; this one has {}", file.string(),
+         shard.vocab(), tokenizer.vocab_size());
+  }
+  return shard;
 }
 
 }  // namespace
@@ -56,12 +146,13 @@ std::vector<fs::path> ListDataFiles(const std::vector<fs::path>& paths) {
     try {
       for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path)) {
         const fs::path extension = entry.path().extension();
-        if ((extension == ".txt" || extension == ".jsonl") && entry.is_regular_file()) found.push_back(entry.path());
+        if ((extension == ".txt" || extension == ".jsonl" || extension == ".tokens") && entry.is_regular_file())
+          found.push_back(entry.path());
       }
     } catch (const fs::filesystem_error& error) {
       Fail(ErrorKind::kIo, "{}: cannot read folder: {}", path.string(), error.code().message());
     }
-    if (found.empty()) Fail(ErrorKind::kFormat, "{}: no .txt or .jsonl file in this folder", path.string());
+    if (found.empty()) Fail(ErrorKind::kFormat, "{}: no .txt, .jsonl or .tokens file in this folder", path.string());
     std::sort(found.begin(), found.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
     files.insert(files.end(), found.begin(), found.end());
   }
@@ -72,34 +163,14 @@ std::vector<TextDocument> ReadDocuments(const std::vector<fs::path>& files) {
   std::vector<TextDocument> documents;
   bool any_text = false;
   for (const fs::path& file : files) {
-    std::string contents = ReadFile(file);
-    if (const int64_t at = InvalidUtf8At(contents); at >= 0) {
-      Fail(ErrorKind::kFormat, "{}: not UTF-8 text: byte {} is 0x{:02x}; convert it with iconv", file.string(), at,
-           static_cast<unsigned char>(contents[at]));
-    }
-    if (contents.starts_with(kByteOrderMark)) contents.erase(0, kByteOrderMark.size());
-    if (contents.empty()) Fail(ErrorKind::kFormat, "{}: the file is empty", file.string());
-    if (file.extension() != ".jsonl") {
-      documents.push_back({.source = FolderName(file), .path = file.string(), .text = std::move(contents)});
-      any_text = true;
-      continue;
-    }
-    int64_t number = 0;
-    for (size_t begin = 0; begin < contents.size();) {
-      const size_t end = std::min(contents.find('\n', begin), contents.size());
-      const std::string_view line = std::string_view(contents).substr(begin, end - begin);
-      begin = end + 1;
-      ++number;
-      if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-      documents.push_back(ParseLine(line, file, number));
-      any_text = any_text || !documents.back().text.empty();
-    }
+    if (file.extension() == ".tokens") Fail(ErrorKind::kFormat, "{}: holds token ids; text is wanted", file.string());
+    ReadTextFile(file, [&](RawDocument document) {
+      if (document.tokenised) Fail(ErrorKind::kFormat, "holds token ids; text is wanted");
+      any_text = any_text || !document.text.text.empty();
+      documents.push_back(std::move(document.text));
+    });
   }
-  if (!any_text) {
-    Fail(ErrorKind::kFormat, "no documents with text in {}{}",
-         files.empty() ? std::string("an empty list of files") : files.front().string(),
-         files.size() > 1 ? " and the other files" : "");
-  }
+  if (!any_text) FailNothing(files);
   return documents;
 }
 
@@ -119,10 +190,7 @@ std::vector<Document> TokenizeDocuments(const std::vector<TextDocument>& texts, 
   std::vector<std::exception_ptr> errors(texts.size());
   ParallelFor(static_cast<int64_t>(texts.size()), [&](int64_t i) {
     try {
-      documents[i] = {
-          .id = i,
-          .tokens = tokenizer.Encode(texts[i].text),
-          .tag = texts[i].source.empty() ? std::vector<int32_t>{} : tokenizer.Encode(texts[i].source + "\n")};
+      documents[i] = {.id = i, .tokens = tokenizer.Encode(texts[i].text)};
     } catch (...) {
       errors[i] = std::current_exception();
     }
@@ -131,6 +199,89 @@ std::vector<Document> TokenizeDocuments(const std::vector<TextDocument>& texts, 
     if (errors[i]) WithFrame(texts[i].path, [&] { std::rethrow_exception(errors[i]); });
   }
   return documents;
+}
+
+namespace {
+
+using TakeIds = std::function<void(const std::string& source, std::vector<int32_t> ids)>;
+
+/// Text waits until there is enough of it to tokenise in parallel.
+class TokenizerQueue {
+ public:
+  TokenizerQueue(const Tokenizer& tokenizer, const TakeIds& take) : tokenizer_(tokenizer), take_(take) {}
+
+  void Add(RawDocument document) {
+    if (document.tokenised) {
+      Flush();
+      return TakeRawIds(std::move(document));
+    }
+    bytes_ += document.text.text.size();
+    texts_.push_back(std::move(document.text));
+    if (bytes_ >= kBatchBytes) Flush();
+  }
+  void Flush() {
+    std::vector<Document> documents = TokenizeDocuments(texts_, tokenizer_);
+    for (size_t i = 0; i < texts_.size(); ++i) take_(texts_[i].source, std::move(documents[i].tokens));
+    texts_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  void TakeRawIds(RawDocument document) {
+    std::vector<int32_t>& ids = document.ids;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= tokenizer_.vocab_size()) {
+        Fail(ErrorKind::kFormat, "token id {} is outside the vocabulary of {}; was another tokenizer used?", ids[i],
+             tokenizer_.vocab_size());
+      }
+    }
+    if (!ids.empty() && tokenizer_.bos() >= 0 && ids[0] == tokenizer_.bos()) ids.erase(ids.begin());
+    take_(document.text.source, std::move(ids));
+  }
+
+  const Tokenizer& tokenizer_;
+  const TakeIds& take_;
+  std::vector<TextDocument> texts_;
+  size_t bytes_ = 0;
+};
+
+/// Documents of all files, shards apart.
+void ReadFiles(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const TakeIds& take_ids,
+               const std::function<void(TokenShard)>& take_shard) {
+  bool any_tokens = false;
+  const TakeIds counted = [&](const std::string& source, std::vector<int32_t> ids) {
+    any_tokens = any_tokens || !ids.empty();
+    take_ids(source, std::move(ids));
+  };
+  TokenizerQueue queue(tokenizer, counted);
+  for (const fs::path& file : files) {
+    if (file.extension() != ".tokens") {
+      ReadTextFile(file, [&](RawDocument document) { queue.Add(std::move(document)); });
+      continue;
+    }
+    queue.Flush();
+    TokenShard shard = OpenShard(file, tokenizer);
+    any_tokens = any_tokens || shard.tokens() > 0;
+    take_shard(std::move(shard));
+  }
+  queue.Flush();
+  if (!any_tokens) FailNothing(files);
+}
+
+}  // namespace
+
+void TokenizeFiles(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const TakeIds& take) {
+  ReadFiles(files, tokenizer, take, [&](const TokenShard& shard) {
+    for (int64_t d = 0; d < shard.size(); ++d) take(shard.sources()[shard.source(d)], shard.Read(d));
+  });
+}
+
+DocumentSet LoadDocuments(const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
+  DocumentSet set;
+  ReadFiles(
+      files, tokenizer, [&](const std::string& source, std::vector<int32_t> ids) { set.Add(source, std::move(ids)); },
+      [&](TokenShard shard) { set.Add(std::move(shard)); });
+  return set;
 }
 
 }  // namespace hawser

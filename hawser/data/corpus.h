@@ -3,25 +3,34 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "hawser/data/document_set.h"
 #include "hawser/data/packer.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
 
-/// `.jsonl` files hold one document a line (key `text`, optional `source`; blank lines are skipped); any other file
-/// that is named is one document. Folders are walked, subfolders too, for `.txt` and `.jsonl` in lexicographic order of
-/// their paths. Errors: kIo, kFormat (empty, not UTF-8 with the byte offset, no documents, a line that is not JSON
-/// with its number).
+/// Files of documents, by their ending:
+///   .jsonl   a line is a document: {"text": "...", "source": "name"}, or tokenised: {"input_ids": [1, 5, ...]} with
+///            "source" a name, or a list that cuts the ids into documents: [{"source": "name", "start": 0, "end": 40},
+///            ...], each from the end of the one before ("start" may be left out) and the last to the end of the ids.
+///            A source that is not given is the name of the file's folder. Blank lines are skipped
+///   .tokens  tokenised documents (shards.h)
+///   others   one document of text
+/// Folders are walked, subfolders too, for `.txt`, `.jsonl` and `.tokens` in lexicographic order of their paths.
+/// Errors: kIo, kFormat (empty, not UTF-8 with the byte offset, no documents, a line that is not JSON, ids outside the
+/// vocabulary or outside every document, each with the number of the line).
 struct TextDocument {
   std::string source;  // for tags: the `source` key, else the file's folder name
   std::string path;
   std::string text;
 };
 std::vector<std::filesystem::path> ListDataFiles(const std::vector<std::filesystem::path>& paths);
+/// Text alone: a tokenised file is an error.
 std::vector<TextDocument> ReadDocuments(const std::vector<std::filesystem::path>& files);
 
 /// The last `held_out` files in lexicographic order are kept for validation. Errors: kUsage if no file is left.
@@ -33,7 +42,16 @@ FileSplit HoldOutFiles(std::vector<std::filesystem::path> files, int64_t held_ou
 /// The byte at which `text` stops being UTF-8, or -1.
 int64_t InvalidUtf8At(std::string_view text);
 
-/// Tokenises in parallel, in order; ids are the documents' places in the list, tags the tokens of "source\n".
+/// Tokenises in parallel, in order; ids are the documents' places in the list.
 std::vector<Document> TokenizeDocuments(const std::vector<TextDocument>& texts, const Tokenizer& tokenizer);
+
+/// Every document of every file in order: take(source, ids), without BOS and EOS. Text is tokenised in parallel some
+/// megabytes at a time, so that more than fits in memory can pass through; a BOS that opens a tokenised document is
+/// taken off. Errors: as ReadDocuments; kUsage for a shard of another tokenizer.
+void TokenizeFiles(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer,
+                   const std::function<void(const std::string& source, std::vector<int32_t> ids)>& take);
+
+/// The same documents to train on: text in memory, shards in their files.
+DocumentSet LoadDocuments(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer);
 
 }  // namespace hawser

@@ -5,17 +5,19 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
+#include "hawser/testing/byte_tokenizer.h"
 
 namespace hawser {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::ByteTokenizer;
 
-class CorpusTest : public testing::Test {
+class CorpusTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(testing::TempDir()) /
-              ("corpus_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    folder_ = fs::path(::testing::TempDir()) /
+              ("corpus_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
     fs::remove_all(folder_);
     MakeDirectories(folder_);
   }
@@ -93,6 +95,59 @@ TEST_F(CorpusTest, BadInputIsNamed) {
   line("{\"text\":\"\\ud800\"}");
 }
 
+TEST_F(CorpusTest, TokenisedLinesAreCutAtTheirSources) {
+  ByteTokenizer tokenizer;
+  tokenizer.set_bos(1);
+  const DocumentSet set =
+      LoadDocuments({Write("set/a.jsonl",
+                           "{\"input_ids\":[1,5,6,7,1,8,9],\"source\":[{\"source\":\"web\",\"start\":0,\"end\":4},"
+                           "{\"source\":\"book\",\"end\":7}]}\n{\"text\":\"ab\"}\n{\"input_ids\":[3,1]}\n"
+                           "{\"input_ids\":[1],\"source\":\"web\"}\n")},
+                    tokenizer);
+  ASSERT_EQ(set.size(), 5);
+  using Ids = std::vector<int32_t>;
+  EXPECT_EQ(set.Get(0).tokens, (Ids{5, 6, 7})) << "a BOS that opens a document is the packer's";
+  EXPECT_EQ(set.Get(1).tokens, (Ids{8, 9}));
+  EXPECT_EQ(set.Get(2).tokens, (Ids{'a', 'b'}));
+  EXPECT_EQ(set.Get(3).tokens, (Ids{3, 1}));
+  EXPECT_TRUE(set.Get(4).tokens.empty()) << "a document that is only a BOS is counted, and the packer drops it";
+  EXPECT_EQ(set.sources(), (std::vector<std::string>{"web", "book", "set"}));
+  EXPECT_EQ(set.tokens(), 9);
+}
+
+TEST_F(CorpusTest, BadTokenisedLinesAreNamed) {
+  const auto error = [&](const std::string& line) {
+    const fs::path path = Write("d.jsonl", "{\"text\":\"a\"}\n" + line);
+    const std::string message = ErrorOf(ErrorKind::kFormat, [&] { LoadDocuments({path}, ByteTokenizer()); });
+    EXPECT_NE(message.find("d.jsonl: line 2"), std::string::npos) << message;
+    return message;
+  };
+  EXPECT_NE(error("{\"input_ids\":[1,256]}").find("256 is outside the vocabulary"), std::string::npos);
+  EXPECT_NE(error("{\"input_ids\":[1,-2]}").find("[1] is -2"), std::string::npos);
+  for (const char* ids : {"[1.5]", "7", "[[1]]", "[\"1\"]", "[4294967296]", "[true]"}) {
+    error(std::string("{\"input_ids\":") + ids + "}");
+  }
+  error("{\"input_ids\":[1],\"text\":\"x\"}");
+  const auto cut = [&](const char* source) {
+    return error(std::string("{\"input_ids\":[1,2,3],\"source\":") + source + "}");
+  };
+  EXPECT_NE(cut("[{\"end\":2}]").find("tokens [2, 3) belong to no document"), std::string::npos);
+  EXPECT_NE(cut("[{\"end\":2},{\"start\":1,\"end\":3}]").find("source[1] is [1, 3)"), std::string::npos);
+  for (const char* source : {"[{\"end\":4}]", "[{}]", "[3]", "5", "[]", "[{\"end\":2},{\"end\":1}]"}) cut(source);
+  const fs::path ids = Write("ids.jsonl", "{\"input_ids\":[1]}");
+  EXPECT_NE(ErrorOf(ErrorKind::kFormat, [&] { ReadDocuments({ids}); }).find("text is wanted"), std::string::npos);
+}
+
+TEST_F(CorpusTest, TagsNeedSources) {
+  DocumentSet set;
+  set.Add("web", {1, 2});
+  set.MakeTags(ByteTokenizer());
+  EXPECT_EQ(set.Get(0).tag, (std::vector<int32_t>{'w', 'e', 'b', '\n'}));
+  set.Add("", {3});
+  EXPECT_NE(ErrorOf(ErrorKind::kUsage, [&] { set.MakeTags(ByteTokenizer()); }).find("document 1 has none"),
+            std::string::npos);
+}
+
 TEST_F(CorpusTest, EveryTruncationOfJsonLinesReadsOrFails) {
   const std::string whole = "{\"text\":\"one \\u00e9\",\"source\":\"web\"}\n{\"text\":\"two\"}\n";
   for (size_t n = 1; n < whole.size(); ++n) {
@@ -127,32 +182,15 @@ TEST(HoldOutTest, LastFilesInLexicographicOrder) {
   EXPECT_THROW(HoldOutFiles({"a"}, -1), Error);
 }
 
-class ByteTokenizer : public Tokenizer {
- public:
-  std::string Kind() const override { return "bytes"; }
-  int32_t vocab_size() const override { return 256; }
-  std::vector<int32_t> Encode(std::string_view text, bool) const override {
-    if (text == "bad") Fail(ErrorKind::kFormat, "cannot encode");
-    std::vector<int32_t> ids;
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
-    return ids;
-  }
-  std::string Piece(int32_t id) const override { return {static_cast<char>(id)}; }
-  std::string Display(int32_t id) const override { return Piece(id); }
-  void Save(const fs::path&) const override {}
-};
-
-TEST(TokenizeTest, InOrderWithTagsForAnyNumberOfThreads) {
+TEST(TokenizeTest, InOrderForAnyNumberOfThreads) {
   std::vector<TextDocument> texts;
-  for (int i = 0; i < 100; ++i) texts.push_back({.source = i % 2 == 0 ? "w" : "", .text = std::to_string(i * i)});
+  for (int i = 0; i < 100; ++i) texts.push_back({.text = std::to_string(i * i)});
   for (const int threads : {1, 4}) {
     SetThreads(threads);
     const auto documents = TokenizeDocuments(texts, ByteTokenizer());
     ASSERT_EQ(documents.size(), 100u);
     EXPECT_EQ(documents[12].id, 12);
     EXPECT_EQ(documents[12].tokens, (std::vector<int32_t>{'1', '4', '4'}));
-    EXPECT_EQ(documents[12].tag, (std::vector<int32_t>{'w', '\n'}));
-    EXPECT_TRUE(documents[13].tag.empty());
   }
   SetThreads(0);
   texts[40] = {.path = "here", .text = "bad"};

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -16,15 +15,14 @@ constexpr int64_t kWindowTokens = int64_t{1} << 22;
 
 }  // namespace
 
-Loader::Loader(const std::vector<Document>* documents, PackOptions options, uint64_t seed)
-    : documents_(documents), options_(std::move(options)), seed_(seed) {
+Loader::Loader(const DocumentSet* documents, PackOptions options, uint64_t seed, UpsampleOptions upsample)
+    : documents_(documents), options_(std::move(options)), upsample_(upsample), seed_(seed) {
   BeginEpoch();
 }
 
 void Loader::BeginEpoch() {
   const auto epoch = static_cast<uint64_t>(epoch_);
-  order_.resize(documents_->size());
-  std::iota(order_.begin(), order_.end(), uint32_t{0});
+  order_ = DrawDocuments(*documents_, upsample_, seed_, epoch, &draw_counts_);
   Rng rng{.seed = seed_, .stream = epoch};
   for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
   draws_ = rng;
@@ -36,32 +34,45 @@ bool Loader::Pack() {
   PackedSequence sequence;
   while (!packer_->Next(&sequence)) {
     if (cursor_ == order_.size()) return false;
-    packer_->Add((*documents_)[order_[cursor_++]]);
+    packer_->Add(documents_->Get(order_[cursor_++]));
     if (cursor_ == order_.size()) packer_->Finish();
   }
   window_.push_back(std::move(sequence));
   return true;
 }
 
-void Loader::Next(PackedSequence* out) {
+bool Loader::NextOfEpoch(PackedSequence* out) {
   const auto wanted = static_cast<size_t>(std::max<int64_t>(1, kWindowTokens / options_.length));
   while (window_.size() < wanted && Pack()) {
   }
   if (window_.empty()) {
     const PackCounts& counts = packer_->counts();
-    if (counts.sequences == 0) {
-      Fail(ErrorKind::kUsage,
-           "{} documents with {} tokens fill no sequence of {} tokens: give more data or a shorter one",
-           counts.documents, counts.tokens_in, options_.length);
-    }
-    ++epoch_;
-    BeginEpoch();
-    return Next(out);
+    if (counts.sequences > 0) return false;
+    Fail(
+        ErrorKind::kUsage,
+        "{} documents with {} tokens fill no sequence of {} tokens ({} have fewer than min_document = {} tokens): give "
+        "more data or a shorter context",
+        counts.documents, counts.tokens_in, options_.length, counts.short_documents, options_.min_document);
   }
   std::swap(window_[draws_.Below(window_.size())], window_.back());
   *out = std::move(window_.back());
   window_.pop_back();
   ++sequence_;
+  return true;
+}
+
+void Loader::Next(PackedSequence* out) {
+  while (!NextOfEpoch(out)) {
+    finished_ = total_counts();
+    ++epoch_;
+    BeginEpoch();
+  }
+}
+
+PackCounts Loader::total_counts() const {
+  PackCounts total = finished_;
+  total += packer_->counts();
+  return total;
 }
 
 void Loader::Skip(int64_t n) {

@@ -10,14 +10,14 @@
 namespace hawser {
 namespace {
 
-std::vector<Document> MakeCorpus(int64_t count) {
+DocumentSet MakeCorpus(int64_t count) {
   std::vector<Document> documents;
   for (int64_t d = 0; d < count; ++d) {
     Document document{.id = d};
     for (int64_t t = 0; t < 5 + 11 * (d % 7); ++t) document.tokens.push_back(static_cast<int32_t>(d * 100 + t));
     documents.push_back(document);
   }
-  return documents;
+  return DocumentSet(documents);
 }
 
 const PackOptions kOptions{.length = 64,
@@ -62,8 +62,7 @@ TEST(LoaderTest, AnEpochHoldsEveryTokenOnceAndTheNextOneIsShuffledAnew) {
       for (int32_t i = segment.begin; i < segment.begin + segment.length; ++i) ++tokens[loader.epoch()][s.ids[i]];
     }
   }
-  size_t total = 0;
-  for (const Document& d : documents) total += d.tokens.size();
+  const auto total = static_cast<size_t>(documents.tokens());
   for (int64_t epoch : {0, 1}) {
     EXPECT_EQ(tokens[epoch].size(), total);
     for (const auto& [id, count] : tokens[epoch]) EXPECT_EQ(count, 1) << id;
@@ -76,7 +75,8 @@ TEST(LoaderTest, PiecesOfALongDocumentComeFarApart) {
   for (size_t d = 0; d < documents.size(); ++d) {
     documents[d] = {.id = static_cast<int64_t>(d), .tokens = std::vector<int32_t>(63 * 40, 5)};
   }
-  Loader loader(&documents, {.length = 64, .bos = 1}, 5);
+  const DocumentSet set(documents);
+  Loader loader(&set, {.length = 64, .bos = 1}, 5);
   PackedSequence s;
   int64_t before = -1, neighbours = 0;
   for (int i = 0; i < 320; ++i) {
@@ -101,7 +101,7 @@ TEST(LoaderTest, DataThatFillNoSequenceAreRefused) {
   options.length = 4096;
   options.keep_partial = false;
   const auto documents = MakeCorpus(3);
-  const std::vector<Document> none;
+  const DocumentSet none;
   PackedSequence s;
   EXPECT_THROW(Loader(&documents, options, 0).Next(&s), Error);
   EXPECT_THROW(Loader(&none, kOptions, 0).Next(&s), Error);

@@ -16,6 +16,16 @@ int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size
 
 }  // namespace
 
+PackCounts& PackCounts::operator+=(const PackCounts& other) {
+  using C = PackCounts;
+  for (int64_t C::*field :
+       {&C::documents, &C::pieces, &C::sequences, &C::tokens_in, &C::tokens_out, &C::short_documents, &C::dropped_short,
+        &C::dropped_overflow, &C::dropped_partial, &C::padding, &C::bos_tokens, &C::tag_tokens, &C::eos_tokens}) {
+    this->*field += other.*field;
+  }
+  return *this;
+}
+
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
   PackedSequence& s = *sequence;
   const int32_t length = Size(s.ids);
@@ -156,6 +166,7 @@ void Packer::Add(const Document& document) {
   counts_.tokens_in += tokens;
   const bool has_bos = !own_bos_.empty() || !options_.anchor.empty();
   if (tokens == 0 || tokens + (has_bos ? 1 : 0) < options_.min_document) {
+    ++counts_.short_documents;
     counts_.dropped_short += tokens;
     return;
   }

@@ -76,10 +76,13 @@ struct PackCounts {
   int64_t documents = 0, pieces = 0, sequences = 0;
   int64_t tokens_in = 0;         // of documents, without BOS and tags
   int64_t tokens_out = 0;        // of documents emitted
-  int64_t dropped_short = 0;     // tokens of documents below min_document
+  int64_t short_documents = 0;   // documents below min_document, empty ones included
+  int64_t dropped_short = 0;     // their tokens
   int64_t dropped_overflow = 0;  // tokens discarded by kDrop
   int64_t dropped_partial = 0;   // tokens of a last sequence not kept
   int64_t padding = 0, bos_tokens = 0, tag_tokens = 0, eos_tokens = 0;
+
+  PackCounts& operator+=(const PackCounts& other);
 };
 
 /// Fills positions, targets, weights and layout from `segments` (and `ids`, for target ids and separators); nothing

@@ -42,6 +42,12 @@ const Names<Overflow>& NamesOf(Overflow) {
   return names;
 }
 
+const Names<Upsample>& NamesOf(Upsample) {
+  static const Names<Upsample> names = {
+      {Upsample::kNone, "none"}, {Upsample::kGlobal, "global"}, {Upsample::kPerSource, "per-source"}};
+  return names;
+}
+
 /// Whether a key changes what is computed, or only what is written down about it.
 enum class Matters : bool { kNo, kYes };
 
@@ -86,6 +92,9 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("lora_rank", c.lora_rank, kYes);
   visit("lora_alpha", c.lora_alpha, kYes);
   visit("lora_targets", c.lora_targets, kYes);
+  visit("upsample", c.upsample, kYes);
+  visit("long_document", c.long_document, kYes);
+  visit("short_keep", c.short_keep, kYes);
   visit("checkpoint_every", c.checkpoint_every, kNo);
   visit("keep", c.keep, kNo);
   visit("average_last", c.average_last, kYes);
@@ -306,6 +315,8 @@ void Validate(const TrainConfig& c) {
   InRange("min_document", c.min_document, int64_t{1}, int64_t{1} << 30);
   InRange("lora_rank", c.lora_rank, int64_t{0}, int64_t{1} << 16);
   InRange("lora_alpha", c.lora_alpha, 0.0, 1e6);
+  InRange("long_document", c.long_document, int64_t{1}, kMany);
+  InRange("short_keep", c.short_keep, 0.0, 1.0);
   InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
   InRange("keep", c.keep, int64_t{1}, kMany);
   InRange("average_last", c.average_last, int64_t{0}, kMany);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hawser/data/packer.h"
+#include "hawser/data/upsample.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/spec.h"
 
@@ -38,7 +39,7 @@ struct TrainConfig {
   std::string model;  // the model to continue; empty: from scratch with `dims`
   ModelDims dims;
   std::string tokenizer;          // file or folder; empty: the model's own
-  std::vector<std::string> data;  // .txt, .jsonl or folders
+  std::vector<std::string> data;  // .txt, .jsonl, .tokens or folders
   int64_t holdout = 0;            // the last files of `data` kept for validation
   int64_t context = 0;            // tokens of a sequence; 0: the model's
   std::string attention = "full";
@@ -71,6 +72,9 @@ struct TrainConfig {
   std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS as often as the pattern wants
   int64_t min_document = 3;     // tokens
   bool first_token_from_anchor = false;
+  Upsample upsample = Upsample::kNone;
+  int64_t long_document = 4096;  // tokens, and
+  double short_keep = 0.1;       // probability of a shorter one, upsample only
 
   std::vector<std::string> train_only;  // globs of the parameters to train; empty: all (with adapters: none)
   std::vector<std::string> freeze;      // globs of parameters to leave as they are

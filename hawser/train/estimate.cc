@@ -28,7 +28,7 @@ double SecondsSince(Clock::time_point start) {
 std::vector<PackedSequence> FirstSequences(const RunText& text, int64_t seed, int64_t length, int64_t count) {
   PackOptions pack = text.pack;
   pack.length = static_cast<int32_t>(length);
-  Loader loader(&text.documents, pack, static_cast<uint64_t>(seed));
+  Loader loader(&text.documents, pack, static_cast<uint64_t>(seed), text.upsample);
   std::vector<PackedSequence> sequences(static_cast<size_t>(count));
   for (PackedSequence& sequence : sequences) loader.Next(&sequence);
   return sequences;
@@ -152,13 +152,13 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   RunEstimate estimate{.state = CountStateBytes(plan.spec, config),
                        .activations = plan.activation_bytes(),
                        .micro_batch_tokens = config.micro_batch * plan.spec.context,
-                       .documents = static_cast<int64_t>(text.documents.size())};
+                       .documents = text.documents.size()};
   const auto activations = [&](Recompute recompute) {
     return ActivationBytes(plan.spec, config.dtype, recompute, estimate.micro_batch_tokens);
   };
   estimate.activations_none = activations(Recompute::kNone);
   estimate.activations_layer = activations(Recompute::kLayer);
-  for (const Document& document : text.documents) estimate.text_tokens += static_cast<int64_t>(document.tokens.size());
+  estimate.text_tokens = text.documents.tokens();
   estimate.text_bytes = 4 * estimate.text_tokens;
 
   int64_t visible = 0, causal = 0;

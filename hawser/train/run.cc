@@ -13,13 +13,14 @@
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
 #include "hawser/data/loader.h"
+#include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
 #include "hawser/model/load.h"
-#include "hawser/tok/separators.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/estimate.h"
 #include "hawser/train/metrics.h"
+#include "hawser/train/packing.h"
 #include "hawser/train/tensorboard.h"
 #include "hawser/train/trainer.h"
 
@@ -88,64 +89,12 @@ AttnPattern ServedPattern(AttnPattern pattern) {
   return pattern;
 }
 
-PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
-  const TrainConfig& config = plan.config;
-  const ModelSpec& spec = plan.spec;
-  PackOptions options;
-  options.length = static_cast<int32_t>(spec.context);
-  options.variant = plan.variant;
-  options.overflow = config.overflow;
-  options.lookahead = static_cast<int32_t>(config.lookahead);
-  options.min_document = static_cast<int32_t>(config.min_document);
-  options.first_token_from_anchor = config.first_token_from_anchor;
-  const int32_t eos = tokenizer.eos() >= 0 ? tokenizer.eos() : spec.eos.empty() ? -1 : spec.eos.front();
-  const int32_t bos = tokenizer.bos() >= 0 ? tokenizer.bos() : spec.bos;
-  if (config.bos) options.bos = bos;
-  if (config.eos) {
-    if (eos < 0) Fail(ErrorKind::kUsage, "eos = true, but neither tokenizer nor model has an end-of-text token");
-    options.eos = eos;
-  }
-  for (const int64_t id : config.anchor) {
-    if (id < 0 || id >= spec.vocab) Fail(ErrorKind::kUsage, "anchor id {} is outside [0, {})", id, spec.vocab);
-    options.anchor.push_back(static_cast<int32_t>(id));
-  }
-  const int32_t anchors = plan.variant.multi_bos ? 1 : plan.variant.pattern.anchors;
-  if (anchors > 0 && options.anchor.empty()) {
-    const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS serves documents apart by EOS
-    if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
-    options.anchor.assign(static_cast<size_t>(anchors), anchor);
-  }
-  if (plan.variant.pattern.separators) {
-    options.separators = ModelSeparators(&tokenizer, plan.variant.pattern.separator_set, spec.vocab);
-  }
-  return options;
-}
-
-uint64_t DataHash(const std::vector<Document>& documents) {
-  uint64_t hash = documents.size();
-  for (const Document& document : documents) {
-    hash = Hash64(std::as_bytes(std::span(document.tokens)), hash);
-    hash = Hash64(std::as_bytes(std::span(document.tag)), hash);
-  }
-  return hash;
-}
-
-std::vector<Document> LoadDocuments(const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
-  return TokenizeDocuments(ReadDocuments(files), tokenizer);
-}
-
-int64_t CountTokens(const std::vector<Document>& documents) {
-  int64_t tokens = 0;
-  for (const Document& document : documents) tokens += static_cast<int64_t>(document.tokens.size());
-  return tokens;
-}
-
 /// Errors: kUsage where all of the text is shorter than one context.
-void CheckText(const std::vector<Document>& documents, int64_t context) {
-  if (CountTokens(documents) >= context) return;
+void CheckText(const DocumentSet& documents, int64_t context) {
+  if (documents.tokens() >= context) return;
   Fail(ErrorKind::kUsage,
        "the data hold {} tokens in {} documents, less than one context of {}; give more text or a shorter --context",
-       CountTokens(documents), documents.size(), context);
+       documents.tokens(), documents.size(), context);
 }
 
 /// The first sequences of the validation files as the model will read them.
@@ -156,9 +105,9 @@ std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tok
   options.variant = {.pattern = ServedPattern(plan.variant.pattern)};
   options.anchor.clear();
   options.first_token_from_anchor = false;
-  const std::vector<Document> documents = LoadDocuments(plan.files.validation, tokenizer);
+  const DocumentSet documents = LoadDocuments(plan.files.validation, tokenizer);
   Packer packer(options);
-  for (const Document& document : documents) packer.Add(document);
+  for (int64_t d = 0; d < documents.size(); ++d) packer.Add(documents.Get(d));
   packer.Finish();
   PackedSequence sequence;
   while (static_cast<int64_t>(sequences.size()) < plan.config.validate_sequences && packer.Next(&sequence)) {
@@ -264,13 +213,13 @@ class Run {
         backend_(backend),
         tokenizer_(std::move(start.tokenizer)),
         pack_(MakePackOptions(plan, *tokenizer_)),
-        documents_(LoadDocuments(plan.files.train, *tokenizer_)),
+        documents_(TrainingDocuments(plan, *tokenizer_)),
         validation_(ValidationSequences(plan, *tokenizer_, pack_)),
-        loader_(&documents_, pack_, static_cast<uint64_t>(config_.seed)),
+        loader_(&documents_, pack_, static_cast<uint64_t>(config_.seed), MakeUpsampleOptions(config_)),
         trainer_(backend, config_, plan.variant.pattern, std::move(start.weights)),
         info_{.recipe = ToToml(config_),
               .seed = static_cast<uint64_t>(config_.seed),
-              .data_hash = DataHash(documents_),
+              .data_hash = documents_.Hash(),
               .rope_hash = RopeHash(plan.spec)} {
     CheckText(documents_, plan.spec.context);
   }
@@ -336,6 +285,7 @@ class Run {
       }
     }
     bar.Finish();
+    LogLine(Summary(loader_.total_counts()));
     RunSummary summary{.steps = info_.step,
                        .tokens = info_.tokens,
                        .loss = info_.loss,
@@ -359,7 +309,7 @@ class Run {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
-    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), CountTokens(documents_),
+    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), documents_.tokens(),
                         config_.steps, plan_.tokens_per_step()));
   }
 
@@ -390,7 +340,7 @@ class Run {
   Backend* backend_;
   const std::shared_ptr<Tokenizer> tokenizer_;
   const PackOptions pack_;
-  const std::vector<Document> documents_;
+  const DocumentSet documents_;
   const std::vector<PackedSequence> validation_;
   Loader loader_;
   Trainer trainer_;
@@ -415,7 +365,9 @@ RunText ReadRunText(const TrainPlan& plan) {
   const std::shared_ptr<Tokenizer> tokenizer =
       plan.config.model.empty() ? plan.tokenizer : InspectModel(plan.config.model, plan.config.tokenizer).tokenizer;
   CheckTokenizer(plan, tokenizer.get());
-  RunText text{.documents = LoadDocuments(plan.files.train, *tokenizer), .pack = MakePackOptions(plan, *tokenizer)};
+  RunText text{.documents = TrainingDocuments(plan, *tokenizer),
+               .pack = MakePackOptions(plan, *tokenizer),
+               .upsample = MakeUpsampleOptions(plan.config)};
   CheckText(text.documents, plan.spec.context);
   return text;
 }

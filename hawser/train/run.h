@@ -43,8 +43,9 @@ TrainPlan MakePlan(const TrainConfig& config);
 
 /// What a run of the plan reads: its documents in tokens, and how they are packed.
 struct RunText {
-  std::vector<Document> documents;
+  DocumentSet documents;
   PackOptions pack;
+  UpsampleOptions upsample;
 };
 /// Errors: those that a run finds in its text: kUsage where it is shorter than one context, kIo, kFormat.
 RunText ReadRunText(const TrainPlan& plan);

@@ -1,0 +1,93 @@
+#include "hawser/data/document_set.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/hash.h"
+
+namespace hawser {
+
+DocumentSet::DocumentSet(const std::vector<Document>& documents) {
+  for (const Document& document : documents) Add("", document.tokens);
+}
+
+int32_t DocumentSet::SourceNumber(const std::string& source) {
+  const auto found = std::find(sources_.begin(), sources_.end(), source);
+  const auto number = static_cast<int32_t>(found - sources_.begin());
+  if (found == sources_.end()) sources_.push_back(source);
+  return number;
+}
+
+void DocumentSet::Add(const std::string& source, std::vector<int32_t> tokens) {
+  if (parts_.empty() || !parts_.back().shard.empty()) parts_.push_back({.begin = size_});
+  Part& part = parts_.back();
+  part.text_sources.push_back(SourceNumber(source));
+  tokens_ += static_cast<int64_t>(tokens.size());
+  part.texts.push_back(std::move(tokens));
+  ++size_;
+}
+
+void DocumentSet::Add(TokenShard shard) {
+  Part& part = parts_.emplace_back(Part{.begin = size_});
+  for (const std::string& source : shard.sources()) part.shard_sources.push_back(SourceNumber(source));
+  size_ += shard.size();
+  tokens_ += shard.tokens();
+  part.shard.push_back(std::move(shard));
+}
+
+void DocumentSet::MakeTags(const Tokenizer& tokenizer) {
+  const auto unnamed = std::find(sources_.begin(), sources_.end(), "");
+  for (int64_t d = 0; unnamed != sources_.end() && d < size_; ++d) {
+    if (source(d) != unnamed - sources_.begin()) continue;
+    Fail(ErrorKind::kUsage,
+         "tags name sources, and document {} has none: give lines of .jsonl files a \"source\", or use attention "
+         "without -tag",
+         d);
+  }
+  tags_.clear();
+  for (const std::string& source : sources_) tags_.push_back(tokenizer.Encode(source + "\n"));
+}
+
+const DocumentSet::Part& DocumentSet::PartOf(int64_t document) const {
+  HAWSER_CHECK(document >= 0 && document < size_);
+  const auto after = std::upper_bound(parts_.begin(), parts_.end(), document,
+                                      [](int64_t d, const Part& part) { return d < part.begin; });
+  return *(after - 1);
+}
+
+int64_t DocumentSet::length(int64_t document) const {
+  const Part& part = PartOf(document);
+  const int64_t d = document - part.begin;
+  return part.shard.empty() ? static_cast<int64_t>(part.texts[d].size()) : part.shard[0].length(d);
+}
+
+int32_t DocumentSet::source(int64_t document) const {
+  const Part& part = PartOf(document);
+  const int64_t d = document - part.begin;
+  return part.shard.empty() ? part.text_sources[d] : part.shard_sources[part.shard[0].source(d)];
+}
+
+Document DocumentSet::Get(int64_t document) const {
+  const Part& part = PartOf(document);
+  const int64_t d = document - part.begin;
+  return {.id = document,
+          .tokens = part.shard.empty() ? part.texts[d] : part.shard[0].Read(d),
+          .tag = tags_.empty() ? std::vector<int32_t>{} : tags_[source(document)]};
+}
+
+uint64_t DocumentSet::Hash() const {
+  uint64_t hash = static_cast<uint64_t>(size_);
+  for (const Part& part : parts_) {
+    for (const TokenShard& shard : part.shard) {
+      const uint64_t words[] = {shard.hash(), static_cast<uint64_t>(shard.size())};
+      hash = Hash64(std::as_bytes(std::span(words)), hash);
+    }
+    for (const std::vector<int32_t>& text : part.texts) hash = Hash64(std::as_bytes(std::span(text)), hash);
+  }
+  for (const std::vector<int32_t>& tag : tags_) hash = Hash64(std::as_bytes(std::span(tag)), hash);
+  return hash;
+}
+
+}  // namespace hawser

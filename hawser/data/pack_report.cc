@@ -1,0 +1,201 @@
+#include "hawser/data/pack_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "hawser/attn/schedule.h"
+
+namespace hawser {
+namespace {
+
+constexpr int32_t kTile = 64;
+
+// Bucket b holds lengths of bit width b: 0, 1, 2 to 3, 4 to 7, ...
+std::vector<PackReport::Bucket> Histogram(const DocumentSet& documents) {
+  std::vector<PackReport::Bucket> all(65);
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    const int64_t length = documents.length(d);
+    PackReport::Bucket& bucket = all[static_cast<size_t>(std::bit_width(static_cast<uint64_t>(length)))];
+    ++bucket.documents;
+    bucket.tokens += length;
+  }
+  for (size_t b = 0; b < all.size(); ++b) {
+    all[b].begin = b == 0 ? 0 : int64_t{1} << std::min<size_t>(b - 1, 62);
+    all[b].end = int64_t{1} << std::min<size_t>(b, 62);
+  }
+  const auto used = [](const PackReport::Bucket& bucket) { return bucket.documents > 0; };
+  const auto first = std::find_if(all.begin(), all.end(), used);
+  const auto last = std::find_if(all.rbegin(), all.rend(), used).base();
+  return first == all.end() ? std::vector<PackReport::Bucket>{} : std::vector(first, last);
+}
+
+double ExpectedDensity(const DocumentSet& documents, const PackOptions& options) {
+  const AttnPattern& pattern = options.variant.pattern;
+  if (pattern.window != AttnPattern::kAll) return -1;
+  if (pattern.scope == Scope::kSequence) return 1;
+  const int64_t copies =
+      options.variant.multi_bos ? static_cast<int64_t>(std::max<size_t>(options.anchor.size(), 1)) : 0;
+  const int64_t own = copies > 0 ? copies : pattern.anchors == 0 && options.bos >= 0 ? 1 : 0;
+  const int64_t room = options.length - pattern.anchors;
+  double pairs = 0, tokens = 0;
+  const auto add = [&](int64_t m, int64_t times) {
+    const auto n = static_cast<double>(m), count = static_cast<double>(times);
+    pairs += count * n * (n + 1) / 2;
+    tokens += count * n;
+  };
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    const int64_t length = documents.length(d), text = room - own;
+    if (length == 0) continue;
+    add(room, length / text);
+    if (length % text > 0) add(length % text + own, 1);
+  }
+  if (tokens == 0) return 1;
+  return std::min(1.0, (pairs / tokens + pattern.anchors) / ((options.length + 1) / 2.0));
+}
+
+}  // namespace
+
+std::string Summary(const PackCounts& c) {
+  std::string text = fmt::format("packed {} of {} tokens of {} documents into {} sequences ({} pieces, {} padding)",
+                                 c.tokens_out, c.tokens_in, c.documents, c.sequences, c.pieces, c.padding);
+  text += fmt::format("; dropped {} of {} short documents, {} of overflow, {} of a last sequence", c.dropped_short,
+                      c.short_documents, c.dropped_overflow, c.dropped_partial);
+  return text;
+}
+
+nlohmann::json ToJson(const PackCounts& c) {
+  return {{"documents", c.documents},
+          {"tokens_in", c.tokens_in},
+          {"tokens_out", c.tokens_out},
+          {"pieces", c.pieces},
+          {"sequences", c.sequences},
+          {"short_documents", c.short_documents},
+          {"dropped_short", c.dropped_short},
+          {"dropped_overflow", c.dropped_overflow},
+          {"dropped_partial", c.dropped_partial},
+          {"padding", c.padding},
+          {"bos_tokens", c.bos_tokens},
+          {"tag_tokens", c.tag_tokens},
+          {"eos_tokens", c.eos_tokens}};
+}
+
+PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
+                          const UpsampleOptions& upsample, int64_t max_sequences) {
+  PackReport report;
+  report.context = options.length;
+  report.attention = ToString(options.variant);
+  report.documents = documents.size();
+  report.tokens = documents.tokens();
+  report.histogram = Histogram(documents);
+  double squares = 0;
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    squares += static_cast<double>(documents.length(d)) * static_cast<double>(documents.length(d));
+  }
+  report.mean_length = PackReport::Ratio(report.tokens, report.documents);
+  report.weighted_length = squares / static_cast<double>(std::max<int64_t>(report.tokens, 1));
+  report.expected_density = ExpectedDensity(documents, options);
+
+  Loader loader(&documents, options, seed, upsample);
+  for (size_t s = 0; s < documents.sources().size(); ++s) {
+    report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
+  }
+  PackedSequence sequence;
+  const AttnSchedule full = CompileSchedule({}, {.size = options.length});
+  const TileStats dense = CountTiles(full, kTile, kTile);
+  while (loader.NextOfEpoch(&sequence)) {
+    const AttnSchedule schedule = CompileSchedule(options.variant.pattern, sequence.layout);
+    const TileStats tiles = CountTiles(schedule, kTile, kTile);
+    report.pairs += schedule.visible_pairs;
+    report.causal_pairs += full.visible_pairs;
+    report.tiles += tiles.full + tiles.partial;
+    report.causal_tiles += dense.full + dense.partial;
+    if (max_sequences > 0 && loader.sequence() >= max_sequences) break;
+  }
+  report.counts = loader.counts();
+  return report;
+}
+
+double AttentionShare(int64_t linear_parameters, int64_t layers, int64_t heads_times_dim, int64_t context) {
+  const double attention =
+      3.5 * 2 * static_cast<double>(layers) * static_cast<double>(heads_times_dim) * static_cast<double>(context);
+  const double linear = 3.0 * 2 * static_cast<double>(linear_parameters);
+  return attention / (attention + linear);
+}
+
+nlohmann::json ToJson(const PackReport& r) {
+  nlohmann::json histogram = nlohmann::json::array(), sources = nlohmann::json::array();
+  for (const PackReport::Bucket& b : r.histogram) {
+    histogram.push_back({{"begin", b.begin}, {"end", b.end}, {"documents", b.documents}, {"tokens", b.tokens}});
+  }
+  for (const PackReport::Source& s : r.sources) {
+    sources.push_back({{"source", s.name},
+                       {"documents", s.counts.documents},
+                       {"tokens", s.counts.tokens},
+                       {"drawn", s.counts.drawn},
+                       {"left_short", s.counts.left_short},
+                       {"left_budget", s.counts.left_budget},
+                       {"repeated", s.counts.repeated}});
+  }
+  const bool known = r.expected_density >= 0;
+  return {{"context", r.context},
+          {"attention", r.attention},
+          {"documents", r.documents},
+          {"tokens", r.tokens},
+          {"mean_length", r.mean_length},
+          {"weighted_length", r.weighted_length},
+          {"histogram", histogram},
+          {"sources", sources},
+          {"counts", ToJson(r.counts)},
+          {"visible_pairs", r.pairs},
+          {"causal_pairs", r.causal_pairs},
+          {"density", r.density()},
+          {"expected_density", known ? nlohmann::json(r.expected_density) : nlohmann::json()},
+          {"tiles", r.tiles},
+          {"causal_tiles", r.causal_tiles},
+          {"tile_density", r.tile_density()},
+          {"attention_saving", 1 - r.density()},
+          {"expected_saving", known ? nlohmann::json(1 - r.expected_density) : nlohmann::json()},
+          {"tile_saving", 1 - r.tile_density()}};
+}
+
+std::string ToText(const PackReport& r) {
+  std::string text = fmt::format("documents      {} with {} tokens: {:.1f} each, {:.1f} where a token stands\n",
+                                 r.documents, r.tokens, r.mean_length, r.weighted_length);
+  text += fmt::format("\n{:>23} {:>11} {:>13} {:>9}\n", "tokens of a document", "documents", "tokens", "share");
+  for (const PackReport::Bucket& b : r.histogram) {
+    const double share = PackReport::Ratio(b.tokens, std::max<int64_t>(r.tokens, 1));
+    text += fmt::format("{:>23} {:>11} {:>13} {:>8.1f}% {}\n", fmt::format("{} to {}", b.begin, b.end - 1), b.documents,
+                        b.tokens, 100 * share, std::string(static_cast<size_t>(40 * share + 0.5), '#'));
+  }
+  const bool sampled =
+      std::any_of(r.sources.begin(), r.sources.end(), [](const auto& s) { return s.counts.drawn != s.counts.tokens; });
+  if (sampled || r.sources.size() > 1) {
+    text += fmt::format("\n{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n", "source", "documents", "tokens", "drawn",
+                        "left short", "over budget", "repeated");
+    for (const PackReport::Source& s : r.sources) {
+      const DrawCounts& c = s.counts;
+      text += fmt::format("{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n", s.name.empty() ? "(none)" : s.name,
+                          c.documents, c.tokens, c.drawn, c.left_short, c.left_budget, c.repeated);
+    }
+  }
+  const PackCounts& c = r.counts;
+  const double sequences = static_cast<double>(std::max<int64_t>(c.sequences, 1));
+  text += fmt::format("\npacked         {} sequences of {}: {:.2f} documents each, {} tokens of text\n", c.sequences,
+                      r.context, static_cast<double>(c.pieces) / sequences, c.tokens_out);
+  text += fmt::format("beside text    {} BOS, {} of tags, {} EOS, {} padding ({:.2f} %)\n", c.bos_tokens, c.tag_tokens,
+                      c.eos_tokens, c.padding,
+                      100 * static_cast<double>(c.padding) / (sequences * static_cast<double>(r.context)));
+  text += fmt::format("dropped        {} tokens of {} short documents, {} of overflow, {} of a last sequence\n",
+                      c.dropped_short, c.short_documents, c.dropped_overflow, c.dropped_partial);
+  text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles\n", r.attention,
+                      r.density(), r.tile_density(), kTile, kTile);
+  const std::string expected =
+      r.expected_density >= 0 ? fmt::format("; {:.1f} % expected of the lengths", 100 * (1 - r.expected_density)) : "";
+  text += fmt::format("saving         {:.1f} % of attention, {:.1f} % of its tiles{}\n", 100 * (1 - r.density()),
+                      100 * (1 - r.tile_density()), expected);
+  return text;
+}
+
+}  // namespace hawser

@@ -1,0 +1,65 @@
+// data/pack_report.h - what packing does to a corpus, and what the mask saves.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "hawser/data/loader.h"
+
+namespace hawser {
+
+/// One line for people: what went in and out, and everything dropped, by reason.
+std::string Summary(const PackCounts& counts);
+nlohmann::json ToJson(const PackCounts& counts);
+
+/// Of an epoch, or of its first sequences.
+struct PackReport {
+  struct Bucket {  // documents of [begin, end) tokens
+    int64_t begin = 0, end = 0, documents = 0, tokens = 0;
+  };
+  struct Source {
+    std::string name;
+    DrawCounts counts;
+  };
+  int64_t context = 0;
+  std::string attention;
+  int64_t documents = 0, tokens = 0;  // of the whole data
+  double mean_length = 0;             // tokens of a document
+  double weighted_length = 0;         // of the document that a token stands in: sum n^2 / sum n
+  std::vector<Bucket> histogram;      // ends at powers of two, the first and last one not empty
+  std::vector<Source> sources;
+  PackCounts counts;
+
+  int64_t pairs = 0;         // visible (query, key) pairs, as schedules count them
+  int64_t causal_pairs = 0;  // of the same sequences without a mask
+  int64_t tiles = 0;         // of 64 x 64 that kernels visit
+  int64_t causal_tiles = 0;
+  /// pairs / causal_pairs as document lengths alone predict it, a document longer than the context counted as pieces of
+  /// a context and a rest, and sequences as full: with m = n for intra and for documents behind an anchor of A tokens,
+  /// m = n + A with copies of it, (sum m (m + 1) / 2 / sum m + A) / ((L + 1) / 2), A = 0 but for a shared anchor.
+  /// 1 for a pattern of one document, negative where a window or the like limits a document's own attention.
+  double expected_density = 1;
+
+  double density() const { return Ratio(pairs, causal_pairs); }
+  double tile_density() const { return Ratio(tiles, causal_tiles); }
+  static double Ratio(int64_t part, int64_t whole) {
+    return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 1.0;
+  }
+};
+
+/// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: no more of them. Errors: as Loader.
+PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
+                          const UpsampleOptions& upsample = {}, int64_t max_sequences = 0);
+
+/// Share of the arithmetic of a training step that is attention, with full attention over `context` tokens:
+/// 3.5 a / (3.5 a + 3 l) a token, a = 2 layers heads head_dim context, l = 2 linear parameters (backward costs 2.5 and
+/// 2 forwards). A mask of density r saves that share times 1 - r.
+double AttentionShare(int64_t linear_parameters, int64_t layers, int64_t heads_times_dim, int64_t context);
+
+nlohmann::json ToJson(const PackReport& report);
+std::string ToText(const PackReport& report);
+
+}  // namespace hawser

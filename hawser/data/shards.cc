@@ -1,0 +1,179 @@
+#include "hawser/data/shards.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/hash.h"
+#include "hawser/io/json.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "shards are mapped as they are written");
+
+constexpr char kMagic[8] = {'H', 'A', 'W', 'T', 'O', 'K', 'S', '1'};
+constexpr uint64_t kMany = uint64_t{1} << 48;  // of anything: products below stay far from 2^64
+constexpr int64_t kMostShortIds = 1 << 16;
+
+struct Header {
+  char magic[8];
+  uint32_t width, zero;
+  uint64_t documents, tokens, vocab, fingerprint, hash, names_bytes;
+};
+static_assert(sizeof(Header) == 64);
+
+uint64_t RoundUp(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
+
+template <class T>
+T Load(std::span<const std::byte> bytes, size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof(T));
+  return value;
+}
+
+template <class T>
+std::span<const std::byte> AsBytes(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+}  // namespace
+
+uint64_t TokenizerFingerprint(const Tokenizer& tokenizer) {
+  uint64_t hash = static_cast<uint64_t>(tokenizer.vocab_size());
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    const std::string text = tokenizer.Display(id);
+    hash = Hash64(std::as_bytes(std::span(text)), hash);
+  }
+  return std::max<uint64_t>(hash, 1);
+}
+
+TokenShard::TokenShard(const fs::path& path) : path_(path), file_(path) {
+  const std::span<const std::byte> bytes = file_.bytes();
+  const auto refuse = [&](bool wrong, std::string_view what) {
+    if (wrong) Fail(ErrorKind::kFormat, "{}: not a whole .tokens file: {}", path.string(), what);
+  };
+  refuse(bytes.size() < sizeof(Header), "shorter than its header");
+  const auto header = Load<Header>(bytes, 0);
+  refuse(std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0, "it does not begin with HAWTOKS1");
+  refuse(header.width != 2 && header.width != 4, fmt::format("ids of {} bytes; wanted 2 or 4", header.width));
+  refuse(header.zero != 0, "bytes 12 to 15 are not 0");
+  refuse(header.documents == 0 || header.documents > kMany || header.tokens > kMany || header.names_bytes > kMany,
+         "impossible sizes in its header");
+  refuse(header.vocab == 0 || header.vocab > (uint64_t{1} << 31) ||
+             (header.width == 2 && header.vocab > uint64_t{kMostShortIds}),
+         fmt::format("a vocabulary of {} ids of {} bytes", header.vocab, header.width));
+  ends_at_ = sizeof(Header) + RoundUp(header.tokens * header.width);
+  sources_at_ = ends_at_ + header.documents * 8;
+  const uint64_t names_at = sources_at_ + header.documents * 4, size = names_at + header.names_bytes;
+  refuse(size != bytes.size(), fmt::format("its header wants {} bytes, the file has {}", size, bytes.size()));
+  width_ = static_cast<int32_t>(header.width);
+  documents_ = static_cast<int64_t>(header.documents);
+  tokens_ = static_cast<int64_t>(header.tokens);
+  vocab_ = static_cast<int64_t>(header.vocab);
+  fingerprint_ = header.fingerprint;
+  hash_ = header.hash;
+  WithFrame(fmt::format("{}: names of its sources", path.string()), [&] {
+    const nlohmann::json names =
+        ParseJson({reinterpret_cast<const char*>(bytes.data()) + names_at, static_cast<size_t>(header.names_bytes)});
+    if (!names.is_array()) Fail(ErrorKind::kFormat, "not a list");
+    for (const nlohmann::json& name : names) {
+      if (!name.is_string()) Fail(ErrorKind::kFormat, "not all are text");
+      sources_.push_back(name.get<std::string>());
+    }
+  });
+  uint64_t begin = 0;
+  for (int64_t d = 0; d < documents_; ++d) {
+    const auto end = Load<uint64_t>(bytes, ends_at_ + static_cast<size_t>(d) * 8);
+    refuse(end < begin || end > header.tokens, fmt::format("document {} ends at token {}", d, end));
+    refuse(Load<uint32_t>(bytes, sources_at_ + static_cast<size_t>(d) * 4) >= sources_.size(),
+           fmt::format("document {} names no source", d));
+    begin = end;
+  }
+  refuse(begin != header.tokens, fmt::format("{} tokens follow the last document", header.tokens - begin));
+}
+
+int64_t TokenShard::End(int64_t document) const {
+  return static_cast<int64_t>(Load<uint64_t>(file_.bytes(), ends_at_ + static_cast<size_t>(document) * 8));
+}
+
+int32_t TokenShard::source(int64_t document) const {
+  return static_cast<int32_t>(Load<uint32_t>(file_.bytes(), sources_at_ + static_cast<size_t>(document) * 4));
+}
+
+std::vector<int32_t> TokenShard::Read(int64_t document) const {
+  const int64_t begin = Begin(document);
+  std::vector<int32_t> ids(static_cast<size_t>(length(document)));
+  const std::byte* from = file_.bytes().data() + sizeof(Header) + static_cast<size_t>(begin) * width_;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    uint32_t id = 0;
+    std::memcpy(&id, from + i * static_cast<size_t>(width_), static_cast<size_t>(width_));
+    if (id >= static_cast<uint64_t>(vocab_)) {
+      Fail(ErrorKind::kFormat, "{}: document {}: token {} has id {}, the vocabulary has ids 0 to {}", path_.string(),
+           document, i, id, vocab_ - 1);
+    }
+    ids[i] = static_cast<int32_t>(id);
+  }
+  return ids;
+}
+
+ShardWriter::ShardWriter(fs::path folder, const Tokenizer& tokenizer, int64_t shard_tokens)
+    : folder_(std::move(folder)),
+      vocab_(tokenizer.vocab_size()),
+      shard_tokens_(shard_tokens),
+      fingerprint_(TokenizerFingerprint(tokenizer)) {
+  MakeDirectories(folder_);
+}
+
+void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tokens) {
+  const auto found = std::find(sources_.begin(), sources_.end(), source);
+  document_sources_.push_back(static_cast<uint32_t>(found - sources_.begin()));
+  if (found == sources_.end()) sources_.push_back(source);
+  ids_.insert(ids_.end(), tokens.begin(), tokens.end());
+  ends_.push_back(ids_.size());
+  ++documents_;
+  tokens_ += static_cast<int64_t>(tokens.size());
+  if (static_cast<int64_t>(ids_.size()) >= shard_tokens_) Write();
+}
+
+void ShardWriter::Finish() {
+  if (!ends_.empty()) Write();
+}
+
+void ShardWriter::Write() {
+  const fs::path path = folder_ / fmt::format("{:05}.tokens", files_.size());
+  const bool narrow = vocab_ <= kMostShortIds;
+  std::vector<uint16_t> short_ids;
+  if (narrow) short_ids.assign(ids_.begin(), ids_.end());
+  const std::span<const std::byte> ids = narrow ? AsBytes(short_ids) : AsBytes(ids_);
+  const std::string names = nlohmann::json(sources_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  Header header{.width = narrow ? 2u : 4u,
+                .documents = ends_.size(),
+                .tokens = ids_.size(),
+                .vocab = static_cast<uint64_t>(vocab_),
+                .fingerprint = fingerprint_,
+                .hash = Hash64(ids),
+                .names_bytes = names.size()};
+  std::memcpy(header.magic, kMagic, sizeof(kMagic));
+  WriteFileAtomically(path, [&](FileWriter& out) {
+    constexpr char kZeros[8] = {};
+    out.Append(&header, sizeof(header));
+    out.Append(ids.data(), ids.size());
+    out.Append(kZeros, RoundUp(ids.size()) - ids.size());
+    out.Append(ends_.data(), ends_.size() * 8);
+    out.Append(document_sources_.data(), document_sources_.size() * 4);
+    out.Append(names);
+  });
+  files_.push_back(path);
+  ids_.clear();
+  ends_.clear();
+  document_sources_.clear();
+  sources_.clear();
+}
+
+}  // namespace hawser
