@@ -61,9 +61,15 @@ TokenLayout MakeInspectLayout(const InspectOptions& options, int32_t anchors) {
   return layout;
 }
 
-std::vector<int32_t> ResetPositions(const TokenLayout& layout, int32_t anchors) {
+// As the packer gives them, where they are not 0, 1, 2, ...
+std::vector<int32_t> Positions(const AttnVariant& variant, const TokenLayout& layout, int32_t anchors) {
   std::vector<int32_t> positions(layout.size);
-  for (int32_t k = 0; k < layout.size; ++k) positions[k] = k < anchors ? k : anchors + k - layout.doc_begin[k];
+  for (int32_t k = 0; k < layout.size; ++k) {
+    const int32_t offset = k - layout.doc_begin[k];
+    positions[k] = variant.reset_positions && k >= anchors ? anchors + offset
+                   : variant.multi_bos && offset == 0      ? 0
+                                                           : k;
+  }
   return positions;
 }
 
@@ -98,7 +104,9 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
     WriteFileAtomically(options.svg, DrawPatternSvg(schedule, layout, title));
   }
   std::vector<int32_t> positions;
-  if (variant.reset_positions && drawn) positions = ResetPositions(layout, schedule.num_anchors);
+  if ((variant.reset_positions || variant.multi_bos) && drawn) {
+    positions = Positions(variant, layout, schedule.num_anchors);
+  }
 
   if (common.json) {
     nlohmann::json json = {{"pattern", name},
@@ -135,7 +143,7 @@ std::function<int()> SetupInspectPattern(Command pattern, CommonOptions& common)
   auto options = std::make_shared<InspectOptions>();
   pattern
       .Add("TEXT", options->pattern,
-           "full, window=W, intra, anchor (with -reset, -tag, -interleaved), or fields: "
+           "full, window=W, intra, anchor, multi-bos (with -reset, -tag, -interleaved), or fields: "
            "scope=doc anchors=1 sinks=3 window=256 sep full-layers=0+31, every=5")
       .Required();
   pattern.Add("--docs", options->docs, "Lengths of the packed documents, in tokens; anchors come before them")
@@ -158,6 +166,8 @@ std::function<int()> SetupInspectPattern(Command pattern, CommonOptions& common)
 std::function<int()> SetupInspect(Command command, CommonOptions& common) {
   constexpr CommandRow kParts[] = {
       {"pattern", "Draw an attention pattern; print its density and schedule", SetupInspectPattern},
+      {"data", "Document lengths, packing, every token dropped, and what the mask saves of attention",
+       SetupInspectData},
       {"separators", "List the tokens that separate text for SepLLM, and their density", SetupInspectSeparators},
   };
   auto parts = std::make_shared<std::vector<std::pair<Command, std::function<int()>>>>();

@@ -6,6 +6,7 @@
 namespace hawser {
 
 std::function<int()> SetupInspectPattern(Command, CommonOptions&);
+std::function<int()> SetupInspectData(Command, CommonOptions&);
 std::function<int()> SetupInspectSeparators(Command, CommonOptions&);
 
 }  // namespace hawser

@@ -1,5 +1,6 @@
 // The inspect command as people and scripts run it, and docs/PATTERNS.md, whose pictures it must have drawn.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -8,7 +9,10 @@
 #include <sstream>
 #include <string>
 
+#include "hawser/base/file.h"
+#include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/tok/byte_level.h"
 
 namespace hawser {
 namespace {
@@ -114,6 +118,82 @@ TEST(PatternsPage, PicturesAreWhatTheCommandDraws) {
     }
   }
   EXPECT_GE(pictures, 8);
+}
+
+TEST(InspectCommand, MultiBosPositions) {
+  const CommandResult run = Inspect("multi-bos --docs 2,3");
+  EXPECT_NE(run.out.find("positions      0 1 0 3 4\n"), std::string::npos) << run.out;
+  EXPECT_EQ(Inspect("multi-bos-reset 2>&1").code, 2);
+}
+
+class InspectData : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / ("hawser_inspect_data_" + std::to_string(getpid()));
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
+    std::string lines;
+    for (uint64_t i = 0; i < 60; ++i) {
+      const std::string text = MakeSyntheticDocument(1, i, 20 + 5 * static_cast<int64_t>(i)).text;
+      lines += nlohmann::json({{"text", text}, {"source", i % 2 == 0 ? "web" : "books"}}).dump() + "\n";
+    }
+    WriteFileAtomically(folder_ / "a.jsonl", lines);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  CommandResult Run(const std::string& arguments) const {
+    const std::string folder = folder_.string();
+    std::string command = arguments;
+    for (size_t at; (at = command.find("@")) != command.npos;) command.replace(at, 1, folder);
+    return testing::RunHawser(command + " 2>&1");
+  }
+  nlohmann::json Report(const std::string& more) const {
+    const CommandResult run = Run("inspect data --tokenizer @ --context 256 --json " + more);
+    EXPECT_EQ(run.code, 0) << run.out;
+    return nlohmann::json::parse(run.out);
+  }
+  std::filesystem::path folder_;
+};
+
+TEST_F(InspectData, EveryVariantKeepsEveryToken) {
+  for (const char* variant : {"full", "intra", "intra-reset", "intra-tag", "anchor", "anchor-tag", "anchor-reset",
+                              "intra-interleaved", "anchor-interleaved", "multi-bos"}) {
+    const nlohmann::json report = Report(std::string("--data @/a.jsonl --overflow best-fit --attention ") + variant);
+    EXPECT_EQ(report["counts"]["tokens_out"], report["tokens"]) << variant;
+    EXPECT_EQ(report["attention"], variant);
+    EXPECT_EQ(report["density"].get<double>() < 0.9, std::string(variant) != "full") << variant;
+  }
+}
+
+TEST_F(InspectData, ShardsHoldWhatTheTextHolds) {
+  const CommandResult written = Run("tokenize @ --data @/a.jsonl --out @/shards --shard-tokens 2000 --json");
+  ASSERT_EQ(written.code, 0) << written.out;
+  EXPECT_GT(nlohmann::json::parse(written.out)["files"].size(), 2u);
+  EXPECT_EQ(Report("--data @/shards --attention anchor-tag"), Report("--data @/a.jsonl --attention anchor-tag"));
+  EXPECT_EQ(Run("tokenize @ --data @/a.jsonl --out @/shards").code, 2) << "the folder is not empty";
+  EXPECT_EQ(Run("tokenize @ --data @/a.jsonl").code, 2);
+  EXPECT_EQ(Run("tokenize @ --data @/a.jsonl --text x --out @/more").code, 2);
+}
+
+TEST_F(InspectData, UpSamplingCountsWhatItLeavesAndRepeats) {
+  const nlohmann::json report = Report("--data @/a.jsonl --set upsample=per-source --set long_document=400");
+  for (const nlohmann::json& s : report["sources"]) {
+    EXPECT_EQ(s["tokens"].get<int64_t>() + s["repeated"].get<int64_t>(),
+              s["drawn"].get<int64_t>() + s["left_short"].get<int64_t>() + s["left_budget"].get<int64_t>());
+  }
+  EXPECT_GT(report["counts"]["tokens_in"], 0);
+}
+
+TEST_F(InspectData, TextTableAndPicture) {
+  const CommandResult run =
+      Run("inspect data --tokenizer @ --context 256 --data @/a.jsonl --svg @/h.svg --max-sequences 3");
+  ASSERT_EQ(run.code, 0) << run.out;
+  EXPECT_NE(run.out.find("packed"), std::string::npos);
+  EXPECT_NE(run.out.find("books"), std::string::npos);
+  EXPECT_EQ(ReadFile(folder_ / "h.svg").substr(0, 4), "<svg");
+  EXPECT_EQ(Run("inspect data --context 256 --data @/a.jsonl").code, 2);
+  EXPECT_EQ(Run("inspect data --tokenizer @ --data @/a.jsonl").code, 2);
 }
 
 }  // namespace

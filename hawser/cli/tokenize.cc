@@ -9,6 +9,8 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/cli/command.h"
+#include "hawser/data/corpus.h"
+#include "hawser/data/shards.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/tok/utf8.h"
 
@@ -22,13 +24,41 @@ struct TokenizeOptions {
   std::vector<int32_t> ids;
   bool add_bos = false;
   bool parse_special = false;
+  std::vector<std::filesystem::path> data;
+  std::filesystem::path out;
+  int64_t shard_tokens = int64_t{1} << 26;
 };
+
+/// Documents into .tokens files, which training maps instead of reading.
+int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
+  if (options.out.empty()) Fail(ErrorKind::kUsage, "tokenize --data needs a folder for its files: --out FOLDER");
+  std::error_code code;
+  if (std::filesystem::exists(options.out, code) && !std::filesystem::is_empty(options.out, code)) {
+    Fail(ErrorKind::kUsage, "{}: exists and is not empty; give --out a new folder", options.out.string());
+  }
+  const auto tokenizer = OpenTokenizer(options.model);
+  const std::vector<std::filesystem::path> files = ListDataFiles(options.data);
+  ShardWriter writer(options.out, *tokenizer, options.shard_tokens);
+  TokenizeFiles(files, *tokenizer,
+                [&](const std::string& source, const std::vector<int32_t>& ids) { writer.Add(source, ids); });
+  writer.Finish();
+  if (common.json) {
+    nlohmann::json written = nlohmann::json::array();
+    for (const auto& file : writer.files()) written.push_back(file.string());
+    PrintJson({{"documents", writer.documents()}, {"tokens", writer.tokens()}, {"files", written}});
+  } else {
+    PrintText(fmt::format("{} documents with {} tokens in {} files: {}\n", writer.documents(), writer.tokens(),
+                          writer.files().size(), options.out.string()));
+  }
+  return 0;
+}
 
 int RunTokenize(const TokenizeOptions& options, Command command, const CommonOptions& common) {
   const auto given = [&](const char* name) { return command.Has(name); };
-  if (given("--text") + given("--file") + given("--ids") != 1) {
-    Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file and --ids");
+  if (given("--text") + given("--file") + given("--ids") + given("--data") != 1) {
+    Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file, --ids and --data");
   }
+  if (given("--data")) return WriteShards(options, common);
   const auto tokenizer = OpenTokenizer(options.model);
 
   std::vector<int32_t> ids = options.ids;
@@ -70,6 +100,11 @@ std::function<int()> SetupTokenize(Command command, CommonOptions& common) {
   command.Add("--ids", options->ids, "Ids to turn into text: 1,2,3").Delimiter(',');
   command.Add("--add-bos", options->add_bos, "Put the BOS id first");
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");
+  command.Add("--data", options->data, "Documents to write as .tokens files: .txt, .jsonl, or folders of them");
+  command.Add("--out", options->out, "New folder for the .tokens files");
+  command.Add("--shard-tokens", options->shard_tokens, "Begin a new file after this many tokens")
+      .Range(1, int64_t{1} << 40)
+      .ShowDefault();
   return [options, command, &common] { return RunTokenize(*options, command, common); };
 }
 

@@ -67,8 +67,8 @@ TEST_F(TokenizeCommand, MistakesAreExplained) {
   } kMistakes[] = {{" --ids 97,264", 2, "264"},
                    {" --ids -1", 2, "-1"},
                    {" --ids 1,x", 2, "--ids"},
-                   {"", 2, "one of --text, --file and --ids"},
-                   {" --text a --ids 1", 2, "one of --text, --file and --ids"},
+                   {"", 2, "one of --text, --file, --ids and --data"},
+                   {" --text a --ids 1", 2, "one of --text, --file, --ids and --data"},
                    {" --file" + Quoted("latin1"), 3, "not UTF-8"},
                    {" --text \"$(printf 'caf\\351')\"", 2, "not UTF-8"},
                    {" --file" + Quoted("absent"), 3, "absent"}};

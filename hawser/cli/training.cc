@@ -71,11 +71,11 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
   command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model");
-  command.Add("--data", options.data, "Text: .txt files (a document each), .jsonl files, or folders of them");
+  command.Add("--data", options.data, "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them");
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
   key("--attention", "attention",
-      "full, intra, intra-reset, anchor, anchor-reset, ..-tag, ..-interleaved, or a raw pattern");
+      "full, intra, intra-reset, anchor, anchor-reset, multi-bos, ..-tag, ..-interleaved, or a raw pattern");
   key("--rope", "rope", "ntk:factor=8, linear:factor=8, yarn:factor=8, theta=5e6, ...");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");

@@ -31,9 +31,9 @@ std::vector<PackReport::Bucket> Histogram(const DocumentSet& documents) {
   return first == all.end() ? std::vector<PackReport::Bucket>{} : std::vector(first, last);
 }
 
-double ExpectedDensity(const DocumentSet& documents, const PackOptions& options) {
+double ExpectedDensity(const DocumentSet& documents, const std::vector<uint32_t>& drawn, const PackOptions& options) {
   const AttnPattern& pattern = options.variant.pattern;
-  if (pattern.window != AttnPattern::kAll) return -1;
+  if (pattern.window != AttnPattern::kAll || pattern.layered()) return -1;
   if (pattern.scope == Scope::kSequence) return 1;
   const int64_t copies =
       options.variant.multi_bos ? static_cast<int64_t>(std::max<size_t>(options.anchor.size(), 1)) : 0;
@@ -45,7 +45,7 @@ double ExpectedDensity(const DocumentSet& documents, const PackOptions& options)
     pairs += count * n * (n + 1) / 2;
     tokens += count * n;
   };
-  for (int64_t d = 0; d < documents.size(); ++d) {
+  for (const uint32_t d : drawn) {
     const int64_t length = documents.length(d), text = room - own;
     if (length == 0) continue;
     add(room, length / text);
@@ -82,7 +82,7 @@ nlohmann::json ToJson(const PackCounts& c) {
 }
 
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
-                          const UpsampleOptions& upsample, int64_t max_sequences) {
+                          const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers) {
   PackReport report;
   report.context = options.length;
   report.attention = ToString(options.variant);
@@ -95,33 +95,32 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
   }
   report.mean_length = PackReport::Ratio(report.tokens, report.documents);
   report.weighted_length = squares / static_cast<double>(std::max<int64_t>(report.tokens, 1));
-  report.expected_density = ExpectedDensity(documents, options);
+  report.expected_density = ExpectedDensity(documents, DrawDocuments(documents, upsample, seed, 0), options);
 
   Loader loader(&documents, options, seed, upsample);
   for (size_t s = 0; s < documents.sources().size(); ++s) {
     report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
   }
   PackedSequence sequence;
+  const int32_t distinct = options.variant.pattern.layered() ? layers : 1;
   const AttnSchedule full = CompileSchedule({}, {.size = options.length});
   const TileStats dense = CountTiles(full, kTile, kTile);
   while (loader.NextOfEpoch(&sequence)) {
-    const AttnSchedule schedule = CompileSchedule(options.variant.pattern, sequence.layout);
-    const TileStats tiles = CountTiles(schedule, kTile, kTile);
-    report.pairs += schedule.visible_pairs;
+    int64_t pairs = 0, visited = 0;
+    for (int32_t layer = 0; layer < distinct; ++layer) {
+      const AttnSchedule schedule = CompileSchedule(options.variant.pattern.OfLayer(layer, layers), sequence.layout);
+      const TileStats tiles = CountTiles(schedule, kTile, kTile);
+      pairs += schedule.visible_pairs;
+      visited += tiles.full + tiles.partial;
+    }
+    report.pairs += pairs / distinct;
+    report.tiles += visited / distinct;
     report.causal_pairs += full.visible_pairs;
-    report.tiles += tiles.full + tiles.partial;
     report.causal_tiles += dense.full + dense.partial;
     if (max_sequences > 0 && loader.sequence() >= max_sequences) break;
   }
   report.counts = loader.counts();
   return report;
-}
-
-double AttentionShare(int64_t linear_parameters, int64_t layers, int64_t heads_times_dim, int64_t context) {
-  const double attention =
-      3.5 * 2 * static_cast<double>(layers) * static_cast<double>(heads_times_dim) * static_cast<double>(context);
-  const double linear = 3.0 * 2 * static_cast<double>(linear_parameters);
-  return attention / (attention + linear);
 }
 
 nlohmann::json ToJson(const PackReport& r) {

@@ -37,10 +37,10 @@ struct PackReport {
   int64_t causal_pairs = 0;  // of the same sequences without a mask
   int64_t tiles = 0;         // of 64 x 64 that kernels visit
   int64_t causal_tiles = 0;
-  /// pairs / causal_pairs as document lengths alone predict it, a document longer than the context counted as pieces of
-  /// a context and a rest, and sequences as full: with m = n for intra and for documents behind an anchor of A tokens,
-  /// m = n + A with copies of it, (sum m (m + 1) / 2 / sum m + A) / ((L + 1) / 2), A = 0 but for a shared anchor.
-  /// 1 for a pattern of one document, negative where a window or the like limits a document's own attention.
+  /// pairs / causal_pairs as the lengths of the documents drawn predict it, a document longer than the context counted
+  /// as pieces of a context and a rest, and sequences as full: with m = n for intra and for documents behind an anchor
+  /// of A tokens, m = n + A with copies of it, (sum m (m + 1) / 2 / sum m + A) / ((L + 1) / 2), A = 0 but for a shared
+  /// anchor. 1 for a pattern of one document, negative where a window or the like limits a document's own attention.
   double expected_density = 1;
 
   double density() const { return Ratio(pairs, causal_pairs); }
@@ -50,14 +50,10 @@ struct PackReport {
   }
 };
 
-/// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: no more of them. Errors: as Loader.
+/// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: no more of them. Where layers differ, pairs and
+/// tiles are the mean over `layers` layers. Errors: as Loader, and AttnPattern::OfLayer.
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
-                          const UpsampleOptions& upsample = {}, int64_t max_sequences = 0);
-
-/// Share of the arithmetic of a training step that is attention, with full attention over `context` tokens:
-/// 3.5 a / (3.5 a + 3 l) a token, a = 2 layers heads head_dim context, l = 2 linear parameters (backward costs 2.5 and
-/// 2 forwards). A mask of density r saves that share times 1 - r.
-double AttentionShare(int64_t linear_parameters, int64_t layers, int64_t heads_times_dim, int64_t context);
+                          const UpsampleOptions& upsample = {}, int64_t max_sequences = 0, int32_t layers = 1);
 
 nlohmann::json ToJson(const PackReport& report);
 std::string ToText(const PackReport& report);

@@ -35,7 +35,10 @@ lr = 1          # a whole number is a number
 schedule = "wsd"
 dtype = "bf16"
 recompute = "layer"
-overflow = "fit"
+overflow = "best-fit"
+lookahead = 9
+upsample = "per-source"
+short_keep = 0.25
 eos = true
 anchor = [1, 7]
 [model]
@@ -48,7 +51,10 @@ tie_embeddings = false
   EXPECT_EQ(c.schedule, Schedule::kWsd);
   EXPECT_EQ(c.dtype, DType::kBF16);
   EXPECT_EQ(c.recompute, Recompute::kLayer);
-  EXPECT_EQ(c.overflow, Overflow::kFit);
+  EXPECT_EQ(c.overflow, Overflow::kBestFit);
+  EXPECT_EQ(c.lookahead, 9);
+  EXPECT_EQ(c.upsample, Upsample::kPerSource);
+  EXPECT_EQ(c.short_keep, 0.25);
   EXPECT_TRUE(c.eos);
   EXPECT_EQ(c.anchor, (std::vector<int64_t>{1, 7}));
   EXPECT_EQ(c.dims.width, 64);

@@ -291,6 +291,7 @@ class Run {
                        .loss = info_.loss,
                        .seconds = info_.seconds,
                        .density = info_.density,
+                       .packing = loader_.total_counts(),
                        .interrupted = info_.step < config_.steps,
                        .out = out_};
     if (summary.interrupted) {
@@ -352,13 +353,15 @@ class Run {
 }  // namespace
 
 nlohmann::json RunSummary::ToJson() const {
-  return {{"steps", steps},
-          {"tokens", tokens},
-          {"final_loss", loss},
-          {"seconds", seconds},
-          {"tokens_per_second", tokens_per_second()},
-          {"density", density},
-          {"out", out.string()}};
+  nlohmann::json json = {{"steps", steps},
+                         {"tokens", tokens},
+                         {"final_loss", loss},
+                         {"seconds", seconds},
+                         {"tokens_per_second", tokens_per_second()},
+                         {"density", density},
+                         {"out", out.string()}};
+  if (packing.sequences > 0) json["packing"] = hawser::ToJson(packing);
+  return json;
 }
 
 RunText ReadRunText(const TrainPlan& plan) {

@@ -56,6 +56,7 @@ struct RunSummary {
   double loss = 0;            // nats per token, last step
   double seconds = 0;         // spent in steps, over all resumptions
   double density = 1;         // mean visible share of causal pairs
+  PackCounts packing;         // of all epochs; what was dropped, by reason
   bool interrupted = false;   // by SIGINT or SIGTERM; a checkpoint of the last step is there
   bool was_finished = false;  // before this call
   std::filesystem::path out;
