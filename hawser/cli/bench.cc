@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 
 namespace hawser {
 namespace {
@@ -64,17 +63,7 @@ void PrintMachine(const MachinePeaks& peaks) {
 }
 
 std::function<int()> SetupBench(Command command, CommonOptions& common) {
-  auto benches = std::make_shared<std::vector<std::pair<Command, std::function<int()>>>>();
-  for (const CommandRow& row : kBenches) {
-    Command bench = command.AddCommand(row.name, row.summary);
-    benches->emplace_back(bench, row.setup(bench, common));
-  }
-  return [benches] {
-    for (const auto& [bench, run] : *benches) {
-      if (bench.parsed()) return run();
-    }
-    return 2;
-  };
+  return SetupParts(command, kBenches, common);
 }
 
 }  // namespace hawser

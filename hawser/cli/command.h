@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -34,6 +35,9 @@ struct CommandRow {
   const char* summary;
   CommandSetup setup;
 };
+
+/// A command that is one of several, each a subcommand.
+std::function<int()> SetupParts(Command command, std::span<const CommandRow> parts, CommonOptions& common);
 
 // One file each in cli/.
 std::function<int()> SetupInfo(Command, CommonOptions&);

@@ -2,6 +2,8 @@
 #include <cstdio>
 #include <cstring>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
@@ -22,6 +24,20 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
     if (error.kind() != ErrorKind::kFormat) throw;
     Fail(ErrorKind::kFormat, "{}; if this is a model without a tokenizer, pass --tokenizer FILE", error.what());
   }
+}
+
+std::function<int()> SetupParts(Command command, std::span<const CommandRow> parts, CommonOptions& common) {
+  std::vector<std::pair<Command, std::function<int()>>> runs;
+  for (const CommandRow& row : parts) {
+    Command part = command.AddCommand(row.name, row.summary);
+    runs.emplace_back(part, row.setup(part, common));
+  }
+  return [runs = std::move(runs)] {
+    for (const auto& [part, run] : runs) {
+      if (part.parsed()) return run();
+    }
+    return ExitCode(ErrorKind::kUsage);
+  };
 }
 
 void PrintText(std::string_view text) {

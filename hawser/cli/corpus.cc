@@ -57,7 +57,9 @@ std::function<int()> SetupCorpus(Command command, CommonOptions& common) {
       .Range(0, int64_t{1} << 40)
       .ShowDefault();
   command.Add("--least", options->least, "Words of the shortest documents").Range(16, 1 << 24).ShowDefault();
-  command.Add("--most", options->most, "Words of the longest; lengths are log-uniform").Range(16, 1 << 24).ShowDefault();
+  command.Add("--most", options->most, "Words of the longest; lengths are log-uniform")
+      .Range(16, 1 << 24)
+      .ShowDefault();
   return [options, &common] { return RunCorpus(*options, common); };
 }
 

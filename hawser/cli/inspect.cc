@@ -170,17 +170,7 @@ std::function<int()> SetupInspect(Command command, CommonOptions& common) {
        SetupInspectData},
       {"separators", "List the tokens that separate text for SepLLM, and their density", SetupInspectSeparators},
   };
-  auto parts = std::make_shared<std::vector<std::pair<Command, std::function<int()>>>>();
-  for (const CommandRow& row : kParts) {
-    Command part = command.AddCommand(row.name, row.summary);
-    parts->emplace_back(part, row.setup(part, common));
-  }
-  return [parts] {
-    for (const auto& [part, run] : *parts) {
-      if (part.parsed()) return run();
-    }
-    return 2;
-  };
+  return SetupParts(command, kParts, common);
 }
 
 }  // namespace hawser

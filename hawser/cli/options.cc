@@ -111,6 +111,11 @@ bool Program::Parse(int argc, char** argv, int* exit_code) {
 
 bool Command::parsed() const { return app_->parsed(); }
 
-bool Command::Has(const std::string& name) const { return app_->count(name) > 0; }
+bool Command::Has(const std::string& name) const {
+  for (const CLI::App* app = app_; app != nullptr; app = app->get_parent()) {
+    if (const CLI::Option* option = app->get_option_no_throw(name)) return option->count() > 0;
+  }
+  return false;
+}
 
 }  // namespace hawser

@@ -49,7 +49,7 @@ class Command {
   Command AddCommand(const std::string& name, const std::string& summary);
 
   bool parsed() const;
-  bool Has(const std::string& name) const;  // given on the command line
+  bool Has(const std::string& name) const;  // given on the command line, here or as an option of a parent
 
  private:
   CLI::App* app_;
