@@ -244,7 +244,8 @@ TEST(Schedule, MoreFieldsSeeMore) {
     p = c.pattern;
     p.separators = true;
     EXPECT_TRUE(grows(p)) << i;
-    // Sinks and every d-th token are those of the scope: only without them is the sequence's set a superset of the documents'.
+    // Sinks and every d-th token are those of the scope: only without them is the sequence's set a superset of the
+    // documents'.
     if (c.pattern.sinks == 0 && c.pattern.every == 0) {
       p = c.pattern;
       p.scope = Scope::kSequence;

@@ -259,7 +259,8 @@ TEST(HfConfigTest, WhatIsWrittenReadsBackEqual) {
 }
 
 TEST(HfConfigTest, NumericsAreWrittenBeside) {
-  for (const char* text : {"default:numerics=reference", "yarn:factor=4,numerics=f32-qk", "default:numerics=table=bf16"}) {
+  for (const char* text :
+       {"default:numerics=reference", "yarn:factor=4,numerics=f32-qk", "default:numerics=table=bf16"}) {
     ModelSpec spec = TinySpec({.head_dim = 16, .context = 512});
     spec.rope = ApplyRopeText(spec.rope, text, 128);
     bool side_file = false;

@@ -42,8 +42,8 @@ class KvPolicy {
   /// What a query sees among the slots (its own included). Streaming policies see all that is resident: {}.
   virtual AttnPattern Pattern() const { return {}; }
 
-  /// How many of the coming tokens, at least 1, can be attended in one causal call over the resident slots before a trim
-  /// must happen. Depends on slot metadata and the flags of the coming tokens alone.
+  /// How many of the coming tokens, at least 1, can be attended in one causal call over the resident slots before a
+  /// trim must happen. Depends on slot metadata and the flags of the coming tokens alone.
   virtual int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const = 0;
 
   /// Slots to keep before a chunk whose first token is `next` is attended (`full` trigger), ascending; false: keep all.

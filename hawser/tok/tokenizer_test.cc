@@ -17,8 +17,8 @@
 #include "hawser/base/rng.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/tok/bpe_tokenizer.h"
-#include "hawser/tok/separators.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
