@@ -83,6 +83,18 @@ AttnPattern AttnPattern::OfLayer(int32_t layer, int32_t layers) const {
   return of;
 }
 
+LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32_t own_window) {
+  LayerPatterns patterns;
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    AttnPattern of = pattern.OfLayer(layer, layers);
+    if (own_window > 0) of.window = std::min(of.window, own_window);
+    const auto same = std::find(patterns.distinct.begin(), patterns.distinct.end(), of);
+    patterns.of_layer.push_back(static_cast<size_t>(same - patterns.distinct.begin()));
+    if (same == patterns.distinct.end()) patterns.distinct.push_back(std::move(of));
+  }
+  return patterns;
+}
+
 AttnPattern ParsePattern(std::string_view text) {
   AttnPattern pattern;
   unsigned given = 0;

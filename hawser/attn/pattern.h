@@ -44,6 +44,15 @@ struct AttnPattern {
   AttnPattern OfLayer(int32_t layer, int32_t layers) const;
 };
 
+/// The patterns that the layers of a model have, each once, and the place of each layer's among them.
+struct LayerPatterns {
+  std::vector<AttnPattern> distinct;
+  std::vector<size_t> of_layer;  // [layers]
+};
+/// `own_window`: tokens of a sliding window that the model has itself, which narrows every layer's; 0: none. Errors:
+/// OfLayer.
+LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32_t own_window = 0);
+
 /// Errors: kUsage with the unknown or contradictory field, and the nearest known one.
 AttnPattern ParsePattern(std::string_view text);
 std::string ToString(const AttnPattern& pattern);

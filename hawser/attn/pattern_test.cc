@@ -70,6 +70,23 @@ TEST(Pattern, LayersHaveWindowsOfTheirOwn) {
   EXPECT_EQ(ParsePattern("sep=text"), ParsePattern("sep"));
 }
 
+TEST(Pattern, LayersOfOnePatternAreGrouped) {
+  const LayerPatterns same = PatternsOfLayers(ParsePattern("anchor"), 4);
+  EXPECT_EQ(same.distinct, std::vector<AttnPattern>{ParsePattern("anchor")});
+  EXPECT_EQ(same.of_layer, std::vector<size_t>(4, 0));
+  const AttnPattern pattern = ParsePattern("sinks=3 window=64+all+8+64 sep");
+  const LayerPatterns mixed = PatternsOfLayers(pattern, 4);
+  EXPECT_EQ(mixed.distinct.size(), 3u);
+  EXPECT_EQ(mixed.of_layer, (std::vector<size_t>{0, 1, 2, 0}));
+  const LayerPatterns narrowed = PatternsOfLayers(pattern, 4, 32);
+  for (int32_t layer = 0; layer < 4; ++layer) {
+    const auto at = static_cast<size_t>(layer);
+    EXPECT_EQ(mixed.distinct[mixed.of_layer[at]], pattern.OfLayer(layer, 4)) << layer;
+    EXPECT_EQ(narrowed.distinct[narrowed.of_layer[at]].window, layer == 2 ? 8 : 32) << layer;
+  }
+  UsageMessage([&] { PatternsOfLayers(pattern, 3); });
+}
+
 TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
   const auto message = [](const char* text) { return UsageMessage([&] { ParsePattern(text); }); };
   EXPECT_NE(message("windw=4").find("did you mean 'window'"), std::string::npos) << message("windw=4");

@@ -71,7 +71,7 @@ int Run(const Options& o, const CommonOptions& common) {
   const DocumentSet documents = TrainingDocuments(plan, *tokenizer);
   const PackReport report =
       MeasurePacking(documents, MakePackOptions(plan, *tokenizer), static_cast<uint64_t>(plan.config.seed),
-                     MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers);
+                     MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers, plan.spec.sliding_window);
   if (!o.svg.empty()) WriteFileAtomically(o.svg, Histogram(report));
 
   const bool has_model = !plan.config.model.empty();

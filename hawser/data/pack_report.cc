@@ -82,7 +82,7 @@ nlohmann::json ToJson(const PackCounts& c) {
 }
 
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
-                          const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers) {
+                          const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers, int32_t own_window) {
   PackReport report;
   report.context = options.length;
   report.attention = ToString(options.variant);
@@ -102,19 +102,24 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
     report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
   }
   PackedSequence sequence;
-  const int32_t distinct = options.variant.pattern.layered() ? layers : 1;
+  const LayerPatterns patterns = PatternsOfLayers(options.variant.pattern, layers, own_window);
   const AttnSchedule full = CompileSchedule({}, {.size = options.length});
   const TileStats dense = CountTiles(full, kTile, kTile);
   while (loader.NextOfEpoch(&sequence)) {
-    int64_t pairs = 0, visited = 0;
-    for (int32_t layer = 0; layer < distinct; ++layer) {
-      const AttnSchedule schedule = CompileSchedule(options.variant.pattern.OfLayer(layer, layers), sequence.layout);
+    std::vector<int64_t> pairs, visited;
+    for (const AttnPattern& pattern : patterns.distinct) {
+      const AttnSchedule schedule = CompileSchedule(pattern, sequence.layout);
       const TileStats tiles = CountTiles(schedule, kTile, kTile);
-      pairs += schedule.visible_pairs;
-      visited += tiles.full + tiles.partial;
+      pairs.push_back(schedule.visible_pairs);
+      visited.push_back(tiles.full + tiles.partial);
     }
-    report.pairs += pairs / distinct;
-    report.tiles += visited / distinct;
+    const auto mean = [&](const std::vector<int64_t>& of) {
+      int64_t sum = 0;
+      for (const size_t p : patterns.of_layer) sum += of[p];
+      return sum / layers;
+    };
+    report.pairs += mean(pairs);
+    report.tiles += mean(visited);
     report.causal_pairs += full.visible_pairs;
     report.causal_tiles += dense.full + dense.partial;
     if (max_sequences > 0 && loader.sequence() >= max_sequences) break;

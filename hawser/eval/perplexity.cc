@@ -155,16 +155,11 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   for (size_t d = 0; d < texts.ids.size(); ++d) report->documents.push_back({.name = documents[d].path});
   int64_t total = 0, rows_seen = 0, visible = 0, causal = 0;
   for (const PplWindow& w : windows) total += w.end - w.score_begin;
-  const int32_t layers = decoder->spec().layers;
-  std::vector<AttnPattern> patterns;  // the distinct ones of the layers
-  for (int32_t layer = 0; layer < layers; ++layer) {
-    AttnPattern pattern = options.pattern.OfLayer(layer, layers);
-    if (const int32_t own = decoder->spec().sliding_window; own > 0) pattern.window = std::min(pattern.window, own);
-    if (std::ranges::find(patterns, pattern) == patterns.end()) patterns.push_back(std::move(pattern));
-  }
+  const ModelSpec& spec = decoder->spec();
+  const LayerPatterns patterns = PatternsOfLayers(options.pattern, spec.layers, spec.sliding_window);
   std::vector<uint8_t> separators;
   if (options.pattern.separators) {
-    separators = ModelSeparators(&m->tokenizer(), options.pattern.separator_set, decoder->spec().vocab);
+    separators = ModelSeparators(&m->tokenizer(), options.pattern.separator_set, spec.vocab);
   }
   std::vector<float> nll;
   ProgressBar bar("ppl", total);
@@ -189,7 +184,7 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
         if (!separators.empty()) sequence.layout.is_separator.push_back(separators[id]);
       }
       // Later rows never see fewer keys, so the last one sees the most.
-      for (const AttnPattern& pattern : patterns) {
+      for (const AttnPattern& pattern : patterns.distinct) {
         report->kv.peak = std::max(report->kv.peak, CompileSchedule(pattern, sequence.layout, 1).visible_pairs);
       }
       batch.sequences.push_back(std::move(sequence));

@@ -34,8 +34,7 @@ struct Decoder::Impl {
   Matrix last;                    // [N, C] output of the last block (training)
   std::vector<float> cos, sin;
   std::vector<DecodeArgs::Row> decode_rows;
-  std::vector<AttnPattern> patterns;                 // the distinct ones of the layers
-  std::vector<size_t> pattern_of;                    // [layers] places in `patterns`
+  LayerPatterns patterns;
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
   std::vector<std::vector<AttnSequence>> sequences;
 
@@ -49,18 +48,6 @@ struct Decoder::Impl {
   const ModelSpec& spec() const { return weights->spec(); }
   DType dtype() const { return weights->dtype(); }
 
-  void FindPatterns(const AttnPattern& pattern) {
-    patterns.clear();
-    pattern_of.clear();
-    for (int32_t layer = 0; layer < spec().layers; ++layer) {
-      AttnPattern of = pattern.OfLayer(layer, spec().layers);
-      if (spec().sliding_window > 0) of.window = std::min(of.window, spec().sliding_window);
-      const auto same = std::ranges::find(patterns, of);
-      pattern_of.push_back(static_cast<size_t>(same - patterns.begin()));
-      if (same == patterns.end()) patterns.push_back(std::move(of));
-    }
-  }
-
   StepStats Prepare(const Batch& batch) {
     const int64_t rows = batch.rows();
     const auto same = [&](size_t n) { return static_cast<int64_t>(n) == rows; };
@@ -70,12 +57,13 @@ struct Decoder::Impl {
            batch.targets.size(), batch.weights.size());
     }
     CheckIds(batch.ids, spec().vocab);
-    FindPatterns(batch.pattern);
-    schedules.assign(patterns.size(), {});
-    sequences.assign(patterns.size(), {});
+    patterns = PatternsOfLayers(batch.pattern, spec().layers, spec().sliding_window);
+    const size_t distinct = patterns.distinct.size();
+    schedules.assign(distinct, {});
+    sequences.assign(distinct, {});
     StepStats stats;
     int64_t next = 0;
-    std::vector<int64_t> visible(patterns.size());
+    std::vector<int64_t> visible(distinct);
     for (const Batch::Sequence& sequence : batch.sequences) {
       if (sequence.begin != next) {
         Fail(ErrorKind::kUsage, "batch sequence begins at row {}, wanted {}", sequence.begin, next);
@@ -83,15 +71,15 @@ struct Decoder::Impl {
       next += sequence.layout.size;
       stats.causal_pairs += static_cast<int64_t>(sequence.layout.size) * (sequence.layout.size + 1) / 2;
     }
-    for (size_t p = 0; p < patterns.size(); ++p) {
+    for (size_t p = 0; p < distinct; ++p) {
       schedules[p].reserve(batch.sequences.size());
       for (const Batch::Sequence& sequence : batch.sequences) {
-        schedules[p].push_back(CompileSchedule(patterns[p], sequence.layout));
+        schedules[p].push_back(CompileSchedule(patterns.distinct[p], sequence.layout));
         sequences[p].push_back({sequence.begin, sequence.begin, &schedules[p].back()});
         visible[p] += schedules[p].back().visible_pairs;
       }
     }
-    for (const size_t p : pattern_of) stats.visible_pairs += visible[p];
+    for (const size_t p : patterns.of_layer) stats.visible_pairs += visible[p];
     stats.visible_pairs /= spec().layers;
     if (next != rows) Fail(ErrorKind::kUsage, "batch sequences cover {} rows of {}", next, rows);
     const int64_t half = spec().rope.rotary_dim / 2;
@@ -108,7 +96,7 @@ struct Decoder::Impl {
                          .cos = cos.data(),
                          .sin = sin.data(),
                          .decode_rows = &decode_rows};
-    if (!sequences.empty()) context.sequences = sequences[pattern_of[static_cast<size_t>(layer)]];
+    if (!sequences.empty()) context.sequences = sequences[patterns.of_layer[static_cast<size_t>(layer)]];
     return context;
   }
 

@@ -35,16 +35,12 @@ std::vector<PackedSequence> FirstSequences(const RunText& text, int64_t seed, in
 }
 
 /// Visible pairs of a layer, in the mean over layers.
-int64_t VisiblePairs(const AttnPattern& pattern, const TokenLayout& layout, int32_t layers) {
-  std::optional<AttnPattern> before;
-  int64_t pairs = 0, sum = 0;
-  for (int32_t layer = 0; layer < layers; ++layer) {
-    const AttnPattern of_layer = pattern.OfLayer(layer, layers);
-    if (before != of_layer) pairs = CompileSchedule(of_layer, layout).visible_pairs;
-    before = of_layer;
-    sum += pairs;
-  }
-  return sum / layers;
+int64_t VisiblePairs(const LayerPatterns& patterns, const TokenLayout& layout) {
+  std::vector<int64_t> pairs;
+  for (const AttnPattern& pattern : patterns.distinct) pairs.push_back(CompileSchedule(pattern, layout).visible_pairs);
+  int64_t sum = 0;
+  for (const size_t p : patterns.of_layer) sum += pairs[p];
+  return sum / static_cast<int64_t>(patterns.of_layer.size());
 }
 
 /// Sizes of the sample: those of a micro-batch of the run, less of each until it is short.
@@ -161,9 +157,10 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   estimate.text_tokens = text.documents.tokens();
   estimate.text_bytes = 4 * estimate.text_tokens;
 
+  const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, plan.spec.sliding_window);
   int64_t visible = 0, causal = 0;
   for (const PackedSequence& sequence : FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step)) {
-    visible += VisiblePairs(plan.variant.pattern, sequence.layout, plan.spec.layers);
+    visible += VisiblePairs(patterns, sequence.layout);
     causal += plan.spec.context * (plan.spec.context + 1) / 2;
   }
   estimate.density = static_cast<double>(visible) / static_cast<double>(causal);
