@@ -68,8 +68,9 @@ TEST(InspectCommand, Separators) {
   if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
   const std::filesystem::path root = data, tokenizer = root / "models/stories260k/tokenizer.bin";
   const std::filesystem::path book = root / "pg19/test/12204.txt";
-  if (!std::filesystem::exists(tokenizer) || !std::filesystem::exists(book))
+  if (!std::filesystem::exists(tokenizer) || !std::filesystem::exists(book)) {
     GTEST_SKIP() << tokenizer << " or " << book << " is absent";
+  }
   const std::string command = "inspect separators '" + tokenizer.string() + "' ";
   const CommandResult run = testing::RunHawser(command + "--data '" + book.string() + "' --json");
   ASSERT_EQ(run.code, 0) << run.out;

@@ -28,8 +28,9 @@ class TuneKvTest : public ::testing::Test {
     if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
     const auto folder = std::filesystem::path(data) / "models/stories260k";
     const auto book = std::filesystem::path(data) / "pg19/test/12204.txt";
-    if (!std::filesystem::exists(folder / "tokenizer.bin") || !std::filesystem::exists(book))
+    if (!std::filesystem::exists(folder / "tokenizer.bin") || !std::filesystem::exists(book)) {
       GTEST_SKIP() << folder << " or " << book << " is absent";
+    }
     model_ = LoadModel(folder / "checkpoint_v1.bin", folder / "tokenizer.bin");
     documents_ = {{.path = "book", .text = ReadFile(book).substr(0, 20000)}};
   }

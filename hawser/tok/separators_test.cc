@@ -64,8 +64,9 @@ TEST(Separators, PresetsOfGptNeox) {
   if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
   const std::filesystem::path root = data, file = root / "tokenizers/gpt-neox-20b.tokenizer.json";
   const std::filesystem::path book = root / "pg19/test/10146.txt";
-  if (!std::filesystem::exists(file) || !std::filesystem::exists(book))
+  if (!std::filesystem::exists(file) || !std::filesystem::exists(book)) {
     GTEST_SKIP() << file << " or " << book << " is absent";
+  }
   const auto tokenizer = LoadTokenizer(file);
   const auto ids = tokenizer->Encode(ReadFile(book).substr(0, 300000));
   const auto density = [&](std::string_view form) {
