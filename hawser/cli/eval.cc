@@ -91,7 +91,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   const PplReport report = MeasurePerplexity(backend.get(), &model.params, *model.tokenizer, documents, ppl);
   if (!options.nll_file.empty()) WriteFileAtomically(options.nll_file, log);
   if (!common.json) {
-    fmt::print("{}", ToText(report));
+    PrintText(ToText(report));
     return 0;
   }
   nlohmann::json json = ToJson(report);

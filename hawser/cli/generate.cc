@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
@@ -86,6 +85,39 @@ KvForm ChoosePolicy(const Options& options, const Earlier& earlier, const ModelS
   return ParseKvForm(spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window) : "full");
 }
 
+GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions& common, const ModelSpec& spec,
+                                    const Tokenizer& tokenizer, int64_t max_new) {
+  GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
+  generate.sampler.seed = common.seed;
+  generate.end_ids = spec.eos;
+  // A new text begins only where this one has ended.
+  for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
+    if (id >= 0) generate.end_ids.push_back(id);
+  }
+  return generate;
+}
+
+/// Fills the cache and the text that goes on from a saved state.
+void LoadEarlier(const Options& options, const ParamStore& params, bool has_prompt, KvCache* cache, Earlier* earlier) {
+  const nlohmann::json notes = LoadKvState(options.load_state, params, cache);
+  earlier->text = WithFrame(options.load_state.string(), [&] { return ParseTextState(notes, params.spec().vocab); });
+  if (!has_prompt && earlier->text.pending.empty()) {
+    Fail(ErrorKind::kUsage, "the text saved in {} has come to its end; say how it goes on with --prompt",
+         options.load_state.string());
+  }
+}
+
+nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, int64_t prompt_tokens) {
+  return {{"ids", result.ids},
+          {"prompt_tokens", prompt_tokens},
+          {"new_tokens", result.ids.size()},
+          {"stop", Name(result.stop)},
+          {"seconds", result.prefill_seconds + result.decode_seconds},
+          {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
+          {"decode_tokens_per_second", result.decode_tokens_per_second()},
+          {"kv", KvReportJson(cache)}};
+}
+
 int Run(const Options& options, bool seed_given, const CommonOptions& common) {
   Earlier earlier{.given = !options.load_state.empty()};
   if (earlier.given) earlier.info = ReadKvStateInfo(options.load_state);
@@ -102,13 +134,7 @@ int Run(const Options& options, bool seed_given, const CommonOptions& common) {
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
 
-  GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
-  generate.sampler.seed = common.seed;
-  generate.end_ids = spec.eos;
-  // A new text begins only where this one has ended.
-  for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
-    if (id >= 0) generate.end_ids.push_back(id);
-  }
+  GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prompt.empty() && !earlier.given;
 
   const DType dtype = ChooseDType(options, model.file_dtype);
@@ -122,20 +148,13 @@ int Run(const Options& options, bool seed_given, const CommonOptions& common) {
                 length);
   TextState& text = earlier.text;
   if (earlier.given) {
-    const nlohmann::json notes = LoadKvState(options.load_state, model.params, &cache);
-    text = WithFrame(options.load_state.string(), [&] { return ParseTextState(notes, spec.vocab); });
-    if (ids.empty() && text.pending.empty()) {
-      Fail(ErrorKind::kUsage, "the text saved in {} has come to its end; say how it goes on with --prompt",
-           options.load_state.string());
-    }
+    LoadEarlier(options, model.params, !ids.empty(), &cache, &earlier);
     if (seed_given) text.rng.reset();
   }
   Generation generation(&decoder, &cache);
 
   const auto show = [&](std::string_view piece) {
-    if (common.json) return;
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
+    if (!common.json) PrintText(piece);
   };
   if (options.echo) show(prompt);
   const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);
@@ -147,15 +166,8 @@ int Run(const Options& options, bool seed_given, const CommonOptions& common) {
                       Name(result.stop)));
   LogLine(KvReportText(cache));
   if (common.json) {
-    nlohmann::json json = {{"text", options.echo ? prompt + result.text : result.text},
-                           {"ids", result.ids},
-                           {"prompt_tokens", prompt_tokens},
-                           {"new_tokens", result.ids.size()},
-                           {"stop", Name(result.stop)},
-                           {"seconds", result.prefill_seconds + result.decode_seconds},
-                           {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-                           {"decode_tokens_per_second", result.decode_tokens_per_second()},
-                           {"kv", KvReportJson(cache)}};
+    nlohmann::json json = ResultJson(result, cache, prompt_tokens);
+    json["text"] = options.echo ? prompt + result.text : result.text;
     if (earlier.given) json["continues_after"] = earlier.info.seen;
     if (!options.save_state.empty()) json["saved_state"] = options.save_state.string();
     PrintJson(json);

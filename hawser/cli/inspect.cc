@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -133,7 +132,7 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
                       schedule.compact.size() - schedule.num_anchors);
   if (!drawn)
     text += fmt::format("no picture above {} tokens; --svg draws up to {}\n", kMaxTextPicture, kMaxSvgPicture);
-  std::fputs(text.c_str(), stdout);
+  PrintText(text);
   return 0;
 }
 

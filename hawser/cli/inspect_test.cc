@@ -93,6 +93,12 @@ TEST(InspectCommand, Separators) {
   }
 }
 
+TEST(InspectCommand, AFullDiskDoesNotPassForSuccess) {
+  const CommandResult run = Inspect("full 2>&1 >/dev/full");
+  EXPECT_EQ(run.code, 3);
+  EXPECT_NE(run.out.find("stdout: cannot write"), std::string::npos) << run.out;
+}
+
 TEST(InspectCommand, UsageErrors) {
   for (const char* arguments :
        {"ful", "window=0", "full --docs 0", "full --docs 3,x", "full --separators 99", "", "full --docs 2000000000",

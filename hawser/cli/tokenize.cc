@@ -1,7 +1,6 @@
 // hawser tokenize: text to ids and back.
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -83,9 +82,7 @@ int RunTokenize(const TokenizeOptions& options, Command command, const CommonOpt
     if (given("--ids")) object["text"] = decoded;
     PrintJson(object);
   } else {
-    const std::string line = given("--ids") ? decoded : fmt::format("{}", fmt::join(ids, " "));
-    std::fwrite(line.data(), 1, line.size(), stdout);
-    std::fputc('\n', stdout);
+    PrintText((given("--ids") ? decoded : fmt::format("{}", fmt::join(ids, " "))) + "\n");
   }
   return 0;
 }

@@ -1,6 +1,5 @@
 #include "hawser/cli/training.h"
 
-#include <cstdio>
 #include <string>
 #include <utility>
 
@@ -36,31 +35,33 @@ std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
                                         HumanBytes(keeps ? e.activations_layer : e.activations_none));
 }
 
-void PrintEstimate(const RunEstimate& e, const TrainPlan& plan) {
-  fmt::print("{} documents, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
-             HumanCount(e.text_tokens), e.epochs(plan), MemoryTable(e, plan.config));
-  fmt::print("density of the first step {:.3f}; {:.3g} useful FLOPs a step\n", e.density, e.step_flops);
+std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
+  std::string text = fmt::format("{} documents, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
+                                 HumanCount(e.text_tokens), e.epochs(plan), MemoryTable(e, plan.config));
+  text += fmt::format("density of the first step {:.3f}; {:.3g} useful FLOPs a step\n", e.density, e.step_flops);
   const double tokens_per_second = static_cast<double>(plan.tokens()) / e.seconds;
   if (e.sample_layers > 0) {
-    fmt::print(
+    text += fmt::format(
         "time: about {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s measured on {} tokens of the text in sequences of "
         "{} through {} layers of this shape\n",
         HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9, e.sample_tokens, e.sample_length,
         e.sample_layers);
   } else {
-    fmt::print(
+    text += fmt::format(
         "time: at least {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s of a matrix product of 1024^3; the model is "
         "too large for a sample\n",
         HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9);
   }
+  return text;
 }
 
-void PrintPlan(const TrainPlan& plan) {
-  fmt::print("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec), plan.spec.context,
-             plan.config.attention, ToString(plan.spec.rope));
-  fmt::print("{} steps of {} tokens = {} tokens; {} sequences at once\n", plan.config.steps, plan.tokens_per_step(),
-             plan.tokens(), plan.config.micro_batch);
-  fmt::print("{} files to train on, {} held out\n", plan.files.train.size(), plan.files.validation.size());
+std::string PlanText(const TrainPlan& plan) {
+  std::string text = fmt::format("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec),
+                                 plan.spec.context, plan.config.attention, ToString(plan.spec.rope));
+  text += fmt::format("{} steps of {} tokens = {} tokens; {} sequences at once\n", plan.config.steps,
+                      plan.tokens_per_step(), plan.tokens(), plan.config.micro_batch);
+  text += fmt::format("{} files to train on, {} held out\n", plan.files.train.size(), plan.files.validation.size());
+  return text;
 }
 
 }  // namespace
@@ -108,8 +109,7 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
       json.update(estimate.ToJson());
       PrintJson(json);
     } else {
-      PrintPlan(plan);
-      PrintEstimate(estimate, plan);
+      PrintText(PlanText(plan) + EstimateText(estimate, plan));
     }
     return 0;
   }
@@ -126,8 +126,9 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     json["finished_before"] = summary.was_finished;
     PrintJson(json);
   } else {
-    fmt::print("{} steps, {} tokens, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n", summary.steps,
-               summary.tokens, summary.loss, summary.seconds, summary.tokens_per_second(), summary.density, out);
+    PrintText(fmt::format("{} steps, {} tokens, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n",
+                          summary.steps, summary.tokens, summary.loss, summary.seconds, summary.tokens_per_second(),
+                          summary.density, out));
   }
   return summary.interrupted ? kInterrupted : 0;
 }
