@@ -1,4 +1,6 @@
 // hawser eval MODEL TASK: measures a model on text, or on documents with facts and questions.
+#include <initializer_list>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -103,11 +105,12 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
 }
 
 int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
-  if (!options.data.empty()) Fail(ErrorKind::kUsage, "eval retrieval makes its own documents: leave out --data");
   const LoadedModel model = OpenModel(options);
   const int64_t context = options.ppl.context > 0 ? options.ppl.context : model.spec.context;
-  if (context > std::numeric_limits<int32_t>::max() || context < 18) {
-    Fail(ErrorKind::kUsage, "eval retrieval: documents of {} tokens; wanted 18 or more", context);
+  constexpr int64_t kLeast = 18, kMost = std::numeric_limits<int32_t>::max();
+  if (context < kLeast || context > kMost) {
+    Fail(ErrorKind::kUsage, "eval retrieval: documents of {} tokens; wanted {} to {}: set --context", context, kLeast,
+         kMost);
   }
   std::vector<RetrievalDocument> documents;
   for (int64_t i = 0; i < options.documents; ++i) {
@@ -146,9 +149,20 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
   return 0;
 }
 
-int RunEval(const EvalOptions& options, const CommonOptions& common) {
-  if (options.task == "ppl") return RunPpl(options, common);
-  if (options.task == "retrieval") return RunRetrieval(options, common);
+int RunEval(const EvalOptions& options, Command command, const CommonOptions& common) {
+  const auto refuse = [&](std::initializer_list<const char*> flags, std::string_view other) {
+    for (const char* flag : flags) {
+      if (command.Has(flag)) Fail(ErrorKind::kUsage, "eval {} takes no {}; eval {} does", options.task, flag, other);
+    }
+  };
+  if (options.task == "ppl") {
+    refuse({"--documents"}, "retrieval");
+    return RunPpl(options, common);
+  }
+  if (options.task == "retrieval") {
+    refuse({"--data", "--protocol", "--attention", "--max-tokens", "--stride", "--batch-tokens", "--nll"}, "ppl");
+    return RunRetrieval(options, common);
+  }
   Fail(ErrorKind::kUsage, "unknown task '{}'{}", options.task, SuggestName(options.task, {"ppl", "retrieval"}));
 }
 
@@ -192,7 +206,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--dtype", options->dtype, "Weights and activations: f32 or bf16").OneOf({"f32", "bf16"}).ShowDefault();
   command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each");
-  return [options, &common] { return RunEval(*options, common); };
+  return [options, command, &common] { return RunEval(*options, command, common); };
 }
 
 }  // namespace hawser

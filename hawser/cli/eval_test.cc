@@ -57,7 +57,14 @@ TEST_F(EvalCommand, RetrievalWantsAVocabularyOfWholeWords) {
   const CommandResult run = Eval("retrieval" + tokenizer_);
   EXPECT_EQ(run.code, 2);
   EXPECT_NE(run.out.find("one token a word"), std::string::npos) << run.out;
-  EXPECT_EQ(Eval("retrieval --data " + data_ + tokenizer_).code, 2);
+  for (const std::string& option :
+       {"--data " + data_, std::string("--stride 8"), std::string("--attention window=8")}) {
+    const CommandResult other = Eval("retrieval " + option + tokenizer_);
+    EXPECT_EQ(other.code, 2);
+    EXPECT_NE(other.out.find("eval retrieval takes no " + option.substr(0, option.find(' '))), std::string::npos)
+        << other.out;
+  }
+  EXPECT_EQ(Eval("ppl --documents 3 --data " + data_ + tokenizer_).code, 2);
   EXPECT_EQ(Eval("ppl" + tokenizer_).code, 2);  // no --data
 }
 
