@@ -27,14 +27,14 @@ struct Options {
   std::filesystem::path svg;
 };
 
-TrainConfig MakeConfig(const Options& o, const CommonOptions& common) {
+TrainConfig MakeConfig(const Options& o, Command command, const CommonOptions& common) {
   TrainConfig config;
   config.attention = "anchor";
   if (!o.recipe.empty()) ApplyRecipeFile(config, o.recipe);
   if (!o.model.model.empty()) config.model = o.model.model.string();
   if (!o.model.tokenizer.empty()) config.tokenizer = o.model.tokenizer.string();
   if (!o.data.empty()) config.data = o.data;
-  if (common.seed != 0) config.seed = static_cast<int64_t>(common.seed);
+  if (command.Has("--seed")) config.seed = static_cast<int64_t>(common.seed);
   for (const std::string& setting : o.settings) ApplySetting(config, setting);
   for (const std::string& setting : o.sets) ApplySetting(config, setting);
   if (config.context == 0) Fail(ErrorKind::kUsage, "how long are the sequences? Give --context TOKENS");
@@ -61,8 +61,8 @@ std::string Histogram(const PackReport& report) {
   return RenderSvg(plot);
 }
 
-int Run(const Options& o, const CommonOptions& common) {
-  const TrainPlan plan = MakePlan(MakeConfig(o, common));
+int Run(const Options& o, Command command, const CommonOptions& common) {
+  const TrainPlan plan = MakePlan(MakeConfig(o, command, common));
   std::shared_ptr<Tokenizer> tokenizer = plan.tokenizer;
   if (tokenizer == nullptr) tokenizer = InspectModel(plan.config.model, plan.config.tokenizer).tokenizer;
   if (tokenizer == nullptr) {
@@ -112,7 +112,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   command.Add("--max-sequences", options->max_sequences, "Pack no more than this (0: the whole data)")
       .Range(0, int64_t{1} << 40);
   command.Add("--svg", options->svg, "Write the histogram of lengths to this file");
-  return [options, &common] { return Run(*options, common); };
+  return [options, command, &common] { return Run(*options, command, common); };
 }
 
 }  // namespace hawser

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,9 +30,10 @@ struct Measured {
   std::vector<int64_t> counts;  // by id
   std::vector<int64_t> gaps;    // tokens from one separator to the next, sorted
 
+  /// The least gap that a share of `quantile` of all gaps does not exceed.
   int64_t Gap(double quantile) const {
     if (gaps.empty()) return 0;
-    return gaps[static_cast<size_t>(quantile * static_cast<double>(gaps.size() - 1))];
+    return gaps[static_cast<size_t>(std::max(1.0, std::ceil(quantile * static_cast<double>(gaps.size())))) - 1];
   }
   double MeanGap() const {
     double sum = 0;

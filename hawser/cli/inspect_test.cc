@@ -85,6 +85,16 @@ TEST(InspectCommand, Separators) {
               1e-12);
   EXPECT_GT(json["data"]["density"], 0.01);
   EXPECT_LE(json["data"]["gap"]["median"], json["data"]["gap"]["p99"]);
+  // Gaps of 1 to 10 tokens, each once: 99 % of ten is all of them.
+  const std::filesystem::path text = std::filesystem::temp_directory_path() / "hawser_inspect_gaps.txt";
+  std::string dots = ".";
+  for (size_t gap = 1; gap <= 10; ++gap) dots += std::string(gap - 1, 'x') + '.';
+  WriteFileAtomically(text, dots);
+  const std::string bytes = "--data '" + text.string() + "' --sep 426 --json";  // the full stop
+  const nlohmann::json gap = nlohmann::json::parse(testing::RunHawser(command + bytes).out)["data"]["gap"];
+  std::filesystem::remove(text);
+  EXPECT_EQ(gap["median"], 5);
+  EXPECT_EQ(gap["p99"], 10);
   const CommandResult few = testing::RunHawser(command + "--sep 5+6 --top 1");
   EXPECT_NE(few.out.find("separators '5+6': 2 of 512 tokens, 0.4 % of the vocabulary"), std::string::npos) << few.out;
   EXPECT_NE(few.out.find("and 1 more"), std::string::npos) << few.out;
@@ -191,6 +201,14 @@ TEST_F(InspectData, UpSamplingCountsWhatItLeavesAndRepeats) {
               s["drawn"].get<int64_t>() + s["left_short"].get<int64_t>() + s["left_budget"].get<int64_t>());
   }
   EXPECT_GT(report["counts"]["tokens_in"], 0);
+}
+
+TEST_F(InspectData, TheSeedOfTheCommandLineWinsOverTheRecipesEvenWhereItIsZero) {
+  WriteFileAtomically(folder_ / "r.toml", "seed = 5\nupsample = \"global\"\nlong_document = 4000\nshort_keep = 0.5\n");
+  const std::string data = "--data @/a.jsonl ", recipe = data + "--recipe @/r.toml ";
+  const nlohmann::json zero = Report(recipe + "--seed 0"), five = Report(recipe);
+  EXPECT_NE(zero["sources"], five["sources"]);
+  EXPECT_EQ(five["sources"], Report(recipe + "--seed 5")["sources"]);
 }
 
 TEST_F(InspectData, TextTableAndPicture) {
