@@ -12,6 +12,8 @@ namespace {
 
 enum Field : unsigned { kScope = 1, kWindow = 2, kSinks = 4, kSep = 8, kAnchors = 16, kEvery = 32, kFullLayers = 64 };
 
+constexpr int32_t kMostLayers = 4096;  // of any model
+
 int32_t ParseCount(std::string_view word, std::string_view value, int32_t least) {
   const std::optional<int32_t> count = ParseNumber<int32_t>(value);
   if (!count || *count < least) {
@@ -40,14 +42,17 @@ std::string ParseSeparatorForm(std::string_view word, std::string_view value) {
 
 std::vector<int32_t> ParseLayerList(std::string_view text) {
   std::vector<int32_t> layers;
-  for (const std::string_view part : SplitWords(text, "+")) {
+  for (const std::string_view part : SplitAt(text, '+')) {
     const auto layer = ParseNumber<int32_t>(part);
-    if (!layer) Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers joined by +, found '{}'", text, part);
+    if (!layer || *layer < -kMostLayers || *layer >= kMostLayers) {
+      Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers, {} to {}, joined by +, found '{}'", text,
+           -kMostLayers, kMostLayers - 1, part);
+    }
     layers.push_back(*layer);
   }
   std::ranges::sort(layers);
-  if (layers.empty() || std::ranges::adjacent_find(layers) != layers.end()) {
-    Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers joined by +, each one once", text);
+  if (std::ranges::adjacent_find(layers) != layers.end()) {
+    Fail(ErrorKind::kUsage, "full-layers={}: wanted numbers of layers, each one once", text);
   }
   return layers;
 }
@@ -130,7 +135,7 @@ AttnPattern ParsePattern(std::string_view text) {
       pattern.separator_set = ParseSeparatorForm(word, value);
     } else if (name == "window") {
       sets = kWindow;
-      const std::vector<std::string_view> parts = SplitWords(value, "+");
+      const std::vector<std::string_view> parts = SplitAt(value, '+');
       if (parts.size() < 2) {
         pattern.window = ParseWindow(word, value);
       } else {

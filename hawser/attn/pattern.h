@@ -57,8 +57,8 @@ LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32
 AttnPattern ParsePattern(std::string_view text);
 std::string ToString(const AttnPattern& pattern);
 
-/// `0+31`, `0+1+-2+-1`: sorted. Errors: kUsage. IsFullLayer resolves negative numbers; errors: kUsage for a layer that
-/// the model has not.
+/// `0+31`, `0+1+-2+-1`: sorted, each once, within [-4096, 4095]. Errors: kUsage. IsFullLayer resolves negative numbers;
+/// errors: kUsage for a layer that the model has not.
 std::vector<int32_t> ParseLayerList(std::string_view text);
 bool IsFullLayer(const std::vector<int32_t>& full_layers, int32_t layer, int32_t layers);
 

@@ -115,6 +115,11 @@ TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
                            "full-layers",
                            "full-layers=",
                            "full-layers=0+0",
+                           "full-layers=0++1",
+                           "full-layers=+1",
+                           "full-layers=4096",
+                           "full-layers=-2147483648",
+                           "window=4++5",
                            "full-layers=a",
                            "full-layers=0 full-layers=1",
                            "sep sep",
@@ -153,8 +158,9 @@ TEST(Variant, PrintsWhatItParses) {
         "multi-bos window=256", "multi-bos sinks=3 window=256 tag"}) {
     EXPECT_EQ(ToString(ParseVariant(text)), text);
   }
-  for (const char* text : {"anchor-rest", "anchor-reset-reset", "intra-tag tag", "reset", "anchr-reset", "anchor-x",
-                           "anchor-", "multi-bos multi-bos", "multi", "multi-bosx", "multi-bos intra"}) {
+  for (const char* text :
+       {"anchor-rest", "anchor-reset-reset", "intra-tag tag", "reset", "anchr-reset", "anchor-x", "anchor-",
+        "anchor--tag", "anchor-tag-", "multi-bos multi-bos", "multi", "multi-bosx", "multi-bos intra"}) {
     EXPECT_FALSE(UsageMessage([&] { ParseVariant(text); }).empty()) << text;
   }
   EXPECT_NE(UsageMessage([] { ParseVariant("anchor-rest"); }).find("did you mean 'reset'"), std::string::npos);

@@ -68,7 +68,9 @@ AttnVariant ParseVariant(std::string_view text) {
     } else {
       add(name);
     }
-    for (const std::string_view flag : SplitWords(flags, "-")) set(flag);
+    if (!flags.empty()) {
+      for (const std::string_view flag : SplitAt(flags.substr(1), '-')) set(flag);
+    }
   }
   variant.pattern = ParsePattern(pattern);
   WithFrame(fmt::format("attention variant '{}'", text), [&] { Validate(variant); });

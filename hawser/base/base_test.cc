@@ -185,6 +185,13 @@ TEST(ErrorTest, FramesAndExitCodes) {
   EXPECT_EQ(ExitCode(ErrorKind::kInternal), 1);
 }
 
+TEST(SplitAt, KeepsEmptyPieces) {
+  using Pieces = std::vector<std::string_view>;
+  EXPECT_EQ(SplitAt("a+bc", '+'), (Pieces{"a", "bc"}));
+  EXPECT_EQ(SplitAt("+a++", '+'), (Pieces{"", "a", "", ""}));
+  EXPECT_EQ(SplitAt("", '+'), Pieces{""});
+}
+
 TEST(GlobMatch, StarsAndQuestionMarks) {
   for (const char* glob : {"abc", "*", "a*", "*c", "a*c", "*b*", "a?c", "???", "**abc**", "*?c", "abc*"}) {
     EXPECT_TRUE(GlobMatch(glob, "abc")) << glob;

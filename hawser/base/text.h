@@ -24,6 +24,17 @@ inline std::vector<std::string_view> SplitWords(std::string_view text, std::stri
   return words;
 }
 
+/// The pieces of `text` between separators, empty ones too: one more than there are separators.
+inline std::vector<std::string_view> SplitAt(std::string_view text, char separator) {
+  std::vector<std::string_view> pieces;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    pieces.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return pieces;
+}
+
 /// The whole of `text` as a number of type T (integer or floating), or nothing if it is anything else or out of range.
 template <class T>
 std::optional<T> ParseNumber(std::string_view text) {

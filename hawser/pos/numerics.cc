@@ -71,7 +71,7 @@ RopeNumerics ParseRopeNumerics(std::string_view text) {
   }
   RopeNumerics numerics;
   uint32_t given = 0;
-  for (const std::string_view field : SplitWords(text, "+")) {
+  for (const std::string_view field : SplitAt(text, '+')) {
     const size_t equals = std::min(field.find('='), field.size());
     const std::string_view key = field.substr(0, equals), value = field.substr(std::min(equals + 1, field.size()));
     const size_t index = Choose(text, "field", key, kFields);

@@ -89,6 +89,8 @@ TEST(RopeNumerics, SaysWhatIsWrongWithAText) {
   message("");
   message("=");
   message("qk=");
+  message("qk=f32+");
+  message("qk=f32++table=bf16");
 }
 
 TEST(RopeNumerics, ApplyRopeTextKeepsOrReplacesThem) {

@@ -56,10 +56,7 @@ std::vector<uint8_t> SeparatorFlags(const Tokenizer& tokenizer, std::string_view
   const int32_t vocab = tokenizer.vocab_size();
   std::vector<uint8_t> flags(static_cast<size_t>(vocab));
   if (form.empty()) form = "text";
-  for (size_t begin = 0; begin <= form.size();) {
-    const size_t end = std::min(form.find('+', begin), form.size());
-    const std::string_view part = form.substr(begin, end - begin);
-    begin = end + 1;
+  for (const std::string_view part : SplitAt(form, '+')) {
     if (part == "text") {
       for (int32_t id = 0; id < vocab; ++id) flags[static_cast<size_t>(id)] |= Separates(tokenizer.Piece(id)) ? 1 : 0;
       continue;
