@@ -88,6 +88,16 @@ AttnPattern AttnPattern::OfLayer(int32_t layer, int32_t layers) const {
   return of;
 }
 
+AttnPattern AttnPattern::OfFirstLayers(int32_t count, int32_t layers) const {
+  if (!layered()) return *this;
+  AttnPattern of = *this;
+  of.window = kAll;
+  of.layer_windows.clear();
+  of.full_layers.clear();
+  for (int32_t layer = 0; layer < count; ++layer) of.layer_windows.push_back(OfLayer(layer, layers).window);
+  return of;
+}
+
 LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32_t own_window) {
   LayerPatterns patterns;
   for (int32_t layer = 0; layer < layers; ++layer) {

@@ -42,6 +42,8 @@ struct AttnPattern {
   /// What one layer of a model with `layers` sees: a pattern without layer_windows and full_layers. Errors: kUsage if
   /// the pattern is meant for another number of layers.
   AttnPattern OfLayer(int32_t layer, int32_t layers) const;
+  /// For a model of `count` layers that see what the first `count` of `layers` see. Errors: OfLayer.
+  AttnPattern OfFirstLayers(int32_t count, int32_t layers) const;
 };
 
 /// The patterns that the layers of a model have, each once, and the place of each layer's among them.

@@ -70,6 +70,25 @@ TEST(Pattern, LayersHaveWindowsOfTheirOwn) {
   EXPECT_EQ(ParsePattern("sep=text"), ParsePattern("sep"));
 }
 
+TEST(Pattern, TheFirstLayersAlone) {
+  for (const char* text : {"anchor", "window=64+all+8+64 sep", "sinks=3 window=9 sep full-layers=0+-1",
+                           "scope=doc anchors=1 window=all+8+all+4 every=3 full-layers=1", "sep full-layers=3"}) {
+    const AttnPattern pattern = ParsePattern(text);
+    for (int32_t count = 1; count <= 4; ++count) {
+      const AttnPattern first = pattern.OfFirstLayers(count, 4);
+      for (int32_t layer = 0; layer < count; ++layer) {
+        const AttnPattern want = pattern.OfLayer(layer, 4), got = first.OfLayer(layer, count);
+        // With a window of everything the other fields show nothing more.
+        EXPECT_EQ(got.window, want.window) << text;
+        EXPECT_EQ(got.window == AttnPattern::kAll || got == want, true) << text << " layer " << layer;
+        EXPECT_EQ(got.scope, want.scope);
+        EXPECT_EQ(got.anchors, want.anchors);
+      }
+    }
+  }
+  UsageMessage([] { ParsePattern("window=4+5+6").OfFirstLayers(2, 4); });
+}
+
 TEST(Pattern, LayersOfOnePatternAreGrouped) {
   const LayerPatterns same = PatternsOfLayers(ParsePattern("anchor"), 4);
   EXPECT_EQ(same.distinct, std::vector<AttnPattern>{ParsePattern("anchor")});

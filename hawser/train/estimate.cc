@@ -75,8 +75,8 @@ void TimeSample(const TrainPlan& plan, const Sample& sample, const RunText& text
   InitializeParams(weights, static_cast<uint64_t>(plan.config.seed));
   const ParamStore in_use = Cast(weights, plan.config.dtype);
   Decoder decoder(backend, &in_use);
-  const Batch batch =
-      MakeBatch(FirstSequences(text, plan.config.seed, sample.length, sample.sequences), plan.variant.pattern);
+  const Batch batch = MakeBatch(FirstSequences(text, plan.config.seed, sample.length, sample.sequences),
+                                plan.variant.pattern.OfFirstLayers(sample.spec.layers, plan.spec.layers));
   for (int run = 0; run < kSampleRuns; ++run) {
     const auto start = Clock::now();
     const StepStats stats = decoder.ForwardBackward(batch, 1.0f, plan.config.recompute, &grads);
