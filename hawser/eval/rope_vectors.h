@@ -14,7 +14,7 @@ namespace hawser {
 struct RopeSelfTestOptions {
   int64_t pairs = 8000;  // eight times as many where positions are rounded: rare jumps make the figure there
   uint64_t seed = 0;
-  std::vector<std::string> pipelines;  // names; empty: all
+  std::vector<std::string> pipelines;  // names or fields (ParseRopeNumerics); empty: all that have names
 };
 
 /// Queries stand in [begin, end), keys fewer than 1000 positions before them.
@@ -29,7 +29,7 @@ struct RopeSelfTestCell {
   double expected = 0;    // of shift; 0: no figure known, infinite: positions overflow
   double half_digit = 0;  // half a unit of the last digit of `expected`
   /// How far shift lies outside expected +- half_digit, over expected; 0 where there is nothing to compare with and
-  /// where both overflow.
+  /// where both overflow, infinite where one of them does.
   double deviation() const;
 };
 
@@ -49,7 +49,7 @@ struct RopeSelfTestReport {
 const std::array<RopeSelfTestRange, 4>& RopeSelfTestRanges();
 
 /// q, k ~ N(0, 1) of 128 channels, rounded to bf16, base 10000:  A(s) = <rotate(q, m + s), rotate(k, n + s)> /
-/// sqrt(128) for every named pipeline. Exact arithmetic gives A(0) = A(16). The product is summed in f64.
+/// sqrt(128) for every pipeline. Exact arithmetic gives A(0) = A(16). The product is summed in f64.
 RopeSelfTestReport RunRopeSelfTest(const RopeSelfTestOptions& options);
 
 nlohmann::json ToJson(const RopeSelfTestReport& report);

@@ -48,6 +48,27 @@ TEST(RopeSelfTest, HalfPrecisionPositionsOverflow) {
   EXPECT_TRUE(ToJson(report)["rows"][2]["shift_rms"].dump() == "null");
 }
 
+TEST(RopeSelfTest, AnOverflowWhereNoneIsKnownIsNoAgreement) {
+  const double nan = std::nan(""), inf = HUGE_VAL;
+  for (const auto& [shift, expected] : {std::pair(nan, 1e-3), std::pair(inf, 1e-3), std::pair(1e-3, inf)}) {
+    const RopeSelfTestCell cell{.shift = shift, .expected = expected, .half_digit = 5e-5};
+    EXPECT_EQ(cell.deviation(), inf) << shift << " " << expected;
+    RopeSelfTestReport report;
+    report.rows.push_back({.cells = {cell, {.shift = 1e-3, .expected = 1e-3}, {}, {}}});
+    EXPECT_EQ(report.worst(), inf);
+  }
+}
+
+TEST(RopeSelfTest, MeasuresPipelinesWithoutAName) {
+  const RopeSelfTestReport report =
+      RunRopeSelfTest({.pairs = 50, .pipelines = {"inv_freq=bf16+qk=f32", "f32-qk", "bf16-qk"}});
+  ASSERT_EQ(report.rows.size(), 3u);
+  EXPECT_EQ(report.rows[0].name, "inv_freq=bf16+qk=f32");
+  EXPECT_GT(report.rows[0].cells[0].shift, 0);
+  EXPECT_EQ(report.rows[0].cells[0].expected, 0);
+  EXPECT_GT(report.rows[2].cells[0].expected, 0);
+}
+
 TEST(RopeSelfTest, RefusesWhatItCannotRun) {
   EXPECT_THROW(RunRopeSelfTest({.pairs = 0}), Error);
   EXPECT_THROW(RunRopeSelfTest({.pairs = 1, .pipelines = {"bf61-qk"}}), Error);
