@@ -95,9 +95,9 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
   }
   report.mean_length = PackReport::Ratio(report.tokens, report.documents);
   report.weighted_length = squares / static_cast<double>(std::max<int64_t>(report.tokens, 1));
-  report.expected_density = ExpectedDensity(documents, DrawDocuments(documents, upsample, seed, 0), options);
 
-  Loader loader(&documents, options, seed, upsample);
+  Loader loader(&documents, options, seed, upsample);  // refuses a length without room for text
+  report.expected_density = ExpectedDensity(documents, DrawDocuments(documents, upsample, seed, 0), options);
   for (size_t s = 0; s < documents.sources().size(); ++s) {
     report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
   }

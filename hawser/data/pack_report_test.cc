@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "hawser/base/error.h"
 #include "hawser/base/rng.h"
 
 namespace hawser {
@@ -63,6 +64,15 @@ TEST(PackReport, TheExpectedDensityIsNearTheMeasuredOne) {
   EXPECT_NEAR(sampled.expected_density, sampled.density(), 0.1 * sampled.density()) << "of what is drawn";
   EXPECT_LT(MeasurePacking(set, Options("scope=doc window=8", 2048), 3).expected_density, 0) << "not known";
   EXPECT_EQ(MeasurePacking(set, Options("anchor", 2048), 3, {}, 5).causal_pairs, int64_t{5} * 2048 * 2049 / 2);
+}
+
+TEST(PackReport, ALengthWithoutRoomForTextIsRefused) {
+  const DocumentSet set = RandomSet(5, 20);
+  EXPECT_THROW(MeasurePacking(set, Options("intra", 1), 3), Error);   // BOS takes it
+  EXPECT_THROW(MeasurePacking(set, Options("anchor", 1), 3), Error);  // the anchor does
+  PackOptions copies = Options("multi-bos", 2);
+  copies.anchor = {1, 1};
+  EXPECT_THROW(MeasurePacking(set, copies, 3), Error);
 }
 
 TEST(PackReport, HistogramHoldsEveryDocument) {
