@@ -113,6 +113,16 @@ TEST_F(CorpusTest, TokenisedLinesAreCutAtTheirSources) {
   EXPECT_TRUE(set.Get(4).tokens.empty()) << "a document that is only a BOS is counted, and the packer drops it";
   EXPECT_EQ(set.sources(), (std::vector<std::string>{"web", "book", "set"}));
   EXPECT_EQ(set.tokens(), 9);
+  EXPECT_EQ(set.tokens_in_memory(), 9);
+}
+
+TEST_F(CorpusTest, ASourceForEveryDocumentIsNoBurden) {
+  DocumentSet set;
+  constexpr int32_t kCount = 200000;  // compared with one another, these would take minutes
+  for (int32_t d = 0; d < kCount; ++d) set.Add(fmt::format("https://example.org/{:08}", d), {1});
+  set.Add("https://example.org/00000007", {2});
+  EXPECT_EQ(set.sources().size(), size_t{kCount});
+  EXPECT_EQ(set.source(kCount), 7);
 }
 
 TEST_F(CorpusTest, BadTokenisedLinesAreNamed) {

@@ -14,10 +14,9 @@ DocumentSet::DocumentSet(const std::vector<Document>& documents) {
 }
 
 int32_t DocumentSet::SourceNumber(const std::string& source) {
-  const auto found = std::find(sources_.begin(), sources_.end(), source);
-  const auto number = static_cast<int32_t>(found - sources_.begin());
-  if (found == sources_.end()) sources_.push_back(source);
-  return number;
+  const auto [found, is_new] = source_numbers_.try_emplace(source, static_cast<int32_t>(sources_.size()));
+  if (is_new) sources_.push_back(source);
+  return found->second;
 }
 
 void DocumentSet::Add(const std::string& source, std::vector<int32_t> tokens) {
@@ -25,6 +24,7 @@ void DocumentSet::Add(const std::string& source, std::vector<int32_t> tokens) {
   Part& part = parts_.back();
   part.text_sources.push_back(SourceNumber(source));
   tokens_ += static_cast<int64_t>(tokens.size());
+  tokens_in_memory_ += static_cast<int64_t>(tokens.size());
   part.texts.push_back(std::move(tokens));
   ++size_;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "hawser/data/packer.h"
@@ -24,6 +25,7 @@ class DocumentSet {
 
   int64_t size() const { return size_; }
   int64_t tokens() const { return tokens_; }
+  int64_t tokens_in_memory() const { return tokens_in_memory_; }  // those that are not in shards
   const std::vector<std::string>& sources() const { return sources_; }
 
   int64_t length(int64_t document) const;
@@ -47,8 +49,9 @@ class DocumentSet {
 
   std::vector<Part> parts_;
   std::vector<std::string> sources_;
+  std::unordered_map<std::string, int32_t> source_numbers_;
   std::vector<std::vector<int32_t>> tags_;  // by source; empty: none
-  int64_t size_ = 0, tokens_ = 0;
+  int64_t size_ = 0, tokens_ = 0, tokens_in_memory_ = 0;
 };
 
 }  // namespace hawser

@@ -131,9 +131,9 @@ ShardWriter::ShardWriter(fs::path folder, const Tokenizer& tokenizer, int64_t sh
 }
 
 void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tokens) {
-  const auto found = std::find(sources_.begin(), sources_.end(), source);
-  document_sources_.push_back(static_cast<uint32_t>(found - sources_.begin()));
-  if (found == sources_.end()) sources_.push_back(source);
+  const auto [found, is_new] = source_numbers_.try_emplace(source, static_cast<uint32_t>(sources_.size()));
+  if (is_new) sources_.push_back(source);
+  document_sources_.push_back(found->second);
   ids_.insert(ids_.end(), tokens.begin(), tokens.end());
   ends_.push_back(ids_.size());
   ++documents_;
@@ -174,6 +174,7 @@ void ShardWriter::Write() {
   ends_.clear();
   document_sources_.clear();
   sources_.clear();
+  source_numbers_.clear();
 }
 
 }  // namespace hawser

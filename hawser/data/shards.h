@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "hawser/base/file.h"
@@ -82,6 +83,7 @@ class ShardWriter {
   std::vector<uint64_t> ends_;
   std::vector<uint32_t> document_sources_;
   std::vector<std::string> sources_;
+  std::unordered_map<std::string, uint32_t> source_numbers_;
   std::vector<std::filesystem::path> files_;
 };
 

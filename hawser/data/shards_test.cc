@@ -48,6 +48,7 @@ TEST_F(ShardsTest, WhatIsWrittenIsReadInBothWidths) {
     const DocumentSet set = LoadDocuments(ListDataFiles({folder_ / std::to_string(vocab)}), tokenizer);
     ASSERT_EQ(set.size(), 30);
     EXPECT_EQ(set.tokens(), writer.tokens());
+    EXPECT_EQ(set.tokens_in_memory(), 0);
     for (int d = 0; d < 30; ++d) {
       EXPECT_EQ(set.Get(d).tokens, texts[d]);
       EXPECT_EQ(set.length(d), static_cast<int64_t>(texts[d].size()));
