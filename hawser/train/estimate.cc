@@ -155,7 +155,7 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   estimate.activations_none = activations(Recompute::kNone);
   estimate.activations_layer = activations(Recompute::kLayer);
   estimate.text_tokens = text.documents.tokens();
-  estimate.text_bytes = 4 * estimate.text_tokens;
+  estimate.text_bytes = 4 * text.documents.tokens_in_memory();
 
   const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, plan.spec.sliding_window);
   int64_t visible = 0, causal = 0;

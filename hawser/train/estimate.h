@@ -17,7 +17,7 @@ struct RunEstimate {
   int64_t activations_layer = 0;  // and of one that recomputes by layer
   int64_t activations = 0;        // that of the recipe
   int64_t micro_batch_tokens = 0;
-  int64_t text_bytes = 0;  // of token ids in memory
+  int64_t text_bytes = 0;  // of token ids in memory; those of .tokens files stay in their files
   int64_t documents = 0, text_tokens = 0;
 
   double density = 1;           // of the first step

@@ -29,7 +29,7 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   }
   const int32_t anchors = plan.variant.multi_bos ? 1 : plan.variant.pattern.anchors;
   if (anchors > 0 && options.anchor.empty()) {
-    const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS serves documents apart by EOS
+    const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS keeps documents apart by EOS
     if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
     options.anchor.assign(static_cast<size_t>(anchors), anchor);
   }
