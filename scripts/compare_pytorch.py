@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Training steps of the same model in PyTorch and in hawser, turn by turn in one run: compare_pytorch.py HAWSER [options]
 
-PyTorch (from PyPI: `pip install torch`) runs its own best on a CPU: bf16 autocast, scaled_dot_product_attention (its
-fused kernel), fused AdamW, optionally compiled; packed documents go through the fused kernel one by one ("documents") or
+PyTorch (the package `torch`) runs its own best on a CPU: bf16 autocast, scaled_dot_product_attention (its fused
+kernel), fused AdamW, optionally compiled; packed documents go through the fused kernel one by one ("documents") or
 unmasked as one sequence ("causal", what most training code does). hawser runs `hawser bench train`. Both do forward,
 backward, clip and update on random tokens. Rows that exceed memory want --checkpoint, which recomputes layers in both.
 """

@@ -27,7 +27,8 @@ struct CommonOptions {
   std::string device = "cpu";
 };
 
-/// Adds the command to `app`; the returned function runs it (only when it was parsed) and returns the exit code.
+/// Declares the options of `command`; the returned function runs it (only when it was parsed) and returns the exit
+/// code.
 using CommandSetup = std::function<int()> (*)(Command command, CommonOptions& common);
 
 struct CommandRow {

@@ -1,7 +1,9 @@
 // hawser drift MODEL: what the rounding of rotary embeddings does to a model; --self-test: to random vectors.
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hawser/base/error.h"
@@ -60,6 +62,30 @@ void WriteFiles(const std::filesystem::path& out, const nlohmann::json& json, st
   WriteFileAtomically(out / "drift.json", json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
+/// Every pipeline over each of the weights: the model's, then random ones.
+std::vector<DriftRun> MeasureAll(Backend* backend, std::span<const ParamStore> weights,
+                                 std::span<const std::vector<int32_t>> sequences,
+                                 std::span<const std::pair<std::string, RopeNumerics>> pipelines,
+                                 DriftOptions measure) {
+  std::vector<DriftRun> runs;
+  const DType dtype = measure.dtype;
+  const int64_t layers = static_cast<int64_t>(sequences.size()) * weights[0].spec().layers;
+  ProgressBar bar("drift", static_cast<int64_t>(weights.size() * pipelines.size()) * layers);
+  for (size_t w = 0; w < weights.size(); ++w) {
+    for (const auto& [name, numerics] : pipelines) {
+      const auto before = static_cast<int64_t>(runs.size()) * layers;
+      measure.numerics = numerics;
+      measure.dtype = numerics.math == FloatFormat::kF64 ? DType::kF64 : dtype;
+      measure.on_layer = [&](int64_t done) { bar.Update(before + done, name); };
+      runs.push_back({.name = w == 0 ? name : name + " random",
+                      .report = MeasureDrift(backend, weights[w], sequences, measure),
+                      .random_weights = w > 0});
+    }
+  }
+  bar.Finish();
+  return runs;
+}
+
 int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   if (options.self_test) return RunSelfTest(options, common);
   if (options.model.model.empty()) Fail(ErrorKind::kUsage, "drift: which MODEL? (--self-test needs none)");
@@ -67,10 +93,10 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   DriftOptions measure{.reference = options.reference,
                        .lengths = {options.lengths.begin(), options.lengths.end()},
                        .mode = ParseDriftMode(options.mode),
-                       .side = ParseDriftSide(options.side)};
+                       .side = ParseDriftSide(options.side),
+                       .dtype = ParseDType(options.dtype)};
   if (!options.deltas.empty()) measure.deltas.assign(options.deltas.begin(), options.deltas.end());
   const auto pipelines = Pipelines(options.pipelines);
-  const DType dtype = ParseDType(options.dtype);
 
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
@@ -81,15 +107,14 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   ModelSpec& spec = model.params.mutable_spec();
   if (!options.rope.empty()) spec.rope = ApplyRopeText(spec.rope, options.rope, model.spec.context);
   const int64_t tokens = options.tokens > 0 ? options.tokens : std::min<int64_t>(4096, model.spec.context);
-  if (tokens > model.spec.context) {
-    LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, model.spec.context));
+  if (const int64_t meant = MaxContext(spec.rope, model.spec.context); tokens > meant) {
+    LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
   }
   if (!options.out.empty()) MakeDirectories(options.out);
   const auto sequences = DriftSequences(documents, *model.tokenizer, options.sequences, tokens);
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
-  measure.dtype = dtype;
   measure.numerics = pipelines[0].second;
   const DriftChecks checks = CheckDrift(backend.get(), model.params, sequences[0], measure);
   std::vector<ParamStore> weights;
@@ -98,22 +123,7 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
     weights.push_back(Cast(weights[0], DType::kF32));
     KaimingUniform(weights[1], common.seed);
   }
-  std::vector<DriftRun> runs;
-  const int64_t layers = static_cast<int64_t>(sequences.size()) * model.spec.layers;
-  const auto passes = static_cast<int64_t>(weights.size() * pipelines.size());
-  ProgressBar bar("drift", passes * layers);
-  for (size_t w = 0; w < weights.size(); ++w) {
-    for (const auto& [name, numerics] : pipelines) {
-      const auto before = static_cast<int64_t>(runs.size()) * layers;
-      measure.numerics = numerics;
-      measure.dtype = numerics.math == FloatFormat::kF64 ? DType::kF64 : dtype;
-      measure.on_layer = [&](int64_t done) { bar.Update(before + done, name); };
-      runs.push_back({.name = w == 0 ? name : name + " random",
-                      .report = MeasureDrift(backend.get(), weights[w], sequences, measure),
-                      .random_weights = w > 0});
-    }
-  }
-  bar.Finish();
+  const std::vector<DriftRun> runs = MeasureAll(backend.get(), weights, sequences, pipelines, measure);
 
   nlohmann::json json = {{"model", options.model.model.string()},
                          {"rope", ToString(weights[0].spec().rope)},

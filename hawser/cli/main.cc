@@ -26,7 +26,7 @@ constexpr CommandRow kCommands[] = {
     {"drift", "Measure what the rounding of rotary embeddings does to a model", SetupDrift},
     {"average", "Average checkpoints of a training run into one model", SetupAverage},
     {"convert", "Convert between model formats", SetupConvert},
-    {"inspect", "Draw and measure attention patterns", SetupInspect},
+    {"inspect", "Show an attention pattern, how data are packed, or which tokens separate", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},

@@ -42,7 +42,7 @@ class Command {
   /// int64_t, uint64_t, float, double, and vectors of strings, paths and int32_t. `value` outlives the command.
   template <class T>
   CommandOption Add(const std::string& name, T& value, const std::string& help);
-  /// Calls `call` with the argument, in the order of the command line.
+  /// Calls `call` with the argument once all is parsed: options in the order in which they were declared here.
   CommandOption AddCall(const std::string& name, std::function<void(const std::string&)> call, const std::string& help);
 
   /// A subcommand that takes the options of its parents too. One of the subcommands has to be given.

@@ -87,8 +87,9 @@ struct DriftReport {
 std::vector<std::vector<int32_t>> DriftSequences(const std::vector<TextDocument>& documents, const Tokenizer& tokenizer,
                                                  int64_t count, int64_t tokens);
 
-/// `weights` F32; every sequence has the same length T. Memory: shifts * T * (C + (H + 2G) D) values, and a few rows of
-/// T for each head. Errors: kUsage (shifts, lengths), kUnsupported (frequencies that depend on the length).
+/// `weights` F32; every sequence has the same length T. Memory: shifts * T * (C + (H + 2G) D) values running free, and
+/// for each thread the head that it is at under every shift, shifts * 3 T D values in f64. Errors: kUsage (shifts,
+/// lengths), kUnsupported (frequencies that depend on the length).
 DriftReport MeasureDrift(Backend* backend, const ParamStore& weights, std::span<const std::vector<int32_t>> sequences,
                          const DriftOptions& options);
 

@@ -30,8 +30,7 @@ namespace hawser {
 ///   chunk-stride  chunks of L begun every S tokens of BOS and text, the last S predictions count (llama.cpp)
 ///   full          one pass over each document
 ///   streaming     one BOS, then all documents through one cache under a policy (StreamingLLM, SepLLM)
-///   lines         as streaming, but every line is a text of its own: BOS where the tokenizer adds one unasked, then
-///   its
+///   lines         as streaming, but every line is a text of its own: BOS where the tokenizer adds one unasked, and its
 ///                 tokens without the newline; its last token never enters the cache, and without BOS its first one is
 ///                 never predicted: what the reference of SepLLM measures on PG-19 (arXiv:2412.12094)
 enum class PplProtocol : uint8_t {
