@@ -58,6 +58,9 @@ int RunTokenize(const TokenizeOptions& options, Command command, const CommonOpt
     Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file, --ids and --data");
   }
   if (given("--data")) return WriteShards(options, common);
+  for (const char* name : {"--out", "--shard-tokens"}) {
+    if (given(name)) Fail(ErrorKind::kUsage, "tokenize takes {} with --data alone", name);
+  }
   const auto tokenizer = OpenTokenizer(options.model);
 
   std::vector<int32_t> ids = options.ids;

@@ -69,6 +69,7 @@ TEST_F(TokenizeCommand, MistakesAreExplained) {
                    {" --ids 1,x", 2, "--ids"},
                    {"", 2, "one of --text, --file, --ids and --data"},
                    {" --text a --ids 1", 2, "one of --text, --file, --ids and --data"},
+                   {" --text a --out x", 2, "--out with --data alone"},
                    {" --file" + Quoted("latin1"), 3, "not UTF-8"},
                    {" --text \"$(printf 'caf\\351')\"", 2, "not UTF-8"},
                    {" --file" + Quoted("absent"), 3, "absent"}};
