@@ -62,6 +62,9 @@ struct ModelOptions {
   std::filesystem::path tokenizer;
 };
 void AddModelOptions(Command command, ModelOptions& options);
+/// LoadModel for commands that need a tokenizer, with the position scheme `rope` instead of the model's own where it is
+/// given: in `params`, while `spec` is that of the file. Errors: kUsage without a tokenizer or for a wrong scheme.
+LoadedModel OpenModel(const ModelOptions& options, std::string_view rope);
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 

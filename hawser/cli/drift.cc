@@ -99,15 +99,9 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   const auto pipelines = Pipelines(options.pipelines);
 
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (model.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
-         options.model.model.string());
-  }
-  ModelSpec& spec = model.params.mutable_spec();
-  if (!options.rope.empty()) spec.rope = ApplyRopeText(spec.rope, options.rope, model.spec.context);
+  LoadedModel model = OpenModel(options.model, options.rope);
   const int64_t tokens = options.tokens > 0 ? options.tokens : std::min<int64_t>(4096, model.spec.context);
-  if (const int64_t meant = MaxContext(spec.rope, model.spec.context); tokens > meant) {
+  if (const int64_t meant = MaxContext(model.params.spec().rope, model.spec.context); tokens > meant) {
     LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
   }
   if (!options.out.empty()) MakeDirectories(options.out);

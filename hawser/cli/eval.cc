@@ -52,16 +52,10 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
 }
 
-/// The model with its tokenizer, in the dtype and with the positions wanted.
-LoadedModel OpenModel(const EvalOptions& options) {
+/// The model in the dtype wanted.
+LoadedModel OpenInDType(const EvalOptions& options) {
   const DType dtype = ParseDType(options.dtype);
-  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (model.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
-         options.model.model.string());
-  }
-  RopeSpec& rope = model.params.mutable_spec().rope;
-  if (!options.rope.empty()) rope = ApplyRopeText(rope, options.rope, model.spec.context);
+  LoadedModel model = OpenModel(options.model, options.rope);
   if (dtype != model.params.dtype()) model.params = Cast(model.params, dtype);
   return model;
 }
@@ -78,7 +72,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   PplOptions& ppl = options.ppl;
   ReadProtocol(options, &ppl);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = OpenModel(options);
+  LoadedModel model = OpenInDType(options);
   const int64_t own_context = model.spec.context;
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
@@ -105,7 +99,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
 }
 
 int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
-  const LoadedModel model = OpenModel(options);
+  const LoadedModel model = OpenInDType(options);
   const int64_t context = options.ppl.context > 0 ? options.ppl.context : model.spec.context;
   constexpr int64_t kLeast = 18, kMost = std::numeric_limits<int32_t>::max();
   if (context < kLeast || context > kMost) {

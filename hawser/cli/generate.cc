@@ -121,13 +121,9 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
 int Run(const Options& options, bool seed_given, const CommonOptions& common) {
   Earlier earlier{.given = !options.load_state.empty()};
   if (earlier.given) earlier.info = ReadKvStateInfo(options.load_state);
-  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (model.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{} brings no tokenizer; pass --tokenizer FILE", options.model.model.string());
-  }
+  LoadedModel model = OpenModel(options.model, options.rope);
   const Tokenizer& tokenizer = *model.tokenizer;
-  ModelSpec& spec = model.params.mutable_spec();
-  if (!options.rope.empty()) spec.rope = ApplyRopeText(spec.rope, options.rope, spec.context);
+  const ModelSpec spec = model.params.spec();
   const KvForm form = ChoosePolicy(options, earlier, spec);
   const std::string prompt = options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file);
   const std::vector<int32_t> ids = earlier.given ? tokenizer.Encode(prompt) : PromptIds(prompt, tokenizer);

@@ -166,7 +166,7 @@ TEST_F(GenerateCommand, MistakesAreNamed) {
   }
   const CommandResult bare = RunHawser("generate '" + model_ + "' --prompt a 2>&1");
   EXPECT_EQ(bare.code, 2);
-  EXPECT_NE(bare.out.find("pass --tokenizer FILE"), std::string::npos) << bare.out;
+  EXPECT_NE(bare.out.find("give one with --tokenizer FILE"), std::string::npos) << bare.out;
   // Longer contexts and bounded caches take what the context alone does not.
   EXPECT_EQ(Generate("--rope yarn:factor=2 --max-new 600 --quiet").code, 0);
 }

@@ -28,12 +28,7 @@ nlohmann::json WindowJson(int32_t window) {
 
 int RunTuneKv(const Options& options, const CommonOptions& common) {
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (model.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{} brings no tokenizer; pass --tokenizer FILE", options.model.model.string());
-  }
-  RopeSpec& rope = model.params.mutable_spec().rope;
-  if (!options.rope.empty()) rope = ApplyRopeText(rope, options.rope, model.spec.context);
+  LoadedModel model = OpenModel(options.model, options.rope);
   const auto backend = MakeBackend(common.device);
   const TuneKvReport report = TuneKv(backend.get(), &model.params, *model.tokenizer, documents, options.tune);
   const auto kv = [&](const KvChoice& choice) { return choice.Kv(options.tune.sinks, options.tune.separator_set); };
