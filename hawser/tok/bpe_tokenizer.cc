@@ -59,20 +59,6 @@ std::pair<std::string, std::string> ReadMerge(const nlohmann::json& merge) {
   return {text.substr(0, blank), text.substr(blank + 1)};
 }
 
-}  // namespace
-
-struct BpeTokenizer::Call {
-  struct Range {
-    size_t begin;
-    size_t count;
-  };
-  std::vector<int32_t> out;
-  std::vector<int32_t> symbols;
-  MergeTable::Scratch scratch;
-  StringMap<Range> cache;  // where in `pool` the ids of a word are
-  std::vector<int32_t> pool;
-};
-
 /// Whether a post_processor begins a single text with a special token.
 bool PutsTokenFirst(const nlohmann::json& processor) {
   if (!processor.is_object()) return false;
@@ -86,6 +72,20 @@ bool PutsTokenFirst(const nlohmann::json& processor) {
   const nlohmann::json& single = processor["single"];
   return single.is_array() && !single.empty() && single[0].is_object() && single[0].contains("SpecialToken");
 }
+
+}  // namespace
+
+struct BpeTokenizer::Call {
+  struct Range {
+    size_t begin;
+    size_t count;
+  };
+  std::vector<int32_t> out;
+  std::vector<int32_t> symbols;
+  MergeTable::Scratch scratch;
+  StringMap<Range> cache;  // where in `pool` the ids of a word are
+  std::vector<int32_t> pool;
+};
 
 BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json_text_(std::move(json_text)) {
   try {
