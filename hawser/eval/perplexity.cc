@@ -279,7 +279,7 @@ void MeasureStream(Decoder* decoder, KvCache* cache, Measurement* m, const Strea
       m->Add(begin + i, s.targets[begin + i], s.first[begin + i] != 0, nll[i]);
       stretch.range.nll += nll[i];
     }
-    stretch.kv_slots = static_cast<int64_t>(cache->slots().size());
+    stretch.kv_slots = cache->usage().final;
     stretch.kv_bytes = cache->bytes();
     stretch.rss_bytes = RssBytes();
     report->seconds += stretch.seconds;

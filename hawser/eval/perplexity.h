@@ -92,7 +92,7 @@ int64_t PplBucketBegin(int64_t bucket);
 struct PplStretch {
   PplBucket range;
   double seconds = 0;
-  int64_t kv_slots = 0, kv_bytes = 0, rss_bytes = 0;  // at its end
+  int64_t kv_slots = 0, kv_bytes = 0, rss_bytes = 0;  // at its end; slots of the layer that holds most
 };
 
 struct PplDocument {

@@ -253,6 +253,9 @@ TEST_F(PerplexityTest, StreamsReportEveryLayer) {
   EXPECT_EQ(kv["peak"], 300);
   EXPECT_LT(kv["mean_bytes"], kv["peak_bytes"]);
   EXPECT_NE(ToText(r).find("layers 0: full"), std::string::npos) << ToText(r);
+  const PplReport last_full =
+      Measure({.protocol = kStreaming, .kv = "window:16,full-layers=-1"}, {{.path = "a", .text = RandomText(300, 7)}});
+  EXPECT_EQ(last_full.stretches.back().kv_slots, 300);
 }
 
 TEST_F(PerplexityTest, StretchesCoverTheStream) {
