@@ -75,7 +75,7 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
   if (!o.svg.empty()) WriteFileAtomically(o.svg, Histogram(report));
 
   const bool has_model = !plan.config.model.empty();
-  const int64_t tokens = report.counts.sequences * report.context;
+  const int64_t tokens = report.measured * report.context;
   const double flops = ExecutedFlops(plan.spec, plan.config.recompute, tokens, report.pairs);
   const double full_flops = ExecutedFlops(plan.spec, plan.config.recompute, tokens, report.causal_pairs);
   if (common.json) {
@@ -109,7 +109,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   key("--overflow", "overflow", "What a document longer than the room left does: restart, split, drop, fit, best-fit");
   command.Add("--set", options->sets, "Any recipe key: key=value (upsample=per-source, min_document=8, ...)")
       .OneArgument();
-  command.Add("--max-sequences", options->max_sequences, "Pack no more than this (0: the whole data)")
+  command.Add("--max-sequences", options->max_sequences, "Measure no more than this (0: the whole data)")
       .Range(0, int64_t{1} << 40);
   command.Add("--svg", options->svg, "Write the histogram of lengths to this file");
   return [options, command, &common] { return Run(*options, command, common); };

@@ -122,7 +122,8 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
     report.tiles += mean(visited);
     report.causal_pairs += full.visible_pairs;
     report.causal_tiles += dense.full + dense.partial;
-    if (max_sequences > 0 && loader.sequence() >= max_sequences) break;
+    ++report.measured;
+    if (max_sequences > 0 && report.measured >= max_sequences) break;
   }
   report.counts = loader.counts();
   return report;
@@ -152,6 +153,7 @@ nlohmann::json ToJson(const PackReport& r) {
           {"histogram", histogram},
           {"sources", sources},
           {"counts", ToJson(r.counts)},
+          {"measured_sequences", r.measured},
           {"visible_pairs", r.pairs},
           {"causal_pairs", r.causal_pairs},
           {"density", r.density()},
@@ -193,8 +195,9 @@ std::string ToText(const PackReport& r) {
                       100 * static_cast<double>(c.padding) / (sequences * static_cast<double>(r.context)));
   text += fmt::format("dropped        {} tokens of {} short documents, {} of overflow, {} of a last sequence\n",
                       c.dropped_short, c.short_documents, c.dropped_overflow, c.dropped_partial);
-  text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles\n", r.attention,
-                      r.density(), r.tile_density(), kTile, kTile);
+  text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles{}\n", r.attention,
+                      r.density(), r.tile_density(), kTile, kTile,
+                      r.measured < c.sequences ? fmt::format(" in {} sequences", r.measured) : "");
   const std::string expected =
       r.expected_density >= 0 ? fmt::format("; {:.1f} % expected of the lengths", 100 * (1 - r.expected_density)) : "";
   text += fmt::format("saving         {:.1f} % of attention, {:.1f} % of its tiles{}\n", 100 * (1 - r.density()),

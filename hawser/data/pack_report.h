@@ -15,7 +15,7 @@ namespace hawser {
 std::string Summary(const PackCounts& counts);
 nlohmann::json ToJson(const PackCounts& counts);
 
-/// Of an epoch, or of its first sequences.
+/// Of an epoch. Pairs and tiles may be of its first sequences only; `counts` is of all that was packed for them.
 struct PackReport {
   struct Bucket {  // documents of [begin, end) tokens
     int64_t begin = 0, end = 0, documents = 0, tokens = 0;
@@ -33,6 +33,7 @@ struct PackReport {
   std::vector<Source> sources;
   PackCounts counts;
 
+  int64_t measured = 0;      // sequences that the following count
   int64_t pairs = 0;         // visible (query, key) pairs, as schedules count them
   int64_t causal_pairs = 0;  // of the same sequences without a mask
   int64_t tiles = 0;         // of 64 x 64 that kernels visit
@@ -50,8 +51,8 @@ struct PackReport {
   }
 };
 
-/// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: no more of them. Where layers differ, pairs and
-/// tiles are the mean over `layers` layers; `own_window` as in PatternsOfLayers. Errors: as Loader, and
+/// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: measures no more of them. Where layers differ, pairs
+/// and tiles are the mean over `layers` layers; `own_window` as in PatternsOfLayers. Errors: as Loader, and
 /// AttnPattern::OfLayer.
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
                           const UpsampleOptions& upsample = {}, int64_t max_sequences = 0, int32_t layers = 1,

@@ -63,7 +63,11 @@ TEST(PackReport, TheExpectedDensityIsNearTheMeasuredOne) {
   const PackReport sampled = MeasurePacking(set, Options("anchor", 2048), 3, upsample);
   EXPECT_NEAR(sampled.expected_density, sampled.density(), 0.1 * sampled.density()) << "of what is drawn";
   EXPECT_LT(MeasurePacking(set, Options("scope=doc window=8", 2048), 3).expected_density, 0) << "not known";
-  EXPECT_EQ(MeasurePacking(set, Options("anchor", 2048), 3, {}, 5).causal_pairs, int64_t{5} * 2048 * 2049 / 2);
+  const PackReport first = MeasurePacking(set, Options("anchor", 2048), 3, {}, 5);
+  EXPECT_EQ(first.causal_pairs, int64_t{5} * 2048 * 2049 / 2);
+  EXPECT_EQ(first.measured, 5);
+  EXPECT_GT(first.counts.sequences, 5) << "more are packed at once, to be drawn from";
+  EXPECT_EQ(sampled.measured, sampled.counts.sequences);
 }
 
 TEST(PackReport, ALengthWithoutRoomForTextIsRefused) {
