@@ -15,8 +15,6 @@ class DriftLayers {
   /// `dtype`: F32 or F64 over F32 weights, BF16 over BF16 weights. Both outlive this.
   DriftLayers(Backend* backend, const ParamStore* weights, DType dtype);
 
-  DType dtype() const { return dtype_; }
-
   /// x[i] = embedding of ids[i].
   void Embed(const int32_t* ids, Mat x);
   /// qkv = Wqkv norm(x), not rotated; [N, (H+2G)*D].

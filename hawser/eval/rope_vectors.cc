@@ -160,8 +160,6 @@ double RopeSelfTestReport::worst() const {
   return worst;
 }
 
-const std::array<RopeSelfTestRange, 4>& RopeSelfTestRanges() { return kRanges; }
-
 RopeSelfTestReport RunRopeSelfTest(const RopeSelfTestOptions& options) {
   if (options.pairs < 1) Fail(ErrorKind::kUsage, "the self-test needs at least one pair, found {}", options.pairs);
   const auto start = std::chrono::steady_clock::now();

@@ -46,8 +46,6 @@ struct RopeSelfTestReport {
   double worst() const;  // largest |deviation|
 };
 
-const std::array<RopeSelfTestRange, 4>& RopeSelfTestRanges();
-
 /// q, k ~ N(0, 1) of 128 channels, rounded to bf16, base 10000:  A(s) = <rotate(q, m + s), rotate(k, n + s)> /
 /// sqrt(128) for every pipeline. Exact arithmetic gives A(0) = A(16). The product is summed in f64.
 RopeSelfTestReport RunRopeSelfTest(const RopeSelfTestOptions& options);
