@@ -148,6 +148,17 @@ TEST_F(CorpusTest, BadTokenisedLinesAreNamed) {
   EXPECT_NE(ErrorOf(ErrorKind::kFormat, [&] { ReadDocuments({ids}); }).find("text is wanted"), std::string::npos);
 }
 
+TEST_F(CorpusTest, TheHashSeesSourcesWhereTheyMatter) {
+  DocumentSet a, b, renamed;
+  for (DocumentSet* set : {&a, &b, &renamed}) set->Add(set == &renamed ? "site" : "web", {1, 2});
+  a.Add("web", {3});
+  b.Add("book", {3});
+  renamed.Add("site", {3});
+  EXPECT_EQ(a.Hash(), b.Hash());
+  EXPECT_NE(a.Hash(true), b.Hash(true));
+  EXPECT_EQ(a.Hash(true), renamed.Hash(true)) << "what sources are called draws nothing";
+}
+
 TEST_F(CorpusTest, TagsNeedSources) {
   DocumentSet set;
   set.Add("web", {1, 2});

@@ -77,7 +77,7 @@ Document DocumentSet::Get(int64_t document) const {
           .tag = tags_.empty() ? std::vector<int32_t>{} : tags_[source(document)]};
 }
 
-uint64_t DocumentSet::Hash() const {
+uint64_t DocumentSet::Hash(bool sources) const {
   uint64_t hash = static_cast<uint64_t>(size_);
   for (const Part& part : parts_) {
     for (const TokenShard& shard : part.shard) {
@@ -87,6 +87,10 @@ uint64_t DocumentSet::Hash() const {
     for (const std::vector<int32_t>& text : part.texts) hash = Hash64(std::as_bytes(std::span(text)), hash);
   }
   for (const std::vector<int32_t>& tag : tags_) hash = Hash64(std::as_bytes(std::span(tag)), hash);
+  for (int64_t d = 0; sources && d < size_; ++d) {
+    const int32_t number[] = {source(d)};
+    hash = Hash64(std::as_bytes(std::span(number)), hash);
+  }
   return hash;
 }
 

@@ -33,8 +33,9 @@ class DocumentSet {
   /// A copy, its id the number. Errors: TokenShard::Read.
   Document Get(int64_t document) const;
 
-  /// Of the tokens, where they are divided, and the tags; a shard counts with the hash of its header.
-  uint64_t Hash() const;
+  /// Of the tokens, where they are divided, and the tags; of a shard the hash in its header and the number of its
+  /// documents. `sources`: and of what belongs to which source, where that matters (up-sampling by source).
+  uint64_t Hash(bool sources = false) const;
 
  private:
   struct Part {  // a shard, or documents in memory where there is none

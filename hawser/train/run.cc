@@ -219,7 +219,7 @@ class Run {
         trainer_(backend, config_, plan.variant.pattern, std::move(start.weights)),
         info_{.recipe = ToToml(config_),
               .seed = static_cast<uint64_t>(config_.seed),
-              .data_hash = documents_.Hash(),
+              .data_hash = documents_.Hash(config_.upsample == Upsample::kPerSource),
               .rope_hash = RopeHash(plan.spec)} {
     CheckText(documents_, plan.spec.context);
   }
