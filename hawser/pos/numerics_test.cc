@@ -147,6 +147,22 @@ TEST(RopeTable, TheTwoFormsAgreeAndTheDefaultIsExact) {
   }
 }
 
+TEST(RopeTable, LongTablesAreThoseOfTheirPositions) {
+  const RopeFrequencies f = Frequencies("reference");
+  std::vector<int64_t> positions(10000);
+  for (size_t n = 0; n < positions.size(); ++n) positions[n] = static_cast<int64_t>(n * n * 7 % 40000);
+  std::vector<float> cos(positions.size() * 64), sin(cos.size());
+  FillRopeTable(f, positions.data(), static_cast<int64_t>(positions.size()), cos.data(), sin.data());
+  for (const size_t n : {0, 1, 4095, 4096, 8191, 8192, 9999}) {
+    float one_cos[64], one_sin[64];
+    FillRopeTable(f, &positions[n], 1, one_cos, one_sin);
+    for (size_t i = 0; i < 64; ++i) {
+      EXPECT_EQ(cos[n * 64 + i], one_cos[i]) << n;
+      EXPECT_EQ(sin[n * 64 + i], one_sin[i]) << n;
+    }
+  }
+}
+
 TEST(RopeTable, RoundedFrequenciesAreWhatTheFormatHolds) {
   const RopeFrequencies exact = Frequencies("exact"), rounded = Frequencies("bf16-inv-freq");
   double worst = 0;

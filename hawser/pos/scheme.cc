@@ -355,11 +355,14 @@ void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions,
   const int64_t half = static_cast<int64_t>(frequencies.turns.size());
   const double a = frequencies.multiplier;
   if (!HasExactTable(frequencies.numerics)) {
-    std::vector<double> wide(static_cast<size_t>(2 * count * half));
-    double* const wide_sin = wide.data() + count * half;
-    FillRopeTableF64(frequencies, positions, count, wide.data(), wide_sin);
-    std::copy(wide.data(), wide_sin, cos);
-    std::copy(wide_sin, wide_sin + count * half, sin);
+    const int64_t piece = std::min<int64_t>(count, 4096);  // positions in f64 at once
+    std::vector<double> wide_cos(static_cast<size_t>(piece * half)), wide_sin(wide_cos.size());
+    for (int64_t begin = 0; begin < count; begin += piece) {
+      const int64_t n = std::min(piece, count - begin);
+      FillRopeTableF64(frequencies, positions + begin, n, wide_cos.data(), wide_sin.data());
+      std::copy_n(wide_cos.data(), n * half, cos + begin * half);
+      std::copy_n(wide_sin.data(), n * half, sin + begin * half);
+    }
     return;
   }
   ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
