@@ -12,13 +12,14 @@ struct Row {
   std::string_view name;
   size_t size;
 };
-constexpr std::array<Row, 7> kRows = {{{DType::kF32, "f32", 4},
+constexpr std::array<Row, 8> kRows = {{{DType::kF32, "f32", 4},
                                        {DType::kBF16, "bf16", 2},
                                        {DType::kF16, "f16", 2},
                                        {DType::kF64, "f64", 8},
                                        {DType::kI32, "i32", 4},
                                        {DType::kI64, "i64", 8},
-                                       {DType::kU8, "u8", 1}}};
+                                       {DType::kU8, "u8", 1},
+                                       {DType::kQ8_0, "q8_0", 1}}};
 }  // namespace
 
 size_t SizeOf(DType dtype) { return kRows[static_cast<size_t>(dtype)].size; }
@@ -26,7 +27,7 @@ std::string_view Name(DType dtype) { return kRows[static_cast<size_t>(dtype)].na
 
 DType ParseDType(std::string_view name) {
   for (const Row& row : kRows) {
-    if (row.name == name) return row.dtype;
+    if (row.name == name && row.dtype != DType::kQ8_0) return row.dtype;
   }
   Fail(ErrorKind::kUsage, "dtype '{}' is not known; use f32, bf16, f16, f64, i32, i64 or u8", name);
 }

@@ -8,15 +8,17 @@
 
 namespace hawser {
 
-/// Element types that tensors are stored in. Arithmetic always accumulates in f32 (kernels) or f64 (twins).
-enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI32, kI64, kU8 };
+/// Element types that tensors are stored in. Arithmetic always accumulates in f32 (kernels) or f64 (twins). kQ8_0 is
+/// for cached keys and values alone: the elements of such a matrix are bytes, the heads of a row each in the form of
+/// base/q8.h.
+enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI32, kI64, kU8, kQ8_0 };
 
 size_t SizeOf(DType dtype);
 
 /// "f32", "bf16", ...
 std::string_view Name(DType dtype);
 
-/// Inverse of Name(); throws Error(kUsage) naming the known ones.
+/// Inverse of Name(), but for q8_0; throws Error(kUsage) naming the known ones.
 DType ParseDType(std::string_view name);
 
 /// bfloat16 as its 16 bits: 1 sign, 8 exponent, 7 fraction.

@@ -197,7 +197,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
       "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n, fix:a,n,d or "
       "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM), sepcache:cache_size=N,.. "
       "(by SepCache's names); and ,full-layers=0+31 ,prefill=dense ,sep=neox-20 (which tokens separate, see "
-      "inspect separators); a number may be one a layer: sep:3,64+64+all");
+      "inspect separators) ,dtype=q8_0 (keys and values in 8 bits; also f32, bf16; full:dtype=q8_0); a number may be one "
+      "a layer: sep:3,64+64+all");
   command.Add("--rope", options->rope,
               "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
               "yarn:factor=8, theta=5e6");

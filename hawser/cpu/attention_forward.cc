@@ -198,19 +198,29 @@ class TileWorker {
 void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int64_t panel) {
   thread_local Arena arena;
   const HeadShape& h = call.shape;
-  arena.Reset(Arena::Bytes<char>(h.StagedSize(kPanel) * h.element));
+  arena.Reset(Arena::Bytes<char>(h.StagedSize(kPanel) * h.element) + Arena::Bytes<float>(h.ld));
   void* staged = arena.Take<char>(h.StagedSize(kPanel) * h.element);
-  const auto stage = [&](ConstMat from) {
+  float* aside = arena.Take<float>(h.ld);
+  const auto stage = [&](const StoredHead& from) {
     for (int32_t i = 0; i < kPanel; ++i) {
       const int32_t key = unit.Key(panel * kPanel + i);
-      if (key >= 0) PrefetchHead(from, unit.sequence->key_begin + key, unit.kv_head, h.dim);
-      const void* row = key < 0 ? nullptr : HeadRow(from, unit.sequence->key_begin + key, unit.kv_head, h.dim);
-      h.StageRow(row, from.dtype, staged, i);
+      if (key < 0) {
+        h.StageRow(nullptr, h.t.dtype, staged, i);
+        continue;
+      }
+      const int64_t row = unit.sequence->key_begin + key;
+      PrefetchHead(from.m, row, unit.kv_head, h.dim);
+      if (from.aside()) {
+        from.Read(h.t, row, 1, aside, h.ld);
+        h.StageRow(aside, DType::kF32, staged, i);
+      } else {
+        h.StageRow(from.Row(row), from.m.dtype, staged, i);
+      }
     }
   };
-  stage(call.args.k);
+  stage({call.args.k, unit.kv_head, h.dim, call.args.rotation});
   h.Transposed(staged, h.At(packed.k, h.TransposedSize(panel * kPanel)));
-  stage(call.args.v);
+  stage({call.args.v, unit.kv_head, h.dim});
   h.RowPanels(staged, packed.v, unit.columns(), panel * kPanel);
 }
 

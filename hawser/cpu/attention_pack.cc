@@ -3,6 +3,8 @@
 #include <cstring>
 #include <limits>
 
+#include "hawser/cpu/rope.h"
+
 namespace hawser {
 
 HeadShape::HeadShape(const TileKernels& kernels, int32_t head_dim)
@@ -88,6 +90,22 @@ void MaskRow(float* s, int64_t lo, int64_t hi, int32_t cols) {
   hi = std::clamp<int64_t>(hi, lo, cols);
   std::memcpy(s, masked.data(), lo * sizeof(float));  // the widest stores there are, on any machine
   std::memcpy(s + hi, masked.data(), (cols - hi) * sizeof(float));
+}
+
+void StoredHead::Read(const TileKernels& t, int64_t row, int32_t n, float* to, int64_t ld) const {
+  if (m.dtype == DType::kQ8_0) {
+    t.dequantize({.from = Row(row), .stride = m.ld, .rows = n, .dim = dim, .to = to, .ld = ld});
+  } else {
+    for (int32_t r = 0; r < n; ++r) t.convert(Row(row + r), m.dtype, to + r * ld, DType::kF32, dim, 1.0f);
+  }
+  if (rotation.half == 0) return;
+  RopeHere({.x = {to, DType::kF32, n, dim, ld},
+            .heads = 1,
+            .head_dim = dim,
+            .half = rotation.half,
+            .pairing = rotation.pairing,
+            .cos = rotation.cos + row * rotation.half,
+            .sin = rotation.sin + row * rotation.half});
 }
 
 std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads) {

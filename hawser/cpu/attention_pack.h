@@ -10,6 +10,7 @@
 
 #include "hawser/base/buffer.h"
 #include "hawser/base/parallel.h"
+#include "hawser/base/q8.h"
 #include "hawser/cpu/tile_kernels.h"
 #include "hawser/ops/backend.h"
 
@@ -120,9 +121,14 @@ void ForTasks(bool parallel, int64_t n, Body&& body) {
 
 std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads);
 
+/// Bytes of one head of a row.
+inline int64_t HeadBytes(DType dtype, int32_t head_dim) {
+  return dtype == DType::kQ8_0 ? Q8Bytes(head_dim) : head_dim * static_cast<int64_t>(SizeOf(dtype));
+}
 /// Pointer to row `row`'s channels of head `head`.
 inline const void* HeadRow(ConstMat m, int64_t row, int64_t head, int32_t head_dim) {
-  return static_cast<const char*>(m.data) + (row * m.ld + head * head_dim) * static_cast<int64_t>(SizeOf(m.dtype));
+  return static_cast<const char*>(m.data) + row * m.ld * static_cast<int64_t>(SizeOf(m.dtype)) +
+         head * HeadBytes(m.dtype, head_dim);
 }
 inline void* HeadRow(Mat m, int64_t row, int64_t head, int32_t head_dim) {
   return const_cast<void*>(HeadRow(ConstMat(m), row, head, head_dim));
@@ -133,8 +139,22 @@ inline void PrefetchHead(ConstMat m, int64_t row, int64_t head, int32_t head_dim
   constexpr int64_t kAhead = 16, kLine = 64;
   if (row + kAhead >= m.rows) return;
   const char* p = static_cast<const char*>(HeadRow(m, row + kAhead, head, head_dim));
-  const int64_t bytes = head_dim * static_cast<int64_t>(SizeOf(m.dtype));
+  const int64_t bytes = HeadBytes(m.dtype, head_dim);
   for (int64_t b = 0; b < bytes; b += kLine) __builtin_prefetch(p + b);
 }
+
+/// One head of stored keys or values.
+struct StoredHead {
+  ConstMat m;
+  int64_t head;
+  int32_t dim;
+  KeyRotation rotation = {};
+
+  const void* Row(int64_t row) const { return HeadRow(m, row, head, dim); }
+  /// False: rows are used as they lie in memory. True: they are dequantised or rotated, or both, on their way.
+  bool aside() const { return m.dtype == DType::kQ8_0 || rotation.half > 0; }
+  /// Rows [row, row + n) as F32 [n, ld].
+  void Read(const TileKernels& t, int64_t row, int32_t n, float* to, int64_t ld) const;
+};
 
 }  // namespace hawser

@@ -269,7 +269,7 @@ TEST(AttentionTest, RefusesArgumentsThatDoNotFit) {
   fails([](AttentionArgs& a) { a.head_dim = 4; }, "head_dim must be in [8, 256]");
   fails([](AttentionArgs& a) { a.scale = 0.0f; }, "scale must be positive");
   fails([](AttentionArgs& a) { a.head_dim = 16; }, "q");
-  fails([](AttentionArgs& a) { a.k.dtype = DType::kBF16; }, "share a dtype");
+  fails([](AttentionArgs& a) { a.k.dtype = DType::kF16; }, "k must be f32 or bf16");
   fails([](AttentionArgs& a) { a.v.rows = 3; }, "rows of k");
   std::vector<AttnSequence> moved = problem.sequences;
   moved[0].query_begin = 1;

@@ -46,6 +46,11 @@ class CpuBackend final : public Backend {
     FillMat(to, value);
   }
 
+  void Quantize(ConstMat from, int32_t head_dim, Mat to) override {
+    ValidateQuantize(from, head_dim, to);
+    QuantizeMat(from, head_dim, to);
+  }
+
   void MatMul(const MatMulArgs& args) override {
     Validate(args);
     matmul_.Run(args);

@@ -28,9 +28,11 @@ class PieceWorker {
  public:
   PieceWorker(const DecodeArgs& args, const TileKernels& t, int64_t ld, Arena& arena)
       : args_(args), t_(t), group_(args.heads / args.kv_heads), ld_(ld) {
-    arena.Reset(Arena::Bytes<float>(group_ * ld) + Arena::Bytes<float>(group_ * kBlock));
+    arena.Reset(Arena::Bytes<float>(group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
+                Arena::Bytes<float>(kBlock * ld));
     q_ = arena.Take<float>(group_ * ld);
     s_ = arena.Take<float>(group_ * kBlock);
+    aside_ = arena.Take<float>(kBlock * ld);
   }
 
   void Run(int64_t row, int32_t kv_head, int32_t begin, int32_t end, State state) {
@@ -44,7 +46,7 @@ class PieceWorker {
     std::fill(state.sum, state.sum + group_, 0.0f);
     for (int32_t b = begin; b < end; b += kBlock) {
       const int32_t n = std::min(kBlock, end - b);
-      t_.decode_scores(Tile(kv.k, q_, b, n, kv_head));
+      t_.decode_scores(Tile({kv.k, kv_head, args_.head_dim, kv.rotation}, q_, b, n));
       const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
       for (int32_t i = 0; i < group_; ++i) {
         std::fill(s_ + i * kBlock + n, s_ + i * kBlock + cols, -std::numeric_limits<float>::infinity());
@@ -62,18 +64,20 @@ class PieceWorker {
                   .ldo = ld_,
                   .out_cols = static_cast<int32_t>(ld_),
                   .first = b == begin});
-      t_.decode_mix(Tile(kv.v, state.out, b, n, kv_head));
+      t_.decode_mix(Tile({kv.v, kv_head, args_.head_dim}, state.out, b, n));
     }
   }
 
  private:
-  DecodeTile Tile(ConstMat m, float* x, int32_t begin, int32_t n, int32_t kv_head) const {
+  DecodeTile Tile(const StoredHead& from, float* x, int32_t begin, int32_t n) const {
+    const bool aside = from.aside();
+    if (aside) from.Read(t_, begin, n, aside_, ld_);
     return {.x = x,
             .ldx = ld_,
             .count = group_,
-            .rows = HeadRow(m, begin, kv_head, args_.head_dim),
-            .dtype = m.dtype,
-            .ld = m.ld,
+            .rows = aside ? aside_ : from.Row(begin),
+            .dtype = aside ? DType::kF32 : from.m.dtype,
+            .ld = aside ? ld_ : from.m.ld,
             .n = n,
             .dim = args_.head_dim,
             .s = s_,
@@ -86,6 +90,7 @@ class PieceWorker {
   int64_t ld_;
   float* q_;
   float* s_;
+  float* aside_;  // [kBlock, ld] of keys or values that are not read as they lie in memory
 };
 
 /// Adds the pieces of one (row, kv head) in order and writes its rows of out.
@@ -129,7 +134,7 @@ void AttentionDecode(const DecodeArgs& args) {
   int64_t bytes = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
     const int32_t slots = static_cast<int32_t>(args.rows[r].k.rows);
-    bytes += int64_t{2} * slots * args.kv_heads * args.head_dim * static_cast<int64_t>(SizeOf(args.q.dtype));
+    bytes += int64_t{2} * slots * args.kv_heads * HeadBytes(args.rows[r].k.dtype, args.head_dim);
     for (int32_t g = 0; g < args.kv_heads; ++g) {
       groups.emplace_back(pieces.size(), pieces.size());
       for (int32_t b = 0; b < slots; b += kPiece) {

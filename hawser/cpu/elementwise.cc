@@ -7,9 +7,11 @@
 
 #include "hawser/cpu/elementwise.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "hawser/base/parallel.h"
+#include "hawser/base/q8.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
@@ -70,6 +72,26 @@ void AddMat(ConstMat x, Mat y) {
 void FillMat(Mat to, float value) {
   const auto fill = HWY_DYNAMIC_DISPATCH(FillRow);
   ForRows(to, [&](int64_t r) { fill(RowOf(to, r), value, to.cols); });
+}
+
+void QuantizeMat(ConstMat from, int32_t head_dim, Mat to) {
+  const int64_t heads = from.cols / head_dim;
+  ForRows(from, [&](int64_t r) {
+    const ConstRow row = RowOf(from, r);
+    auto* block = static_cast<std::byte*>(to.Rows(r, 1).data);
+    for (int64_t head = 0, channel = 0; head < heads; ++head) {
+      for (int64_t begin = 0; begin < head_dim; begin += kQ8Block) {
+        const int64_t n = std::min(kQ8Block, head_dim - begin);
+        float x[kQ8Block];
+        for (int64_t i = 0; i < n; ++i, ++channel) {
+          x[i] = row.low ? ToF32(static_cast<const bf16*>(row.data)[channel])
+                         : static_cast<const float*>(row.data)[channel];
+        }
+        QuantizeQ8(x, n, block);
+        block += Q8Bytes(n);
+      }
+    }
+  });
 }
 
 const char* SimdTarget() { return hwy::TargetName(HWY_DYNAMIC_DISPATCH(Target)()); }

@@ -8,6 +8,7 @@ namespace hawser {
 void CopyMat(ConstMat from, Mat to);  // to = from
 void AddMat(ConstMat x, Mat y);       // y += x
 void FillMat(Mat to, float value);
+void QuantizeMat(ConstMat from, int32_t head_dim, Mat to);  // to Q8_0, heads of head_dim
 
 /// The instruction set the Highway kernels run on, "AVX3" and the like.
 const char* SimdTarget();

@@ -91,5 +91,7 @@ void Rope(const RopeArgs& args) {
   });
 }
 
+void RopeHere(const RopeArgs& args) { HWY_DYNAMIC_DISPATCH(RopeRows)(args, 0, args.x.rows); }
+
 }  // namespace hawser
 #endif

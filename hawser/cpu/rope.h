@@ -7,5 +7,7 @@ namespace hawser {
 
 /// Where cos = 1 and sin = 0 (position 0) values stay as they are.
 void Rope(const RopeArgs& args);
+/// The same on this thread alone, for a few rows inside of another op.
+void RopeHere(const RopeArgs& args);
 
 }  // namespace hawser

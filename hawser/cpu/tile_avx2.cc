@@ -18,6 +18,9 @@ struct Vec8 : PlainParts {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
   }
+  static F LoadBytes(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   static void StoreAs(float* p, F v) { Store(p, v); }
   static void StoreAs(bf16* p, F v) {
     const __m256i u = _mm256_castps_si256(v);

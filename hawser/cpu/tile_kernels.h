@@ -82,6 +82,15 @@ struct DecodeTile {
   int64_t lds;
 };
 
+/// One head of `rows` rows of Q8_0 (base/q8.h), `stride` bytes apart, to F32 [rows, ld].
+struct DequantizeArgs {
+  const void* from;
+  int64_t stride;
+  int32_t rows, dim;
+  float* to;
+  int64_t ld;
+};
+
 struct TileKernels {
   Isa isa;
   DType dtype;        // of operands
@@ -107,6 +116,7 @@ struct TileKernels {
   int64_t (*burn)(int64_t steps);
   void (*decode_scores)(const DecodeTile&);
   void (*decode_mix)(const DecodeTile&);
+  void (*dequantize)(const DequantizeArgs&);
 };
 
 /// The instruction sets this machine has, worst first; the first one is always kScalar.

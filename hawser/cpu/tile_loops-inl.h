@@ -3,9 +3,11 @@
 // can be linked into another file.
 //   V::F         a vector of V::kLanes floats          V::kMr, V::kNv   the register tile of a product
 //   V::Exp2<d>   2^x by a polynomial of degree d at least; 2^-infinity is exactly 0
+//   V::LoadBytes kLanes signed bytes as floats
 //   V::MulAdd    c + a * b over lanes of 4 bytes: one F32 product, or two BF16 products
 #pragma once
 
+#include "hawser/base/q8.h"
 #include "hawser/cpu/tile_kernels.h"
 
 namespace hawser {
@@ -15,6 +17,15 @@ constexpr float kNegInf = -__builtin_inff();
 
 inline float Widen(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
 inline float Widen(float x) { return x; }
+/// F16, subnormals included; infinities, which no scale is, read as NaN.
+inline float WidenHalf(const void* p) {
+  uint16_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  const uint32_t magnitude = bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return __builtin_nanf("");
+  const float size = __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
+  return (bits & 0x8000u) != 0 ? -size : size;
+}
 inline void Narrow(float x, float* to) { *to = x; }
 inline void Narrow(float x, bf16* to) {
   const uint32_t u = __builtin_bit_cast(uint32_t, x);
@@ -344,6 +355,23 @@ struct TileLoops {
     for (; q + 4 <= a.count; q += 4) scores ? ScoresOf<T, 4>(a, q) : MixOf<T, 4>(a, q);
     for (; q < a.count; ++q) scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
   }
+  static void Dequantize(const DequantizeArgs& a) {
+    const char* from = static_cast<const char*>(a.from);
+    for (int32_t r = 0; r < a.rows; ++r, from += a.stride) {
+      const char* block = from;
+      float* to = a.to + r * a.ld;
+      for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
+        const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
+        const float d = WidenHalf(block);
+        const int8_t* q = reinterpret_cast<const int8_t*>(block + 2);
+        const F scale = V::Set(d);
+        int32_t i = 0;
+        for (; i + kLanes <= n; i += kLanes) V::Store(to + begin + i, V::Mul(V::LoadBytes(q + i), scale));
+        for (; i < n; ++i) to[begin + i] = d * static_cast<float>(q[i]);
+        block += 2 + n;
+      }
+    }
+  }
   static void DecodeScores(const DecodeTile& a) {
     a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, true) : DecodeOf<float>(a, true);
   }
@@ -395,7 +423,8 @@ constexpr TileKernels MakeKernels(Isa isa, int32_t row_group) {
           .dot = L::Dot,
           .burn = L::template Burn<kPair>,
           .decode_scores = L::DecodeScores,
-          .decode_mix = L::DecodeMix};
+          .decode_mix = L::DecodeMix,
+          .dequantize = L::Dequantize};
 }
 
 }  // namespace

@@ -21,6 +21,9 @@ struct Vec4 : PlainParts {
   static void Store(float* p, F v) { __builtin_memcpy(p, &v, sizeof v); }
   static F LoadAs(const float* p) { return Load(p); }
   static F LoadAs(const bf16* p) { return F{Widen(p[0]), Widen(p[1]), Widen(p[2]), Widen(p[3])}; }
+  static F LoadBytes(const int8_t* p) {
+    return F{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])};
+  }
   static void StoreAs(float* p, F v) { Store(p, v); }
   static void StoreAs(bf16* p, F v) {
     for (int i = 0; i < 4; ++i) Narrow(v[i], p + i);

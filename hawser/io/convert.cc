@@ -51,7 +51,10 @@ void ConvertToF32(DType dtype, const std::byte* bytes, int64_t count, float* out
       return Read<int64_t>(bytes, count, out, cast);
     case DType::kU8:
       return Read<uint8_t>(bytes, count, out, cast);
+    case DType::kQ8_0:
+      break;  // no file holds it
   }
+  Fail(ErrorKind::kInternal, "cannot read {} values", Name(dtype));
 }
 
 void ConvertFromF32(const float* x, int64_t count, DType dtype, std::byte* bytes) {

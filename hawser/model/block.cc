@@ -277,9 +277,10 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                                    .kv_heads = s.kv_heads,
                                    .head_dim = s.head_dim,
                                    .scale = AttentionScale(s),
-                                   .sequences = {&sequence, 1}});
+                                   .sequences = {&sequence, 1},
+                                   .rotation = cache->rotation(layer)});
     } else {
-      seen.push_back({cache->Keys(layer), cache->Values(layer)});
+      seen.push_back({cache->Keys(layer), cache->Values(layer), cache->rotation(layer)});
     }
     next += rows;
   }

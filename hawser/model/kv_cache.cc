@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/q8.h"
 
 namespace hawser {
 
@@ -12,10 +13,17 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
     : form_(form),
       vocab_(spec.vocab),
       separators_(std::move(separators)),
+      stored_(form.dtype.value_or(QkvDType(spec, dtype))),
       max_length_(max_length),
-      row_bytes_(int64_t{2} * spec.kv_heads * spec.head_dim * static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)))) {
+      row_bytes_(
+          int64_t{2} * spec.kv_heads *
+          (stored_ == DType::kQ8_0 ? Q8Bytes(spec.head_dim) : spec.head_dim * static_cast<int64_t>(SizeOf(stored_)))) {
   if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    Fail(ErrorKind::kUsage, "keys and values are kept in F32 or BF16, not {}", Name(dtype));
+    Fail(ErrorKind::kUsage, "a cache is for activations in f32 or bf16, not {}", Name(dtype));
+  }
+  if (stored_ == DType::kQ8_0 && spec.rope.numerics.math != FloatFormat::kF32) {
+    Fail(ErrorKind::kUnsupported, "kv policy \"{}\": q8_0 wants a rotation in f32, found rope numerics '{}'",
+         ToString(form), ToString(spec.rope.numerics));
   }
   if (!separators_.empty() && static_cast<int64_t>(separators_.size()) != spec.vocab) {
     Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", spec.vocab,
@@ -35,7 +43,7 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
   const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
   groups_.reserve(forms.size());
   for (size_t g = 0; g < forms.size(); ++g) {
-    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], QkvDType(spec, dtype), frequencies);
+    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], QkvDType(spec, dtype), stored_, frequencies);
   }
 }
 

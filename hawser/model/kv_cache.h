@@ -17,8 +17,9 @@ class KvCache {
  public:
   /// A model with a sliding window of its own sees through both windows, and holds what the policy keeps.
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
-  /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType.
-  /// Errors: kUsage (a form for another number of layers, flags of another length, another dtype).
+  /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType,
+  /// or as the form says. Errors: kUsage (a form for another number of layers, flags of another length, another dtype),
+  /// kUnsupported (Q8_0 with a rotation that is not computed in F32).
   KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators, DType dtype,
           int64_t max_length);
 
@@ -28,7 +29,8 @@ class KvCache {
   std::span<const SlotInfo> slots(int32_t layer = 0) const { return Group(layer).slots(); }
   int64_t seen() const { return seen_; }
   int64_t separators_seen() const { return separators_seen_; }
-  int64_t bytes() const;                            // of keys and values held in memory now
+  int64_t bytes() const;                            // held in memory now
+  DType stored() const { return stored_; }          // of keys and values: F32, BF16 or Q8_0
   int64_t row_bytes() const { return row_bytes_; }  // of one key and one value of a layer
   KvUsage usage() const;                            // means over layers; peak and final of the layer that holds most
   KvUsage usage(int32_t layer) const { return Group(layer).usage(); }
@@ -46,8 +48,10 @@ class KvCache {
 
   /// k, v [n, G*D], not rotated. Stores v, stores k raw (kRank) and rotated.
   void Append(int32_t layer, ConstMat k, ConstMat v);
-  ConstMat Keys(int32_t layer) const { return Group(layer).Keys(places_[layer].layer); }      // [slots, G*D], rotated
-  ConstMat Values(int32_t layer) const { return Group(layer).Values(places_[layer].layer); }  // [slots, G*D]
+  /// [slots, G*D], or in Q8_0 [slots, G * Q8Bytes(D)]; keys are rotated, or get rotation() when they are read.
+  ConstMat Keys(int32_t layer) const { return Group(layer).Keys(places_[layer].layer); }
+  KeyRotation rotation(int32_t layer) const { return Group(layer).rotation(); }
+  ConstMat Values(int32_t layer) const { return Group(layer).Values(places_[layer].layer); }
   void EndChunk();
 
   /// The chunks between these two are a prompt: where the policy says prefill=dense its tokens see all that came before
@@ -71,6 +75,7 @@ class KvCache {
   std::vector<uint8_t> separators_;
   std::vector<KvGroup> groups_;
   std::vector<Place> places_;  // [layers]
+  DType stored_;
   int64_t max_length_, row_bytes_;
   int64_t seen_ = 0, separators_seen_ = 0;
   std::vector<SlotInfo> coming_;  // scratch

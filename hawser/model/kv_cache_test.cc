@@ -8,8 +8,11 @@
 #include <limits>
 
 #include "hawser/base/error.h"
+#include "hawser/base/q8.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
+#include "hawser/io/convert.h"
+#include "hawser/model/kv_report.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace hawser {
@@ -20,7 +23,7 @@ class FedCache {
  public:
   FedCache(Backend* backend, const ModelSpec& spec, const std::string& policy, DType dtype = DType::kF32,
            double density = 0.2)
-      : spec_(spec), dtype_(dtype) {
+      : spec_(spec) {
     std::vector<uint8_t> flags(spec.vocab);
     Rng rng{.seed = 9, .stream = 1};
     for (uint8_t& flag : flags) flag = rng.Uniform() < density;
@@ -68,15 +71,16 @@ class FedCache {
     const auto size = static_cast<int64_t>(slots.size());
     const int32_t half = spec_.rope.rotary_dim / 2;
     const RopeFrequencies frequencies = ComputeFrequencies(spec_.rope, 4096);
+    const double bound = cache_->stored() == DType::kBF16 || rotated_blocks() ? 0.03 : 1e-5;
     for (int32_t layer = 0; layer < spec_.layers; ++layer) {
       const ConstMat keys = cache_->Keys(layer), values = cache_->Values(layer);
       ASSERT_EQ(keys.rows, size);
       ASSERT_EQ(values.rows, size);
       for (int64_t r = 0; r < size; ++r) {
-        for (int64_t c = 0; c < width(); ++c) {
-          ASSERT_EQ(At(values, r, c), Rounded(Element(layer + 100, slots[r].index, c)))
-              << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
-        }
+        ASSERT_EQ(Read(values.Rows(r, 1)), AsStored(layer + 100, slots[r].index))
+            << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
+        const std::vector<float> key = ReadKey(layer, r);
+        const std::vector<float> came = AsStored(layer, slots[r].index);
         const double position = Position(r), query = Position(size - 1);
         for (int32_t g = 0; g < spec_.kv_heads; ++g) {
           // The query channels are all 1: a pair scores (qc + qs, qc - qs) . (rotated key).
@@ -86,16 +90,14 @@ class FedCache {
             const int64_t b = g * spec_.head_dim + (adjacent ? 2 * i + 1 : i + half);
             const float* cos = cache_->cos() + (chunk_rows() - 1) * half;
             const float* sin = cache_->sin() + (chunk_rows() - 1) * half;
-            const double got = (cos[i] - sin[i]) * At(keys, r, a) + (sin[i] + cos[i]) * At(keys, r, b);
+            const double got = (cos[i] - sin[i]) * key[a] + (sin[i] + cos[i]) * key[b];
             const double angle = (query - position) * frequencies.inv_freq[i];
-            const double x = Rounded(Element(layer, slots[r].index, a)), y = Rounded(Element(layer, slots[r].index, b));
+            const double x = came[a], y = came[b];
             const double want = x * (std::cos(angle) - std::sin(angle)) + y * (std::cos(angle) + std::sin(angle));
-            ASSERT_NEAR(got, want, dtype_ == DType::kF32 ? 1e-5 : 0.03)
-                << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
+            ASSERT_NEAR(got, want, bound) << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
           }
           for (int32_t c = 2 * half; c < spec_.head_dim; ++c) {
-            ASSERT_EQ(At(keys, r, g * spec_.head_dim + c),
-                      Rounded(Element(layer, slots[r].index, g * spec_.head_dim + c)));
+            ASSERT_NEAR(key[g * spec_.head_dim + c], came[g * spec_.head_dim + c], rotated_blocks() ? bound : 0);
           }
         }
       }
@@ -103,9 +105,51 @@ class FedCache {
   }
 
  private:
-  float Rounded(float x) const { return dtype_ == DType::kF32 ? x : ToF32(ToBF16(x)); }
-  static float At(ConstMat m, int64_t r, int64_t c) {
-    return m.dtype == DType::kF32 ? m.Row<float>(r)[c] : ToF32(m.Row<bf16>(r)[c]);
+  /// Keys that were rotated before they were rounded to Q8_0: elsewhere what is stored is rounded before.
+  bool rotated_blocks() const {
+    return cache_->stored() == DType::kQ8_0 && cache_->policy().positions() != KvPositions::kRank;
+  }
+  /// The row that a token came with, rounded as the cache rounds it.
+  std::vector<float> AsStored(int32_t layer, int64_t token) const {
+    std::vector<float> row;
+    for (int64_t c = 0; c < width(); ++c) row.push_back(Element(layer, token, c));
+    if (cache_->stored() == DType::kBF16)
+      std::ranges::transform(row, row.begin(), [](float x) { return ToF32(ToBF16(x)); });
+    if (cache_->stored() != DType::kQ8_0) return row;
+    std::vector<std::byte> block(static_cast<size_t>(Q8Bytes(spec_.head_dim)));
+    for (int64_t c = 0; c < width(); c += spec_.head_dim) {
+      QuantizeQ8(row.data() + c, spec_.head_dim, block.data());
+      DequantizeQ8(block.data(), spec_.head_dim, row.data() + c);
+    }
+    return row;
+  }
+  /// The first row of `m`.
+  std::vector<float> Read(ConstMat m) const {
+    std::vector<float> row(static_cast<size_t>(width()));
+    const auto* bytes = static_cast<const std::byte*>(m.data);
+    if (m.dtype != DType::kQ8_0) ConvertToF32(m.dtype, bytes, width(), row.data());
+    for (int64_t c = 0; m.dtype == DType::kQ8_0 && c < width(); c += spec_.head_dim) {
+      DequantizeQ8(bytes, spec_.head_dim, row.data() + c);
+      bytes += Q8Bytes(spec_.head_dim);
+    }
+    return row;
+  }
+  /// As attention reads it.
+  std::vector<float> ReadKey(int32_t layer, int64_t r) const {
+    std::vector<float> row = Read(cache_->Keys(layer).Rows(r, 1));
+    const KeyRotation rotation = cache_->rotation(layer);
+    for (int32_t g = 0; g < spec_.kv_heads; ++g) {
+      for (int32_t i = 0; i < rotation.half; ++i) {
+        const bool adjacent = rotation.pairing == RopePairing::kAdjacent;
+        float& a = row[static_cast<size_t>(g * spec_.head_dim + (adjacent ? 2 * i : i))];
+        float& b = row[static_cast<size_t>(g * spec_.head_dim + (adjacent ? 2 * i + 1 : i + rotation.half))];
+        const float cos = rotation.cos[r * rotation.half + i], sin = rotation.sin[r * rotation.half + i];
+        const float x = a;
+        a = x * cos - b * sin;
+        b = b * cos + x * sin;
+      }
+    }
+    return row;
   }
   int64_t ChunkStart(int32_t n) const { return static_cast<int64_t>(cache_->slots().size()) - n; }
   int64_t chunk_rows() const { return static_cast<int64_t>(arrival_.size()) - cache_->seen(); }
@@ -122,14 +166,21 @@ class FedCache {
   }
 
   ModelSpec spec_;
-  DType dtype_;
   std::unique_ptr<KvCache> cache_;
   int64_t held_before_ = 0;
   std::vector<int64_t> arrival_;  // keys held when each token came
 };
 
+/// The policy with one more option; none: itself.
+std::string WithOption(const std::string& policy, const std::string& option) {
+  if (option.empty()) return policy;
+  return policy + (policy.find(':') == std::string::npos ? ":" : ",") + option;
+}
+
 class KvCacheTest : public ::testing::Test {
  protected:
+  void ExpectRows(const std::string& policy, const std::string& dtype, int32_t most);
+
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
   ModelSpec spec_ = TinySpec({.kv_heads = 2, .head_dim = 8});
 };
@@ -156,14 +207,19 @@ const char* const kPolicies[] = {"full",
                                  "sep-stream:2,3,4,14,positions=cachelen",
                                  "sep-stream:2,3,4,14,policy=full,positions=cachelen"};
 
+/// Every row, checked after each of many chunks of at most `most` tokens.
+void KvCacheTest::ExpectRows(const std::string& policy, const std::string& dtype, int32_t most) {
+  FedCache fed(backend_.get(), spec_, WithOption(policy, dtype));
+  Rng rng{.seed = 3, .stream = static_cast<uint64_t>(most)};
+  while (fed.cache().seen() < 150 && !HasFatalFailure()) {
+    fed.Chunk(20, 1 + static_cast<int32_t>(rng.Below(most)), [](FedCache& f) { f.Check(); });
+  }
+}
+
 TEST_F(KvCacheTest, E11_RowsAreThoseOfTheSlotsFreshlyRotated) {
   for (const char* policy : kPolicies) {
     for (int32_t most : {1, 13}) {
-      FedCache fed(backend_.get(), spec_, policy);
-      Rng rng{.seed = 3, .stream = static_cast<uint64_t>(most)};
-      while (fed.cache().seen() < 150 && !HasFatalFailure()) {
-        fed.Chunk(20, 1 + static_cast<int32_t>(rng.Below(most)), [](FedCache& f) { f.Check(); });
-      }
+      for (const char* dtype : {"", "dtype=bf16", "dtype=q8_0"}) ExpectRows(policy, dtype, most);
     }
   }
 }
@@ -173,8 +229,10 @@ TEST_F(KvCacheTest, PartialRotationPairingAndDtype) {
   for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
     spec_.rope.pairing = pairing;
     for (DType dtype : {DType::kF32, DType::kBF16}) {
-      FedCache fed(backend_.get(), spec_, "sep-stream:2,3,4,14", dtype);
-      while (fed.cache().seen() < 100 && !HasFatalFailure()) fed.Chunk(5, 5, [](FedCache& f) { f.Check(); });
+      for (const char* policy : {"sep-stream:2,3,4,14", "sep-stream:2,3,4,14,dtype=q8_0"}) {
+        FedCache fed(backend_.get(), spec_, policy, dtype);
+        while (fed.cache().seen() < 100 && !HasFatalFailure()) fed.Chunk(5, 5, [](FedCache& f) { f.Check(); });
+      }
     }
   }
 }
@@ -231,15 +289,18 @@ TEST_F(KvCacheTest, LayersWithTheSamePolicyShareSlots) {
 
 TEST_F(KvCacheTest, LongStreamsNeitherDriftNorGrow) {
   // A stored key is never rotated again from its rotated form, and what is bounded stays where it is.
-  for (const char* policy : {"sink:3,20", "sep-stream:2,3,10,40", "window:30", "sep-stream:2,3,10,40,policy=full"}) {
+  for (const char* policy : {"sink:3,20", "sep-stream:2,3,10,40", "window:30", "sep-stream:2,3,10,40,policy=full",
+                             "window:30,dtype=q8_0", "sep-stream:2,3,10,40,dtype=q8_0"}) {
     FedCache fed(backend_.get(), spec_, policy);
     while (fed.cache().seen() < 200) fed.Chunk(1, 1);
     const int64_t bytes = fed.cache().bytes();
     while (fed.cache().seen() < 5000) fed.Chunk(1, 1);
     fed.Chunk(1, 1, [](FedCache& f) { f.Check(); });
     EXPECT_EQ(fed.cache().bytes(), bytes) << policy;
-    const int64_t matrices = fed.cache().policy().positions() == KvPositions::kRank ? 3 : 2;
-    const int64_t row = matrices * spec_.layers * fed.width() * 4;
+    const bool rank = fed.cache().policy().positions() == KvPositions::kRank;
+    const bool blocks = fed.cache().stored() == DType::kQ8_0;  // one of keys, and what they are rotated by
+    const int64_t row = blocks ? spec_.layers * fed.cache().row_bytes() + (rank ? 4 * spec_.rope.rotary_dim : 0)
+                               : (rank ? 3 : 2) * spec_.layers * fed.width() * 4;
     EXPECT_LE(bytes, (fed.cache().policy().MaxSlots() * 5 / 4 + 16) * row) << policy;
   }
 }
@@ -316,6 +377,19 @@ TEST_F(KvCacheTest, ResetForgetsEverything) {
   }
 }
 
+TEST_F(KvCacheTest, BytesAreThoseOfTheStoredDType) {
+  spec_ = TinySpec({.layers = 3, .kv_heads = 2, .head_dim = 40});  // a block of 32 and one of 8: 34 + 10 bytes
+  for (const auto& [policy, row] : {std::pair("full", 2 * 2 * 40 * 4), std::pair("full:dtype=bf16", 2 * 2 * 40 * 2),
+                                    std::pair("full:dtype=q8_0", 2 * 2 * (34 + 10))}) {
+    FedCache fed(backend_.get(), spec_, policy);
+    while (fed.cache().seen() < 100) fed.Chunk(1, 1);
+    EXPECT_EQ(fed.cache().row_bytes(), row) << policy;
+    EXPECT_EQ(KvReportJson(fed.cache())["peak_bytes"], 3 * 100 * row) << policy;
+    EXPECT_EQ(fed.cache().bytes() % (3 * row), 0) << policy;
+    EXPECT_GE(fed.cache().bytes(), 3 * 100 * row) << policy;
+  }
+}
+
 TEST_F(KvCacheTest, MistakesAreNamed) {
   const auto make = [&](size_t flags, DType dtype) {
     return KvCache(backend_.get(), spec_, ParseKvForm("full"), std::vector<uint8_t>(flags), dtype, 100);
@@ -323,6 +397,8 @@ TEST_F(KvCacheTest, MistakesAreNamed) {
   EXPECT_THROW(make(3, DType::kF32), Error);
   EXPECT_THROW(make(0, DType::kF16), Error);
   KvCache cache = make(0, DType::kF32);
+  spec_.rope.numerics.math = FloatFormat::kBF16;
+  EXPECT_THROW(FedCache(backend_.get(), spec_, "full:dtype=q8_0"), Error);
   for (int32_t token : {-1, spec_.vocab, std::numeric_limits<int32_t>::max()}) {
     EXPECT_THROW(cache.BeginChunk(std::vector<int32_t>{0, token}, 2), Error);
   }

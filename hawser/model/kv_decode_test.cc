@@ -356,7 +356,8 @@ TEST_F(KvDecodeTest, E5_BatchOfRaggedStreamsIsEachStreamAlone) {
 }
 
 TEST_F(KvDecodeTest, E11_ReplayAfterResetIsTheSameToTheBit) {
-  for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full", "sink:3,9", "sep:3,8"}) {
+  for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full", "sink:3,9", "sep:3,8",
+                             "sep-stream:2,4,6,20,dtype=q8_0"}) {
     KvCache cache = NewCache(policy);
     const Logits first = Decode(&cache, 5, 3);
     cache.Reset();
@@ -392,6 +393,29 @@ TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
     for (int32_t t = 0; t < kTokens; ++t) a += exact[t], b += rounded[t];
     EXPECT_NEAR(a, b, 0.05 * a) << policy;
     EXPECT_EQ(narrow.bytes() * 2, wide.bytes());
+  }
+}
+
+TEST_F(KvDecodeTest, Q8StreamsStayCloseAndDoNotDependOnThreads) {
+  std::vector<int32_t> targets(ids_.begin() + 1, ids_.end());
+  targets.push_back(-1);
+  for (const std::string policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full,positions=absolute",
+                                   "sink:3,9", "sep:3,8", "window:9", "fix:2,7,4", "sink:3,9,positions=cachelen"}) {
+    const auto nats = [&](const std::string& form) {
+      std::vector<float> nll(kTokens);
+      KvCache cache = NewCache(form);
+      decoder_.ExtendScore(ids_, targets, &cache, nll.data());
+      double sum = 0;
+      for (float x : nll) sum += x;
+      return sum;
+    };
+    const double exact = nats(policy), blocks = nats(policy + ",dtype=q8_0");
+    EXPECT_NEAR(blocks, exact, 0.02 * exact) << policy;
+    EXPECT_NE(blocks, exact) << policy;
+    const Logits one = Decode(policy + ",dtype=q8_0", 5, 3);
+    SetThreads(2);
+    EXPECT_EQ(Decode(policy + ",dtype=q8_0", 5, 3), one) << policy;
+    SetThreads(1);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "hawser/attn/pattern.h"
 #include "hawser/base/error.h"
@@ -13,6 +14,8 @@ namespace {
 constexpr std::array<std::string_view, 3> kPositionNames = {"absolute", "rank", "cachelen"};
 constexpr std::array<std::string_view, 2> kTriggerNames = {"overflow", "full"};
 constexpr std::array<std::string_view, 2> kPrefillNames = {"sparse", "dense"};
+constexpr std::array<std::string_view, 3> kDTypeNames = {"f32", "bf16", "q8_0"};
+constexpr std::array<DType, 3> kDTypes = {DType::kF32, DType::kBF16, DType::kQ8_0};
 constexpr std::array<std::string_view, 2> kSwitchNames = {"off", "on"};
 constexpr std::string_view kForms =
     "full, window:W, sink:a,c, sep:a,n, fix:a,n,d, sep-stream:a,s,w,c, sepcache:NAME=VALUE,...";
@@ -46,8 +49,9 @@ constexpr std::array<Row, 6> kRows = {{
 const Row& RowOf(KvKind kind) { return kRows[static_cast<size_t>(kind)]; }
 
 std::vector<std::string> OptionNames(const Row& row) {
+  std::string dtype = fmt::format("dtype={}", fmt::join(kDTypeNames, "|"));
+  if (row.kind == KvKind::kFull) return {dtype};
   std::vector<std::string> names;
-  if (row.kind == KvKind::kFull) return names;
   names.push_back(fmt::format("positions={}", fmt::join(kPositionNames, "|")));
   if (row.kind == KvKind::kSepStream) names.push_back(fmt::format("policy={}", fmt::join(kTriggerNames, "|")));
   names.push_back("prefill=sparse|dense");
@@ -57,6 +61,7 @@ std::vector<std::string> OptionNames(const Row& row) {
     names.push_back("accumulate=on|off");
     names.push_back("bounded=on|off");
   }
+  names.push_back(std::move(dtype));
   return names;
 }
 
@@ -149,6 +154,12 @@ class FormReader {
     }
   }
 
+  void TakeDType(KvForm* form) {
+    size_t which = kDTypes.size();
+    TakeChoice("dtype", kDTypeNames, &which);
+    if (which < kDTypes.size()) form->dtype = kDTypes[which];
+  }
+
   void ExpectEnd() const {
     if (!parts_.empty()) FailOption(parts_.front());
   }
@@ -157,9 +168,9 @@ class FormReader {
   [[noreturn]] void FailOption(std::string_view part) const {
     std::string known = "none";
     for (const Row& row : kRows) {
-      if (row.name == kind_ && row.kind != KvKind::kFull) known = fmt::format("{}", fmt::join(OptionNames(row), ", "));
+      if (row.name == kind_) known = fmt::format("{}", fmt::join(OptionNames(row), ", "));
     }
-    if (kind_ == "sepcache") known = "the parameters of SepCache, full-layers= and prefill=";
+    if (kind_ == "sepcache") known = "the parameters of SepCache, full-layers=, prefill= and dtype=";
     Fail(ErrorKind::kUsage, "kv policy \"{}\": unknown option \"{}\"; {} knows {}", text_, part, kind_, known);
   }
 
@@ -216,6 +227,7 @@ KvForm ReadSepCache(FormReader& reader) {
   reader.TakeChoice("prefill", kPrefillNames, &form.prefill);
   reader.TakeLayersAndSeparators(&form);
   if (const auto ids = reader.Take("separator_token_ids")) form.separator_set = *ids;
+  reader.TakeDType(&form);
   reader.ExpectEnd();
   return form;
 }
@@ -240,7 +252,7 @@ KvForm KvForm::OfLayer(int32_t layer, int32_t layers) const {
   }
   const bool sees_all =
       kind != KvKind::kSepStream && kind != KvKind::kFull && of.numbers[kind == KvKind::kWindow ? 0 : 1][0] == kAll;
-  return is_full || sees_all ? KvForm{} : of;
+  return is_full || sees_all ? KvForm{.dtype = dtype} : of;
 }
 
 KvForm ParseKvForm(std::string_view text) {
@@ -265,6 +277,7 @@ KvForm ParseKvForm(std::string_view text) {
       reader.TakeChoice("accumulate", kSwitchNames, &form.accumulate);
       reader.TakeChoice("bounded", kSwitchNames, &form.bounded);
     }
+    reader.TakeDType(&form);
     reader.ExpectEnd();
   }
   if (form.kind == KvKind::kSepStream) CheckStream(text, form);
@@ -290,6 +303,7 @@ std::string ToString(const KvForm& form) {
   if (!form.bounded) text += ",bounded=off";
   if (!form.full_layers.empty()) text += fmt::format(",full-layers={}", fmt::join(form.full_layers, "+"));
   if (!form.separator_set.empty()) text += ",sep=" + form.separator_set;
+  if (form.dtype) text += fmt::format("{}dtype={}", form.kind == KvKind::kFull ? ":" : ",", Name(*form.dtype));
   return text;
 }
 

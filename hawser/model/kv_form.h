@@ -3,9 +3,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "hawser/base/dtype.h"
 
 namespace hawser {
 
@@ -33,6 +36,8 @@ enum class KvKind : uint8_t { kFull, kWindow, kSink, kSep, kFix, kSepStream };
 /// `full-layers=0+31` (layers that keep everything; negative: from the last), `sep=FORM` (which tokens separate,
 /// tok/separators.h), `accumulate=on|off` (off: separators that an earlier compression kept are dropped by the next),
 /// `bounded=on|off` (off: all separators are kept, and c counts beyond them).
+/// `dtype=f32|bf16|q8_0` (of stored keys and values; default: that of activations. `full` has this option only:
+/// full:dtype=q8_0).
 struct KvForm {
   static constexpr int64_t kAll = int64_t{1} << 30;  // `all`, where a window may be it
   using Number = std::vector<int64_t>;               // one for all layers, or one a layer
@@ -46,6 +51,7 @@ struct KvForm {
   bool bounded = true;
   std::vector<int32_t> full_layers = {};
   std::string separator_set = {};  // empty: the text rule
+  std::optional<DType> dtype = {};
 
   bool layered() const;
   /// The form of one layer of a model with `layers`. Errors: kUsage if it is meant for another number of layers.

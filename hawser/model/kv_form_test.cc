@@ -35,6 +35,10 @@ TEST(KvForm, FormsRoundTrip) {
                            "sep:3,8,prefill=dense",
                            "sep-stream:1,2,3,9,accumulate=off,bounded=off",
                            "sep-stream:1,2+3,3,9+12",
+                           "full:dtype=q8_0",
+                           "window:8,dtype=bf16",
+                           "sink:1,2,full-layers=0,dtype=f32",
+                           "sep-stream:4,64,256,800,sep=neox-20,dtype=q8_0",
                            "sep-stream:1,2,3,9,policy=full,positions=absolute,prefill=dense,full-layers=0,sep=13+11"}) {
     EXPECT_EQ(ToString(ParseKvForm(text)), text);
     EXPECT_EQ(ParseKvForm(ToString(ParseKvForm(text))), ParseKvForm(text));
@@ -60,7 +64,10 @@ TEST(KvForm, MistakesAreNamed) {
       {"window:99999999999999999999", "found \"99999999999999999999\""},
       {"window:4,5", "unknown option \"5\"; window knows positions=absolute|rank|cachelen"},
       {"full,positions=rank", "unknown kv policy"},
-      {"full:positions=rank", "full knows none"},
+      {"full:positions=rank", "full knows dtype=f32|bf16|q8_0"},
+      {"full:dtype=q4_0", "unknown option \"dtype=q4_0\""},
+      {"sink:3,4,dtype=", "dtype=f32|bf16|q8_0"},
+      {"sink:3,4,dtype=q8_0,dtype=f32", "dtype= is given twice"},
       {"sink:4", "c is missing"},
       {"sink:-1,4", "a must be"},
       {"sep:3,0", "n must be a whole number from 1"},
@@ -122,6 +129,8 @@ TEST(KvForm, LayersHaveNumbersOfTheirOwn) {
   const KvForm stream = ParseKvForm("sep-stream:4,8+16,32,64+80,policy=full");
   EXPECT_EQ(ToString(stream.OfLayer(0, 2)), "sep-stream:4,8,32,64,policy=full");
   EXPECT_EQ(ToString(stream.OfLayer(1, 2)), "sep-stream:4,16,32,80,policy=full");
+  EXPECT_EQ(ToString(ParseKvForm("sep:3,8,full-layers=0,dtype=q8_0").OfLayer(0, 2)), "full:dtype=q8_0");
+  EXPECT_EQ(ToString(ParseKvForm("sep:3,8,full-layers=0,dtype=q8_0").OfLayer(1, 2)), "sep:3,8,dtype=q8_0");
 }
 
 TEST(KvForm, SepCacheByItsOwnNames) {

@@ -6,29 +6,32 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/q8.h"
 
 namespace hawser {
 namespace {
 
 int64_t WithSpare(int64_t rows) { return rows + rows / 4 + 16; }
 
-/// Moves `count` rows inside a matrix; the ranges may overlap.
-void MoveRows(Matrix& matrix, int64_t from, int64_t to, int64_t count) {
-  if (from == to || count == 0 || matrix.rows() == 0) return;
-  const Mat m = matrix.view();
-  std::memmove(m.Rows(to, count).data, m.Rows(from, count).data, static_cast<size_t>(count * m.ld) * SizeOf(m.dtype));
+/// Moves `count` rows between matrices of one width and dtype, or inside one; the ranges may overlap.
+void MoveRows(const Matrix& of, int64_t from, Matrix& into, int64_t to, int64_t count) {
+  if (count == 0 || of.rows() == 0) return;
+  const ConstMat m = of.view();
+  std::memmove(into.view().Rows(to, count).data, m.Rows(from, count).data,
+               static_cast<size_t>(count * m.ld) * SizeOf(m.dtype));
 }
 
 }  // namespace
 
 KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
-                 DType dtype, const RopeFrequencies& frequencies)
+                 DType dtype, DType stored, const RopeFrequencies& frequencies)
     : backend_(backend),
       spec_(spec),
       policy_(std::move(policy)),
       pattern_(policy_->Pattern()),
       policy_window_(pattern_.window),
       dtype_(dtype),
+      stored_(stored),
       frequencies_(frequencies),
       layers_(static_cast<size_t>(num_layers)) {
   dense_.window = spec.sliding_window > 0 ? spec.sliding_window : AttnPattern::kAll;
@@ -38,7 +41,12 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
 int64_t KvGroup::bytes() const {
   size_t bytes = 0;
   for (const Layer& layer : layers_) bytes += layer.raw.bytes() + layer.rotated.bytes() + layer.values.bytes();
+  bytes += (row_cos_.size() + row_sin_.size()) * sizeof(float);
   return static_cast<int64_t>(bytes);
+}
+
+int64_t KvGroup::columns() const {
+  return spec_.kv_heads * (stored_ == DType::kQ8_0 ? Q8Bytes(spec_.head_dim) : int64_t{spec_.head_dim});
 }
 
 KvUsage KvGroup::usage() const {
@@ -123,19 +131,37 @@ void KvGroup::Append(int32_t layer, ConstMat k, ConstMat v) {
   HAWSER_CHECK(k.rows == chunk_ && v.rows == chunk_);
   Layer& to = layers_[layer];
   const int64_t row = base_ + static_cast<int64_t>(slots_.size()) - chunk_;
-  if (policy_->positions() == KvPositions::kRank) backend_->Copy(k, to.raw.view().Rows(row, chunk_));
-  const Mat rotated = to.rotated.view().Rows(row, chunk_);
+  Store(v, to.values.view().Rows(row, chunk_));
+  if (rank()) Store(k, to.raw.view().Rows(row, chunk_));
+  if (rotates_on_reading()) return;
+  const Mat kept = to.rotated.view().Rows(row, chunk_);
+  if (stored_ == DType::kQ8_0 && rotating_.rows() < chunk_) rotating_ = backend_->NewMatrix(chunk_, k.cols, dtype_);
+  const Mat rotated = stored_ == DType::kQ8_0 ? rotating_.view().Rows(0, chunk_) : kept;
   backend_->Copy(k, rotated);
   Rotate(rotated, cos_.data(), sin_.data());
-  backend_->Copy(v, to.values.view().Rows(row, chunk_));
+  if (stored_ == DType::kQ8_0) Store(rotated, kept);
+}
+
+void KvGroup::Store(ConstMat from, Mat to) {
+  stored_ == DType::kQ8_0 ? backend_->Quantize(from, spec_.head_dim, to) : backend_->Copy(from, to);
 }
 
 ConstMat KvGroup::Keys(int32_t layer) const {
-  return layers_[layer].rotated.view().Rows(base_, static_cast<int64_t>(slots_.size()));
+  const Matrix& keys = rotates_on_reading() ? layers_[layer].raw : layers_[layer].rotated;
+  return keys.view().Rows(base_, static_cast<int64_t>(slots_.size()));
 }
 
 ConstMat KvGroup::Values(int32_t layer) const {
   return layers_[layer].values.view().Rows(base_, static_cast<int64_t>(slots_.size()));
+}
+
+KeyRotation KvGroup::rotation() const {
+  if (!rotates_on_reading()) return {};
+  const auto half = static_cast<int32_t>(frequencies_.inv_freq.size());
+  return {.cos = row_cos_.data() + base_ * half,
+          .sin = row_sin_.data() + base_ * half,
+          .half = half,
+          .pairing = spec_.rope.pairing};
 }
 
 void KvGroup::End() {
@@ -204,12 +230,12 @@ void KvGroup::Keep(const std::vector<int32_t>& keep) {
       } else {
         while (first + run < begin + count && keep[first + run] == keep[first] + run) ++run;
       }
-      MoveRows(matrix, base_ + keep[first], base_ + shift + first, run);
+      MoveRows(matrix, base_ + keep[first], matrix, base_ + shift + first, run);
       done += run;
     }
   };
-  const bool rank = policy_->positions() == KvPositions::kRank && count > 0;
-  if (rank) {
+  const bool turn = rank() && !rotates_on_reading() && count > 0;
+  if (turn) {
     positions_.resize(count);
     std::iota(positions_.begin(), positions_.end(), origin_ + shift + begin);
     const size_t table = count * frequencies_.inv_freq.size();
@@ -219,11 +245,8 @@ void KvGroup::Keep(const std::vector<int32_t>& keep) {
   }
   for (Layer& layer : layers_) {
     move(layer.values);
-    if (!rank) {
-      move(layer.rotated);
-      continue;
-    }
-    move(layer.raw);
+    move(rank() ? layer.raw : layer.rotated);
+    if (!turn) continue;
     const Mat rotated = layer.rotated.view().Rows(base_ + shift + begin, count);
     backend_->Copy(layer.raw.view().Rows(base_ + shift + begin, count), rotated);
     Rotate(rotated, moved_cos_.data(), moved_sin_.data());
@@ -247,31 +270,41 @@ void KvGroup::Reserve(int64_t slots) {
 /// Moves all slots to row 0 of matrices of `capacity` rows.
 void KvGroup::Place(int64_t capacity) {
   const auto held = static_cast<int64_t>(slots_.size());
-  const int64_t width = int64_t{spec_.kv_heads} * spec_.head_dim;
   const auto place = [&](Matrix& matrix) {
-    if (capacity == capacity_) return MoveRows(matrix, base_, 0, held);
-    Matrix other = backend_->NewMatrix(capacity, width, dtype_);
-    if (held > 0) backend_->Copy(matrix.view().Rows(base_, held), other.view().Rows(0, held));
+    if (capacity == capacity_) return MoveRows(matrix, base_, matrix, 0, held);
+    Matrix other = backend_->NewMatrix(capacity, columns(), stored_);
+    MoveRows(matrix, base_, other, 0, held);
     matrix = std::move(other);
   };
   for (Layer& layer : layers_) {
-    if (policy_->positions() == KvPositions::kRank) place(layer.raw);
-    place(layer.rotated);
+    if (rank()) place(layer.raw);
+    if (!rotates_on_reading()) place(layer.rotated);
     place(layer.values);
   }
   capacity_ = capacity;
   base_ = 0;
+  if (rotates_on_reading()) FillRotations();
+}
+
+/// Row r stands at origin_ + r - base_, which trims leave as it is: they move both.
+void KvGroup::FillRotations() {
+  positions_.resize(static_cast<size_t>(capacity_));
+  std::iota(positions_.begin(), positions_.end(), origin_ - base_);
+  const size_t table = static_cast<size_t>(capacity_) * frequencies_.inv_freq.size();
+  row_cos_.resize(table);
+  row_sin_.resize(table);
+  FillRopeTable(frequencies_, positions_.data(), capacity_, row_cos_.data(), row_sin_.data());
 }
 
 void KvGroup::Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values) {
   const auto held = static_cast<int64_t>(slots_.size());
   if (held == 0) return;
   Layer& to = layers_[layer];
-  const bool rank = policy_->positions() == KvPositions::kRank;
-  const Mat rotated = to.rotated.view().Rows(base_, held);
   backend_->Upload(values.data(), to.values.view().Rows(base_, held));
-  backend_->Upload(keys.data(), rank ? to.raw.view().Rows(base_, held) : rotated);
-  if (!rank) return;
+  backend_->Upload(keys.data(), (rank() ? to.raw : to.rotated).view().Rows(base_, held));
+  if (!rank()) return;
+  if (rotates_on_reading()) return FillRotations();
+  const Mat rotated = to.rotated.view().Rows(base_, held);
   positions_.resize(held);
   std::iota(positions_.begin(), positions_.end(), origin_);
   const size_t table = held * frequencies_.inv_freq.size();
@@ -288,6 +321,7 @@ void KvGroup::Reset() {
   prefill_ = Prefill::kNone;
   base_ = origin_ = seen_ = steps_ = peak_ = 0;
   stored_sum_ = seen_sum_ = 0;
+  if (rotates_on_reading()) FillRotations();
 }
 
 }  // namespace hawser

@@ -3,6 +3,8 @@
 // at origin + r. A trim may then either move the rows behind a gap down, or move the rows before it up and the origin
 // with them; the cheaper way is taken, and the same rows that move are the ones rotated again (always from their raw
 // keys). A stream that drops one key a token so moves and rotates its few initial tokens, not its window.
+// Keys and values may be stored as Q8_0 (base/q8.h). Each row is quantised once, when it comes: where keys move (kRank)
+// only their raw rows are kept, and they are rotated whenever attention reads them, from the table of all places.
 #pragma once
 
 #include <cstdint>
@@ -30,12 +32,13 @@ struct KvUsage {
 /// Begin, Append for each layer, End.
 class KvGroup {
  public:
+  /// `dtype`: of queries and of keys and values as they come; `stored`: F32, BF16 or Q8_0.
   KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers, DType dtype,
-          const RopeFrequencies& frequencies);
+          DType stored, const RopeFrequencies& frequencies);
 
   const KvPolicy& policy() const { return *policy_; }
   std::span<const SlotInfo> slots() const { return slots_; }
-  int64_t bytes() const;
+  int64_t bytes() const;  // of keys and values, and of the rotations of keys that are stored without one
   KvUsage usage() const;
 
   /// Trims if the policy wants it now; returns how many of the coming tokens one causal call may hold.
@@ -50,24 +53,33 @@ class KvGroup {
   void Append(int32_t layer, ConstMat k, ConstMat v);
   ConstMat Keys(int32_t layer) const;
   ConstMat Values(int32_t layer) const;
+  KeyRotation rotation() const;
   void End();
 
   void BeginPrefill();
   void EndPrefill();
   void Reset();
 
-  /// Fills the rows of all slots from [slots, G*D] elements each: values, and keys as they are kept (raw for kRank).
+  /// Fills the rows of all slots from [slots, columns] elements each: values, and keys as they are kept (raw for
+  /// kRank).
   void Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values);
 
  private:
   friend class KvStateIo;  // model/kv_state.cc saves and restores what follows
 
   struct Layer {
-    Matrix raw, rotated, values;  // [capacity, G*D]; raw only for kRank
+    Matrix raw, rotated, values;  // [capacity, columns]; raw only for kRank, rotated not for Q8_0 at kRank
   };
   enum class Prefill : uint8_t { kNone, kComing, kUnderWay };  // of a dense prompt
   void Keep(const std::vector<int32_t>& keep);
+  bool rank() const { return policy_->positions() == KvPositions::kRank; }
+  /// Keys are stored raw only.
+  bool rotates_on_reading() const { return rank() && stored_ == DType::kQ8_0; }
+  int64_t columns() const;  // of a stored row
+  const Matrix& KeptKeys(const Layer& layer) const { return rank() ? layer.raw : layer.rotated; }
+  void Store(ConstMat from, Mat to);
   void Rotate(Mat keys, const float* cos, const float* sin);
+  void FillRotations();
   void Reserve(int64_t slots);
   void Place(int64_t capacity);
   void Account();
@@ -78,7 +90,7 @@ class KvGroup {
   AttnPattern pattern_;    // the policy's, and the model's own sliding window
   AttnPattern dense_;      // the model's own window alone
   int32_t policy_window_;  // the policy's alone
-  DType dtype_;
+  DType dtype_, stored_;
   RopeFrequencies frequencies_;
   std::vector<Layer> layers_;
   int64_t capacity_ = 0;  // rows of each matrix
@@ -98,6 +110,8 @@ class KvGroup {
   std::vector<int32_t> keep_;  // scratch, kept so that a token allocates nothing
   std::vector<int64_t> positions_;
   std::vector<float> moved_cos_, moved_sin_;
+  std::vector<float> row_cos_, row_sin_;  // [capacity, half] of every row (rotates_on_reading)
+  Matrix rotating_;                       // [at least chunk, G*D] keys on their way to Q8_0
 };
 
 }  // namespace hawser

@@ -9,6 +9,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/hash.h"
+#include "hawser/base/q8.h"
+#include "hawser/io/convert.h"
 #include "hawser/io/safetensors.h"
 
 namespace hawser {
@@ -107,10 +109,11 @@ class KvStateIo {
       const KvGroup& group = cache.groups_[static_cast<size_t>(cache.places_[l].group)];
       const KvGroup::Layer& layer = group.layers_[static_cast<size_t>(cache.places_[l].layer)];
       const auto slots = static_cast<int64_t>(group.slots_.size());
-      for (const auto& [name, matrix] : {std::pair("keys", &Keys(group, layer)), std::pair("values", &layer.values)}) {
-        std::vector<std::byte> bytes(static_cast<size_t>(slots * Width(group)) * SizeOf(group.dtype_));
+      for (const auto& [name, matrix] :
+           {std::pair("keys", &group.KeptKeys(layer)), std::pair("values", &layer.values)}) {
+        std::vector<std::byte> bytes(static_cast<size_t>(slots * group.columns()) * SizeOf(group.stored_));
         if (slots > 0) group.backend_->Download(matrix->view().Rows(group.base_, slots), bytes.data());
-        add(fmt::format("layer.{}.{}", l, name), group.dtype_, {slots, Width(group)}, std::move(bytes));
+        add(fmt::format("layer.{}.{}", l, name), FileDType(group), {slots, group.columns()}, std::move(bytes));
       }
     }
     const json state = {{"policy", ToString(cache.form_)},
@@ -118,7 +121,7 @@ class KvStateIo {
                         {"separators", Hex(HashOf(cache.separators_))},
                         {"rotations", Hex(Rotations(cache))},
                         {"declared_length", cache.max_length_},
-                        {"dtype", Name(cache.groups_[0].dtype_)},
+                        {"dtype", Name(cache.stored_)},
                         {"seen", cache.seen_},
                         {"separators_seen", cache.separators_seen_},
                         {"groups", std::move(groups)},
@@ -160,8 +163,9 @@ class KvStateIo {
       const KvGroup& group = cache->groups_[static_cast<size_t>(cache->places_[l].group)];
       const auto n = static_cast<int64_t>(slots[static_cast<size_t>(cache->places_[l].group)].size());
       for (const char* name : {"keys", "values"}) {
-        rows.push_back(&Find(file, fmt::format("layer.{}.{}", l, name), group.dtype_, {n, Width(group)}, &hash));
-        CheckFinite(*rows.back(), fmt::format("layer.{}.{}", l, name));
+        const std::string full = fmt::format("layer.{}.{}", l, name);
+        rows.push_back(&Find(file, full, FileDType(group), {n, group.columns()}, &hash));
+        CheckFinite(group, *rows.back(), full);
       }
     }
     if (Value<std::string>(state, "checksum") != Hex(hash)) {
@@ -194,10 +198,8 @@ class KvStateIo {
     const auto bytes = std::as_bytes(std::span(values));
     return {bytes.begin(), bytes.end()};
   }
-  static int64_t Width(const KvGroup& group) { return int64_t{group.spec_.kv_heads} * group.spec_.head_dim; }
-  static const Matrix& Keys(const KvGroup& group, const KvGroup::Layer& layer) {
-    return group.policy().positions() == KvPositions::kRank ? layer.raw : layer.rotated;
-  }
+  /// As tensors of a file: those of Q8_0 are bytes.
+  static DType FileDType(const KvGroup& group) { return group.stored_ == DType::kQ8_0 ? DType::kU8 : group.stored_; }
   static uint64_t Rotations(const KvCache& cache) {
     return RotationHash(cache.groups_[0].frequencies_, cache.groups_[0].spec_.rope.pairing);
   }
@@ -210,7 +212,7 @@ class KvStateIo {
       }
     };
     expect("policy", ToString(cache.form_), "cache policy");
-    expect("dtype", std::string(Name(cache.groups_[0].dtype_)), "dtype");
+    expect("dtype", std::string(Name(cache.stored_)), "dtype");
     expect("model", Hex(ModelFingerprint(model)), "model (fingerprint)");
     expect("separators", Hex(HashOf(cache.separators_)), "set of separators (hash)");
     expect("rotations", Hex(Rotations(cache)),
@@ -250,17 +252,22 @@ class KvStateIo {
     return slots;
   }
 
-  static void CheckFinite(const TensorView& view, std::string_view name) {
-    for (int64_t i = 0; i < view.size(); ++i) {
-      float value = 0;
-      if (view.dtype == DType::kF32) {
-        std::memcpy(&value, view.bytes.data() + i * 4, 4);
+  static void CheckFinite(const KvGroup& group, const TensorView& view, std::string_view name) {
+    const int64_t head_dim = group.spec_.head_dim;
+    const bool blocks = group.stored_ == DType::kQ8_0;
+    const auto bytes = static_cast<int64_t>(view.bytes.size());
+    std::vector<float> head(static_cast<size_t>(head_dim));
+    const int64_t step = blocks ? Q8Bytes(head_dim) : head_dim * static_cast<int64_t>(SizeOf(view.dtype));
+    for (int64_t at = 0; at < bytes; at += step) {
+      if (blocks) {
+        DequantizeQ8(view.bytes.data() + at, head_dim, head.data());
       } else {
-        bf16 low;
-        std::memcpy(&low, view.bytes.data() + i * 2, 2);
-        value = ToF32(low);
+        ConvertToF32(view.dtype, view.bytes.data() + at, head_dim, head.data());
       }
-      if (!std::isfinite(value)) Fail(ErrorKind::kFormat, "tensor \"{}\": element {} is {}", name, i, value);
+      const auto odd = std::ranges::find_if(head, [](float x) { return !std::isfinite(x); });
+      if (odd == head.end()) continue;
+      Fail(ErrorKind::kFormat, "tensor \"{}\": element {} is {}", name, at / step * head_dim + (odd - head.begin()),
+           *odd);
     }
   }
 };

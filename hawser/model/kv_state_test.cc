@@ -35,6 +35,7 @@ class KvStateTest : public ::testing::Test {
   }
   void Save(const KvCache& cache, const nlohmann::json& notes = {}) { SaveKvState(cache, params_, path_, notes); }
   nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, params_, cache); }
+  void ExpectRefused(const std::string& policy);  // damaged states of it
 
   ModelSpec spec_ = TinySpec({.layers = 3});
   ParamStore params_ = LoudModel(spec_, 17);
@@ -55,7 +56,12 @@ const char* const kPolicies[] = {"full",
                                  "sep-stream:2,3,4,14",
                                  "sep-stream:2,3,4,14,policy=full,positions=absolute",
                                  "sep-stream:2,3,4,14,accumulate=off",
-                                 "sep-stream:2,3,4,14,policy=full,bounded=off"};
+                                 "sep-stream:2,3,4,14,policy=full,bounded=off",
+                                 "full:dtype=q8_0",
+                                 "sep:2,6+9+all,full-layers=0,dtype=q8_0",
+                                 "sink:3,7,dtype=q8_0",
+                                 "sep-stream:2,3,4,14,dtype=q8_0",
+                                 "sep-stream:2,3,4,14,dtype=bf16"};
 
 TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
   for (const char* policy : kPolicies) {
@@ -83,7 +89,7 @@ TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
 }
 
 TEST_F(KvStateTest, ReplayOfTheSameStepGivesTheSameLogits) {  // E11: nothing is rotated twice
-  for (const char* policy : {"sep-stream:2,3,4,14", "sink:3,7"}) {
+  for (const char* policy : {"sep-stream:2,3,4,14", "sink:3,7", "sep-stream:2,3,4,14,dtype=q8_0"}) {
     KvCache cache = NewCache(policy);
     Feed(&cache, 0, 40, 9);
     Save(cache);
@@ -122,6 +128,8 @@ TEST_F(KvStateTest, SaysWhatDiffers) {
   };
   expect({"stream.kv", "cache policy: sep-stream:2,3,4,14, and this run has full"}, NewCache("full"));
   expect({"dtype: f32", "bf16"}, NewCache("sep-stream:2,3,4,14", DType::kBF16));
+  expect({"cache policy: sep-stream:2,3,4,14, and this run has sep-stream:2,3,4,14,dtype=q8_0"},
+         NewCache("sep-stream:2,3,4,14,dtype=q8_0"));
   expect({"set of separators"},
          KvCache(backend_.get(), spec_, ParseKvForm("sep-stream:2,3,4,14"), {}, DType::kF32, 128));
   ModelSpec stretched = spec_;
@@ -137,14 +145,14 @@ TEST_F(KvStateTest, SaysWhatDiffers) {
   ExpectError(ErrorKind::kIo, {"absent.kv"}, [&] { LoadKvState(path_.parent_path() / "absent.kv", params_, &same); });
 }
 
-TEST_F(KvStateTest, DamagedFilesAreRefused) {
-  KvCache cache = NewCache("sep-stream:1,1,1,4");
+void KvStateTest::ExpectRefused(const std::string& policy) {
+  KvCache cache = NewCache(policy);
   Feed(&cache, 0, 20, 20);
   Save(cache);
   std::ifstream stream(path_, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
   const auto read = [&] {
-    KvCache fresh = NewCache("sep-stream:1,1,1,4");
+    KvCache fresh = NewCache(policy);
     Load(&fresh);
     Feed(&fresh, 20, 40, 3);  // what was read must be sound
   };
@@ -155,7 +163,7 @@ TEST_F(KvStateTest, DamagedFilesAreRefused) {
   }
   int refused = 0, tried = 0;
   Rng rng{.seed = 1};
-  for (int i = 0; i < 1500; ++i, ++tried) {
+  for (int i = 0; i < 800; ++i, ++tried) {
     std::string flipped = bytes;
     flipped[rng.Below(bytes.size())] ^= static_cast<char>(1 << rng.Below(8));
     WriteBytes(path_, flipped);
@@ -169,6 +177,10 @@ TEST_F(KvStateTest, DamagedFilesAreRefused) {
   EXPECT_GT(refused, tried * 8 / 10);  // what is left are notes, blanks and counters
   WriteBytes(path_, bytes);
   read();
+}
+
+TEST_F(KvStateTest, DamagedFilesAreRefused) {
+  for (const char* policy : {"sep-stream:1,1,1,4", "sep-stream:1,1,1,4,dtype=q8_0"}) ExpectRefused(policy);
 }
 
 }  // namespace

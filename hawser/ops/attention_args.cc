@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/q8.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -32,6 +33,26 @@ void CheckDType(ConstMat q, ConstMat k, ConstMat v) {
   if (q.dtype != k.dtype || q.dtype != v.dtype) {
     Fail(ErrorKind::kUsage, "attention: q, k and v must share a dtype, found {}, {} and {}", Name(q.dtype),
          Name(k.dtype), Name(v.dtype));
+  }
+}
+
+/// Keys or values to read: [rows, G*D] F32 or BF16, or Q8_0 in heads of D.
+void CheckStored(std::string_view name, ConstMat m, int32_t kv_heads, int32_t head_dim) {
+  const bool blocks = m.dtype == DType::kQ8_0;
+  const int64_t cols = kv_heads * (blocks ? Q8Bytes(head_dim) : int64_t{head_dim});
+  if (!blocks) return CheckShape(kOp, name, m, m.rows, cols);
+  CheckMemory(kOp, name, m);
+  if (m.cols != cols) {
+    Fail(ErrorKind::kUsage, "attention: {} must be q8_0 [{}, {}], found [{}, {}]", name, m.rows, cols, m.rows, m.cols);
+  }
+}
+
+void CheckRotation(const KeyRotation& rotation, ConstMat k, int32_t head_dim) {
+  if (rotation.half < 0 || 2 * rotation.half > head_dim) {
+    Fail(ErrorKind::kUsage, "attention: keys of {} channels cannot be rotated in {} pairs", head_dim, rotation.half);
+  }
+  if (rotation.half > 0 && k.rows > 0 && (rotation.cos == nullptr || rotation.sin == nullptr)) {
+    Fail(ErrorKind::kUsage, "attention: the rotation of the keys has no cos or no sin");
   }
 }
 
@@ -71,12 +92,11 @@ void CheckSequences(std::span<const AttnSequence> sequences, ConstMat q, ConstMa
 void Validate(const AttentionArgs& args) {
   CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
   const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
-  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
-  CheckShape(kOp, "k", args.k, args.k.rows, narrow);
-  CheckShape(kOp, "v", args.v, args.v.rows, narrow);
+  CheckStored("k", args.k, args.kv_heads, args.head_dim);
+  CheckStored("v", args.v, args.kv_heads, args.head_dim);
+  CheckRotation(args.rotation, args.k, args.head_dim);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
-  CheckDType(args.q, args.k, args.v);
   CheckSameRows("v", args.v, "k", args.k);
   CheckSameRows("out", args.out, "q", args.q);
   CheckSequences(args.sequences, args.q, args.k, false);
@@ -111,7 +131,6 @@ void Validate(const AttentionBackwardArgs& args) {
 void Validate(const DecodeArgs& args) {
   CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
   const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
-  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
   CheckSameRows("out", args.out, "q", args.q);
@@ -119,9 +138,9 @@ void Validate(const DecodeArgs& args) {
     Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", args.q.rows, args.rows.size());
   }
   for (const DecodeArgs::Row& row : args.rows) {
-    CheckShape(kOp, "k", row.k, row.k.rows, narrow);
-    CheckShape(kOp, "v", row.v, row.v.rows, narrow);
-    CheckDType(args.q, row.k, row.v);
+    CheckStored("k", row.k, args.kv_heads, args.head_dim);
+    CheckStored("v", row.v, args.kv_heads, args.head_dim);
+    CheckRotation(row.rotation, row.k, args.head_dim);
     CheckSameRows("v", row.v, "k", row.k);
     if (row.k.rows < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
   }

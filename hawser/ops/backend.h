@@ -85,10 +85,20 @@ struct AttnSequence {
   const AttnSchedule* schedule = nullptr;
 };
 
+/// The rotation that keys get each time they are read, where they are stored without one: cos, sin [rows of k, half]
+/// F32, with the multiplier of their scheme. Default: none.
+struct KeyRotation {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int32_t half = 0;  // rotary_dim / 2
+  RopePairing pairing = RopePairing::kHalf;
+};
+
 /// Exact attention over compiled schedules.
 ///   S[t,h,s] = scale * <q[t,h], k[s,g]>,  g = h / (H/G);  P = softmax over visible s;  out = P v;  lse = log sum exp S
 /// q, out [N, H*D]; k, v [M, G*D]; lse [N, H] F32 in nats. A row that sees nothing gives out = 0, lse = -inf.
-/// 8 <= D <= 256, H % G == 0. Source: FlashAttention-2, arXiv:2307.08691.
+/// 8 <= D <= 256, H % G == 0. q and out are F32 or BF16; k and v may be so too, each its own way, or Q8_0
+/// [M, G * Q8Bytes(D)]: they are read as q is, tile by tile. Source: FlashAttention-2, arXiv:2307.08691.
 struct AttentionArgs {
   ConstMat q, k, v;
   Mat out;
@@ -96,8 +106,10 @@ struct AttentionArgs {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;  // > 0
   std::span<const AttnSequence> sequences;
+  KeyRotation rotation;
 };
-/// dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover. Deterministic for any thread count.
+/// q, k and v share a dtype, F32 or BF16. dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover.
+/// Deterministic for any thread count.
 struct AttentionBackwardArgs {
   ConstMat q, k, v, out, dout;
   const float* lse = nullptr;
@@ -106,10 +118,12 @@ struct AttentionBackwardArgs {
   float scale = 0.0f;
   std::span<const AttnSequence> sequences;
 };
-/// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask.
+/// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask. Dtypes as
+/// in AttentionArgs.
 struct DecodeArgs {
   struct Row {
-    ConstMat k, v;  // [slots, G*D], slots >= 1
+    ConstMat k, v;  // [slots, G*D], or Q8_0 [slots, G * Q8Bytes(D)]; slots >= 1
+    KeyRotation rotation;
   };
   ConstMat q;
   Mat out;
@@ -163,6 +177,8 @@ class Backend {
   virtual void Download(ConstMat from, void* host) = 0;
   virtual void Copy(ConstMat from, Mat to) = 0;  // same shape; converts between F32 and BF16
   virtual void Fill(Mat to, float value) = 0;
+  /// Rows of heads of `head_dim` values, [N, G*D] -> Q8_0 [N, G * Q8Bytes(D)].
+  virtual void Quantize(ConstMat from, int32_t head_dim, Mat to) = 0;
 
   virtual void MatMul(const MatMulArgs& args) = 0;
   virtual void NormForward(const NormArgs& args) = 0;

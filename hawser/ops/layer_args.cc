@@ -1,6 +1,7 @@
 // The checks of every argument struct but attention's.
 #include <cmath>
 
+#include "hawser/base/q8.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -9,6 +10,10 @@ void CheckMat(std::string_view op, std::string_view name, ConstMat mat) {
   if (mat.dtype != DType::kF32 && mat.dtype != DType::kBF16) {
     Fail(ErrorKind::kUsage, "[{}] {} must be f32 or bf16, found {}", op, name, Name(mat.dtype));
   }
+  CheckMemory(op, name, mat);
+}
+
+void CheckMemory(std::string_view op, std::string_view name, ConstMat mat) {
   if (mat.rows < 0 || mat.cols < 0 || (mat.rows > 1 && mat.ld < mat.cols)) {
     Fail(ErrorKind::kUsage, "[{}] {} wants rows and cols >= 0 and ld >= cols, found {} x {} with ld {}", op, name,
          mat.rows, mat.cols, mat.ld);
@@ -144,6 +149,20 @@ void Validate(const AdamWArgs& args) {
 void ValidateSameShape(std::string_view op, ConstMat from, ConstMat to) {
   CheckMat(op, "the source", from);
   CheckShape(op, "the destination", to, from.rows, from.cols);
+}
+
+void ValidateQuantize(ConstMat from, int32_t head_dim, Mat to) {
+  constexpr std::string_view op = "quantize";
+  CheckMat(op, "from", from);
+  CheckMemory(op, "to", to);
+  if (head_dim < 1 || from.cols % head_dim != 0) {
+    Fail(ErrorKind::kUsage, "[{}] rows of {} values are no heads of {}", op, from.cols, head_dim);
+  }
+  const int64_t bytes = from.cols / head_dim * Q8Bytes(head_dim);
+  if (to.dtype != DType::kQ8_0 || to.rows != from.rows || to.cols != bytes) {
+    Fail(ErrorKind::kUsage, "[{}] to must be q8_0 [{}, {}], found {} [{}, {}]", op, from.rows, bytes, Name(to.dtype),
+         to.rows, to.cols);
+  }
 }
 
 void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows) {

@@ -23,9 +23,13 @@ void Validate(const AdamWArgs& args);
 
 /// Copy, Add: the same shape, each F32 or BF16.
 void ValidateSameShape(std::string_view op, ConstMat from, ConstMat to);
+/// Quantize: `to` has the rows of `from` in blocks of heads of head_dim.
+void ValidateQuantize(ConstMat from, int32_t head_dim, Mat to);
 void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows);
 
-/// A matrix argument: F32 or BF16, ld >= cols, data where it is not empty.
+/// ld >= cols, data where it is not empty.
+void CheckMemory(std::string_view op, std::string_view name, ConstMat mat);
+/// A matrix argument: F32 or BF16, CheckMemory.
 void CheckMat(std::string_view op, std::string_view name, ConstMat mat);
 /// CheckMat, and exactly this shape.
 void CheckShape(std::string_view op, std::string_view name, ConstMat mat, int64_t rows, int64_t cols);
