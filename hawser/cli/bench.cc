@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
+
+#include "hawser/base/error.h"
 
 namespace hawser {
 namespace {
 
 constexpr CommandRow kBenches[] = {
     {"attention", "Attention forward and backward over patterns, in shares of the machine's peak", SetupBenchAttention},
+    {"decode", "Tokens one at a time at a depth of context, by cache policy: whole and in attention", SetupBenchDecode},
     {"matmul", "The products of a linear layer, beside oneDNN's own", SetupBenchMatMul},
     {"train", "Whole optimizer steps, by attention variant and dtype", SetupBenchTrain},
 };
@@ -38,6 +42,27 @@ Timing TimeIt(int repeat, const std::function<void()>& body) {
   std::sort(seconds.begin(), seconds.end());
   const double median = 0.5 * (seconds[(seconds.size() - 1) / 2] + seconds[seconds.size() / 2]);
   return {median, median > 0 ? (seconds.back() - seconds.front()) / median : 0};
+}
+
+ModelDims ShapeByName(const std::string& name) {
+  if (name == "10m") {
+    return {.vocab = 16384, .width = 256, .layers = 8, .heads = 4, .kv_heads = 4, .mlp_width = 704};
+  }
+  if (name == "demo") return {.vocab = 1550, .width = 128, .layers = 2, .heads = 4, .kv_heads = 4, .mlp_width = 352};
+  return {.vocab = 50304, .width = 768, .layers = 12, .heads = 12, .kv_heads = 12, .mlp_width = 2048};
+}
+
+void CheckAgainst(const std::vector<double>& want, const std::vector<double>& got, double share,
+                  const std::string& name) {
+  double top = 0, worst = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    top = std::max(top, std::abs(want[i]));
+    const double error = std::abs(got[i] - want[i]);
+    worst = error <= worst ? worst : error;  // NaN is worse
+  }
+  if (worst <= share * top) return;
+  Fail(ErrorKind::kNumeric, "bench: {} is off by {:.3g}, allowed {:.3g}; the kernels are wrong on this machine", name,
+       worst, share * top);
 }
 
 nlohmann::json MachineJson(const MachinePeaks& peaks) {

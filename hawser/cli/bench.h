@@ -7,10 +7,12 @@
 
 #include "hawser/cli/command.h"
 #include "hawser/device/machine.h"
+#include "hawser/train/config.h"
 
 namespace hawser {
 
 std::function<int()> SetupBenchAttention(Command command, CommonOptions& common);
+std::function<int()> SetupBenchDecode(Command command, CommonOptions& common);
 std::function<int()> SetupBenchMatMul(Command command, CommonOptions& common);
 std::function<int()> SetupBenchTrain(Command command, CommonOptions& common);
 
@@ -21,6 +23,13 @@ struct Timing {
   double spread = 0;
 };
 Timing TimeIt(int repeat, const std::function<void()>& body);
+
+/// Sizes by name: 125m (124M parameters, as GPT-2's smallest), 10m, demo (the model of `hawser demo`); 125m for others.
+ModelDims ShapeByName(const std::string& name);
+
+/// Errors: kNumeric if a result is further from its twin than this share of the largest value, or NaN.
+void CheckAgainst(const std::vector<double>& want, const std::vector<double>& got, double share,
+                  const std::string& name);
 
 nlohmann::json MachineJson(const MachinePeaks& peaks);
 

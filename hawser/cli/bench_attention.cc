@@ -112,20 +112,6 @@ struct Run {
   Matrix q, k, v, out, dout, dq, dk, dv;
 };
 
-void Compare(const std::string& name, const std::vector<double>& got, const std::vector<double>& want, DType dtype) {
-  double top = 0, worst = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    top = std::max(top, std::abs(want[i]));
-    const double error = std::abs(got[i] - want[i]);
-    worst = error <= worst ? worst : error;  // NaN is worse
-  }
-  const double bound = (dtype == DType::kBF16 ? 0.02 : 2e-5) * top;
-  if (!(worst <= bound)) {
-    Fail(ErrorKind::kNumeric, "bench: {} is off by {:.3g}, allowed {:.3g}; the kernels are wrong on this machine", name,
-         worst, bound);
-  }
-}
-
 /// The same pattern, dtype and head dim on 384 tokens, against the formula in double.
 void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
   c.tokens = 384;
@@ -150,11 +136,12 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
                       .v = run.Values(run.v)};
   twin.Forward();
   twin.Backward(run.Values(run.dout));
+  const double share = c.dtype == DType::kBF16 ? 0.02 : 2e-5;
   const std::string of = fmt::format(" of '{}' ({}, head dim {})", ToString(c.pattern), Name(c.dtype), c.head_dim);
-  Compare("out" + of, run.Values(run.out), twin.out, c.dtype);
-  Compare("dq" + of, run.Values(run.dq), twin.dq, c.dtype);
-  Compare("dk" + of, run.Values(run.dk), twin.dk, c.dtype);
-  Compare("dv" + of, run.Values(run.dv), twin.dv, c.dtype);
+  CheckAgainst(twin.out, run.Values(run.out), share, "out" + of);
+  CheckAgainst(twin.dq, run.Values(run.dq), share, "dq" + of);
+  CheckAgainst(twin.dk, run.Values(run.dk), share, "dk" + of);
+  CheckAgainst(twin.dv, run.Values(run.dv), share, "dv" + of);
 }
 
 /// What to run when nothing was asked for: dense at both usual head dims, and the sparse patterns at length.

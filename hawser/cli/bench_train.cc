@@ -184,16 +184,12 @@ int RunBench(const std::vector<Options>& models, const CommonOptions& common) {
   return 0;
 }
 
-/// Sizes by name. 125m: 124M parameters, as GPT-2's smallest; demo: the model of `hawser demo` over one of its batches.
+/// Sizes by name; demo: over one of its batches.
 void ApplyShape(const std::string& shape, Options* o) {
-  if (shape == "125m") {
-    o->width = 768, o->layers = 12, o->heads = o->kv_heads = 12, o->mlp = 2048, o->vocab = 50304;
-  } else if (shape == "10m") {
-    o->width = 256, o->layers = 8, o->heads = o->kv_heads = 4, o->mlp = 704, o->vocab = 16384;
-  } else if (shape == "demo") {
-    o->width = 128, o->layers = 2, o->heads = o->kv_heads = 4, o->mlp = 352, o->vocab = 1550;
-    o->tokens = 256, o->sequences = 16, o->docs = 144;
-  }
+  const ModelDims dims = ShapeByName(shape);
+  o->width = dims.width, o->layers = dims.layers, o->heads = dims.heads, o->kv_heads = dims.kv_heads;
+  o->mlp = dims.mlp_width, o->vocab = dims.vocab;
+  if (shape == "demo") o->tokens = 256, o->sequences = 16, o->docs = 144;
 }
 
 /// A step of the demo.
