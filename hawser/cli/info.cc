@@ -35,6 +35,7 @@ nlohmann::json Describe(const LoadedModel& model) {
           {"vocab", spec.vocab},
           {"context", spec.context},
           {"positions", ToString(spec.rope)},
+          {"softmax", ToString(spec.softmax)},
           {"sliding_window", spec.sliding_window > 0 ? nlohmann::json(spec.sliding_window) : nullptr},
           {"tied", spec.tie_embeddings},
           {"bos", spec.bos},
@@ -63,6 +64,7 @@ void PrintForPeople(const LoadedModel& model) {
                         ? "none; pass --tokenizer FILE"
                         : fmt::format("{}, {} ids, bos {}, eos {}", model.tokenizer->Kind(),
                                       model.tokenizer->vocab_size(), model.tokenizer->bos(), model.tokenizer->eos())}};
+  if (spec.softmax != SoftmaxSpec()) lines.insert(lines.end() - 3, {"softmax", ToString(spec.softmax)});
   if (spec.sliding_window > 0) {
     lines.insert(lines.end() - 3, {"window", fmt::format("{} tokens, self included", spec.sliding_window)});
   }

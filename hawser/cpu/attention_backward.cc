@@ -11,6 +11,7 @@
 
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
+#include "hawser/cpu/self_adjust.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -433,6 +434,7 @@ void WriteSlots(const Call& call, const UnitWork& work) {
 
 void AttentionBackward(const AttentionBackwardArgs& args) {
   Validate(args);
+  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustBackward(args);
   const Call call{.args = args,
                   .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
                   .group = args.heads / args.kv_heads,

@@ -6,6 +6,7 @@
 
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
+#include "hawser/cpu/self_adjust.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -228,6 +229,7 @@ void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int
 
 void AttentionForward(const AttentionArgs& args) {
   Validate(args);
+  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustForward(args);
   const int32_t group = args.heads / args.kv_heads;
   const Call call{.args = args,
                   .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),

@@ -8,6 +8,7 @@
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
+#include "hawser/cpu/self_adjust.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -118,6 +119,7 @@ void Merge(const DecodeArgs& args, const TileKernels& t, int64_t row, int32_t kv
 
 void AttentionDecode(const DecodeArgs& args) {
   Validate(args);
+  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustDecode(args);
   const TileKernels& t = GetTileKernels(CurrentIsa(), DType::kF32);
   const int32_t group = args.heads / args.kv_heads;
   const int64_t ld = RoundUp(args.head_dim, kColStep);

@@ -170,7 +170,8 @@ void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y
                                .kv_heads = s.kv_heads,
                                .head_dim = s.head_dim,
                                .scale = AttentionScale(s),
-                               .sequences = c.sequences});
+                               .sequences = c.sequences,
+                               .softmax = s.softmax});
   const Mat middle = saved->middle.rows() > 0 ? saved->middle.view() : y;
   AttnOutForward(c, layer, x, saved->attn_out.view(), middle);
   MlpForward(c, layer, middle, saved->gate_up.view(), y);
@@ -211,7 +212,8 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                                 .kv_heads = s.kv_heads,
                                 .head_dim = s.head_dim,
                                 .scale = AttentionScale(s),
-                                .sequences = c.sequences});
+                                .sequences = c.sequences,
+                                .softmax = s.softmax});
   RotateQueriesAndKeys(c, dqkv, /*inverse=*/true);
   if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
     const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
@@ -247,7 +249,8 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                                 .heads = s.heads,
                                 .kv_heads = s.kv_heads,
                                 .head_dim = s.head_dim,
-                                .scale = AttentionScale(s)});
+                                .scale = AttentionScale(s),
+                                .softmax = s.softmax});
   };
   std::vector<DecodeArgs::Row>& seen = *c.decode_rows;  // of streams not yet attended to, which end before row `next`
   seen.clear();
@@ -278,7 +281,8 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                                    .head_dim = s.head_dim,
                                    .scale = AttentionScale(s),
                                    .sequences = {&sequence, 1},
-                                   .rotation = cache->rotation(layer)});
+                                   .rotation = cache->rotation(layer),
+                                   .softmax = s.softmax});
     } else {
       seen.push_back({cache->Keys(layer), cache->Values(layer), cache->rotation(layer)});
     }

@@ -135,9 +135,13 @@ TEST_F(DecoderTest, MatchesTwinOverPatternsAndBatches) {
 }
 
 TEST_F(DecoderTest, GradientsMatchFiniteDifferencesOfTheTwin) {
-  for (const auto& [tie, text] : {std::pair(true, "anchor"), std::pair(false, "anchor"),
-                                  std::pair(false, "scope=doc anchors=1 sinks=1 window=5+2 every=4")}) {
-    const ModelSpec spec = TinySpec({.vocab = 30, .head_dim = 10, .width = 24, .mlp_width = 36, .tie = tie});
+  constexpr const char* kMixture = "scope=doc anchors=1 sinks=1 window=5+2 every=4";
+  for (const auto& [tie, text, softmax] :
+       {std::tuple(true, "anchor", "standard"), std::tuple(false, "anchor", "standard"),
+        std::tuple(false, kMixture, "standard"), std::tuple(true, "full", "self-adjust"),
+        std::tuple(true, kMixture, "self-adjust:nb=0.1"), std::tuple(true, "full", "self-adjust-product")}) {
+    ModelSpec spec = TinySpec({.vocab = 30, .head_dim = 10, .width = 24, .mlp_width = 36, .tie = tie});
+    spec.softmax = ParseSoftmax(softmax);
     const ParamStore params = LoudModel(spec, 3);
     Decoder decoder(backend_.get(), &params);
     const Packed a = Pack({RandomIds(6, 30, 1), RandomIds(9, 30, 2)}, text);

@@ -163,6 +163,7 @@ std::string SideFileText(const ModelSpec& spec, std::string_view config) {
   nlohmann::ordered_json side;
   side["context"] = spec.context;
   side["rope"] = ToString(baked.rope);
+  if (spec.softmax != SoftmaxSpec()) side["softmax"] = ToString(spec.softmax);
   return Text(side);
 }
 
@@ -185,6 +186,11 @@ ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
     spec.rope = ApplyRopeText(spec.rope, text, spec.context);
   } catch (const Error& error) {
     Fail(ErrorKind::kFormat, "'rope': {}", error.what());
+  }
+  try {
+    spec.softmax = ParseSoftmax(object.StringOr("softmax", "standard"));
+  } catch (const Error& error) {
+    Fail(ErrorKind::kFormat, "'softmax': {}", error.what());
   }
   Validate(spec);
   const int64_t length = 4 * std::max(spec.context, config.spec.context);  // where dynamic differs from default

@@ -201,6 +201,19 @@ TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
   for (const auto& [pattern, policy] : forms) ExpectSameAsScored(pattern, policy);
 }
 
+TEST_F(KvDecodeTest, E1_HoldsForOtherSoftmaxesToo) {
+  const Logits standard = Decode("full");
+  for (const char* softmax : {"self-adjust", "self-adjust:nb=0.5", "self-adjust-product"}) {
+    params_.mutable_spec().softmax = ParseSoftmax(softmax);
+    EXPECT_GT(Difference(Decode("full"), standard), kVisible) << softmax;
+    ExpectSameAsScored("full", "full");
+    ExpectSameAsScored("sinks=3 window=8 sep full-layers=0", "sep:3,8,full-layers=0");
+    for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full,positions=absolute"}) {
+      EXPECT_LT(Difference(Decode(policy, 1), Decode(policy, 30)), kTolerance) << softmax << " " << policy;  // E4
+    }
+  }
+}
+
 TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   const StreamReference::Sizes sizes{.a = 2, .s = 4, .w = 6, .c = 20};
   for (const char* positions : {"absolute", "rank", "cachelen"}) {

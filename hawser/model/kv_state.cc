@@ -278,6 +278,8 @@ uint64_t ModelFingerprint(const ParamStore& model) {
       s.vocab,    s.width,     s.layers,         s.heads,          s.kv_heads,
       s.head_dim, s.mlp_width, s.sliding_window, s.tie_embeddings, static_cast<int64_t>(model.dtype())};
   uint64_t hash = HashOf(dims, std::bit_cast<uint32_t>(s.norm_eps));
+  const std::string softmax = ToString(s.softmax);
+  if (s.softmax != SoftmaxSpec()) hash = Hash64(std::as_bytes(std::span(softmax)), hash);
   const ConstMat arena = model.arena();
   for (const ParamInfo& info : model.layout().params()) {
     const auto* begin =

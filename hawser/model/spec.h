@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hawser/attn/pattern.h"
+#include "hawser/attn/softmax.h"
 #include "hawser/pos/scheme.h"
 
 namespace hawser {
@@ -25,6 +26,7 @@ struct ModelSpec {
   bool tie_embeddings = false;
   int64_t context = 0;  // tokens the model is meant for (max_position_embeddings)
   RopeSpec rope;
+  SoftmaxSpec softmax;
   int32_t sliding_window = 0;  // tokens, self included; 0: none (mistral)
   int32_t bos = -1;
   std::vector<int32_t> eos;

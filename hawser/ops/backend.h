@@ -11,6 +11,7 @@
 #include <string>
 
 #include "hawser/attn/schedule.h"
+#include "hawser/attn/softmax.h"
 #include "hawser/base/buffer.h"
 #include "hawser/pos/scheme.h"
 
@@ -96,6 +97,7 @@ struct KeyRotation {
 
 /// Exact attention over compiled schedules.
 ///   S[t,h,s] = scale * <q[t,h], k[s,g]>,  g = h / (H/G);  P = softmax over visible s;  out = P v;  lse = log sum exp S
+/// Another softmax (attn/softmax.h) makes other weights of the same P and S.
 /// q, out [N, H*D]; k, v [M, G*D]; lse [N, H] F32 in nats. A row that sees nothing gives out = 0, lse = -inf.
 /// 8 <= D <= 256, H % G == 0. q and out are F32 or BF16; k and v may be so too, each its own way, or Q8_0
 /// [M, G * Q8Bytes(D)]: they are read as q is, tile by tile. Source: FlashAttention-2, arXiv:2307.08691.
@@ -107,6 +109,7 @@ struct AttentionArgs {
   float scale = 0.0f;  // > 0
   std::span<const AttnSequence> sequences;
   KeyRotation rotation;
+  SoftmaxSpec softmax = {};
 };
 /// q, k and v share a dtype, F32 or BF16. dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover.
 /// Deterministic for any thread count.
@@ -117,6 +120,7 @@ struct AttentionBackwardArgs {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
   std::span<const AttnSequence> sequences;
+  SoftmaxSpec softmax = {};
 };
 /// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask. Dtypes as
 /// in AttentionArgs.
@@ -130,6 +134,7 @@ struct DecodeArgs {
   std::span<const Row> rows;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0.0f;
+  SoftmaxSpec softmax = {};
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).

@@ -80,12 +80,10 @@ class ReferenceModel {
             score.push_back(dot / std::sqrt(static_cast<double>(D)));
             seen.push_back(s);
           }
-          double top = -INFINITY, sum = 0;
-          for (double value : score) top = std::max(top, value);
-          for (double& value : score) sum += value = std::exp(value - top);
+          const std::vector<double> weights = Weights(score);
           for (size_t i = 0; i < seen.size(); ++i) {
             for (int32_t d = 0; d < D; ++d) {
-              attention[static_cast<size_t>(h) * D + d] += score[i] / sum * v[seen[i]][static_cast<size_t>(g) * D + d];
+              attention[static_cast<size_t>(h) * D + d] += weights[i] * v[seen[i]][static_cast<size_t>(g) * D + d];
             }
           }
         }
@@ -118,6 +116,22 @@ class ReferenceModel {
   std::vector<double>& arena() { return w_; }
 
  private:
+  /// The formulas of attn/softmax.h.
+  std::vector<double> Weights(std::vector<double> z) const {
+    const SoftmaxSpec& softmax = spec_.softmax;
+    double top = -INFINITY, lo = 0, hi = 0, sum = 0;
+    for (double x : z) top = std::max(top, x), lo = std::min(lo, x), hi = std::max(hi, x);
+    hi += softmax.denominator_bias;
+    for (double x : z) sum += std::exp(x - top);
+    for (double& x : z) {
+      const double p = std::exp(x - top) / sum;
+      x = softmax.kind == SoftmaxKind::kStandard     ? p
+          : softmax.kind == SoftmaxKind::kSelfAdjust ? p * (x - lo + softmax.numerator_bias) / (hi - lo)
+                                                     : p * x;
+    }
+    return z;
+  }
+
   double At(Role role, int32_t layer, int64_t r, int64_t c) const {
     const ParamInfo& info = layout_.Find(role, layer);
     return w_[static_cast<size_t>(info.offset + r * info.cols + c)];

@@ -63,6 +63,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("attention", c.attention, kYes);
   visit("rope", c.rope, kYes);
   visit("rope_numerics", c.rope_numerics, kYes);
+  visit("softmax", c.softmax, kYes);
   visit("steps", c.steps, kYes);
   visit("tokens", c.tokens, kYes);
   visit("batch_tokens", c.batch_tokens, kYes);

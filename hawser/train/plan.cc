@@ -84,6 +84,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   if (config.context == 0) config.context = old_context;
   if (config.context < 2) Fail(ErrorKind::kUsage, "context must be at least 2 tokens, found {}", config.context);
   ExtendRope(config, plan.spec, old_context);
+  if (!config.softmax.empty()) plan.spec.softmax = ParseSoftmax(config.softmax);
   plan.spec.context = config.context;
   Validate(plan.spec);
   plan.variant.pattern.OfLayer(0, plan.spec.layers);  // says so if it is meant for another number of layers
