@@ -1,5 +1,7 @@
 #include "hawser/train/packing.h"
 
+#include <utility>
+
 #include "hawser/base/error.h"
 #include "hawser/data/corpus.h"
 #include "hawser/tok/separators.h"
@@ -47,6 +49,40 @@ DocumentSet TrainingDocuments(const TrainPlan& plan, const Tokenizer& tokenizer)
 
 UpsampleOptions MakeUpsampleOptions(const TrainConfig& config) {
   return {.kind = config.upsample, .long_tokens = config.long_document, .short_keep = config.short_keep};
+}
+
+ValidationSet MakeValidationSet(const TrainPlan& plan, const Tokenizer& tokenizer) {
+  ValidationSet set{.pattern = plan.variant.pattern};
+  set.pattern.scope = Scope::kDocument;
+  if (std::exchange(set.pattern.anchors, 0) > 0) ++set.pattern.sinks;
+
+  PackOptions options = MakePackOptions(plan, tokenizer);
+  options.variant = {.pattern = set.pattern, .reset_positions = true};
+  if (options.bos < 0 && !options.anchor.empty()) options.bos = options.anchor.back();
+  options.anchor.clear();
+  options.first_token_from_anchor = false;
+  options.overflow = Overflow::kRestart;
+  const std::vector<std::filesystem::path>& files = plan.files.validation;
+  const DocumentSet documents = LoadDocuments(files, tokenizer);
+  Packer packer(options);
+  for (int64_t d = 0; d < documents.size(); ++d) packer.Add(documents.Get(d));
+  packer.Finish();
+  PackedSequence sequence;
+  float weight = 0;
+  while (static_cast<int64_t>(set.sequences.size()) < plan.config.validate_sequences && packer.Next(&sequence)) {
+    for (const Segment& segment : sequence.segments) {
+      if (segment.bos_tokens > 0) sequence.weights[segment.begin] = 0;
+    }
+    for (const float w : sequence.weights) weight += w;
+    set.sequences.push_back(std::move(sequence));
+  }
+  if (weight == 0) {
+    Fail(ErrorKind::kUsage,
+         "nothing to validate on: {} held out files from {} hold no document of {} tokens or more with a token to "
+         "predict",
+         files.size(), files.front().string(), options.min_document);
+  }
+  return set;
 }
 
 }  // namespace hawser

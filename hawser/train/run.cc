@@ -82,42 +82,12 @@ bool EnterRunFolder(const TrainPlan& plan, const fs::path& out, bool resume) {
   return is_run;
 }
 
-/// The pattern of the model in use: one document, so neither scope nor anchors matter.
-AttnPattern ServedPattern(AttnPattern pattern) {
-  pattern.scope = Scope::kSequence;
-  pattern.anchors = 0;
-  return pattern;
-}
-
 /// Errors: kUsage where all of the text is shorter than one context.
 void CheckText(const DocumentSet& documents, int64_t context) {
   if (documents.tokens() >= context) return;
   Fail(ErrorKind::kUsage,
        "the data hold {} tokens in {} documents, less than one context of {}; give more text or a shorter --context",
        documents.tokens(), documents.size(), context);
-}
-
-/// The first sequences of the validation files as the model will read them.
-std::vector<PackedSequence> ValidationSequences(const TrainPlan& plan, const Tokenizer& tokenizer,
-                                                PackOptions options) {
-  std::vector<PackedSequence> sequences;
-  if (plan.config.validate_every == 0) return sequences;
-  options.variant = {.pattern = ServedPattern(plan.variant.pattern)};
-  options.anchor.clear();
-  options.first_token_from_anchor = false;
-  const DocumentSet documents = LoadDocuments(plan.files.validation, tokenizer);
-  Packer packer(options);
-  for (int64_t d = 0; d < documents.size(); ++d) packer.Add(documents.Get(d));
-  packer.Finish();
-  PackedSequence sequence;
-  while (static_cast<int64_t>(sequences.size()) < plan.config.validate_sequences && packer.Next(&sequence)) {
-    sequences.push_back(std::move(sequence));
-  }
-  if (sequences.empty()) {
-    Fail(ErrorKind::kUsage, "nothing to validate on: {} held out files from {} hold no document of {} tokens or more",
-         plan.files.validation.size(), plan.files.validation.front().string(), options.min_document);
-  }
-  return sequences;
 }
 
 RunSummary FinishedSummary(const fs::path& out) {
@@ -214,7 +184,7 @@ class Run {
         tokenizer_(std::move(start.tokenizer)),
         pack_(MakePackOptions(plan, *tokenizer_)),
         documents_(TrainingDocuments(plan, *tokenizer_)),
-        validation_(ValidationSequences(plan, *tokenizer_, pack_)),
+        validation_(config_.validate_every > 0 ? MakeValidationSet(plan, *tokenizer_) : ValidationSet{}),
         loader_(&documents_, pack_, static_cast<uint64_t>(config_.seed), MakeUpsampleOptions(config_)),
         trainer_(backend, config_, plan.variant.pattern, std::move(start.weights)),
         info_{.recipe = ToToml(config_),
@@ -271,7 +241,7 @@ class Run {
                                {"gflops", report.flops / seconds * 1e-9},
                                {"peak_share", report.flops / seconds / peak}};
         if (validate) {
-          const double loss = trainer_.Score(validation_, ServedPattern(plan_.variant.pattern));
+          const double loss = trainer_.Score(validation_.sequences, validation_.pattern);
           line["validation_loss"] = loss;
           LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
         }
@@ -342,7 +312,7 @@ class Run {
   const std::shared_ptr<Tokenizer> tokenizer_;
   const PackOptions pack_;
   const DocumentSet documents_;
-  const std::vector<PackedSequence> validation_;
+  const ValidationSet validation_;
   Loader loader_;
   Trainer trainer_;
   CheckpointInfo info_;  // of the last step done
