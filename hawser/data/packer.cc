@@ -33,6 +33,9 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
   s.positions.resize(length);
   s.targets.assign(length, -1);
   s.weights.assign(length, 0.0f);
+  s.extra_rows.clear();
+  s.extra_targets.clear();
+  s.extra_weights.clear();
   s.layout = {};
   s.layout.size = length;
   s.layout.doc_begin.resize(length);
@@ -65,9 +68,14 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
       s.layout.is_padding.resize(length, 0);
       std::fill(s.layout.is_padding.begin() + segment.begin, s.layout.is_padding.begin() + next, uint8_t{1});
     } else if (before != nullptr && segment.document >= 0) {
-      const bool from_anchor = before->document == Segment::kAnchor && options.first_token_from_anchor;
       const bool next_chunk = segment.chunk > 0 && segment.place == before->place + before->length;
-      if (from_anchor || next_chunk) set_target(segment.begin - 1);
+      if (next_chunk) set_target(segment.begin - 1);
+    }
+    const bool begins_document = segment.document >= 0 && segment.chunk == 0;
+    if (options.first_token_from_anchor && anchors > 0 && begins_document && segment.tag_tokens == 0) {
+      s.extra_rows.push_back(anchors - 1);
+      s.extra_targets.push_back(s.ids[segment.begin]);
+      s.extra_weights.push_back(1.0f);
     }
     before = &segment;
   }

@@ -42,7 +42,10 @@ struct PackedSequence {
   std::vector<int64_t> positions;  // [L]
   std::vector<int32_t> targets;    // [L]; -1: none (cross-document, padding, the last token of a piece cut off)
   std::vector<float> weights;      // [L]
-  TokenLayout layout;              // doc_begin, is_separator, is_padding
+  // Further targets of rows, in ascending order of these: first tokens that one shared anchor predicts. [E] each
+  std::vector<int32_t> extra_rows, extra_targets;
+  std::vector<float> extra_weights;
+  TokenLayout layout;  // doc_begin, is_separator, is_padding
 };
 
 /// What happens to a document longer than the room left in a sequence. No text is lost but with kDrop.
@@ -67,7 +70,7 @@ struct PackOptions {
   int32_t min_document = 3;     // tokens, its BOS or the anchor included; shorter ones are dropped and counted
   Overflow overflow = Overflow::kRestart;
   int32_t lookahead = 512;               // pieces that wait at most, kBestFit only
-  bool first_token_from_anchor = false;  // train the anchor on the first token of the document that follows it
+  bool first_token_from_anchor = false;  // train the anchor on the first token of every document
   bool keep_partial = true;              // emit the last sequence padded; false: drop it and count
   std::vector<uint8_t> separators;       // [V] flags for TokenLayout; empty: none
 };
@@ -91,9 +94,12 @@ struct PackCounts {
 ///              + offset; 0..A-1 for the A tokens of an anchor, shared or copied. Copies take room, so text of the k-th
 ///              document (from 0) of a multi-bos sequence stands A k places later than behind a shared anchor
 ///   targets    the next token if it belongs to the same document and stands one position later, else -1; an anchor
-///              token never predicts, but for first_token_from_anchor: then its last token predicts the first token of
-///              the document that follows (every document with copies, the first one with a shared anchor)
-///   weights    1 where there is a target that is not a tag token, else 0. A BOS that is no anchor is an ordinary token
+///              token never predicts, but for first_token_from_anchor: then the last token of every copy predicts the
+///              token after it, and that of a shared anchor the first token of every document, each an extra target
+///   weights    1 where there is a target that is not a tag token, else 0 (and no extra target). A BOS that is no
+///   anchor
+///              is an ordinary token. first_token_from_anchor so adds the number of documents without tag, N, to the
+///              sum of weights: pieces that go on with a document in another sequence are documents there
 /// Paper: arXiv:2411.13476 section 3.
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
 

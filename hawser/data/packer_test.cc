@@ -81,8 +81,12 @@ TEST(PackerTest, AnchorStandsOnceAtTheStart) {
 
   options.first_token_from_anchor = true;
   out = Pack(options, kThree);
-  EXPECT_EQ(out[0].targets, (Ids{100, 101, 102, -1, 2101, -1, 4101, -1}));
-  EXPECT_EQ(out[0].weights, (Weights{1, 1, 1, 0, 1, 0, 1, 0}));
+  EXPECT_EQ(out[0].targets, (Ids{-1, 101, 102, -1, 2101, -1, 4101, -1}));
+  EXPECT_EQ(out[0].weights, (Weights{0, 1, 1, 0, 1, 0, 1, 0}));
+  EXPECT_EQ(out[0].extra_rows, (Ids{0, 0, 0}));
+  EXPECT_EQ(out[0].extra_targets, (Ids{100, 2100, 4100}));
+  EXPECT_EQ(out[0].extra_weights, (Weights{1, 1, 1}));
+  EXPECT_EQ(out[1].extra_targets, (Ids{4102})) << "a piece is a document where it stands";
 
   options.variant.reset_positions = true;
   EXPECT_EQ(Pack(options, kThree)[0].positions, (Positions{0, 1, 2, 3, 1, 2, 1, 2}));
@@ -245,9 +249,11 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
     EXPECT_EQ(s.ids[i], o.anchor[i]);
     EXPECT_EQ(s.positions[i], i);
     EXPECT_EQ(s.layout.DocBegin(i), 0);
-    const bool trained = o.first_token_from_anchor && i + 1 == anchors;
-    EXPECT_EQ(s.targets[i], trained ? s.ids[anchors] : -1);
+    EXPECT_EQ(s.targets[i], -1);
+    EXPECT_EQ(s.weights[i], 0.0f);
   }
+  Ids first_tokens;          // of documents without tag
+  double anchor_weight = 0;  // of what anchors predict
   std::vector<int64_t> all_positions;
   for (int32_t begin = anchors; begin < used;) {
     int32_t i = begin;
@@ -301,9 +307,17 @@ void CheckSequence(const Case& c, const PackedSequence& s, std::set<std::pair<in
       EXPECT_EQ(s.targets[t], target ? s.ids[t + 1] : -1) << "row " << t;
       const bool tag_next = t + 1 >= tag_begin && t + 1 < tag_end;
       EXPECT_EQ(s.weights[t], target && !tag_next ? 1.0f : 0.0f) << "row " << t;
+      if (copy) anchor_weight += s.weights[t];
     }
+    if (tag_begin == tag_end) first_tokens.push_back(s.ids[tag_begin]);
     begin = i;
   }
+  const bool shared = o.first_token_from_anchor && anchors > 0;
+  EXPECT_EQ(s.extra_targets, shared ? first_tokens : Ids{});
+  EXPECT_EQ(s.extra_rows, Ids(s.extra_targets.size(), anchors - 1));
+  EXPECT_EQ(s.extra_weights, Weights(s.extra_targets.size(), 1.0f));
+  for (const float weight : s.extra_weights) anchor_weight += weight;
+  EXPECT_EQ(anchor_weight, o.first_token_from_anchor ? static_cast<double>(first_tokens.size()) : 0.0);
   for (int32_t i = used; i < length; ++i) {
     EXPECT_EQ(s.targets[i], -1);
     EXPECT_EQ(s.weights[i], 0.0f);

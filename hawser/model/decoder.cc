@@ -22,6 +22,21 @@ void CheckIds(std::span<const int32_t> ids, int32_t vocab) {
   }
 }
 
+/// Errors: kUsage.
+void CheckExtraTargets(const Batch& batch) {
+  const size_t extra = batch.extra_rows.size();
+  if (batch.extra_targets.size() != extra || batch.extra_weights.size() != extra) {
+    Fail(ErrorKind::kUsage, "batch of {} extra rows has {} extra targets, {} extra weights", extra,
+         batch.extra_targets.size(), batch.extra_weights.size());
+  }
+  for (size_t e = 0; e < extra; ++e) {
+    const int32_t row = batch.extra_rows[e], least = e == 0 ? 0 : batch.extra_rows[e - 1];
+    if (row >= least && row < batch.rows()) continue;
+    Fail(ErrorKind::kUsage, "extra target {} is of row {}, wanted an ascending row in [{}, {})", e, row, least,
+         batch.rows());
+  }
+}
+
 }  // namespace
 
 struct Decoder::Impl {
@@ -57,6 +72,7 @@ struct Decoder::Impl {
            batch.targets.size(), batch.weights.size());
     }
     CheckIds(batch.ids, spec().vocab);
+    CheckExtraTargets(batch);
     patterns = PatternsOfLayers(batch.pattern, spec().layers, spec().sliding_window);
     const size_t distinct = patterns.distinct.size();
     schedules.assign(distinct, {});
@@ -117,11 +133,60 @@ struct Decoder::Impl {
     Shape(s.gate_up, kept, 2 * static_cast<int64_t>(p.mlp_width), dtype());
   }
 
-  Mat FinalNorm(ConstMat x, float* rstd) {
-    const Mat y = work.Get(Workspace::kNormed, x.rows, x.cols, x.dtype);
-    backend->NormForward(
-        {.x = x, .weight = weights->Get(Role::kFinalNorm), .y = y, .rstd = rstd, .eps = spec().norm_eps});
+  /// Norm of x in the first rows of a matrix with room for `extra` more.
+  Mat FinalNorm(ConstMat x, float* rstd, int64_t extra = 0) {
+    const Mat y = work.Get(Workspace::kNormed, x.rows + extra, x.cols, x.dtype);
+    backend->NormForward({.x = x,
+                          .weight = weights->Get(Role::kFinalNorm),
+                          .y = y.Rows(0, x.rows),
+                          .rstd = rstd,
+                          .eps = spec().norm_eps});
     return y;
+  }
+
+  /// Loss of the batch whose last hidden rows, normed, are the first rows of `normed` [N + E, C]. A row with further
+  /// targets is copied once for each: their gradients come back apart and are added up in f32, in order.
+  CrossEntropyResult Loss(const Batch& batch, Mat normed, float* nll, Mat dnormed, Mat dweight, float grad_scale) {
+    const int64_t rows = batch.rows(), extra = normed.rows - rows;
+    CrossEntropyArgs args{.x = normed,
+                          .weight = weights->Head(),
+                          .targets = batch.targets.data(),
+                          .weights = batch.weights.data(),
+                          .nll = nll,
+                          .dx = dnormed,
+                          .dweight = dweight,
+                          .grad_scale = grad_scale};
+    if (extra == 0) return backend->CrossEntropy(args);
+    backend->EmbedForward(normed.Rows(0, rows), batch.extra_rows.data(), normed.Rows(rows, extra));
+    std::vector<int32_t> targets = batch.targets;
+    std::vector<float> target_weights = batch.weights, all_nll;
+    targets.insert(targets.end(), batch.extra_targets.begin(), batch.extra_targets.end());
+    target_weights.insert(target_weights.end(), batch.extra_weights.begin(), batch.extra_weights.end());
+    args.targets = targets.data();
+    args.weights = target_weights.data();
+    if (nll != nullptr) {
+      all_nll.resize(targets.size());
+      args.nll = all_nll.data();
+    }
+    const CrossEntropyResult result = backend->CrossEntropy(args);
+    if (nll != nullptr) std::copy_n(all_nll.begin(), rows, nll);
+    if (!dnormed.empty()) AddExtraGradients(batch.extra_rows, dnormed.Rows(rows, extra), dnormed.Rows(0, rows));
+    return result;
+  }
+
+  /// to[rows[e]] += from[e].
+  void AddExtraGradients(const std::vector<int32_t>& rows, ConstMat from, Mat to) {
+    std::vector<int32_t> distinct, slots;
+    for (const int32_t row : rows) {
+      if (distinct.empty() || distinct.back() != row) distinct.push_back(row);
+      slots.push_back(static_cast<int32_t>(distinct.size()) - 1);
+    }
+    const Mat sums = work.Get(Workspace::kProjected, static_cast<int64_t>(distinct.size()), to.cols, DType::kF32);
+    backend->Fill(sums, 0.0f);
+    backend->EmbedBackward(from, slots.data(), sums);
+    for (size_t d = 0; d < distinct.size(); ++d) {
+      backend->Add(sums.Rows(static_cast<int64_t>(d), 1), to.Rows(distinct[d], 1));
+    }
   }
 
   /// Runs `tokens` through the cache; after each chunk calls done(first, x) with the chunk's last hidden rows.
@@ -163,12 +228,8 @@ StepStats Decoder::Score(const Batch& batch, float* nll) {
     BlockForward(m.Context(layer), layer, &m.saved[0], y);
     if (layer + 1 < m.spec().layers) m.backend->Copy(y, m.saved[0].x.view());
   }
-  const Mat normed = m.FinalNorm(y, nullptr);
-  const CrossEntropyResult result = m.backend->CrossEntropy({.x = normed,
-                                                             .weight = m.weights->Head(),
-                                                             .targets = batch.targets.data(),
-                                                             .weights = batch.weights.data(),
-                                                             .nll = nll});
+  const Mat normed = m.FinalNorm(y, nullptr, static_cast<int64_t>(batch.extra_rows.size()));
+  const CrossEntropyResult result = m.Loss(batch, normed, nll, {}, {}, 1.0f);
   stats.loss = result.loss;
   stats.weight = result.weight;
   return stats;
@@ -191,22 +252,16 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   }
 
   const Mat rstd = m.work.Get(Workspace::kRstd, 1, rows, DType::kF32);
-  const Mat normed = m.FinalNorm(m.last.view(), rstd.Row<float>(0));
-  const Mat dnormed = m.work.Get(Workspace::kGradNormed, rows, m.spec().width, m.dtype());
-  const CrossEntropyResult result = m.backend->CrossEntropy({.x = normed,
-                                                             .weight = m.weights->Head(),
-                                                             .targets = batch.targets.data(),
-                                                             .weights = batch.weights.data(),
-                                                             .dx = dnormed,
-                                                             .dweight = grads->Head(),
-                                                             .grad_scale = grad_scale});
+  const Mat normed = m.FinalNorm(m.last.view(), rstd.Row<float>(0), static_cast<int64_t>(batch.extra_rows.size()));
+  const Mat dnormed = m.work.Get(Workspace::kGradNormed, normed.rows, m.spec().width, m.dtype());
+  const CrossEntropyResult result = m.Loss(batch, normed, nullptr, dnormed, grads->Head(), grad_scale);
   stats.loss = result.loss;
   stats.weight = result.weight;
   const Mat d = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
   m.backend->NormBackward({.x = m.last.view(),
                            .weight = m.weights->Get(Role::kFinalNorm),
                            .rstd = rstd.Row<float>(0),
-                           .dy = dnormed,
+                           .dy = dnormed.Rows(0, rows),
                            .dx = d,
                            .dweight = grads->Get(Role::kFinalNorm)});
   for (int32_t layer = layers - 1; layer >= 0; --layer)

@@ -23,6 +23,10 @@ struct Batch {
   std::vector<int64_t> positions;  // [N] rotary positions
   std::vector<int32_t> targets;    // [N]; -1: none
   std::vector<float> weights;      // [N] loss weights
+  // Further targets of rows, for a row that predicts several tokens: row extra_rows[e], ascending, has also the target
+  // extra_targets[e] with its loss weight. [E] each
+  std::vector<int32_t> extra_rows, extra_targets;
+  std::vector<float> extra_weights;
   std::vector<Sequence> sequences;
   AttnPattern pattern;  // may differ between layers
 
@@ -34,8 +38,8 @@ struct Batch {
 enum class Recompute : uint8_t { kNone, kLayer };
 
 struct StepStats {
-  double loss = 0;            // sum of weight * nll
-  double weight = 0;          // sum of weights
+  double loss = 0;            // sum of weight * nll, extra targets included
+  double weight = 0;          // sum of weights, likewise
   int64_t visible_pairs = 0;  // summed over sequences, mean over layers
   int64_t causal_pairs = 0;
 };
@@ -48,7 +52,8 @@ class Decoder {
 
   const ModelSpec& spec() const;
 
-  /// Negative log-likelihood of every target: nll [N] nats (0 where the target is -1). Memory grows linearly with N.
+  /// Negative log-likelihood of every target: nll [N] nats (0 where the target is -1; extra targets count in the loss
+  /// alone). Memory grows linearly with N.
   StepStats Score(const Batch& batch, float* nll);
 
   /// Forward and backward; gradients of grad_scale * loss are added to `grads` (F32), which may hold some of the

@@ -28,4 +28,13 @@ inline double AttentionTolerance(DType operands, DType stored, int64_t dim, doub
          1e-30;
 }
 
+/// Bound on the length of the difference of two gradients that are equal but for the rounding of `stored` tensors on
+/// the way to them: relative errors of at most the unit, independent and evenly spread (mean square: a third of it
+/// squared), none of them amplified; three standard deviations. `terms`: of the longest sum in f32 on the way. `size`:
+/// the sum of the lengths of the vectors that the gradient is added up from.
+inline double GradientTolerance(DType dtype, int64_t stored, int64_t terms, double size) {
+  const double sums = 0x1p-24 * (4.0 + 4.0 * std::sqrt(static_cast<double>(terms)));
+  return 3.0 * std::sqrt(static_cast<double>(stored) / 3.0) * (RoundingUnit(dtype) + sums) * size;
+}
+
 }  // namespace hawser::testing

@@ -21,9 +21,10 @@ UpsampleOptions MakeUpsampleOptions(const TrainConfig& config);
 
 /// What the first validate_sequences sequences of the held out files are packed into, and read with. The same tokens
 /// count whatever the variant of training: each document (or as much of it as a sequence holds) is alone, as the model
-/// is served: behind one BOS (where there is none, behind the last token of the anchor), at positions from 0, not seeing
-/// other documents; windows, pinned tokens and layers as in training, anchors as sinks. The first token of a document,
-/// which only some variants learn from BOS, does not count. Errors: kUsage where the files hold nothing to count.
+/// is served: behind one BOS (where there is none, behind the last token of the anchor), at positions from 0, not
+/// seeing other documents; windows, pinned tokens and layers as in training, anchors as sinks. The first token of a
+/// document, which only some variants learn from BOS, does not count. Errors: kUsage where the files hold nothing to
+/// count.
 struct ValidationSet {
   AttnPattern pattern;
   std::vector<PackedSequence> sequences;

@@ -19,6 +19,7 @@ double LossWeight(std::span<const PackedSequence> sequences) {
   double sum = 0;
   for (const PackedSequence& sequence : sequences) {
     for (size_t i = 0; i < sequence.targets.size(); ++i) sum += sequence.targets[i] >= 0 ? sequence.weights[i] : 0.0;
+    for (const float weight : sequence.extra_weights) sum += weight;
   }
   return sum;
 }
@@ -38,11 +39,16 @@ Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pa
   batch.pattern = pattern;
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (const PackedSequence& sequence : sequences) {
+    for (const int32_t row : sequence.extra_rows) {
+      batch.extra_rows.push_back(static_cast<int32_t>(batch.rows()) + row);
+    }
     batch.sequences.push_back({batch.rows(), sequence.layout});
     append(batch.ids, sequence.ids);
     append(batch.positions, sequence.positions);
     append(batch.targets, sequence.targets);
     append(batch.weights, sequence.weights);
+    append(batch.extra_targets, sequence.extra_targets);
+    append(batch.extra_weights, sequence.extra_weights);
   }
   return batch;
 }
