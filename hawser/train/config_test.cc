@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <sstream>
 
 #include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
@@ -196,6 +198,40 @@ TEST(TrainConfig, ScratchSpec) {
     ApplySetting(d, bad);
     EXPECT_EQ(Failure([&] { ScratchSpec(d, 300); }).kind(), ErrorKind::kUsage) << bad;
   }
+}
+
+/// Keys and defaults in the order of the printed recipe, "key = value".
+std::vector<std::string> KeysAndDefaults() {
+  std::vector<std::string> keys = {"model = \"\""};  // left out of a recipe from scratch
+  std::string prefix;
+  std::istringstream recipe(ToToml(TrainConfig()));
+  for (std::string line; std::getline(recipe, line);) {
+    std::replace(line.begin(), line.end(), '\'', '"');  // two ways to write text
+    if (line == "[model]") prefix = "model.";
+    if (line.find('=') != line.npos) keys.push_back(prefix + line);
+  }
+  return keys;
+}
+
+TEST(TrainingPage, HasEveryKeyWithItsDefault) {
+  const std::filesystem::path root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  std::ifstream page(root / "docs" / "TRAINING.md");
+  if (!page) GTEST_SKIP() << "docs/TRAINING.md is not beside the sources";
+  std::vector<std::string> listed;
+  for (std::string line; std::getline(page, line) && line != "## A run folder";) {
+    if (!line.starts_with("| `")) continue;
+    std::vector<std::string> cells;
+    for (size_t at = 0; cells.size() < 3;) {
+      const size_t end = line.find(" |", at + 1);
+      ASSERT_NE(end, line.npos) << line;
+      cells.push_back(line.substr(at + 2, end - at - 2));
+      at = end + 1;
+    }
+    const auto unquoted = [](const std::string& cell) { return cell.substr(1, cell.size() - 2); };
+    listed.push_back(unquoted(cells[0]) + " = " + unquoted(cells[1]));
+    EXPECT_GE(cells[2].size(), 5u) << line;
+  }
+  EXPECT_EQ(listed, KeysAndDefaults());
 }
 
 }  // namespace
