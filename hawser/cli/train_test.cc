@@ -21,6 +21,7 @@
 #include "hawser/model/load.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/tok/tokenizer.h"
 
 namespace hawser {
 namespace {
@@ -301,6 +302,54 @@ TEST_F(TrainCommand, MistypedKeysAreNamed) {
   EXPECT_EQ(RunHawser("train '" + (folder_ / "none.toml").string() + "' --out x 2>&1").code, 3);
   EXPECT_EQ(RunHawser("train 2>&1").code, 2);
   EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(TrainCommand, VariantsThatContradictThemselvesAreNamed) {
+  struct Case {
+    const char* options;
+    const char* named;
+  };
+  for (const Case c : {Case{"--attention full-reset", "reset restarts positions"},
+                       Case{"--attention full-interleaved", "interleaved lays"},
+                       Case{"--attention multi-bos-reset", "multi-bos keeps text at its place"},
+                       Case{"--attention 'multi-bos anchors=1'", "use one of the two"},
+                       Case{"--attention anchor --set anchor=[256,257]", "1 anchor tokens, 2 anchor ids"},
+                       Case{"--attention intra --set first_token_from_anchor=true", "has no anchor"},
+                       Case{"--set anchor=99999", "anchor id 99999"},
+                       Case{"--rope linear:factor=2 --set rope_numerics=bf61", "rope_numerics"}}) {
+    const CommandResult run = Train("run", c.options);
+    EXPECT_EQ(run.code, 2) << c.options << ": " << run.out;
+    EXPECT_NE(run.out.find(c.named), std::string::npos) << c.options << ": " << run.out;
+    EXPECT_FALSE(fs::exists(folder_ / "run/recipe.toml")) << c.options;
+  }
+  WriteRecipe("steps = 1");
+  EXPECT_EQ(Train("run").code, 0) << "nothing is in the way";
+}
+
+TEST_F(TrainCommand, DocumentsThatAreOnlyBosAreCountedAndLeftOut) {
+  const int32_t bos = LoadTokenizer(folder_ / "tokenizer.json")->bos();
+  ASSERT_GE(bos, 0);
+  const auto line = [](const std::vector<int32_t>& ids) {
+    return nlohmann::json({{"input_ids", ids}, {"source", "x"}}).dump() + "\n";
+  };
+  std::vector<int32_t> text = {bos};
+  for (int32_t i = 0; i < 100; ++i) text.push_back('a' + i % 26);
+  fs::remove_all(folder_ / "text");
+  MakeDirectories(folder_ / "text");
+  WriteFileAtomically(folder_ / "text/0.jsonl", line({bos}) + line(text) + line({bos}));
+  WriteRecipe("steps = 1");
+  for (const char* variant : {"full", "intra", "anchor", "multi-bos"}) {
+    const CommandResult run = Train(variant, fmt::format("--json --attention {}", variant));
+    ASSERT_EQ(run.code, 0) << run.out;
+    const nlohmann::json packing = nlohmann::json::parse(run.out)["packing"];
+    EXPECT_GE(packing["short_documents"], 2) << variant;
+    EXPECT_EQ(packing["dropped_short"], 0) << variant;
+    EXPECT_EQ(packing["tokens_in"], packing["tokens_out"]) << variant;
+  }
+  WriteFileAtomically(folder_ / "text/0.jsonl", line({bos}) + line({bos}));
+  const CommandResult run = Train("none", "--set min_document=1");
+  EXPECT_EQ(run.code, 3) << run.out;
+  EXPECT_NE(run.out.find("no documents with text in"), std::string::npos) << run.out;
 }
 
 TEST_F(TrainCommand, TextShorterThanOneContextIsAnError) {
