@@ -6,12 +6,14 @@
 #include <cstring>
 #include <filesystem>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "hawser/base/buffer.h"
 #include "hawser/base/dtype.h"
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/hash.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/base/text.h"
@@ -205,6 +207,23 @@ TEST(GlobMatch, StarsAndQuestionMarks) {
   EXPECT_TRUE(GlobMatch("*.q_proj.*", "model.layers.0.self_attn.q_proj.weight"));
   EXPECT_TRUE(GlobMatch("*aab", "aaaaaab"));
   EXPECT_FALSE(GlobMatch("*a*a*a*a*a*a*a*a*b", std::string(200, 'a')));
+}
+
+TEST(Hash64, PiecesGiveTheHashOfTheWhole) {
+  std::vector<std::byte> bytes(1003);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 37);
+  const std::span<const std::byte> whole(bytes);
+  for (const size_t cut : {0, 8, 512, 1000}) {
+    Hasher64 hasher(5);
+    hasher.Add(whole.first(cut));
+    hasher.Add(whole.subspan(cut));
+    EXPECT_EQ(hasher.Finish(), Hash64(whole, 5)) << cut;
+  }
+  EXPECT_NE(Hash64(whole.first(1002)), Hash64(whole));
+  EXPECT_NE(Hash64(whole.first(8)), Hash64(whole.first(8), 1));
+  // A word of zeros and none: their number tells them apart.
+  const std::vector<std::byte> zeros(8);
+  EXPECT_NE(Hash64(zeros), Hash64({}));
 }
 
 }  // namespace

@@ -8,12 +8,6 @@
 #include "hawser/base/rng.h"
 
 namespace hawser {
-namespace {
-
-// Wide enough that the pieces of one long document come far apart, small beside the documents themselves.
-constexpr int64_t kWindowTokens = int64_t{1} << 22;
-
-}  // namespace
 
 Loader::Loader(const DocumentSet* documents, PackOptions options, uint64_t seed, UpsampleOptions upsample)
     : documents_(documents), options_(std::move(options)), upsample_(upsample), seed_(seed) {
@@ -32,7 +26,7 @@ void Loader::BeginEpoch() {
 
 bool Loader::Pack() {
   PackedSequence sequence;
-  while (!packer_->Next(&sequence)) {
+  while (!packer_->Next(&sequence, /*derive=*/false)) {
     if (cursor_ == order_.size()) return false;
     packer_->Add(documents_->Get(order_[cursor_++]));
     if (cursor_ == order_.size()) packer_->Finish();
@@ -57,6 +51,7 @@ bool Loader::NextOfEpoch(PackedSequence* out) {
   std::swap(window_[draws_.Below(window_.size())], window_.back());
   *out = std::move(window_.back());
   window_.pop_back();
+  DeriveFromSegments(options_, out);
   ++sequence_;
   return true;
 }

@@ -18,6 +18,9 @@ namespace hawser {
 /// the same stream as n calls of Next. The last, partial sequence of an epoch follows options.keep_partial.
 class Loader {
  public:
+  // Of the window, in ids that wait: wide enough that the pieces of one long document come far apart.
+  static constexpr int64_t kWindowTokens = int64_t{1} << 22;
+
   /// `documents` outlives the loader. Errors: kUsage, also when a whole epoch fills no sequence.
   Loader(const DocumentSet* documents, PackOptions options, uint64_t seed, UpsampleOptions upsample = {});
 

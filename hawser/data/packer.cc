@@ -338,13 +338,13 @@ void Packer::Finish() {
   s.ids.clear();
 }
 
-bool Packer::Next(PackedSequence* out) {
+bool Packer::Next(PackedSequence* out, bool derive) {
   State& s = *state_;
   if (s.ready.empty()) return false;
   if (out != nullptr) {
     out->segments = std::move(s.ready.front().first);
     out->ids = std::move(s.ready.front().second);
-    DeriveFromSegments(options_, out);
+    if (derive) DeriveFromSegments(options_, out);
   }
   s.ready.pop_front();
   return true;

@@ -118,8 +118,9 @@ class Packer {
   void Add(const Document& document);
   /// Declares that no document follows.
   void Finish();
-  /// The next whole sequence; null skips it. False: add more documents, or all is taken.
-  bool Next(PackedSequence* out);
+  /// The next whole sequence; null skips it. False: add more documents, or all is taken. Without `derive` only its
+  /// segments and ids, all that one needs that waits: DeriveFromSegments makes the rest.
+  bool Next(PackedSequence* out, bool derive = true);
   const PackCounts& counts() const { return counts_; }
 
  private:

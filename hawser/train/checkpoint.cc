@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <fstream>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -91,6 +93,26 @@ uint64_t HexValue(const JsonObject& object, const char* key) {
   return value;
 }
 
+struct FileSum {
+  int64_t bytes = 0;
+  uint64_t hash = 0;
+};
+/// Read piece by piece: mapped, the file would stand in memory beside the state that it holds. Errors: kIo.
+FileSum SumFile(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) Fail(ErrorKind::kIo, "{}: cannot open", path.string());
+  FileSum sum;
+  Hasher64 hasher;
+  std::vector<char> piece(size_t{1} << 20);
+  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())), file.gcount() > 0) {
+    hasher.Add(std::as_bytes(std::span(piece).first(static_cast<size_t>(file.gcount()))));
+    sum.bytes += file.gcount();
+  }
+  if (file.bad()) Fail(ErrorKind::kIo, "{}: cannot read", path.string());
+  sum.hash = hasher.Finish();
+  return sum;
+}
+
 /// The manifest of a checkpoint whose state file has the size and checksum it names.
 CheckpointInfo ReadManifest(const fs::path& checkpoint) {
   const fs::path path = checkpoint / kManifest;
@@ -112,13 +134,12 @@ CheckpointInfo ReadManifest(const fs::path& checkpoint) {
   info.seed = HexValue(object, "seed");
   info.data_hash = HexValue(object, "data_hash");
   info.rope_hash = HexValue(object, "rope_hash");
-  const MappedFile state(checkpoint / kState);
+  const FileSum state = SumFile(checkpoint / kState);
   const int64_t bytes = object.Int("state_bytes", 0, kMany);
-  if (static_cast<int64_t>(state.bytes().size()) != bytes) {
-    Fail(ErrorKind::kFormat, "{}: expected {} bytes, found {}", (checkpoint / kState).string(), bytes,
-         state.bytes().size());
+  if (state.bytes != bytes) {
+    Fail(ErrorKind::kFormat, "{}: expected {} bytes, found {}", (checkpoint / kState).string(), bytes, state.bytes);
   }
-  if (Hash64(state.bytes()) != HexValue(object, "state_hash")) {
+  if (state.hash != HexValue(object, "state_hash")) {
     Fail(ErrorKind::kFormat, "{}: its contents do not have the checksum of the manifest",
          (checkpoint / kState).string());
   }
@@ -126,7 +147,7 @@ CheckpointInfo ReadManifest(const fs::path& checkpoint) {
 }
 
 void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
-  const MappedFile state(checkpoint / kState);
+  const FileSum state = SumFile(checkpoint / kState);
   const nlohmann::json json = {{"format", kFormat},
                                {"step", info.step},
                                {"sequences", info.sequences},
@@ -138,8 +159,8 @@ void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
                                {"seed", HexText(info.seed)},
                                {"data_hash", HexText(info.data_hash)},
                                {"rope_hash", HexText(info.rope_hash)},
-                               {"state_bytes", state.bytes().size()},
-                               {"state_hash", HexText(Hash64(state.bytes()))}};
+                               {"state_bytes", state.bytes},
+                               {"state_hash", HexText(state.hash)}};
   WriteFileAtomically(checkpoint / kManifest, json.dump(2) + "\n");
 }
 
