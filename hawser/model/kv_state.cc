@@ -20,7 +20,8 @@ using nlohmann::json;
 
 constexpr const char* kVersionKey = "hawser_kv_state";
 constexpr const char* kVersion = "1";
-constexpr size_t kSample = 64 << 10;  // bytes of a weight matrix that are hashed
+constexpr int64_t kMostSeen = int64_t{1} << 53;  // tokens: what sums over them can hold
+constexpr size_t kSample = 64 << 10;             // bytes of a weight matrix that are hashed
 
 std::string Hex(uint64_t value) { return fmt::format("{:016x}", value); }
 
@@ -29,8 +30,10 @@ uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
   return Hash64(std::as_bytes(std::span(values)), seed);
 }
 
-uint64_t RotationHash(const RopeFrequencies& f, RopePairing pairing) {
-  return HashOf(f.turns, std::bit_cast<uint64_t>(f.multiplier) + static_cast<uint64_t>(pairing));
+uint64_t RotationHash(const RopeFrequencies& f, const RopeSpec& rope) {
+  const std::string numerics = ToString(rope.numerics);
+  return HashOf(f.turns, Hash64(std::as_bytes(std::span(numerics)),
+                                std::bit_cast<uint64_t>(f.multiplier) + static_cast<uint64_t>(rope.pairing)));
 }
 
 /// A value of the state; kFormat where it is missing or of another type.
@@ -133,8 +136,7 @@ class KvStateIo {
   static json Load(const TensorSource& file, const ParamStore& model, KvCache* cache) {
     HAWSER_CHECK(cache->seen_ == 0);
     const json state = ReadState(file, model, *cache);
-    constexpr int64_t kMost = int64_t{1} << 62;
-    const int64_t seen = Count(state, "seen", kMost), separators_seen = Count(state, "separators_seen", seen);
+    const int64_t seen = Count(state, "seen", kMostSeen), separators_seen = Count(state, "separators_seen", seen);
     const json& groups = state.contains("groups") ? state["groups"] : json();
     if (!groups.is_array() || groups.size() != cache->groups_.size() ||
         file.tensors().size() != 3 * groups.size() + 2 * cache->places_.size()) {
@@ -149,7 +151,7 @@ class KvStateIo {
       const auto& token = Find(file, fmt::format("group.{}.token", g), DType::kI32, {n}, &hash);
       const auto& flags = Find(file, fmt::format("group.{}.flags", g), DType::kU8, {n}, &hash);
       slots[g] = ReadSlots(*cache, index, token, flags, seen);
-      for (const char* key : {"origin", "steps", "peak"}) Count(groups[g], key, kMost);
+      for (const char* key : {"origin", "steps", "peak"}) Count(groups[g], key, kMostSeen);
       for (const char* key : {"stored_sum", "seen_sum"}) {
         if (!(Value<double>(groups[g], key) >= 0)) Fail(ErrorKind::kFormat, "the state's \"{}\" is negative", key);
       }
@@ -201,7 +203,7 @@ class KvStateIo {
   /// As tensors of a file: those of Q8_0 are bytes.
   static DType FileDType(const KvGroup& group) { return group.stored_ == DType::kQ8_0 ? DType::kU8 : group.stored_; }
   static uint64_t Rotations(const KvCache& cache) {
-    return RotationHash(cache.groups_[0].frequencies_, cache.groups_[0].spec_.rope.pairing);
+    return RotationHash(cache.groups_[0].frequencies_, cache.groups_[0].spec_.rope);
   }
 
   static json ReadState(const TensorSource& file, const ParamStore& model, const KvCache& cache) {
@@ -294,7 +296,7 @@ KvStateInfo ReadKvStateInfo(const std::filesystem::path& path) {
   return WithFrame(path.string(), [&] {
     const json state = StateOf(file);
     return KvStateInfo{.policy = Value<std::string>(state, "policy"),
-                       .seen = Count(state, "seen", int64_t{1} << 62),
+                       .seen = Count(state, "seen", kMostSeen),
                        .declared_length = Count(state, "declared_length", int64_t{1} << 62)};
   });
 }

@@ -136,6 +136,10 @@ TEST_F(KvStateTest, SaysWhatDiffers) {
   stretched.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", spec_.context);
   expect({"rope scheme", "128 tokens"},
          KvCache(backend_.get(), stretched, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
+  ModelSpec rounded = spec_;
+  rounded.rope = ApplyRopeText(spec_.rope, "default:numerics=hf-f32", spec_.context);
+  expect({"rope scheme"},
+         KvCache(backend_.get(), rounded, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
   KvCache same = NewCache("sep-stream:2,3,4,14");
   const ParamStore other = LoudModel(spec_, 18);
   ExpectError(ErrorKind::kUsage, {"another model"}, [&] { LoadKvState(path_, other, &same); });
