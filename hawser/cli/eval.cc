@@ -47,6 +47,7 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (stream && !options.attention.empty()) {
     Fail(ErrorKind::kUsage, "--attention is for windows: a stream sees what its cache holds, use --kv");
   }
+  if (!stream && ppl->stretch > 0) Fail(ErrorKind::kUsage, "--stretch is for streams: use --protocol streaming");
   if (stream && ppl->stride > 0) Fail(ErrorKind::kUsage, "--stride is for windows, a stream has none");
   if (!options.kv.empty()) ppl->kv = options.kv;
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
@@ -131,14 +132,7 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
                          {"kv_policy", kv},
                          {"kv", report.kv}};
   AddModelTo(&json, options, model);
-  json["buckets"] = nlohmann::json::array();
-  for (const RetrievalBucket& bucket : report.buckets) {
-    json["buckets"].push_back({{"begin", bucket.begin},
-                               {"end", bucket.end},
-                               {"questions", bucket.questions},
-                               {"correct", bucket.correct},
-                               {"accuracy", bucket.accuracy()}});
-  }
+  json["buckets"] = ToJson(report.buckets);
   PrintJson(json);
   return 0;
 }
@@ -195,6 +189,9 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
            "Slide windows by S tokens, each token predicted once; for sliding and chunk-stride the default is "
            "half the context")
       .Range(0, std::numeric_limits<int64_t>::max());
+  command
+      .Add("--stretch", options->ppl.stretch, "Report a stream by stretches of N tokens (default: at most 128 of them)")
+      .Range(1, std::numeric_limits<int64_t>::max());
   command.Add("--batch-tokens", options->ppl.batch_tokens, "Tokens of one forward pass over windows")
       .Range(1, std::numeric_limits<int64_t>::max())
       .ShowDefault();

@@ -264,16 +264,25 @@ Stream StreamOfLines(const Measurement& m, const Tokenizer& tokenizer, const std
   return s;
 }
 
-void MeasureStream(Decoder* decoder, KvCache* cache, Measurement* m, const Stream& s, PplReport* report) {
+/// Tokens of a pass through the decoder at most: what it holds for them does not grow with the stretch.
+constexpr int64_t kStreamPass = 32768;
+
+void MeasureStream(Decoder* decoder, KvCache* cache, Measurement* m, const Stream& s, int64_t step, PplReport* report) {
   const auto total = static_cast<int64_t>(s.fed.size());
-  int64_t step = 256;
-  while (total / step > 128) step *= 2;
-  std::vector<float> nll(step);
+  if (step == 0) {
+    step = 256;
+    while (total / step > 128) step *= 2;
+  }
+  std::vector<float> nll(std::min(step, total));
   ProgressBar bar("ppl", total);
   for (int64_t begin = 0; begin < total; begin += step) {
     const int64_t n = std::min(step, total - begin);
     const auto start = Clock::now();
-    decoder->ExtendScore(std::span(s.fed).subspan(begin, n), std::span(s.targets).subspan(begin, n), cache, nll.data());
+    for (int64_t at = 0; at < n; at += kStreamPass) {
+      const int64_t pass = std::min(kStreamPass, n - at);
+      decoder->ExtendScore(std::span(s.fed).subspan(begin + at, pass), std::span(s.targets).subspan(begin + at, pass),
+                           cache, nll.data() + at);
+    }
     PplStretch stretch{.range = {.begin = begin, .end = begin + n, .tokens = n}, .seconds = Since(start)};
     for (int64_t i = 0; i < n; ++i) {
       m->Add(begin + i, s.targets[begin + i], s.first[begin + i] != 0, nll[i]);
@@ -416,7 +425,7 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     const DeclaredLength declared(params, length);
     Decoder decoder(backend, params);
     KvCache cache(backend, spec, form, separators, params->dtype(), length);
-    MeasureStream(&decoder, &cache, &m, stream, &report);
+    MeasureStream(&decoder, &cache, &m, stream, options.stretch, &report);
   }
   m.Finish();
   return report;

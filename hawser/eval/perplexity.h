@@ -57,6 +57,7 @@ struct PplOptions {
   int64_t batch_tokens = 8192;  // rows of one pass over windows; a longer window goes alone
   AttnPattern pattern;          // of windows
   std::string kv = "full";      // of streams
+  int64_t stretch = 0;          // tokens of each PplStretch; 0: at most 128 of them
   /// Called with the number of every predicted token and its nats, in order, if given.
   std::function<void(int64_t, float)> on_token;
 };

@@ -274,6 +274,18 @@ TEST_F(PerplexityTest, StretchesCoverTheStream) {
   EXPECT_EQ(r.stretches[1].kv_bytes, r.stretches[2].kv_bytes) << "flat";
 }
 
+TEST_F(PerplexityTest, StretchesOfAGivenLengthChangeNoPrediction) {
+  const std::vector<TextDocument> documents = {{.path = "a", .text = RandomText(700, 7)}};
+  const auto run = [&](int64_t stretch) {
+    return Measure({.protocol = kStreaming, .kv = "sep-stream:2,4,8,32", .stretch = stretch}, documents);
+  };
+  const PplReport whole = run(int64_t{1} << 40), parts = run(100);
+  ASSERT_EQ(whole.stretches.size(), 1u);
+  ASSERT_EQ(parts.stretches.size(), 7u);
+  for (const PplStretch& s : parts.stretches) EXPECT_EQ(s.range.tokens, 100);
+  EXPECT_NEAR(whole.nll, parts.nll, 1e-3);
+}
+
 TEST_F(PerplexityTest, LengthDependentRopeIsPinnedToTheContext) {
   params_.mutable_spec().rope = ApplyRopeText(params_.spec().rope, "dynamic:factor=4,original=32", 32);
   params_.mutable_spec().context = 32;

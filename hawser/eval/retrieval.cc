@@ -12,6 +12,18 @@
 
 namespace hawser {
 
+nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const RetrievalBucket& bucket : buckets) {
+    rows.push_back({{"begin", bucket.begin},
+                    {"end", bucket.end},
+                    {"questions", bucket.questions},
+                    {"correct", bucket.correct},
+                    {"accuracy", bucket.accuracy()}});
+  }
+  return rows;
+}
+
 RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer) {
   RetrievalDocument out;
   out.ids = tokenizer.Encode(" " + document.text);

@@ -34,6 +34,9 @@ struct RetrievalBucket {
   double accuracy() const { return questions > 0 ? static_cast<double>(correct) / static_cast<double>(questions) : 0; }
 };
 
+/// A list of begin, end, questions, correct, accuracy.
+nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets);
+
 /// A synthetic document as token ids behind the tokenizer's BOS. Errors: kUsage if the tokenizer does not hold every
 /// word as one piece.
 RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer);
