@@ -55,6 +55,7 @@ std::function<int()> SetupTuneKv(Command, CommonOptions&);
 std::function<int()> SetupDemo(Command, CommonOptions&);
 std::function<int()> SetupDrift(Command, CommonOptions&);
 std::function<int()> SetupCorpus(Command, CommonOptions&);
+std::function<int()> SetupPlot(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.
 struct ModelOptions {

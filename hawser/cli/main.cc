@@ -29,6 +29,7 @@ constexpr CommandRow kCommands[] = {
     {"inspect", "Show an attention pattern, how data are packed, or which tokens separate", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
+    {"plot", "Draw curves from a JSON file as SVG", SetupPlot},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
 };
