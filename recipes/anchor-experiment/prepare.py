@@ -4,7 +4,7 @@
 BOOKS is a folder of plain-text books (the PG-19 test set: public domain). The last ten in lexicographic order are never
 trained on. Every other book is cut at paragraph ends into documents of log-normal length (median 1600 bytes), so that a
 packed sequence holds many documents of very different length, as web text does. Harbour logs (`hawser corpus`) add facts
-that are asked for later. The vocabulary has 4096 pieces: byte-level BPE over both (needs the package `tokenizers`).
+that are asked for later; whole/ has the long ones beside uncut books. The vocabulary has 4096 pieces: byte-level BPE over both (needs the package `tokenizers`).
 """
 import json
 import math
@@ -68,10 +68,12 @@ def main():
     files = sorted(books.glob("*.txt"), key=lambda f: f.name)
     if len(files) <= HELD_OUT:
         sys.exit(f"{books}: {len(files)} books, wanted more than the {HELD_OUT} held out")
-    for part in ("short", "long", "validation", "tokenizer"):
+    for part in ("short", "long", "whole", "validation", "tokenizer"):
         (out / part).mkdir(parents=True, exist_ok=True)
     for book in files[-HELD_OUT:]:
         (out / "validation" / book.name).write_text(book.read_text())
+    for book in files[:-HELD_OUT]:
+        (out / "whole" / book.name).write_text(book.read_text())
     documents = write_books(files[:-HELD_OUT], out / "short" / "books.jsonl")
     (out / "long" / "books.jsonl").write_text((out / "short" / "books.jsonl").read_text())
 
@@ -82,6 +84,7 @@ def main():
 
     short = logs(out / "short" / "logs.jsonl", 1, 14000, 480)
     logs(out / "long" / "logs.jsonl", 2, 2000, 4000)
+    (out / "whole" / "logs.jsonl").write_text((out / "long" / "logs.jsonl").read_text())
     train_tokenizer(documents, short, out / "tokenizer")
     print(f"{len(documents)} documents of {len(files) - HELD_OUT} books, {HELD_OUT} books held out: {out}")
 

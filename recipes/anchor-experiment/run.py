@@ -10,6 +10,7 @@ checkpoint.
 """
 import argparse
 import json
+import math
 import statistics
 import subprocess
 from pathlib import Path
@@ -58,14 +59,15 @@ def run_cell(work, hawser, variant, numerics, seed):
     text = sorted((work / "data" / "validation").glob("*.txt"))
     ppl = call(hawser, "eval", out, "ppl", "--data", *text, "--context", CONTEXT, "--max-tokens", 200000, "--json",
                "--dtype", "bf16")
-    retrieval = call(hawser, "eval", out, "retrieval", "--context", CONTEXT, "--documents", 64, "--seed", 7, "--json",
+    retrieval = call(hawser, "eval", out, "retrieval", "--context", CONTEXT, "--documents", 32, "--seed", 7, "--json",
                      "--dtype", "bf16")
     result.write_text(json.dumps({"variant": variant, "numerics": numerics, "seed": seed, "run": run, "step_seconds": step_seconds(out), "ppl": ppl,
                                   "retrieval": retrieval}) + "\n")
 
 
-def bucket_ppl(result, begin):
-    return next(b["ppl"] for b in result["ppl"]["buckets"] if b["begin"] == begin)
+def bucket_ppl(result, begin, end):
+    rows = [b for b in result["ppl"]["buckets"] if begin <= b["begin"] and b["end"] <= end]
+    return math.exp(sum(b["nll"] for b in rows) / sum(b["tokens"] for b in rows))
 
 
 def accuracy(result, begin, end):
@@ -81,24 +83,33 @@ def spread(values, digits):
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
+COLUMNS = [("ppl 256-511", lambda r: bucket_ppl(r, 256, 512), 2), ("1024-2047", lambda r: bucket_ppl(r, 1024, 2048), 2),
+           ("3072-4095", lambda r: bucket_ppl(r, 3072, 4096), 2), ("retrieval < 512", lambda r: accuracy(r, 0, 512), 1),
+           ("512-2047", lambda r: accuracy(r, 512, 2048), 1), ("2048+", lambda r: accuracy(r, 2048, 1 << 30), 1),
+           ("s a step", lambda r: r["step_seconds"], 2)]
+
+
 def table(work):
+    """Mean and standard deviation over seeds; then the same of the differences from full attention, seed by seed."""
     results = {}
     for path in sorted((work / "cells").glob("*/result.json")):
         result = json.loads(path.read_text())
-        results.setdefault((result["numerics"], result["variant"]), []).append(result)
-    print("| numerics | attention | seeds | ppl 256-511 | ppl 1024-1535 | ppl 3072-4095 | retrieval < 512 | 512-2047 |"
-          " 2048+ | s a step |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for numerics in NUMERICS:
-        for variant in VARIANTS:
-            rows = results.get((numerics, variant))
-            if not rows:
-                continue
-            cells = [numerics, variant, str(len(rows))]
-            cells += [spread([bucket_ppl(r, begin) for r in rows], 2) for begin in (256, 1024, 3072)]
-            cells += [spread([accuracy(r, *edges) for r in rows], 1) for edges in ((0, 512), (512, 2048), (2048, 1 << 30))]
-            cells += [spread([r["step_seconds"] for r in rows], 2)]
-            print("| " + " | ".join(cells) + " |")
+        results.setdefault((result["numerics"], result["variant"]), {})[result["seed"]] = result
+    names = [name for name, _, _ in COLUMNS]
+    print("| numerics | attention | seeds | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
+    for numerics, variant in ((n, v) for n in NUMERICS for v in VARIANTS):
+        rows = results.get((numerics, variant), {}).values()
+        if rows:
+            print(f"| {numerics} | {variant} | {len(rows)} | " +
+                  " | ".join(spread([value(r) for r in rows], digits) for _, value, digits in COLUMNS) + " |")
+    print("\n| less full, by seed | " + " | ".join(names[:-1]) + " |\n" + "|---" * len(names) + "|")
+    for numerics, variant in ((n, v) for n in NUMERICS for v in VARIANTS[1:]):
+        full, rows = results.get((numerics, "full"), {}), results.get((numerics, variant), {})
+        seeds = sorted(full.keys() & rows.keys())
+        if seeds:
+            print(f"| {numerics}, {variant} | " + " | ".join(
+                spread([value(rows[s]) - value(full[s]) for s in seeds], digits + 1) for _, value, digits in COLUMNS[:-1]) +
+                " |")
 
 
 def main():
