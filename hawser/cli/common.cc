@@ -7,11 +7,12 @@
 
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
+#include "hawser/model/builtin.h"
 
 namespace hawser {
 
 void AddModelOptions(Command command, ModelOptions& options) {
-  command.Add("MODEL", options.model, "Hugging Face folder, or llama2.c .bin").Required();
+  command.Add("MODEL", options.model, "Hugging Face folder, llama2.c .bin, or builtin").Required();
   command.Add("--tokenizer", options.tokenizer,
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }
@@ -30,7 +31,7 @@ LoadedModel OpenModel(const ModelOptions& options, std::string_view rope) {
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
   if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
   try {
-    return LoadTokenizer(options.model);
+    return LoadTokenizer(ResolveModel(options.model));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kFormat) throw;
     Fail(ErrorKind::kFormat, "{}; if this is a model without a tokenizer, pass --tokenizer FILE", error.what());

@@ -6,14 +6,16 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
-#include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/rng.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/demo_report.h"
 #include "hawser/data/synthetic.h"
 #include "hawser/eval/report.h"
+#include "hawser/infer/generation.h"
+#include "hawser/model/builtin.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
@@ -24,7 +26,10 @@ constexpr int64_t kShort = 256;
 constexpr int64_t kLong = 2048;
 constexpr int32_t kStreamWords = 24000;
 // Streams of the generator's numbers, so that no document of one set is in another.
-constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000, kStreamDocs = 3'000'000;
+constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000, kStreamDocs = 3'000'000,
+                   kBuiltinDocs = 4'000'000;
+constexpr int64_t kBuiltinTokens = 160;
+constexpr uint64_t kBuiltinLogs = 16;
 
 struct Options {
   fs::path out = "demo";
@@ -48,7 +53,8 @@ void PrepareFolder(const fs::path& out) {
   if (fs::exists(out) && !fs::is_empty(out) && !fs::exists(marker) && !fs::exists(out / "data" / "tokenizer.json")) {
     Fail(ErrorKind::kUsage, "{} holds files that are no demo's; give another --out", out.string());
   }
-  for (const char* part : {"data", "base", "anchor", "full", "results.json", "report.html"}) fs::remove_all(out / part);
+  for (const char* part : {"builtin", "data", "base", "anchor", "full", "results.json", "report.html"})
+    fs::remove_all(out / part);
   MakeDirectories(out / "data");
 }
 
@@ -116,6 +122,33 @@ DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, co
   return result;
 }
 
+/// What a sampler draws for the prompt, with two caches from the same numbers.
+DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) {
+  LogLine("demo: the built-in model");
+  UnpackBuiltinModel(folder);
+  LoadedModel model = LoadModel(folder);
+  const Tokenizer& tokenizer = *model.tokenizer;
+  DemoBuiltin result{.spec = model.spec, .prompt = "The old captain looked at the sea and said,"};
+  Decoder decoder(backend, &model.params);
+  for (const char* policy : {"full", "sep-stream:4,32,64,128"}) {
+    const KvForm form = ParseKvForm(policy);
+    KvCache cache(backend, model.spec, form, ModelSeparators(&tokenizer, form.separator_set, model.spec.vocab),
+                  DType::kF32, model.spec.context);
+    Generation generation(&decoder, &cache);
+    const GenerateOptions options{.max_new = kBuiltinTokens,
+                                  .sampler = {.temperature = 0.7f, .top_p = 0.9f, .seed = seed}};
+    result.texts.emplace_back(policy,
+                              Generate(generation, PromptIds(result.prompt, tokenizer), tokenizer, options).text);
+  }
+  std::vector<RetrievalDocument> questions;
+  for (uint64_t i = 0; i < kBuiltinLogs; ++i) {
+    questions.push_back(
+        TokenizeSynthetic(MakeSyntheticDocument(seed, kBuiltinDocs + i, model.spec.context - 1), tokenizer));
+  }
+  result.retrieval = MeasureRetrieval(backend, model.params, tokenizer, questions, "full").buckets;
+  return result;
+}
+
 int RunDemo(const Options& options, const CommonOptions& common) {
   const Stopwatch watch;
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
@@ -136,6 +169,8 @@ int RunDemo(const Options& options, const CommonOptions& common) {
 
   DemoResult result{.short_context = kShort, .long_context = kLong, .seed = common.seed};
   result.machine = backend->Describe();
+  result.builtin = TryBuiltin(options.out / "builtin", common.seed, backend.get());
+  if (!common.json) PrintText(BuiltinText(result.builtin) + "\n");
   result.sample = MakeSyntheticDocument(common.seed, kShortDocs, 90).text;
   result.models.push_back(TrainAndMeasure("before extension", BaseRecipe(options, common.seed), options.out / "base",
                                           backend.get(), valid, questions));
@@ -165,7 +200,7 @@ int RunDemo(const Options& options, const CommonOptions& common) {
   if (common.json) {
     PrintJson(ToJson(result));
   } else {
-    fmt::print("{}\n", DemoText(result));
+    PrintText(DemoText(result) + "\n");
   }
   LogLine(fmt::format("demo: {} in {}", (options.out / "report.html").string(), HumanSeconds(result.seconds)));
   return 0;

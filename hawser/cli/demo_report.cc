@@ -115,6 +115,15 @@ std::vector<std::vector<std::string>> TrainingRows(const DemoResult& r) {
   return rows;
 }
 
+std::vector<std::vector<std::string>> BuiltinRows(const DemoBuiltin& b) {
+  std::vector<std::vector<std::string>> rows = {{"distance (tokens)", "found", "questions"}};
+  for (const RetrievalBucket& bucket : b.retrieval) {
+    rows.push_back({fmt::format("{}-{}", bucket.begin, bucket.end - 1),
+                    fmt::format("{:.0f} %", 100 * bucket.accuracy()), HumanCount(bucket.questions)});
+  }
+  return rows;
+}
+
 std::vector<std::vector<std::string>> RetrievalRows(const DemoResult& r) {
   std::vector<std::vector<std::string>> rows = {{"distance (tokens)"}};
   std::set<std::pair<int64_t, int64_t>> ranges;
@@ -168,27 +177,84 @@ th:first-child, td:first-child { text-align: left; } blockquote { color: #43525f
 .note { color: #5b6b78; font-size: .93rem; } code { background: #eef1f3; padding: 0 .25rem; border-radius: 3px; }
 )";
 
+// Texts of the page, with the places of fmt.
+
+constexpr std::string_view kHead = R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>hawser demo</title><style>{}</style></head>
+<body>
+<h1>hawser demo</h1>
+<p class="note">Seed {}; {}; {} in all. Raw figures: <code>results.json</code>.</p>
+)";
+
+constexpr std::string_view kBuiltin = R"(<h2>The model in the box</h2>
+<p>hawser brings a small model of its own, <code>builtin</code>: {} parameters, trained on public-domain books and generated
+harbour logs, extended to {} tokens. It goes on after <i>{}</i> so (the same random numbers under each cache):</p>
+)";
+
+constexpr std::string_view kScratch = R"(<h2>From scratch to a longer context</h2>
+<p>A tiny Llama ({} parameters, {} layers of width {}, {} query and {} key heads) was trained from scratch with {} tokens of
+context, then its training went on at {} tokens (RoPE base raised by NTK-aware scaling) in two ways from the same weights, on
+the same documents, for the same number of tokens: with AnchorAttention (packed documents do not see each other but share
+one first token) and with full attention. The corpus is generated: harbour logs that state facts early (<i>note captain
+Marla</i>) and ask for them late (<i>ask captain Marla</i>), amid filler.</p>
+<blockquote>{}</blockquote>
+<p class="note">A model of this size shows mechanics, not quality, and one seed shows no spread: read no ranking of methods
+into these figures.</p>
+)";
+
+constexpr std::string_view kStreaming = R"(<h2>Streaming a long text</h2>
+<p>The extended model reads one long text token after token. <code>full</code> keeps every key;
+<code>sep-stream:a,s,w,c</code> keeps the first a tokens, the last s separators and the last w tokens, and lets the cache
+grow to c before it compresses (SepLLM).</p>
+)";
+
+constexpr std::string_view kPatterns = R"(<h2>What a token sees</h2>
+<p>Three packed documents behind one first token. Rows are queries, columns are keys.</p>
+)";
+
+std::string Plots(const std::vector<std::string>& plots) {
+  std::string html = "<div class=\"plots\">";
+  for (const std::string& plot : plots) html += "<div>" + plot + "</div>";
+  return html + "</div>\n";
+}
+
+std::string BuiltinSection(const DemoBuiltin& b) {
+  std::string html =
+      fmt::format(kBuiltin, HumanCount(NumParameters(b.spec)), HumanCount(b.spec.context), EscapeXml(b.prompt));
+  for (const auto& [policy, text] : b.texts) {
+    html +=
+        fmt::format("<p class=\"note\"><code>--kv {}</code></p><blockquote>{}</blockquote>\n", policy, EscapeXml(text));
+  }
+  html += fmt::format("<p>Facts that it finds again in unseen harbour logs of {} tokens:</p>\n",
+                      HumanCount(b.spec.context));
+  return html + HtmlTable(BuiltinRows(b));
+}
+
 }  // namespace
 
 nlohmann::json ToJson(const DemoResult& r) {
   nlohmann::json models = nlohmann::json::array(), streams = nlohmann::json::array();
   for (const DemoModel& m : r.models) {
-    nlohmann::json retrieval = nlohmann::json::array();
-    for (const RetrievalBucket& b : m.retrieval) {
-      retrieval.push_back({{"begin", b.begin}, {"end", b.end}, {"questions", b.questions}, {"correct", b.correct}});
-    }
     models.push_back({{"name", m.name},
                       {"attention", m.pattern},
                       {"context", m.context},
                       {"step_seconds", StepSeconds(m)},
                       {"training", m.training.ToJson()},
                       {"ppl", ToJson(m.ppl)},
-                      {"retrieval", retrieval}});
+                      {"retrieval", ToJson(m.retrieval)}});
   }
   for (const DemoStream& s : r.streams) {
     streams.push_back({{"kv", s.policy}, {"mean_formula", s.mean_formula}, {"ppl", ToJson(s.ppl)}});
   }
+  nlohmann::json texts = nlohmann::json::array();
+  for (const auto& [policy, text] : r.builtin.texts) texts.push_back({{"kv", policy}, {"text", text}});
+  const nlohmann::json builtin = {{"parameters", NumParameters(r.builtin.spec)},
+                                  {"context", r.builtin.spec.context},
+                                  {"prompt", r.builtin.prompt},
+                                  {"texts", texts},
+                                  {"retrieval", ToJson(r.builtin.retrieval)}};
   return {{"parameters", r.parameters},
+          {"builtin", builtin},
           {"short_context", r.short_context},
           {"long_context", r.long_context},
           {"seed", r.seed},
@@ -198,50 +264,30 @@ nlohmann::json ToJson(const DemoResult& r) {
           {"seconds", r.seconds}};
 }
 
+std::string BuiltinText(const DemoBuiltin& b) {
+  std::string text = fmt::format("builtin: {} parameters, {} tokens of context\n\n", HumanCount(NumParameters(b.spec)),
+                                 HumanCount(b.spec.context));
+  for (const auto& [policy, written] : b.texts) text += fmt::format("[--kv {}] {}{}\n\n", policy, b.prompt, written);
+  return text + Terminal(BuiltinRows(b));
+}
+
 std::string DemoText(const DemoResult& r) {
   return fmt::format("{}\n{}\n{}", Terminal(TrainingRows(r)), Terminal(RetrievalRows(r)), Terminal(StreamRows(r)));
 }
 
 std::string DemoPage(const DemoResult& r) {
-  std::string page = fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>hawser "
-      "demo</title><style>{}</style></head>"
-      "<body>\n<h1>hawser demo</h1>\n<p class=\"note\">{} parameters, {} layers of width {}, {} query and {} key "
-      "heads; seed "
-      "{}; {}; {} in all. Raw figures: <code>results.json</code>.</p>\n",
-      kStyle, HumanCount(r.parameters), r.spec.layers, r.spec.width, r.spec.heads, r.spec.kv_heads, r.seed,
-      EscapeXml(r.machine), HumanSeconds(r.seconds));
-  page += fmt::format(
-      "<p>A tiny Llama was trained from scratch with {} tokens of context, then its training went on at {} tokens "
-      "(RoPE "
-      "base raised by NTK-aware scaling) in two ways from the same weights, on the same documents, for the same number "
-      "of "
-      "tokens: with AnchorAttention (packed documents do not see each other but share one first token) and with full "
-      "attention. The corpus is generated: harbour logs that state facts early (<i>note captain Marla</i>) and ask for "
-      "them late (<i>ask captain Marla</i>), amid "
-      "filler.</p>\n<blockquote>{}</blockquote>\n<p class=\"note\">A model of this size shows mechanics, not quality, "
-      "and one "
-      "seed shows no spread: read no ranking of methods into these figures.</p>\n",
-      r.short_context, r.long_context, EscapeXml(r.sample));
+  std::string page = fmt::format(kHead, kStyle, r.seed, EscapeXml(r.machine), HumanSeconds(r.seconds));
+  page += BuiltinSection(r.builtin);
+  page += fmt::format(kScratch, HumanCount(r.parameters), r.spec.layers, r.spec.width, r.spec.heads, r.spec.kv_heads,
+                      r.short_context, r.long_context, EscapeXml(r.sample));
   page += "<h2>Extending the context</h2>\n" + HtmlTable(TrainingRows(r));
-  page += "<div class=\"plots\"><div>" + PositionPlot(r) + "</div><div>" + RetrievalPlot(r) + "</div></div>\n";
-  page += HtmlTable(RetrievalRows(r));
-  page +=
-      "<h2>Streaming a long text</h2>\n<p>The extended model reads one long text token after token. <code>full</code> "
-      "keeps "
-      "every key; <code>sep-stream:a,s,w,c</code> keeps the first a tokens, the last s separators and the last w "
-      "tokens, and "
-      "lets the cache grow to c before it compresses (SepLLM).</p>\n" +
-      HtmlTable(StreamRows(r));
-  page += "<div class=\"plots\"><div>" + StreamPlot(r, true) + "</div><div>" + StreamPlot(r, false) + "</div></div>\n";
-  page +=
-      "<h2>What a token sees</h2>\n<p>Three packed documents behind one first token. Rows are queries, columns are "
-      "keys.</p>"
-      "<div class=\"plots\"><div>" +
-      Picture("anchor", "AnchorAttention") + "</div><div>" + Picture("full", "full attention") + "</div><div>" +
-      Picture("sinks=2 window=6 sep", "SepLLM: sinks=2 window=6") + "</div><div>" +
-      Picture("scope=doc anchors=1 window=6 sep", "both in one pattern") + "</div></div>\n</body></html>\n";
-  return page;
+  page += Plots({PositionPlot(r), RetrievalPlot(r)}) + HtmlTable(RetrievalRows(r));
+  page += std::string(kStreaming) + HtmlTable(StreamRows(r)) + Plots({StreamPlot(r, true), StreamPlot(r, false)});
+  page += kPatterns;
+  page += Plots({Picture("anchor", "AnchorAttention"), Picture("full", "full attention"),
+                 Picture("sinks=2 window=6 sep", "SepLLM: sinks=2 window=6"),
+                 Picture("scope=doc anchors=1 window=6 sep", "both in one pattern")});
+  return page + "</body></html>\n";
 }
 
 }  // namespace hawser

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hawser/eval/perplexity.h"
@@ -21,6 +22,14 @@ struct DemoModel {
   std::vector<RetrievalBucket> retrieval;
 };
 
+/// The model that is part of the program, as it is.
+struct DemoBuiltin {
+  ModelSpec spec;
+  std::string prompt;
+  std::vector<std::pair<std::string, std::string>> texts;  // cache policy, what the model wrote under it
+  std::vector<RetrievalBucket> retrieval;                  // at its whole context
+};
+
 struct DemoStream {
   std::string policy;
   PplReport ppl;
@@ -33,6 +42,7 @@ struct DemoResult {
   int64_t short_context = 0, long_context = 0;
   uint64_t seed = 0;
   std::string machine;
+  DemoBuiltin builtin;
   std::string sample;             // a few sentences of the corpus
   std::vector<DemoModel> models;  // before, anchor, full
   std::vector<DemoStream> streams;
@@ -42,6 +52,7 @@ struct DemoResult {
 nlohmann::json ToJson(const DemoResult& result);
 std::string DemoPage(const DemoResult& result);
 /// The same figures as tables for a terminal.
+std::string BuiltinText(const DemoBuiltin& builtin);
 std::string DemoText(const DemoResult& result);
 
 }  // namespace hawser

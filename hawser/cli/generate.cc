@@ -36,15 +36,6 @@ struct Options {
 
 constexpr int64_t kDefaultMaxNew = 256;
 
-std::vector<int32_t> PromptIds(const std::string& prompt, const Tokenizer& tokenizer) {
-  std::vector<int32_t> ids = tokenizer.Encode(prompt);
-  if (tokenizer.bos() >= 0) ids.insert(ids.begin(), tokenizer.bos());
-  if (ids.empty()) {
-    Fail(ErrorKind::kUsage, "the prompt is empty and this tokenizer has no token that begins a text; pass --prompt");
-  }
-  return ids;
-}
-
 /// New tokens to make: --max-new, or what fits where it was not given. With every key kept, a scheme that is meant for
 /// a bounded context must hold prompt and new tokens.
 int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
@@ -197,8 +188,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
       "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n, fix:a,n,d or "
       "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM), sepcache:cache_size=N,.. "
       "(by SepCache's names); and ,full-layers=0+31 ,prefill=dense ,sep=neox-20 (which tokens separate, see "
-      "inspect separators) ,dtype=q8_0 (keys and values in 8 bits; also f32, bf16; full:dtype=q8_0); a number may be one "
-      "a layer: sep:3,64+64+all");
+      "inspect separators) ,dtype=q8_0 (keys and values in 8 bits; also f32, bf16; full:dtype=q8_0); a number may be "
+      "one a layer: sep:3,64+64+all");
   command.Add("--rope", options->rope,
               "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
               "yarn:factor=8, theta=5e6");

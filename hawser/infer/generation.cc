@@ -84,6 +84,15 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   return state;
 }
 
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = tokenizer.Encode(text);
+  if (tokenizer.bos() >= 0) ids.insert(ids.begin(), tokenizer.bos());
+  if (ids.empty()) {
+    Fail(ErrorKind::kUsage, "the prompt is empty and this tokenizer has no token that begins a text; pass --prompt");
+  }
+  return ids;
+}
+
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
                         const GenerateOptions& options, const std::function<void(std::string_view)>& on_text,
                         TextState* state) {

@@ -70,6 +70,9 @@ nlohmann::json ToJson(const TextState& state);
 /// Errors: kFormat for anything but what ToJson writes, with ids below `vocab`.
 TextState ParseTextState(const nlohmann::json& json, int32_t vocab);
 
+/// BOS, where the tokenizer has one, and the text. Errors: kUsage if that is nothing at all.
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer);
+
 /// Continues `prompt`, after what `state` holds where it is given (and then updated). `on_text`, if given, receives the
 /// text piece by piece as soon as it is certain.
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,

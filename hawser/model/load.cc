@@ -10,6 +10,7 @@
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/model/builtin.h"
 #include "hawser/model/hf_config.h"
 
 namespace hawser {
@@ -248,7 +249,8 @@ void CheckModelFile(const fs::path& path) {
   }
 }
 
-OpenModel Open(const fs::path& path, const fs::path& tokenizer) {
+OpenModel Open(const fs::path& name, const fs::path& tokenizer) {
+  const fs::path path = ResolveModel(name);
   if (!IsFolder(path)) CheckModelFile(path);
   OpenModel open = IsFolder(path) ? OpenFolder(path) : OpenLlama2c(path);
   open.model.tokenizer = FindTokenizer(path, tokenizer, open.model.spec);
@@ -277,7 +279,8 @@ LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
   return model;
 }
 
-ModelSpec LoadSpec(const fs::path& path) {
+ModelSpec LoadSpec(const fs::path& name) {
+  const fs::path path = ResolveModel(name);
   if (IsFolder(path)) return FolderSpec(path);
   CheckModelFile(path);
   const Llama2c file = ReadLlama2c(path);

@@ -18,10 +18,10 @@ struct LoadedModel {
   std::shared_ptr<Tokenizer> tokenizer;  // null where none was found or given
 };
 
-/// `tokenizer`: a file or folder that wins over what the model brings; empty: the model's own. Query and key rows of
-/// adjacent-pairing files are permuted to half pairing here, so everything later sees kHalf.
-/// Errors: kIo, kFormat (truncated, shapes, missing or unknown tensors, non-finite header values), kUnsupported
-/// (architecture, dtype), each naming file and tensor or key.
+/// `path` may be `builtin` (model/builtin.h). `tokenizer`: a file or folder that wins over what the model brings;
+/// empty: the model's own. Query and key rows of adjacent-pairing files are permuted to half pairing here, so
+/// everything later sees kHalf. Errors: kIo, kFormat (truncated, shapes, missing or unknown tensors, non-finite header
+/// values), kUnsupported (architecture, dtype), each naming file and tensor or key.
 LoadedModel LoadModel(const std::filesystem::path& path, const std::filesystem::path& tokenizer = {});
 
 /// As LoadModel, with every tensor checked by name, shape and dtype but not read: `params` stays empty.

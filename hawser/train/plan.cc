@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/model/builtin.h"
 #include "hawser/model/load.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trained.h"
@@ -64,6 +65,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   TrainPlan plan;
   plan.config = recipe;
   TrainConfig& config = plan.config;
+  if (!config.model.empty()) config.model = ResolveModel(config.model).string();
   MakeAbsolute(config.model);
   MakeAbsolute(config.tokenizer);
   for (std::string& path : config.data) MakeAbsolute(path);

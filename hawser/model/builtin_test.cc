@@ -1,0 +1,43 @@
+#include "hawser/model/builtin.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "hawser/base/file.h"
+#include "hawser/model/load.h"
+#include "hawser/testing/hostile.h"
+
+namespace hawser {
+namespace {
+
+TEST(BuiltinModel, UnpacksOnceAndMendsWhatDiffers) {
+  const auto folder = FreshFolder("builtin_unpack") / "model";
+  UnpackBuiltinModel(folder);
+  const auto written = std::filesystem::last_write_time(folder / "model.safetensors");
+  const std::string text = ReadFile(folder / "config.json");
+  WriteBytes(folder / "config.json", "{}");
+  UnpackBuiltinModel(folder);
+  EXPECT_EQ(ReadFile(folder / "config.json"), text);
+  EXPECT_EQ(std::filesystem::last_write_time(folder / "model.safetensors"), written);
+}
+
+TEST(BuiltinModel, LoadsByName) {
+  const auto cache = FreshFolder("builtin_cache");
+  ASSERT_EQ(setenv("XDG_CACHE_HOME", cache.c_str(), 1), 0);
+  const LoadedModel model = LoadModel("builtin");
+  EXPECT_EQ(ResolveModel("builtin"), cache / "hawser" / "builtin");
+  ASSERT_NE(model.tokenizer, nullptr);
+  EXPECT_EQ(model.tokenizer->Decode(model.tokenizer->Encode("The old captain")), "The old captain");
+  EXPECT_GT(NumParameters(model.spec), 1'000'000);
+  EXPECT_EQ(LoadSpec("builtin").context, model.spec.context);
+  ASSERT_EQ(unsetenv("XDG_CACHE_HOME"), 0);
+}
+
+TEST(BuiltinModel, LeavesOtherPathsAlone) {
+  EXPECT_EQ(ResolveModel("models/builtin"), "models/builtin");
+  EXPECT_EQ(ResolveModel("./builtin"), "./builtin");
+}
+
+}  // namespace
+}  // namespace hawser
