@@ -2,9 +2,11 @@
 // straight from Visible(): the twin of model/decoder.h.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "hawser/attn/pattern.h"
@@ -60,10 +62,10 @@ class ReferenceModel {
       out.hidden.push_back(x);
       std::vector<std::vector<double>> q(T), k(T), v(T);
       for (int32_t t = 0; t < T; ++t) {
-        const std::vector<double> n = Norm(x[t], Role::kAttnNorm, layer);
-        q[t] = Linear(n, Role::kQuery, layer);
-        k[t] = Linear(n, Role::kKey, layer);
-        v[t] = Linear(n, Role::kValue, layer);
+        const std::vector<double> n = Stored(Norm(x[t], Role::kAttnNorm, layer));
+        q[t] = Stored(Stored(Linear(n, Role::kQuery, layer)));  // before and after the rotation
+        k[t] = Stored(Stored(Linear(n, Role::kKey, layer)));
+        v[t] = Stored(Linear(n, Role::kValue, layer));
       }
       for (int32_t t = 0; t < T; ++t) {
         std::vector<double> attention(static_cast<size_t>(H) * D, 0.0);
@@ -80,7 +82,7 @@ class ReferenceModel {
             score.push_back(dot / std::sqrt(static_cast<double>(D)));
             seen.push_back(s);
           }
-          const std::vector<double> weights = Weights(score);
+          const std::vector<double> weights = Stored(Weights(score));
           for (size_t i = 0; i < seen.size(); ++i) {
             for (int32_t d = 0; d < D; ++d) {
               attention[static_cast<size_t>(h) * D + d] += weights[i] * v[seen[i]][static_cast<size_t>(g) * D + d];
@@ -88,20 +90,21 @@ class ReferenceModel {
           }
         }
         q[t].clear();  // done with; out of the next rows' way
-        Accumulate(&x[t], Linear(attention, Role::kAttnOut, layer));
+        Accumulate(&x[t], Stored(Linear(Stored(std::move(attention)), Role::kAttnOut, layer)));
       }
       for (int32_t t = 0; t < T; ++t) {
-        const std::vector<double> n = Norm(x[t], Role::kMlpNorm, layer);
-        const std::vector<double> gate = Linear(n, Role::kGate, layer), up = Linear(n, Role::kUp, layer);
+        const std::vector<double> n = Stored(Norm(x[t], Role::kMlpNorm, layer));
+        const std::vector<double> gate = Stored(Linear(n, Role::kGate, layer)),
+                                  up = Stored(Linear(n, Role::kUp, layer));
         std::vector<double> hidden(F);
         for (int32_t f = 0; f < F; ++f) hidden[f] = gate[f] / (1 + std::exp(-gate[f])) * up[f];
-        Accumulate(&x[t], Linear(hidden, Role::kDown, layer));
+        Accumulate(&x[t], Stored(Linear(Stored(std::move(hidden)), Role::kDown, layer)));
       }
     }
     out.hidden.push_back(x);
     for (int32_t t = 0; t < T; ++t) {
       out.logits.push_back(
-          Linear(Norm(x[t], Role::kFinalNorm, -1), spec_.tie_embeddings ? Role::kEmbedding : Role::kHead, -1));
+          Linear(Stored(Norm(x[t], Role::kFinalNorm, -1)), spec_.tie_embeddings ? Role::kEmbedding : Role::kHead, -1));
     }
     return out;
   }
@@ -114,6 +117,9 @@ class ReferenceModel {
   }
 
   std::vector<double>& arena() { return w_; }
+
+  /// Applied to every value that an engine of a narrower dtype stores on its way; empty: values stay as they are.
+  std::function<double(double)> store;
 
  private:
   /// The formulas of attn/softmax.h.
@@ -166,8 +172,13 @@ class ReferenceModel {
     }
     return out;
   }
-  static void Accumulate(std::vector<double>* x, const std::vector<double>& y) {
+  std::vector<double> Stored(std::vector<double> values) const {
+    if (store) std::transform(values.begin(), values.end(), values.begin(), std::ref(store));
+    return values;
+  }
+  void Accumulate(std::vector<double>* x, const std::vector<double>& y) const {
     for (size_t i = 0; i < x->size(); ++i) (*x)[i] += y[i];
+    *x = Stored(std::move(*x));
   }
 
   ModelSpec spec_;
