@@ -36,7 +36,7 @@ class DriftTest : public ::testing::Test {
   std::vector<std::vector<int32_t>> sequences_ = {Ids(70), Ids(70, 2)};
 };
 
-TEST_F(DriftTest, AShiftAgainstItselfIsZeroToTheLastBit) {
+TEST_F(DriftTest, T27_AShiftAgainstItselfIsZeroToTheLastBit) {
   for (const char* pipeline : {"exact", "bf16-qk", "reference", "bf16-positions"}) {
     for (const DriftMode mode : {DriftMode::kFree, DriftMode::kForced}) {
       for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -49,7 +49,7 @@ TEST_F(DriftTest, AShiftAgainstItselfIsZeroToTheLastBit) {
   }
 }
 
-TEST_F(DriftTest, FewerBitsDriftMore) {
+TEST_F(DriftTest, T27_FewerBitsDriftMore) {
   for (const DriftMode mode : {DriftMode::kFree, DriftMode::kForced}) {
     double before = Measure("f64", {.mode = mode}).shifts[0].total.l1;
     EXPECT_LT(before, 1e-8);
@@ -228,7 +228,7 @@ TEST_F(DriftTest, SameForAnyNumberOfThreads) {
   SetThreads(0);
 }
 
-TEST_F(DriftTest, BuiltInChecksHold) {
+TEST_F(DriftTest, T27_BuiltInChecksHold) {
   const DriftChecks checks = CheckDrift(backend_.get(), params_, sequences_[0], {});
   EXPECT_EQ(checks.same_shift, 0);
   EXPECT_GT(checks.f64_l1, 0);

@@ -23,7 +23,7 @@ TEST(RopeSelfTest, HitsTheKnownFigures) {
 }
 
 // f64 < f32 tables < f16 < bf16 after an f32 rotation < bf16 throughout, at every place.
-TEST(RopeSelfTest, FewerBitsDriftMore) {
+TEST(RopeSelfTest, T27_FewerBitsDriftMore) {
   const RopeSelfTestReport report =
       RunRopeSelfTest({.pairs = 300, .pipelines = {"f64", "exact", "f16-qk", "bf16-qk", "all-bf16"}});
   for (size_t range = 0; range < 4; ++range) {

@@ -1,7 +1,8 @@
 // The oracles T1 to T13 of AnchorAttention and its variants (arXiv:2411.13476): what a token sees and where it stands,
 // each on the f64 twin and on the kernels, over sequences as the packer makes them. T14 to T26 are in
 // variant_training_test.cc, those of the attention op in cpu/attention_masks_test.cc, T18 on random layouts in
-// attn/schedule_test.cc, T24 in pos/scheme_test.cc and cpu/layers_test.cc, T25 in data/packer_test.cc.
+// attn/schedule_test.cc, T24 in pos/scheme_test.cc and cpu/layers_test.cc, T25 in data/packer_test.cc, T27 in
+// eval/drift_test.cc and eval/rope_vectors_test.cc; those in bf16 in the files of the same names with _bf16.
 #include "hawser/testing/variant_oracle.h"
 
 #include <gtest/gtest.h>
