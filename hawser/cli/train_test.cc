@@ -382,6 +382,14 @@ TEST_F(TrainCommand, DryRunWritesNothing) {
   EXPECT_EQ(plan["memory"]["weights"], plan["memory"]["gradients"]);
   EXPECT_EQ(plan["memory"]["moments"], 2 * plan["memory"]["weights"].get<int64_t>());
   EXPECT_EQ(plan["memory"]["activations"], plan["activation_bytes"]);
+  int64_t total = 0;
+  for (const char* part : {"weights", "weights_in_use", "gradients", "moments", "adapters", "activations", "kernels",
+                           "text", "waiting_sequences", "finish", "program"}) {
+    total += plan["memory"][part].get<int64_t>();
+  }
+  EXPECT_EQ(plan["memory"]["total"], total);
+  EXPECT_GT(plan["memory"]["kernels"], 0);
+  EXPECT_GT(plan["memory"]["program"], 1 << 20);
   EXPECT_LT(plan["memory"]["activations_with_recompute"], plan["memory"]["activations_without_recompute"]);
   EXPECT_GT(plan["seconds"], 0);
   EXPECT_GT(plan["flops_per_second"], 0);

@@ -26,9 +26,13 @@ std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
   row("moments", e.state.moments, "f32, two of each trained value");
   row("adapters", e.state.adapters, "f32, with gradients");
   row("activations", e.activations,
-      fmt::format("{} tokens at once, {:.0f} bytes a token, logits not counted", HumanCount(e.micro_batch_tokens),
+      fmt::format("{} tokens at once, {:.0f} bytes a token", HumanCount(e.micro_batch_tokens),
                   e.activation_bytes_per_token()));
+  row("kernels", e.kernels, "operands packed for attention, a tile of logits");
   row("text", e.text_bytes, "token ids");
+  row("waiting", e.waiting, "packed sequences to draw from");
+  row("at the end", e.finish, config.average_last > 1 ? "mean of checkpoints" : "adapters merged");
+  row("program", e.program, "code, libraries, tokenizer");
   row("in all", e.bytes(), "");
   const bool keeps = config.recompute == Recompute::kNone;
   return table.ToString() + fmt::format("activations with recompute = \"{}\": {}\n", keeps ? "layer" : "none",

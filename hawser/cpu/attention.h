@@ -19,6 +19,11 @@ void AttentionForward(const AttentionArgs& args);
 void AttentionBackward(const AttentionBackwardArgs& args);
 void AttentionDecode(const DecodeArgs& args);
 
+/// Bytes of packed operands and partial sums that calls on such sequences hold, and keep for the next call; those of
+/// each thread not counted. No data are read.
+int64_t AttentionForwardScratch(const AttentionBackwardArgs& args);
+int64_t AttentionBackwardScratch(const AttentionBackwardArgs& args);
+
 /// The instruction set that attention uses: "scalar", "avx2", "avx512", "avx512_bf16" or "amx". The best one that the
 /// machine has, unless the environment variable HAWSER_ISA names a lower one.
 std::string AttentionIsa();

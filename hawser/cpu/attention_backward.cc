@@ -430,15 +430,30 @@ void WriteSlots(const Call& call, const UnitWork& work) {
   }
 }
 
+Call MakeCall(const AttentionBackwardArgs& args) {
+  return {.args = args,
+          .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
+          .group = args.heads / args.kv_heads,
+          .scale2 = args.scale * 1.44269504088896341f};
+}
+
 }  // namespace
+
+int64_t AttentionBackwardScratch(const AttentionBackwardArgs& args) {
+  const Call call = MakeCall(args);
+  size_t wave = 0, most = 0;
+  for (const AttnUnit& unit : ListUnits(args.sequences, args.kv_heads)) {
+    const size_t more = SharedBytes(call, Plan(call, unit));
+    wave = wave > 0 && wave + more > kWaveBytes ? more : wave + more;
+    most = std::max(most, wave);
+  }
+  return static_cast<int64_t>(most);
+}
 
 void AttentionBackward(const AttentionBackwardArgs& args) {
   Validate(args);
   if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustBackward(args);
-  const Call call{.args = args,
-                  .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
-                  .group = args.heads / args.kv_heads,
-                  .scale2 = args.scale * 1.44269504088896341f};
+  const Call call = MakeCall(args);
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
   const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
   thread_local Arena shared;

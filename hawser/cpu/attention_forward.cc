@@ -225,7 +225,24 @@ void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int
   h.RowPanels(staged, packed.v, unit.columns(), panel * kPanel);
 }
 
+/// Of all keys and values that a unit sees.
+size_t PackedBytes(const HeadShape& h, const AttnUnit& unit) {
+  return Arena::Bytes<char>(h.TransposedSize(unit.columns()) * h.element) +
+         Arena::Bytes<char>(h.RowPanelSize(unit.columns()) * h.element);
+}
+
 }  // namespace
+
+int64_t AttentionForwardScratch(const AttentionBackwardArgs& args) {
+  const HeadShape h(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim);
+  size_t wave = 0, most = 0;
+  for (const AttnUnit& unit : ListUnits(args.sequences, args.kv_heads)) {
+    const size_t more = PackedBytes(h, unit);
+    wave = wave > 0 && wave + more > kWaveBytes ? more : wave + more;
+    most = std::max(most, wave);
+  }
+  return static_cast<int64_t>(most);
+}
 
 void AttentionForward(const AttentionArgs& args) {
   Validate(args);
@@ -240,15 +257,11 @@ void AttentionForward(const AttentionArgs& args) {
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
   const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
   thread_local Arena shared;
-  const auto bytes_of = [&](const AttnUnit& unit) {
-    return Arena::Bytes<char>(h.TransposedSize(unit.columns()) * h.element) +
-           Arena::Bytes<char>(h.RowPanelSize(unit.columns()) * h.element);
-  };
   for (size_t begin = 0; begin < units.size();) {
     // A wave: as many units as fit in kWaveBytes, one at least.
     size_t end = begin, bytes = 0;
-    for (; end < units.size() && (end == begin || bytes + bytes_of(units[end]) <= kWaveBytes); ++end) {
-      bytes += bytes_of(units[end]);
+    for (; end < units.size() && (end == begin || bytes + PackedBytes(h, units[end]) <= kWaveBytes); ++end) {
+      bytes += PackedBytes(h, units[end]);
     }
     shared.Reset(bytes);
     struct Task {

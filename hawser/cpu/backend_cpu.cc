@@ -83,6 +83,9 @@ class CpuBackend final : public Backend {
   void AttentionForward(const AttentionArgs& args) override { hawser::AttentionForward(args); }
   void AttentionBackward(const AttentionBackwardArgs& args) override { hawser::AttentionBackward(args); }
   void AttentionDecode(const DecodeArgs& args) override { hawser::AttentionDecode(args); }
+  int64_t AttentionScratchBytes(const AttentionBackwardArgs& args) const override {
+    return AttentionForwardScratch(args) + AttentionBackwardScratch(args);
+  }
 
   void EmbedForward(ConstMat table, const int32_t* ids, Mat y) override {
     ValidateEmbed("embed", table, ids, y);

@@ -6,10 +6,6 @@
 namespace hawser {
 namespace {
 
-// The mlp runs over this many rows at a time, with and without recompute (so both give the same bits): its 3F-wide
-// intermediates stay small against the C-wide ones whatever the length of the batch.
-constexpr int64_t kMlpRows = 2048;
-
 int64_t QkvCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads + 2 * s.kv_heads) * s.head_dim; }
 int64_t QueryCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads) * s.head_dim; }
 int64_t KeyCols(const ModelSpec& s) { return static_cast<int64_t>(s.kv_heads) * s.head_dim; }

@@ -14,6 +14,10 @@
 
 namespace hawser {
 
+/// The mlp runs over this many rows at a time, with and without recompute (so both give the same bits): its 3F-wide
+/// intermediates stay small against the C-wide ones whatever the length of the batch.
+inline constexpr int64_t kMlpRows = 2048;
+
 /// What a batch needs in every layer: compiled schedules and the rotations of its rows.
 struct BlockContext {
   Backend* backend = nullptr;

@@ -196,6 +196,9 @@ class Backend {
   virtual void AttentionForward(const AttentionArgs& args) = 0;
   virtual void AttentionBackward(const AttentionBackwardArgs& args) = 0;
   virtual void AttentionDecode(const DecodeArgs& args) = 0;
+  /// Bytes that AttentionForward and AttentionBackward of such sequences keep for themselves; about. Of `args` only
+  /// q.dtype, heads, kv_heads, head_dim and sequences count.
+  virtual int64_t AttentionScratchBytes(const AttentionBackwardArgs& args) const = 0;
 
   /// y[i] = table[ids[i]]; ids in [0, V) are the caller's promise (checked where text enters).
   virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y) = 0;

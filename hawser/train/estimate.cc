@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "hawser/attn/schedule.h"
+#include "hawser/base/file.h"
 #include "hawser/data/loader.h"
 #include "hawser/model/decoder.h"
 #include "hawser/train/trainer.h"
@@ -41,6 +43,28 @@ int64_t VisiblePairs(const LayerPatterns& patterns, const TokenLayout& layout) {
   int64_t sum = 0;
   for (const size_t p : patterns.of_layer) sum += pairs[p];
   return sum / static_cast<int64_t>(patterns.of_layer.size());
+}
+
+/// Bytes that the kernels hold for a micro-batch.
+int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::span<const PackedSequence> sequences,
+                    const Backend& backend) {
+  constexpr int64_t kLogits = int64_t{8} << 20;  // a tile of them, at most
+  const ModelSpec& spec = plan.spec;
+  int64_t attention = 0;
+  for (const AttnPattern& pattern : patterns.distinct) {
+    std::vector<AttnSchedule> schedules;
+    for (const PackedSequence& sequence : sequences) schedules.push_back(CompileSchedule(pattern, sequence.layout));
+    std::vector<AttnSequence> all;
+    for (size_t i = 0; i < schedules.size(); ++i) {
+      const int64_t begin = static_cast<int64_t>(i) * spec.context;
+      all.push_back({begin, begin, &schedules[i]});
+    }
+    AttentionBackwardArgs args{
+        .heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim, .sequences = all};
+    args.q.dtype = QkvDType(spec, plan.config.dtype);
+    attention = std::max(attention, backend.AttentionScratchBytes(args));
+  }
+  return attention + std::min(kLogits, static_cast<int64_t>(sequences.size()) * spec.context * spec.vocab * 4);
 }
 
 /// Sizes of the sample: those of a micro-batch of the run, less of each until it is short.
@@ -131,6 +155,10 @@ nlohmann::json RunEstimate::ToJson() const {
             {"activations_with_recompute", activations_layer},
             {"activation_bytes_per_token", activation_bytes_per_token()},
             {"text", text_bytes},
+            {"waiting_sequences", waiting},
+            {"kernels", kernels},
+            {"finish", finish},
+            {"program", program},
             {"total", bytes()}}},
           {"documents", documents},
           {"text_tokens", text_tokens},
@@ -144,10 +172,12 @@ nlohmann::json RunEstimate::ToJson() const {
 
 RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   const TrainConfig& config = plan.config;
+  const int64_t program = RssBytes();
   const RunText text = ReadRunText(plan);
   RunEstimate estimate{.state = CountStateBytes(plan.spec, config),
                        .activations = plan.activation_bytes(),
                        .micro_batch_tokens = config.micro_batch * plan.spec.context,
+                       .program = program,
                        .documents = text.documents.size()};
   const auto activations = [&](Recompute recompute) {
     return ActivationBytes(plan.spec, config.dtype, recompute, estimate.micro_batch_tokens);
@@ -157,9 +187,21 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   estimate.text_tokens = text.documents.tokens();
   estimate.text_bytes = 4 * text.documents.tokens_in_memory();
 
+  estimate.waiting = 4 * std::min(Loader::kWindowTokens, estimate.text_tokens);
+  if (config.average_last > 1) {
+    estimate.finish = 16 * NumParameters(plan.spec);  // two copies in f32, a sum in f64
+  } else if (config.lora_rank > 0) {
+    estimate.finish = 4 * NumParameters(plan.spec);
+  }
+
   const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, plan.spec.sliding_window);
   int64_t visible = 0, causal = 0;
-  for (const PackedSequence& sequence : FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step)) {
+  const std::vector<PackedSequence> first =
+      FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step);
+  estimate.kernels =
+      KernelBytes(plan, patterns,
+                  std::span(first).first(std::min(first.size(), static_cast<size_t>(config.micro_batch))), *backend);
+  for (const PackedSequence& sequence : first) {
     visible += VisiblePairs(patterns, sequence.layout);
     causal += plan.spec.context * (plan.spec.context + 1) / 2;
   }

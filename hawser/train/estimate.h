@@ -18,6 +18,10 @@ struct RunEstimate {
   int64_t activations = 0;        // that of the recipe
   int64_t micro_batch_tokens = 0;
   int64_t text_bytes = 0;  // of token ids in memory; those of .tokens files stay in their files
+  int64_t waiting = 0;     // of packed sequences that the loader draws from
+  int64_t kernels = 0;     // of operands packed for attention, and logits
+  int64_t finish = 0;      // of the mean of checkpoints or merged adapters, once all steps are done
+  int64_t program = 0;     // resident when the estimate was begun: code, libraries, tokenizer
   int64_t documents = 0, text_tokens = 0;
 
   double density = 1;           // of the first step
@@ -29,7 +33,7 @@ struct RunEstimate {
   double update_seconds = 0;    // of the optimizer, a step
   double seconds = 0;           // steps * (step_flops / flops_per_second + update_seconds)
 
-  int64_t bytes() const { return state.total() + activations + text_bytes; }
+  int64_t bytes() const { return state.total() + activations + text_bytes + waiting + kernels + finish + program; }
   double activation_bytes_per_token() const;
   double epochs(const TrainPlan& plan) const;  // tokens to train on over tokens of text
   nlohmann::json ToJson() const;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/model/block.h"
 #include "hawser/train/lr.h"
 #include "hawser/train/trained.h"
 
@@ -56,14 +57,18 @@ Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pa
 int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows) {
   const int64_t qkv = int64_t{spec.heads + 2 * spec.kv_heads} * spec.head_dim;
   const int64_t out = int64_t{spec.heads} * spec.head_dim;
+  const int64_t width = spec.width, mlp = spec.mlp_width;
   const auto bytes = static_cast<int64_t>(SizeOf(dtype));
   const auto qkv_bytes = static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)));
-  const int64_t kept = bytes * (spec.width + out) + 4 * int64_t{spec.heads};
-  const int64_t recomputed = qkv_bytes * qkv + bytes * (spec.width + 2 * int64_t{spec.mlp_width});
-  const int64_t per_layer = kept + (recompute == Recompute::kNone ? recomputed : 0);
-  const int64_t scratch =
-      recomputed + qkv_bytes * qkv + bytes * (2 * out + 4 * int64_t{spec.width} + 4 * int64_t{spec.mlp_width});
-  return rows * (spec.layers * per_layer + scratch);
+  const bool keeps = recompute == Recompute::kNone;
+  const int64_t kept = bytes * (width + out) + 4 * int64_t{spec.heads};
+  const int64_t recomputed = qkv_bytes * qkv + bytes * width;
+  // Scratch: gradients of qkv and of what attention gives; stream, norm, projection, gradient of norm and last output;
+  // rotations and the inverse deviations of a norm.
+  const int64_t scratch = qkv_bytes * qkv + bytes * (out + 5 * width) + 4 * (int64_t{spec.rope.rotary_dim} + 1);
+  const int64_t beside = keeps ? (qkv_bytes == bytes ? 0 : bytes * qkv) : recomputed;
+  const int64_t per_row = spec.layers * (kept + (keeps ? recomputed + bytes * 2 * mlp : 0)) + scratch + beside;
+  return rows * per_row + std::min(rows, kMlpRows) * bytes * (keeps ? 4 : 6) * mlp;
 }
 
 double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs) {
