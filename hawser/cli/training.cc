@@ -32,7 +32,7 @@ std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
   row("text", e.text_bytes, "token ids");
   row("waiting", e.waiting, "packed sequences to draw from");
   row("at the end", e.finish, config.average_last > 1 ? "mean of checkpoints" : "adapters merged");
-  row("program", e.program, "code, libraries, tokenizer");
+  row("program", e.program, "code, libraries, tokenizer, gaps of the heap");
   row("in all", e.bytes(), "");
   const bool keeps = config.recompute == Recompute::kNone;
   return table.ToString() + fmt::format("activations with recompute = \"{}\": {}\n", keeps ? "layer" : "none",

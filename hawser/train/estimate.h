@@ -21,7 +21,8 @@ struct RunEstimate {
   int64_t waiting = 0;     // of packed sequences that the loader draws from
   int64_t kernels = 0;     // of operands packed for attention, and logits
   int64_t finish = 0;      // of the mean of checkpoints or merged adapters, once all steps are done
-  int64_t program = 0;     // resident when the estimate was begun: code, libraries, tokenizer
+  int64_t program = 0;     // resident when the estimate was begun (code, libraries, tokenizer), and 40 MiB for
+                           // what libraries and the heap take on the way
   int64_t documents = 0, text_tokens = 0;
 
   double density = 1;           // of the first step
