@@ -36,6 +36,7 @@ nlohmann::json Describe(const LoadedModel& model) {
           {"context", spec.context},
           {"positions", ToString(spec.rope)},
           {"softmax", ToString(spec.softmax)},
+          {"segment_places", spec.segments.places},
           {"sliding_window", spec.sliding_window > 0 ? nlohmann::json(spec.sliding_window) : nullptr},
           {"tied", spec.tie_embeddings},
           {"bos", spec.bos},
@@ -64,6 +65,10 @@ void PrintForPeople(const LoadedModel& model) {
                         ? "none; pass --tokenizer FILE"
                         : fmt::format("{}, {} ids, bos {}, eos {}", model.tokenizer->Kind(),
                                       model.tokenizer->vocab_size(), model.tokenizer->bos(), model.tokenizer->eos())}};
+  if (spec.segments.places > 0) {
+    lines.insert(lines.end() - 3, {"segments", fmt::format("{} places, ended by {} of the token ids",
+                                                           spec.segments.places, spec.segments.separators.size())});
+  }
   if (spec.softmax != SoftmaxSpec()) lines.insert(lines.end() - 3, {"softmax", ToString(spec.softmax)});
   if (spec.sliding_window > 0) {
     lines.insert(lines.end() - 3, {"window", fmt::format("{} tokens, self included", spec.sliding_window)});

@@ -256,6 +256,12 @@ std::vector<int64_t> Lengths(const DriftOptions& options, int64_t tokens) {
 }
 
 void CheckOptions(const ModelSpec& spec, std::span<const std::vector<int32_t>> sequences, const DriftOptions& options) {
+  if (spec.softmax != SoftmaxSpec() || spec.segments.places > 0) {
+    Fail(ErrorKind::kUnsupported,
+         "drift is measured for the standard softmax and plain positions; this model has softmax {} and {} segment "
+         "places",
+         ToString(spec.softmax), spec.segments.places);
+  }
   if (spec.rope.scaling.kind == RopeKind::kDynamic) {
     Fail(ErrorKind::kUnsupported,
          "rope {}: its frequencies depend on the length, so a shift is not a rotation; give another --rope",

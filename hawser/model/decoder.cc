@@ -48,6 +48,8 @@ struct Decoder::Impl {
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
   Matrix last;                    // [N, C] output of the last block (training)
   std::vector<float> cos, sin;
+  std::vector<int64_t> positions;  // of a batch, as rotations count them
+  std::vector<int32_t> places;     // of its rows in their segments (bilevel positions)
   std::vector<DecodeArgs::Row> decode_rows;
   LayerPatterns patterns;
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
@@ -101,8 +103,32 @@ struct Decoder::Impl {
     const int64_t half = spec().rope.rotary_dim / 2;
     cos.resize(static_cast<size_t>(rows * half));
     sin.resize(static_cast<size_t>(rows * half));
-    FillRopeTable(frequencies, batch.positions.data(), rows, cos.data(), sin.data());
+    positions = batch.positions;
+    if (spec().segments.places > 0) PlaceSegments(batch);
+    FillRopeTable(frequencies, positions.data(), rows, cos.data(), sin.data());
     return stats;
+  }
+
+  /// Bilevel positions, from the start of each sequence.
+  void PlaceSegments(const Batch& batch) {
+    places.clear();
+    for (const Batch::Sequence& sequence : batch.sequences) {
+      SegmentCounter counter;
+      for (int64_t row = sequence.begin; row < sequence.begin + sequence.layout.size; ++row) {
+        positions[static_cast<size_t>(row)] = counter.segment;
+        places.push_back(counter.Row(spec().segments));
+        counter.Pass(spec().segments, batch.ids[static_cast<size_t>(row)]);
+      }
+    }
+  }
+
+  /// x = embeddings of `ids`, and of their places where the model has them.
+  void Embed(const int32_t* ids, const int32_t* rows_of_places, Mat x) {
+    backend->EmbedForward(weights->Get(Role::kEmbedding), ids, x);
+    if (spec().segments.places == 0) return;
+    const Mat added = work.Get(Workspace::kProjected, x.rows, x.cols, x.dtype);
+    backend->EmbedForward(weights->Get(Role::kPlaces), rows_of_places, added);
+    backend->Add(added, x);
   }
 
   BlockContext Context(int32_t layer) {
@@ -199,7 +225,7 @@ struct Decoder::Impl {
       const int32_t n = cache->BeginChunk(rest, kMaxChunk);
       HAWSER_CHECK(n >= 1 && static_cast<size_t>(n) <= rest.size());
       const Mat x = work.Get(Workspace::kResidual, n, spec().width, dtype());
-      backend->EmbedForward(weights->Get(Role::kEmbedding), rest.data(), x);
+      Embed(rest.data(), cache->segment_places().data(), x);
       for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, {&cache, 1}, x);
       cache->EndChunk();
       done(first, ConstMat(x));
@@ -223,7 +249,7 @@ StepStats Decoder::Score(const Batch& batch, float* nll) {
   m.saved.resize(1);
   m.ShapeSaved(m.saved[0], rows, /*everything=*/false);
   const Mat y = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
-  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
+  m.Embed(batch.ids.data(), m.places.data(), m.saved[0].x.view());
   for (int32_t layer = 0; layer < m.spec().layers; ++layer) {
     BlockForward(m.Context(layer), layer, &m.saved[0], y);
     if (layer + 1 < m.spec().layers) m.backend->Copy(y, m.saved[0].x.view());
@@ -245,7 +271,7 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   for (BlockSaved& saved : m.saved) m.ShapeSaved(saved, rows, recompute == Recompute::kNone);
   m.Shape(m.last, rows, m.spec().width, m.dtype());
 
-  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), batch.ids.data(), m.saved[0].x.view());
+  m.Embed(batch.ids.data(), m.places.data(), m.saved[0].x.view());
   for (int32_t layer = 0; layer < layers; ++layer) {
     BlockForward(m.Context(layer), layer, &m.saved[layer],
                  layer + 1 < layers ? m.saved[layer + 1].x.view() : m.last.view());
@@ -268,6 +294,11 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
     BlockBackward(m.Context(layer), layer, m.saved[layer], d, grads);
   if (const Mat table = grads->Get(Role::kEmbedding); !table.empty()) {
     m.backend->EmbedBackward(d, batch.ids.data(), table);
+  }
+  if (m.spec().segments.places > 0) {
+    if (const Mat table = grads->Get(Role::kPlaces); !table.empty()) {
+      m.backend->EmbedBackward(d, m.places.data(), table);
+    }
   }
   return stats;
 }
@@ -312,7 +343,11 @@ void Decoder::Step(std::span<const int32_t> tokens, std::span<KvCache* const> ca
   CheckIds(tokens, m.spec().vocab);
   for (size_t r = 0; r < caches.size(); ++r) caches[r]->BeginChunk(tokens.subspan(r, 1), 1);
   const Mat x = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
-  m.backend->EmbedForward(m.weights->Get(Role::kEmbedding), tokens.data(), x);
+  m.places.clear();
+  for (const KvCache* cache : caches) {
+    m.places.insert(m.places.end(), cache->segment_places().begin(), cache->segment_places().end());
+  }
+  m.Embed(tokens.data(), m.places.data(), x);
   for (int32_t layer = 0; layer < m.spec().layers; ++layer) BlockDecode(m.Context(layer), layer, caches, x);
   for (KvCache* cache : caches) cache->EndChunk();
   m.backend->MatMul({.a = m.FinalNorm(x, nullptr), .b = m.weights->Head(), .trans_b = true, .c = logits});

@@ -20,7 +20,7 @@ struct Batch {
     TokenLayout layout;
   };
   std::vector<int32_t> ids;        // [N]
-  std::vector<int64_t> positions;  // [N] rotary positions
+  std::vector<int64_t> positions;  // [N] rotary positions; a model with bilevel ones (pos/segments.h) counts its own
   std::vector<int32_t> targets;    // [N]; -1: none
   std::vector<float> weights;      // [N] loss weights
   // Further targets of rows, for a row that predicts several tokens: row extra_rows[e], ascending, has also the target

@@ -164,6 +164,10 @@ std::string SideFileText(const ModelSpec& spec, std::string_view config) {
   side["context"] = spec.context;
   side["rope"] = ToString(baked.rope);
   if (spec.softmax != SoftmaxSpec()) side["softmax"] = ToString(spec.softmax);
+  if (spec.segments.places > 0) {
+    side["segment_places"] = spec.segments.places;
+    side["segment_separators"] = spec.segments.separators;
+  }
   return Text(side);
 }
 
@@ -192,6 +196,8 @@ ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
   } catch (const Error& error) {
     Fail(ErrorKind::kFormat, "'softmax': {}", error.what());
   }
+  spec.segments.places = static_cast<int32_t>(object.IntOr("segment_places", 0, 0, 1 << 20));
+  if (spec.segments.places > 0) spec.segments.separators = Ids(object, "segment_separators");
   Validate(spec);
   const int64_t length = 4 * std::max(spec.context, config.spec.context);  // where dynamic differs from default
   RopeSpec unrounded = spec.rope;

@@ -318,6 +318,7 @@ TEST(HfConfigTest, WritesWhatEachGenerationOfReadersWants) {
   EXPECT_EQ(RoundTrip(spec), spec);
   bool has_side_file = false;
   spec.softmax = ParseSoftmax("self-adjust:nb=0.1");
+  spec.segments = {.places = 7, .separators = {3, 5, 60}};
   EXPECT_EQ(RoundTrip(spec, &has_side_file), spec);
   EXPECT_TRUE(has_side_file);
 }
@@ -333,6 +334,9 @@ TEST(HfConfigTest, ASideFileThatDisagreesIsRefused) {
         R"({"context": 128, "rope": "yarn:factor=4,original=64,ramp=rotations"})",
         R"({"context": 128, "rope": "yarn:factor=4,original=128,ramp=rotations,attention_factor=2"})",
         R"({"context": 128, "rope": "yarn:factor=4,original=128,ramp=rotations", "softmax": "hard"})",
+        R"({"context": 128, "rope": "yarn:factor=4,original=128,ramp=rotations", "segment_places": 4,
+            "segment_separators": [3, 3]})",
+        R"({"context": 128, "rope": "yarn:factor=4,original=128,ramp=rotations", "segment_places": -4})",
         R"({"context": 128, "rope": "spiral"})", R"({"context": 0, "rope": "default"})", R"({"context": 128})"}) {
     ExpectError(ErrorKind::kFormat, {}, [&] { MergeSideFile(parsed, side); });
   }

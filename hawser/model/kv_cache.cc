@@ -40,6 +40,13 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
     }
     places_.push_back({static_cast<int32_t>(same), sizes[static_cast<size_t>(same)]++});
   }
+  segments_ = spec.segments;
+  for (const KvForm& of : forms) {
+    if (segments_.places == 0 || of.positions == KvPositions::kAbsolute) continue;
+    Fail(ErrorKind::kUnsupported,
+         "kv policy \"{}\": this model counts segments, whose keys cannot move; pass positions=absolute",
+         ToString(form));
+  }
   const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
   groups_.reserve(forms.size());
   for (size_t g = 0; g < forms.size(); ++g) {
@@ -85,7 +92,15 @@ int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
   for (KvGroup& group : groups_) n = std::min(n, group.Prepare(coming_));
   HAWSER_CHECK(n >= 1);
   coming_.resize(static_cast<size_t>(n));
-  for (KvGroup& group : groups_) group.Begin(coming_);
+  positions_.clear();
+  segment_places_.clear();
+  for (const SlotInfo& slot : coming_) {
+    positions_.push_back(segments_.places > 0 ? counter_.segment : slot.index);
+    if (segments_.places == 0) continue;
+    segment_places_.push_back(counter_.Row(segments_));
+    counter_.Pass(segments_, slot.token);
+  }
+  for (KvGroup& group : groups_) group.Begin(coming_, positions_);
   return static_cast<int32_t>(n);
 }
 
@@ -110,6 +125,7 @@ void KvCache::EndPrefill() {
 void KvCache::Reset() {
   for (KvGroup& group : groups_) group.Reset();
   seen_ = separators_seen_ = 0;
+  counter_ = {};
 }
 
 }  // namespace hawser

@@ -19,7 +19,7 @@ class KvCache {
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
   /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType,
   /// or as the form says. Errors: kUsage (a form for another number of layers, flags of another length, another dtype),
-  /// kUnsupported (Q8_0 with a rotation that is not computed in F32).
+  /// kUnsupported (Q8_0 with a rotation that is not computed in F32, bilevel positions with others than true ones).
   KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators, DType dtype,
           int64_t max_length);
 
@@ -29,6 +29,8 @@ class KvCache {
   std::span<const SlotInfo> slots(int32_t layer = 0) const { return Group(layer).slots(); }
   int64_t seen() const { return seen_; }
   int64_t separators_seen() const { return separators_seen_; }
+  /// Of the tokens of the chunk under way, where the model has bilevel positions (pos/segments.h); else empty.
+  const std::vector<int32_t>& segment_places() const { return segment_places_; }
   int64_t bytes() const;                            // held in memory now
   DType stored() const { return stored_; }          // of keys and values: F32, BF16 or Q8_0
   int64_t row_bytes() const { return row_bytes_; }  // of one key and one value of a layer
@@ -78,7 +80,11 @@ class KvCache {
   DType stored_;
   int64_t max_length_, row_bytes_;
   int64_t seen_ = 0, separators_seen_ = 0;
-  std::vector<SlotInfo> coming_;  // scratch
+  SegmentSpec segments_;
+  SegmentCounter counter_;          // where the next token stands
+  std::vector<SlotInfo> coming_;    // scratch, as the following: of the chunk under way
+  std::vector<int64_t> positions_;  // where positions are true ones
+  std::vector<int32_t> segment_places_;
 };
 
 }  // namespace hawser

@@ -214,6 +214,34 @@ TEST_F(KvDecodeTest, E1_HoldsForOtherSoftmaxesToo) {
   }
 }
 
+TEST_F(KvDecodeTest, BilevelPositionsAreTheSameInCachesAndBatches) {
+  spec_.segments = {.places = 4, .separators = {1, 5, 8, 20, 33, 34, 50}};
+  params_ = LoudModel(spec_, 17);
+  std::vector<double> segments;
+  SegmentCounter counter;
+  for (const int32_t id : ids_) {
+    segments.push_back(static_cast<double>(counter.segment));
+    counter.Pass(spec_.segments, id);
+  }
+  ASSERT_GT(segments.back(), 4);
+  const auto plan = PatternPlan({.window = 8, .sinks = 3, .separators = true});
+  const auto want = ReferenceModel(params_)
+                        .Forward(
+                            ids_, [&](int32_t q, int32_t k) { return std::ranges::binary_search(plan.attended[q], k); },
+                            [&](int32_t, int32_t k) { return segments[static_cast<size_t>(k)]; })
+                        .logits;
+  for (const int32_t most : {1, 4, 40}) EXPECT_LT(Difference(Decode("sep:3,8", most), want), kTolerance);
+  ExpectSameAsScored("full", "full");
+  ExpectSameAsScored("sinks=3 window=8 sep", "sep:3,8");
+  const std::string stream = "sep-stream:2,4,6,20,positions=absolute";
+  EXPECT_LT(Difference(Decode(stream, 1), Decode(stream, 30)), kTolerance);
+  EXPECT_THROW(NewCache("sep-stream:2,4,6,20"), Error);
+  KvCache again = NewCache(stream);
+  const Logits first = Decode(&again, 5, 3);
+  again.Reset();
+  EXPECT_EQ(Decode(&again, 5, 3), first);
+}
+
 TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   const StreamReference::Sizes sizes{.a = 2, .s = 4, .w = 6, .c = 20};
   for (const char* positions : {"absolute", "rank", "cachelen"}) {

@@ -69,7 +69,7 @@ int64_t KvGroup::Prepare(std::span<const SlotInfo> coming) {
   return policy_->ChunkLimit(slots_, coming);
 }
 
-void KvGroup::Begin(std::span<const SlotInfo> chunk) {
+void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> positions) {
   const auto n = static_cast<int64_t>(chunk.size());
   const int64_t resident = static_cast<int64_t>(slots_.size());
   Reserve(resident + n);
@@ -79,7 +79,7 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk) {
   positions_.resize(n);
   switch (policy_->positions()) {
     case KvPositions::kAbsolute:
-      std::iota(positions_.begin(), positions_.end(), seen_);
+      std::ranges::copy(positions, positions_.begin());
       break;
     case KvPositions::kRank:
       std::iota(positions_.begin(), positions_.end(), origin_ + resident);

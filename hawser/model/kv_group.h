@@ -43,9 +43,9 @@ class KvGroup {
 
   /// Trims if the policy wants it now; returns how many of the coming tokens one causal call may hold.
   int64_t Prepare(std::span<const SlotInfo> coming);
-  /// Takes slots for the chunk. Afterwards cos() and sin() hold the rotations of its queries, and schedule() what they
-  /// see.
-  void Begin(std::span<const SlotInfo> chunk);
+  /// Takes slots for the chunk, whose tokens stand at `positions` where positions are true ones. Afterwards cos() and
+  /// sin() hold the rotations of its queries, and schedule() what they see.
+  void Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> positions);
   const float* cos() const { return cos_.data(); }
   const float* sin() const { return sin_.data(); }
   const AttnSchedule& schedule() const { return schedule_; }

@@ -127,6 +127,8 @@ class KvStateIo {
                         {"dtype", Name(cache.stored_)},
                         {"seen", cache.seen_},
                         {"separators_seen", cache.separators_seen_},
+                        {"segment", cache.counter_.segment},
+                        {"place", cache.counter_.place},
                         {"groups", std::move(groups)},
                         {"checksum", Hex(hash)},
                         {"notes", notes}};
@@ -142,6 +144,8 @@ class KvStateIo {
         file.tensors().size() != 3 * groups.size() + 2 * cache->places_.size()) {
       Fail(ErrorKind::kFormat, "the state's tensors are not those of its policy");
     }
+    SegmentCounter counter;
+    if (cache->segments_.places > 0) counter = {Count(state, "segment", seen), Count(state, "place", seen)};
     // Everything is checked before anything is changed.
     uint64_t hash = 0;
     std::vector<std::vector<SlotInfo>> slots(groups.size());
@@ -191,6 +195,7 @@ class KvStateIo {
     }
     cache->seen_ = seen;
     cache->separators_seen_ = separators_seen;
+    cache->counter_ = counter;
     return state.contains("notes") ? state["notes"] : json();
   }
 
@@ -282,6 +287,7 @@ uint64_t ModelFingerprint(const ParamStore& model) {
   uint64_t hash = HashOf(dims, std::bit_cast<uint32_t>(s.norm_eps));
   const std::string softmax = ToString(s.softmax);
   if (s.softmax != SoftmaxSpec()) hash = Hash64(std::as_bytes(std::span(softmax)), hash);
+  if (s.segments.places > 0) hash = HashOf(s.segments.separators, hash);
   const ConstMat arena = model.arena();
   for (const ParamInfo& info : model.layout().params()) {
     const auto* begin =

@@ -35,6 +35,7 @@ class KvStateTest : public ::testing::Test {
   }
   void Save(const KvCache& cache, const nlohmann::json& notes = {}) { SaveKvState(cache, params_, path_, notes); }
   nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, params_, cache); }
+  void ExpectGoesOn(const std::string& policy);
   void ExpectRefused(const std::string& policy);  // damaged states of it
 
   ModelSpec spec_ = TinySpec({.layers = 3});
@@ -63,29 +64,38 @@ const char* const kPolicies[] = {"full",
                                  "sep-stream:2,3,4,14,dtype=q8_0",
                                  "sep-stream:2,3,4,14,dtype=bf16"};
 
-TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
-  for (const char* policy : kPolicies) {
-    for (const int stop : {1, 13, 47}) {
-      KvCache whole = NewCache(policy), first = NewCache(policy), second = NewCache(policy);
-      Feed(&whole, 0, stop, 7);
-      Feed(&first, 0, stop, 7);
-      Save(first, {{"turn", stop}});
-      EXPECT_EQ(Load(&second)["turn"], stop);
-      EXPECT_EQ(second.seen(), stop);
-      for (int t = stop; t < 90; ++t) {
-        const auto want = Feed(&whole, t, t + 1, 1), got = Feed(&second, t, t + 1, 1);
-        ASSERT_EQ(got, want) << policy << " stopped at " << stop << ", t=" << t;
-      }
-      for (int32_t layer = 0; layer < spec_.layers; ++layer) {
-        const auto a = whole.slots(layer), b = second.slots(layer);
-        EXPECT_TRUE(std::ranges::equal(a, b)) << policy;
-      }
-      EXPECT_EQ(second.usage().mean, whole.usage().mean) << policy;
-      EXPECT_EQ(second.usage().peak, whole.usage().peak) << policy;
-      EXPECT_EQ(second.usage().ratio, whole.usage().ratio) << policy;
-      EXPECT_EQ(second.separators_seen(), whole.separators_seen()) << policy;
+void KvStateTest::ExpectGoesOn(const std::string& policy) {
+  for (const int stop : {1, 13, 47}) {
+    KvCache whole = NewCache(policy), first = NewCache(policy), second = NewCache(policy);
+    Feed(&whole, 0, stop, 7);
+    Feed(&first, 0, stop, 7);
+    Save(first, {{"turn", stop}});
+    EXPECT_EQ(Load(&second)["turn"], stop);
+    EXPECT_EQ(second.seen(), stop);
+    for (int t = stop; t < 90; ++t) {
+      const auto want = Feed(&whole, t, t + 1, 1), got = Feed(&second, t, t + 1, 1);
+      ASSERT_EQ(got, want) << policy << " stopped at " << stop << ", t=" << t;
     }
+    for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+      const auto a = whole.slots(layer), b = second.slots(layer);
+      EXPECT_TRUE(std::ranges::equal(a, b)) << policy;
+    }
+    EXPECT_EQ(second.usage().mean, whole.usage().mean) << policy;
+    EXPECT_EQ(second.usage().peak, whole.usage().peak) << policy;
+    EXPECT_EQ(second.usage().ratio, whole.usage().ratio) << policy;
+    EXPECT_EQ(second.separators_seen(), whole.separators_seen()) << policy;
   }
+}
+
+TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
+  for (const char* policy : kPolicies) ExpectGoesOn(policy);
+}
+
+TEST_F(KvStateTest, BilevelPositionsGoOnWhereTheyStood) {
+  spec_.segments = {.places = 3, .separators = {2, 9, 30, 31, 47}};
+  params_ = LoudModel(spec_, 17);
+  for (const char* policy : {"full", "sep:2,6,dtype=q8_0", "sep-stream:2,3,4,14,positions=absolute"})
+    ExpectGoesOn(policy);
 }
 
 TEST_F(KvStateTest, ReplayOfTheSameStepGivesTheSameLogits) {  // E11: nothing is rotated twice

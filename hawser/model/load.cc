@@ -173,6 +173,8 @@ std::string_view Llama2cName(Role role) {
       return "norm";
     case Role::kHead:
       return "output";
+    case Role::kPlaces:  // its models have none
+      break;
   }
   return "";
 }

@@ -22,12 +22,13 @@ constexpr std::array<std::string_view, kLayerRoles> kLayerNames = {
 
 bool IsNorm(Role role) { return role == Role::kAttnNorm || role == Role::kMlpNorm || role == Role::kFinalNorm; }
 
-/// A number for each role of each layer: the three tensors outside of layers first.
+/// A number for each role of each layer: the four tensors outside of layers first.
 size_t Slot(Role role, int32_t layer) {
   if (role == Role::kEmbedding) return 0;
   if (role == Role::kFinalNorm) return 1;
   if (role == Role::kHead) return 2;
-  return 3 + static_cast<size_t>(layer) * kLayerRoles + static_cast<size_t>(role) -
+  if (role == Role::kPlaces) return 3;
+  return 4 + static_cast<size_t>(layer) * kLayerRoles + static_cast<size_t>(role) -
          static_cast<size_t>(Role::kAttnNorm);
 }
 
@@ -37,7 +38,7 @@ std::vector<ParamInfo> AllParams(const ModelSpec& spec) {
   const int64_t width = spec.width;
   const int64_t q = int64_t{spec.heads} * spec.head_dim, kv = int64_t{spec.kv_heads} * spec.head_dim;
   const int64_t mlp = spec.mlp_width;
-  params.reserve(static_cast<size_t>(spec.layers) * kLayerRoles + 3);
+  params.reserve(static_cast<size_t>(spec.layers) * kLayerRoles + 4);
   const auto add = [&](std::string name, Role role, int32_t layer, int64_t rows, int64_t cols) {
     params.push_back({std::move(name), role, layer, rows, cols, 0, IsNorm(role)});
   };
@@ -59,6 +60,7 @@ std::vector<ParamInfo> AllParams(const ModelSpec& spec) {
   }
   add("model.norm.weight", Role::kFinalNorm, -1, 1, width);
   if (!spec.tie_embeddings) add("lm_head.weight", Role::kHead, -1, spec.vocab, width);
+  if (spec.segments.places > 0) add("model.embed_places.weight", Role::kPlaces, -1, spec.segments.places, width);
   return params;
 }
 

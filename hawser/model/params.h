@@ -24,6 +24,7 @@ enum class Role : uint8_t {
   kDown,       // [C, F]
   kFinalNorm,  // [1, C]
   kHead,       // [V, C]; absent when tied
+  kPlaces,     // [places, C]; only with bilevel positions (pos/segments.h)
 };
 
 struct ParamInfo {

@@ -73,6 +73,12 @@ void Validate(const ModelSpec& spec) {
   InRange("sliding_window", int64_t{spec.sliding_window}, 0, std::numeric_limits<int32_t>::max());
   InRange("bos", int64_t{spec.bos}, -1, int64_t{spec.vocab} - 1);
   for (const int32_t id : spec.eos) InRange("eos", int64_t{id}, 0, int64_t{spec.vocab} - 1);
+  const SegmentSpec& segments = spec.segments;
+  InRange("segment places", int64_t{segments.places}, 0, 1 << 20);
+  for (size_t i = 0; i < segments.separators.size(); ++i) {
+    const int64_t least = i == 0 ? 0 : int64_t{segments.separators[i - 1]} + 1;  // ascending
+    InRange("segment separator", int64_t{segments.separators[i]}, least, int64_t{spec.vocab} - 1);
+  }
   ValidateRope(spec);
 }
 
@@ -93,7 +99,7 @@ DType QkvDType(const ModelSpec& spec, DType activations) {
 int64_t NumParameters(const ModelSpec& spec) {
   const int64_t norms = (2 * int64_t{spec.layers} + 1) * spec.width;
   const int64_t embedding = spec.tie_embeddings ? 0 : int64_t{spec.vocab} * spec.width;
-  return MatrixParameters(spec) + norms + embedding;
+  return MatrixParameters(spec) + norms + embedding + int64_t{spec.segments.places} * spec.width;
 }
 
 double TrainingFlops(const ModelSpec& spec, int64_t tokens, int64_t pairs) {

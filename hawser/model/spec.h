@@ -8,6 +8,7 @@
 #include "hawser/attn/pattern.h"
 #include "hawser/attn/softmax.h"
 #include "hawser/pos/scheme.h"
+#include "hawser/pos/segments.h"
 
 namespace hawser {
 
@@ -27,6 +28,7 @@ struct ModelSpec {
   int64_t context = 0;  // tokens the model is meant for (max_position_embeddings)
   RopeSpec rope;
   SoftmaxSpec softmax;
+  SegmentSpec segments;        // bilevel positions
   int32_t sliding_window = 0;  // tokens, self included; 0: none (mistral)
   int32_t bos = -1;
   std::vector<int32_t> eos;

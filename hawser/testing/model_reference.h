@@ -55,8 +55,13 @@ class ReferenceModel {
     const int32_t C = spec_.width, H = spec_.heads, G = spec_.kv_heads, D = spec_.head_dim, F = spec_.mlp_width;
     Output out;
     std::vector<std::vector<double>> x(T, std::vector<double>(C));
+    int32_t place = 0;
     for (int32_t t = 0; t < T; ++t) {
       for (int32_t c = 0; c < C; ++c) x[t][c] = At(Role::kEmbedding, -1, ids[t], c);
+      if (spec_.segments.places == 0) continue;
+      const int32_t row = std::min(place, spec_.segments.places - 1);
+      for (int32_t c = 0; c < C; ++c) x[t][c] += At(Role::kPlaces, -1, row, c);
+      place = std::ranges::count(spec_.segments.separators, ids[t]) > 0 ? 0 : place + 1;
     }
     for (int32_t layer = 0; layer < spec_.layers; ++layer) {
       out.hidden.push_back(x);

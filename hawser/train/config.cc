@@ -64,6 +64,8 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("rope", c.rope, kYes);
   visit("rope_numerics", c.rope_numerics, kYes);
   visit("softmax", c.softmax, kYes);
+  visit("segments", c.segments, kYes);
+  visit("segment_separators", c.segment_separators, kYes);
   visit("steps", c.steps, kYes);
   visit("tokens", c.tokens, kYes);
   visit("batch_tokens", c.batch_tokens, kYes);

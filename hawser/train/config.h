@@ -46,6 +46,8 @@ struct TrainConfig {
   std::string rope;           // empty: the model's own, or ntk by context / old context where the context grows
   std::string rope_numerics;  // how rotations are rounded (pos/numerics.h); empty: the model's own, or as `rope` says
   std::string softmax;        // attn/softmax.h; empty: the model's own
+  int64_t segments = 0;       // places of bilevel positions (pos/segments.h), from scratch only; 0: none
+  std::string segment_separators;  // which tokens end a segment (tok/separators.h); empty: text
 
   int64_t steps = 0;   // of the optimizer; or
   int64_t tokens = 0;  // in all, rounded up to whole steps

@@ -22,7 +22,9 @@ constexpr std::string_view kWeight = ".weight";
 
 std::string Module(const ParamInfo& info) { return info.name.substr(0, info.name.size() - kWeight.size()); }
 
-bool IsLinear(const ParamInfo& info) { return !info.vector && info.role != Role::kEmbedding; }
+bool IsLinear(const ParamInfo& info) {
+  return !info.vector && info.role != Role::kEmbedding && info.role != Role::kPlaces;
+}
 
 bool IsTarget(const ParamInfo& info, const std::string& target) {
   return IsLinear(info) && (GlobMatch(target, Module(info)) || GlobMatch("*." + target, Module(info)));

@@ -6,6 +6,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/model/builtin.h"
 #include "hawser/model/load.h"
+#include "hawser/tok/separators.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
@@ -48,6 +49,19 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   spec.rope = BakeNtk(spec.rope);
 }
 
+/// Bilevel positions for a model from scratch. Errors: kUsage.
+void SetSegments(const TrainConfig& config, const Tokenizer& tokenizer, ModelSpec* spec) {
+  if (config.segments == 0) return;
+  if (config.segments < 0 || config.segments > 1 << 20) {
+    Fail(ErrorKind::kUsage, "segments must be from 1 to {}, found {}", 1 << 20, config.segments);
+  }
+  spec->segments.places = static_cast<int32_t>(config.segments);
+  const std::vector<uint8_t> flags = ModelSeparators(&tokenizer, config.segment_separators, spec->vocab);
+  for (size_t id = 0; id < flags.size(); ++id) {
+    if (flags[id] != 0) spec->segments.separators.push_back(static_cast<int32_t>(id));
+  }
+}
+
 /// Errors: kUsage where a run saves fewer checkpoints than it is to average.
 void CheckAveraging(const TrainConfig& config) {
   if (config.average_last < 2) return;
@@ -78,7 +92,12 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
     plan.spec = ScratchSpec(config, plan.tokenizer->vocab_size());
     plan.spec.bos = plan.tokenizer->bos();
     if (plan.tokenizer->eos() >= 0) plan.spec.eos = {plan.tokenizer->eos()};
+    SetSegments(config, *plan.tokenizer, &plan.spec);
   } else {
+    if (config.segments != 0) {
+      Fail(ErrorKind::kUsage, "segments = {} is for a model from scratch: one to continue has its own or none",
+           config.segments);
+    }
     if (config.dims != ModelDims()) Fail(ErrorKind::kUsage, "a recipe with a model to continue sets no sizes of one");
     plan.spec = LoadSpec(config.model);
   }
