@@ -71,7 +71,7 @@ class PieceWorker {
 
  private:
   DecodeTile Tile(const StoredHead& from, float* x, int32_t begin, int32_t n) const {
-    const bool aside = from.aside();
+    const bool aside = from.rotation.half > 0;
     if (aside) from.Read(t_, begin, n, aside_, ld_);
     return {.x = x,
             .ldx = ld_,
@@ -91,7 +91,7 @@ class PieceWorker {
   int64_t ld_;
   float* q_;
   float* s_;
-  float* aside_;  // [kBlock, ld] of keys or values that are not read as they lie in memory
+  float* aside_;  // [kBlock, ld] of keys that are rotated on their way
 };
 
 /// Adds the pieces of one (row, kv head) in order and writes its rows of out.

@@ -109,7 +109,7 @@ class RunProducts {
  private:
   void Each(const StoredHead& from, const std::vector<Run>& runs, float* x, int32_t count, float* s, int64_t lds,
             void (*product)(const DecodeTile&)) const {
-    const bool aside = from.aside();
+    const bool aside = from.rotation.half > 0;
     for (const Run& run : runs) {
       for (int32_t begin = run.begin; begin < run.end; begin += kBlock) {
         const int32_t n = std::min(kBlock, run.end - begin);

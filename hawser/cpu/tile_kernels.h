@@ -67,7 +67,8 @@ struct GradientArgs {
   const float* delta;
 };
 
-/// A few queries against rows of keys or values as stored, for decoding. x [count, ldx] F32; rows [n, D] F32 or BF16.
+/// A few queries against rows of keys or values as stored, for decoding. x [count, ldx] F32; rows [n, D] F32, BF16, or
+/// one head of Q8_0 rows (ld in bytes).
 ///   Scores: s[i, r] = <x[i], rows[r]>          Mix: x[i] += sum over r of s[i, r] * rows[r]
 struct DecodeTile {
   float* x;

@@ -349,11 +349,103 @@ struct TileLoops {
       for (int v = 0; v < NV; ++v) V::Store(x + q * a.ldx + i + v * kLanes, sum[q][v]);
     }
   }
+  // The same from blocks of Q8_0: their scales multiply sums (scores) or weights (mix), never single values.
+  template <int Q>
+  static void BlockScores(const DecodeTile& a, int32_t first) {
+    const float* x = a.x + first * a.ldx;
+    for (int32_t r = 0; r < a.n; ++r) {
+      const char* block = static_cast<const char*>(a.rows) + r * a.ld;
+      F sum[Q];
+      float tail[Q];
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) sum[q] = V::Set(0.0f), tail[q] = 0.0f;
+      for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
+        const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
+        const int8_t* levels = reinterpret_cast<const int8_t*>(block + 2);
+        const float d = WidenHalf(block);
+        F part[Q];
+#pragma GCC unroll 4
+        for (int q = 0; q < Q; ++q) part[q] = V::Set(0.0f);
+        int32_t i = 0;
+        for (; i + kLanes <= n; i += kLanes) {
+          const F k = V::LoadBytes(levels + i);
+#pragma GCC unroll 4
+          for (int q = 0; q < Q; ++q) part[q] = V::Fma(V::Load(x + q * a.ldx + begin + i), k, part[q]);
+        }
+#pragma GCC unroll 4
+        for (int q = 0; q < Q; ++q) sum[q] = V::Fma(V::Set(d), part[q], sum[q]);
+        for (; i < n; ++i) {
+          for (int q = 0; q < Q; ++q) tail[q] += x[q * a.ldx + begin + i] * d * static_cast<float>(levels[i]);
+        }
+        block += 2 + n;
+      }
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) a.s[(first + q) * a.lds + r] = V::ReduceAdd(sum[q]) + tail[q];
+    }
+  }
+  template <int Q>
+  static void BlockMix(const DecodeTile& a, int32_t first) {
+    constexpr int kWhole = kQ8Block / kLanes;
+    float* x = a.x + first * a.ldx;
+    const float* s = a.s + first * a.lds;
+    const char* column = static_cast<const char*>(a.rows);
+    for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
+      const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
+      int32_t i = 0;
+      if (n == kQ8Block) {
+        MixBlocks<Q, kWhole>(a, x, s, column, begin, 0);
+        i = n;
+      }
+      for (; i + kLanes <= n; i += kLanes) MixBlocks<Q, 1>(a, x, s, column, begin, i);
+      for (; i < n; ++i) {
+        for (int32_t r = 0; r < a.n; ++r) {
+          const char* block = column + r * a.ld;
+          const float value = WidenHalf(block) * static_cast<float>(reinterpret_cast<const int8_t*>(block + 2)[i]);
+          for (int q = 0; q < Q; ++q) x[q * a.ldx + begin + i] += s[q * a.lds + r] * value;
+        }
+      }
+      column += 2 + n;
+    }
+  }
+  /// NV vectors of channels from `i` on of the blocks at `column`.
+  template <int Q, int NV>
+  static void MixBlocks(const DecodeTile& a, float* x, const float* s, const char* column, int32_t begin, int32_t i) {
+    F sum[Q][NV];
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) sum[q][v] = V::Load(x + q * a.ldx + begin + i + v * kLanes);
+    }
+    for (int32_t r = 0; r < a.n; ++r) {
+      const char* block = column + r * a.ld;
+      const int8_t* levels = reinterpret_cast<const int8_t*>(block + 2) + i;
+      const float d = WidenHalf(block);
+      F value[NV];
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) value[v] = V::LoadBytes(levels + v * kLanes);
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) {
+        const F p = V::Set(d * s[q * a.lds + r]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) sum[q][v] = V::Fma(p, value[v], sum[q][v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) V::Store(x + q * a.ldx + begin + i + v * kLanes, sum[q][v]);
+    }
+  }
   template <class T>
   static void DecodeOf(const DecodeTile& a, bool scores) {
     int32_t q = 0;
     for (; q + 4 <= a.count; q += 4) scores ? ScoresOf<T, 4>(a, q) : MixOf<T, 4>(a, q);
     for (; q < a.count; ++q) scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
+  }
+  static void DecodeBlocks(const DecodeTile& a, bool scores) {
+    int32_t q = 0;
+    for (; q + 2 <= a.count; q += 2) scores ? BlockScores<2>(a, q) : BlockMix<2>(a, q);
+    for (; q < a.count; ++q) scores ? BlockScores<1>(a, q) : BlockMix<1>(a, q);
   }
   static void Dequantize(const DequantizeArgs& a) {
     const char* from = static_cast<const char*>(a.from);
@@ -373,9 +465,11 @@ struct TileLoops {
     }
   }
   static void DecodeScores(const DecodeTile& a) {
+    if (a.dtype == DType::kQ8_0) return DecodeBlocks(a, true);
     a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, true) : DecodeOf<float>(a, true);
   }
   static void DecodeMix(const DecodeTile& a) {
+    if (a.dtype == DType::kQ8_0) return DecodeBlocks(a, false);
     a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, false) : DecodeOf<float>(a, false);
   }
 };
