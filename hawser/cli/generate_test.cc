@@ -92,7 +92,8 @@ TEST_F(GenerateCommand, LayersAndSeparatorsOfTheirOwn) {
 
 TEST_F(GenerateCommand, GoesOnFromASavedState) {
   const std::string state = (FreshFolder("generate_state") / "text.kv").string();
-  for (const char* kv : {"full", "sep-stream:4,16,64,128", "sep-stream:4,16,64,128,dtype=q8_0", "sep:3,32,full-layers=0", "sink:4,60"}) {
+  for (const char* kv :
+       {"full", "sep-stream:4,16,64,128", "sep-stream:4,16,64,128,dtype=q8_0", "sep:3,32,full-layers=0", "sink:4,60"}) {
     for (const char* sampler : {"--temperature 0", "--temperature 0.7 --repeat-penalty 1.1 --seed 5"}) {
       const std::string options = std::string(sampler) + " --kv " + kv;
       const nlohmann::json whole = Json(options + " --prompt 'Once upon a time' --max-new 60");
