@@ -84,8 +84,9 @@ def spread(values, digits):
 
 
 COLUMNS = [("ppl 256-511", lambda r: bucket_ppl(r, 256, 512), 2), ("1024-2047", lambda r: bucket_ppl(r, 1024, 2048), 2),
+           ("2048-3071", lambda r: bucket_ppl(r, 2048, 3072), 2),
            ("3072-4095", lambda r: bucket_ppl(r, 3072, 4096), 2), ("retrieval < 512", lambda r: accuracy(r, 0, 512), 1),
-           ("512-2047", lambda r: accuracy(r, 512, 2048), 1), ("2048+", lambda r: accuracy(r, 2048, 1 << 30), 1),
+           ("512-1023", lambda r: accuracy(r, 512, 1024), 1), ("1024-2047", lambda r: accuracy(r, 1024, 2048), 1),
            ("s a step", lambda r: r["step_seconds"], 2)]
 
 
