@@ -16,7 +16,8 @@ struct CommandResult {
 
 /// `arguments` as a shell reads them.
 inline CommandResult RunHawser(const std::string& arguments) {
-  const std::string command = std::string("'") + HAWSER_BINARY + "' " + arguments;
+  std::string command = "'";
+  command.append(HAWSER_BINARY).append("' ").append(arguments);
   CommandResult result;
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return result;
