@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -222,8 +223,10 @@ std::string BuiltinSection(const DemoBuiltin& b) {
   std::string html =
       fmt::format(kBuiltin, HumanCount(NumParameters(b.spec)), HumanCount(b.spec.context), EscapeXml(b.prompt));
   for (const auto& [policy, text] : b.texts) {
-    html +=
-        fmt::format("<p class=\"note\"><code>--kv {}</code></p><blockquote>{}</blockquote>\n", policy, EscapeXml(text));
+    std::string flowing = text;
+    std::ranges::replace(flowing, '\n', ' ');
+    html += fmt::format("<p class=\"note\"><code>--kv {}</code></p><blockquote>{}</blockquote>\n", policy,
+                        EscapeXml(flowing));
   }
   html += fmt::format("<p>Facts that it finds again in unseen harbour logs of {} tokens:</p>\n",
                       HumanCount(b.spec.context));
