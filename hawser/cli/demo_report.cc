@@ -8,6 +8,7 @@
 
 #include "hawser/attn/picture.h"
 #include "hawser/attn/schedule.h"
+#include "hawser/eval/page.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/report.h"
 
@@ -168,23 +169,9 @@ std::string Terminal(const std::vector<std::vector<std::string>>& rows) {
   return table.ToString();
 }
 
-constexpr std::string_view kStyle = R"(
-body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1420px; margin: 2rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.9rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #d9dee3; padding-bottom: .2rem; }
-p { max-width: 56rem; } .plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } .plots svg { max-width: 100%; height: auto; }
-.plots > div { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: .5rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .93rem; } th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e3e7ea; }
-th:first-child, td:first-child { text-align: left; } blockquote { color: #43525f; font-style: italic; border-left: 3px solid #c7d0d8; margin-left: 0; padding-left: 1rem; max-width: 56rem; }
-.note { color: #5b6b78; font-size: .93rem; } code { background: #eef1f3; padding: 0 .25rem; border-radius: 3px; }
-)";
-
 // Texts of the page, with the places of fmt.
 
-constexpr std::string_view kHead = R"(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>hawser demo</title><style>{}</style></head>
-<body>
-<h1>hawser demo</h1>
-<p class="note">Seed {}; {}; {} in all. Raw figures: <code>results.json</code>.</p>
+constexpr std::string_view kHead = R"(<p class="note">Seed {}; {}; {} in all. Raw figures: <code>results.json</code>.</p>
 )";
 
 constexpr std::string_view kBuiltin = R"(<h2>The model in the box</h2>
@@ -212,12 +199,6 @@ grow to c before it compresses (SepLLM).</p>
 constexpr std::string_view kPatterns = R"(<h2>What a token sees</h2>
 <p>Three packed documents behind one first token. Rows are queries, columns are keys.</p>
 )";
-
-std::string Plots(const std::vector<std::string>& plots) {
-  std::string html = "<div class=\"plots\">";
-  for (const std::string& plot : plots) html += "<div>" + plot + "</div>";
-  return html + "</div>\n";
-}
 
 std::string BuiltinSection(const DemoBuiltin& b) {
   std::string html =
@@ -279,18 +260,18 @@ std::string DemoText(const DemoResult& r) {
 }
 
 std::string DemoPage(const DemoResult& r) {
-  std::string page = fmt::format(kHead, kStyle, r.seed, EscapeXml(r.machine), HumanSeconds(r.seconds));
+  std::string page = fmt::format(kHead, r.seed, EscapeXml(r.machine), HumanSeconds(r.seconds));
   page += BuiltinSection(r.builtin);
   page += fmt::format(kScratch, HumanCount(r.parameters), r.spec.layers, r.spec.width, r.spec.heads, r.spec.kv_heads,
                       r.short_context, r.long_context, EscapeXml(r.sample));
   page += "<h2>Extending the context</h2>\n" + HtmlTable(TrainingRows(r));
-  page += Plots({PositionPlot(r), RetrievalPlot(r)}) + HtmlTable(RetrievalRows(r));
-  page += std::string(kStreaming) + HtmlTable(StreamRows(r)) + Plots({StreamPlot(r, true), StreamPlot(r, false)});
+  page += HtmlPlots({PositionPlot(r), RetrievalPlot(r)}) + HtmlTable(RetrievalRows(r));
+  page += std::string(kStreaming) + HtmlTable(StreamRows(r)) + HtmlPlots({StreamPlot(r, true), StreamPlot(r, false)});
   page += kPatterns;
-  page += Plots({Picture("anchor", "AnchorAttention"), Picture("full", "full attention"),
-                 Picture("sinks=2 window=6 sep", "SepLLM: sinks=2 window=6"),
-                 Picture("scope=doc anchors=1 window=6 sep", "both in one pattern")});
-  return page + "</body></html>\n";
+  page += HtmlPlots({Picture("anchor", "AnchorAttention"), Picture("full", "full attention"),
+                     Picture("sinks=2 window=6 sep", "SepLLM: sinks=2 window=6"),
+                     Picture("scope=doc anchors=1 window=6 sep", "both in one pattern")});
+  return HtmlPage("hawser demo", page);
 }
 
 }  // namespace hawser

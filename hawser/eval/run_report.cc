@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hawser/base/file.h"
+#include "hawser/eval/page.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/report.h"
 #include "hawser/train/metrics.h"
@@ -89,36 +90,21 @@ std::string Summary(const Lines& lines) {
   return "<table>" + rows + "</table>";
 }
 
-constexpr std::string_view kStyle = R"(
-body { font: 16px/1.55 system-ui, sans-serif; color: #1b2733; background: #fbfbf9; max-width: 1420px; margin: 2rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.7rem; margin-bottom: .6rem; overflow-wrap: anywhere; } h2 { margin-top: 2rem; border-bottom: 1px solid #d9dee3; padding-bottom: .2rem; }
-.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; } .plots > div { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: .5rem; max-width: 100%; box-sizing: border-box; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .95rem; } th, td { padding: .3rem .8rem; border-bottom: 1px solid #e3e7ea; }
-th { text-align: left; font-weight: 500; color: #5b6b78; } td { text-align: right; } .note { color: #5b6b78; }
-pre { background: #fff; border: 1px solid #e3e7ea; border-radius: 6px; padding: 1rem; overflow-x: auto; font-size: .88rem; }
-)";
-
 }  // namespace
 
 std::string RunReportPage(std::string_view title, std::string_view recipe, const Lines& metrics) {
-  std::string plots;
-  const auto add = [&](const std::string& svg) { plots += "<div>" + svg + "</div>\n"; };
-  add(LossPlot(metrics));
-  add(Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}));
-  add(Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}));
-  add(Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}));
-  add(Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0}));
   std::string lines;  // EscapeXml drops line ends
   for (size_t begin = 0; begin < recipe.size();) {
     const size_t end = std::min(recipe.find('\n', begin), recipe.size());
     lines += EscapeXml(recipe.substr(begin, end - begin)) + "\n";
     begin = end + 1;
   }
-  return fmt::format(
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width\"><title>{0}</title><style>{1}</style></head>\n<body>\n<h1>{0}</h1>\n{2}\n"
-      "<div class=\"plots\">\n{3}</div>\n<h2>Recipe</h2>\n<pre>{4}</pre>\n</body></html>\n",
-      EscapeXml(title), kStyle, Summary(metrics), plots, lines);
+  const std::string plots =
+      HtmlPlots({LossPlot(metrics), Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}),
+                 Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}),
+                 Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}),
+                 Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0})});
+  return HtmlPage(title, fmt::format("{}\n{}<h2>Recipe</h2>\n<pre>{}</pre>", Summary(metrics), plots, lines));
 }
 
 void WriteRunReport(const std::filesystem::path& run) {
