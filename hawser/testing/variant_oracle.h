@@ -90,6 +90,21 @@ inline PackedSequence AtAnchorPositions(PackedSequence copies, const PackedSeque
   return copies;
 }
 
+/// The sequence with every position 1000 further on, and with every one but those of anchors, shared or copied.
+struct Shifted {
+  Shifted(const PackedSequence& packed, const AttnVariant& variant) : all(packed), others(packed) {
+    for (const Segment& segment : packed.segments) {
+      for (int32_t t = 0; t < segment.length; ++t) {
+        const bool anchor =
+            segment.document == Segment::kAnchor || (variant.multi_bos && t < segment.bos_tokens);
+        all.positions[segment.begin + t] += 1000;
+        others.positions[segment.begin + t] += anchor ? 0 : 1000;
+      }
+    }
+  }
+  PackedSequence all, others;
+};
+
 class VariantOracle : public ::testing::Test {
  protected:
   using Values = std::vector<double>;
@@ -136,6 +151,44 @@ class VariantOracle : public ::testing::Test {
     double worst = 0;
     for (int32_t i = 0; i < n; ++i) worst = std::max(worst, std::abs(a.at(a0 + i) - b.at(b0 + i)));
     return worst;
+  }
+
+  /// Losses of three sequences of unlike lengths, in one batch and each alone.
+  std::pair<Values, Values> TogetherAndAlone(Decoder* decoder, const char* variant) const {
+    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const std::vector<PackedSequence> rows = {Pack(texts_, variant), Pack({texts_[3], texts_[2]}, variant, 5),
+                                              Pack({texts_[1]}, variant)};
+    const auto score = [&](const std::vector<PackedSequence>& sequences) {
+      const Batch batch = MakeBatch(sequences, pattern);
+      std::vector<float> nll(batch.ids.size());
+      decoder->Score(batch, nll.data());
+      return nll;
+    };
+    const std::vector<float> together = score(rows);
+    Values alone;
+    for (const PackedSequence& row : rows) {
+      const std::vector<float> one = score({row});
+      alone.insert(alone.end(), one.begin(), one.end());
+    }
+    return {{together.begin(), together.end()}, alone};
+  }
+
+  /// Document `d` served token by token behind a BOS, against `trained`: the losses of all, packed.
+  double ServedApartFrom(const Values& trained, const char* variant, size_t d, Decoder* decoder, DType kv) const {
+    const int32_t own_bos = ParseVariant(variant).pattern.anchors == 0;
+    const int32_t begin = Rows(Pack(texts_, variant))[d].first + own_bos;
+    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, kv, spec_.context);
+    decoder->Extend(std::vector<int32_t>{kBos}, &cache, {});
+    Matrix logits(1, spec_.vocab);
+    double difference = 0;
+    for (size_t t = 0; t < texts_[d].size(); ++t) {
+      const int32_t id = texts_[d][t];
+      decoder->Extend({&id, 1}, &cache, logits.view());
+      const float* l = logits.Row<float>(0);
+      const double served = ReferenceModel::Nll({l, l + spec_.vocab}, TargetOf(id));
+      difference = std::max(difference, std::abs(served - trained[static_cast<size_t>(begin) + t]));
+    }
+    return difference;
   }
 
   static Texts RandomTexts(const std::vector<int32_t>& lengths, uint64_t seed) {

@@ -122,17 +122,10 @@ TEST_F(VariantOracleBf16, T9_T10_ShiftingPositions) {
   for (const char* variant : kVariants) {
     const AttnVariant v = ParseVariant(variant);
     const PackedSequence packed = Pack(texts_, variant);
-    PackedSequence all = packed, others = packed;
-    for (const Segment& segment : packed.segments) {
-      for (int32_t t = 0; t < segment.length; ++t) {
-        const bool anchor = segment.document == Segment::kAnchor || (v.multi_bos && t < segment.bos_tokens);
-        all.positions[segment.begin + t] += 1000;
-        others.positions[segment.begin + t] += anchor ? 0 : 1000;
-      }
-    }
+    const Shifted shifted(packed, v);
     const Values base = Low(packed, variant);
-    EXPECT_LE(MaxDiff(base, Low(all, variant)), Apart()) << variant;
-    const double moved = MaxDiff(base, Low(others, variant));
+    EXPECT_LE(MaxDiff(base, Low(shifted.all, variant)), Apart()) << variant;
+    const double moved = MaxDiff(base, Low(shifted.others, variant));
     if (v.multi_bos || v.pattern.anchors > 0) {
       EXPECT_GT(moved, Apart()) << variant;
     } else {

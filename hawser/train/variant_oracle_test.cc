@@ -156,21 +156,14 @@ TEST_F(VariantOracle, T9_T10_ShiftingPositions) {
   for (const char* variant : kVariants) {
     const AttnVariant v = ParseVariant(variant);
     const PackedSequence packed = Pack(texts_, variant);
-    PackedSequence all = packed, others = packed;
-    for (const Segment& segment : packed.segments) {
-      for (int32_t t = 0; t < segment.length; ++t) {
-        const bool anchor = segment.document == Segment::kAnchor || (v.multi_bos && t < segment.bos_tokens);
-        all.positions[segment.begin + t] += 1000;
-        others.positions[segment.begin + t] += anchor ? 0 : 1000;
-      }
-    }
+    const Shifted shifted(packed, v);
     const auto n = static_cast<int32_t>(packed.ids.size());
     for (const Engine& engine : Engines()) {
       // The phases of the twin are f64 products with positions.
       const double tolerance = std::max(engine.tolerance, 1e-8);
       const Values base = engine.nll(packed, v.pattern);
-      EXPECT_LE(MaxDiff(base, engine.nll(all, v.pattern), 0, 0, n), tolerance) << variant << " " << engine.name;
-      const double moved = MaxDiff(base, engine.nll(others, v.pattern), 0, 0, n);
+      EXPECT_LE(MaxDiff(base, engine.nll(shifted.all, v.pattern), 0, 0, n), tolerance) << variant << " " << engine.name;
+      const double moved = MaxDiff(base, engine.nll(shifted.others, v.pattern), 0, 0, n);
       if (v.multi_bos || v.pattern.anchors > 0) {
         EXPECT_GT(moved, kVisible) << variant << " " << engine.name;
       } else {

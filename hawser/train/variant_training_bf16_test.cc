@@ -207,39 +207,16 @@ TEST_F(VariantOracleBf16, T22_PartsOfABatchAddUpToIt) {
 
 TEST_F(VariantOracleBf16, T23_BatchRowsEqualRowsRunSingly) {
   for (const char* variant : kVariants) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
-    const std::vector<PackedSequence> rows = {Pack(texts_, variant), Pack({texts_[3], texts_[2]}, variant, 5),
-                                              Pack({texts_[1]}, variant)};
-    const Batch batch = MakeBatch(rows, pattern);
-    std::vector<float> together(batch.ids.size());
-    low_decoder_.Score(batch, together.data());
-    size_t at = 0;
-    for (const PackedSequence& row : rows) {
-      std::vector<float> nll(row.ids.size());
-      low_decoder_.Score(MakeBatch({&row, 1}, pattern), nll.data());
-      for (const float value : nll) EXPECT_NEAR(together[at++], value, Apart()) << variant;
-    }
+    const auto [together, alone] = TogetherAndAlone(&low_decoder_, variant);
+    EXPECT_LE(MaxDiff(together, alone), Apart()) << variant;
   }
 }
 
 TEST_F(VariantOracleBf16, T26_ServingEqualsTrainingWithResetAndTheFirstDocumentOtherwise) {
-  Matrix logits(1, spec_.vocab);
   for (const char* variant : {"anchor-reset", "intra-reset", "anchor", "multi-bos"}) {
     const Values trained = Low(texts_, variant);
-    const int32_t own_bos = ParseVariant(variant).pattern.anchors == 0;
-    const auto rows = Rows(Pack(texts_, variant));
     for (size_t d = 0; d < texts_.size(); ++d) {
-      KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kBF16, spec_.context);
-      low_decoder_.Extend(std::vector<int32_t>{kBos}, &cache, {});
-      double difference = 0;
-      for (size_t t = 0; t < texts_[d].size(); ++t) {
-        const int32_t id = texts_[d][t];
-        low_decoder_.Extend({&id, 1}, &cache, logits.view());
-        const float* l = logits.Row<float>(0);
-        const double served = ReferenceModel::Nll({l, l + spec_.vocab}, TargetOf(id));
-        difference =
-            std::max(difference, std::abs(served - trained[rows[d].first + own_bos + static_cast<int32_t>(t)]));
-      }
+      const double difference = ServedApartFrom(trained, variant, d, &low_decoder_, DType::kBF16);
       if (d == 0 || ParseVariant(variant).reset_positions) {
         EXPECT_LE(difference, Apart()) << variant << " document " << d;
       } else if (d == 2) {

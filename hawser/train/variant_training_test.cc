@@ -218,40 +218,19 @@ TEST_F(VariantOracle, T21_ScoringGivesTheLossOfTraining) {
 
 TEST_F(VariantOracle, T23_BatchRowsEqualRowsRunSingly) {
   for (const char* variant : kVariants) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
-    const std::vector<PackedSequence> rows = {Pack(texts_, variant), Pack({texts_[3], texts_[2]}, variant, 5),
-                                              Pack({texts_[1]}, variant)};
-    const Batch batch = MakeBatch(rows, pattern);
-    std::vector<float> together(batch.ids.size());
-    decoder_.Score(batch, together.data());
-    size_t at = 0;
-    for (const PackedSequence& row : rows) {
-      std::vector<float> nll(row.ids.size());
-      decoder_.Score(MakeBatch({{row}}, pattern), nll.data());
-      for (const float value : nll) EXPECT_NEAR(together[at++], value, 1e-5 * std::max(1.0f, value)) << variant;
+    const auto [together, alone] = TogetherAndAlone(&decoder_, variant);
+    ASSERT_EQ(together.size(), alone.size());
+    for (size_t t = 0; t < alone.size(); ++t) {
+      EXPECT_NEAR(together[t], alone[t], 1e-5 * std::max(1.0, alone[t])) << variant;
     }
   }
 }
 
 TEST_F(VariantOracle, T26_ServingEqualsTrainingWithResetAndTheFirstDocumentOtherwise) {
   for (const char* variant : {"anchor-reset", "intra-reset", "anchor", "multi-bos"}) {
-    const PackedSequence packed = Pack(texts_, variant);
     const Values trained = Nll(Engines()[1], texts_, variant);
-    const int32_t own_bos = ParseVariant(variant).pattern.anchors == 0;
-    const auto rows = Rows(packed);
-    Matrix logits(1, spec_.vocab);
     for (size_t d = 0; d < texts_.size(); ++d) {
-      KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, spec_.context);
-      decoder_.Extend(std::vector<int32_t>{kBos}, &cache, {});
-      double difference = 0;
-      for (size_t t = 0; t < texts_[d].size(); ++t) {
-        const int32_t id = texts_[d][t];
-        decoder_.Extend({&id, 1}, &cache, logits.view());
-        const float* l = logits.Row<float>(0);
-        const double served = ReferenceModel::Nll({l, l + spec_.vocab}, TargetOf(id));
-        difference =
-            std::max(difference, std::abs(served - trained[rows[d].first + own_bos + static_cast<int32_t>(t)]));
-      }
+      const double difference = ServedApartFrom(trained, variant, d, &decoder_, DType::kF32);
       if (d == 0 || ParseVariant(variant).reset_positions) {
         EXPECT_LE(difference, 2e-4) << variant << " document " << d;
       } else if (d == 2) {
