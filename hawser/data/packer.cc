@@ -179,9 +179,9 @@ void Packer::Add(const Document& document) {
     return;
   }
   if (options_.overflow == Overflow::kBestFit) return Wait(document);
-  const int64_t whole = prefix + tokens + (options_.eos >= 0 ? 1 : 0);
-  const bool close =
-      prefix + 1 > Room() || (options_.overflow == Overflow::kFit && whole > Room() && whole <= EmptyRoom());
+  const bool fits = prefix + tokens <= EmptyRoom();
+  const int64_t whole = std::min<int64_t>(prefix + tokens + (options_.eos >= 0 ? 1 : 0), EmptyRoom());
+  const bool close = prefix + 1 > Room() || (options_.overflow == Overflow::kFit && fits && whole > Room());
   if (close) Close();
   for (int64_t offset = 0; offset < tokens;) {
     const int64_t text = std::min<int64_t>(tokens - offset, Room() - PrefixTokens(document, offset));

@@ -54,10 +54,9 @@ struct PackedSequence {
 ///             all the same, be it shared or copied)
 ///   kDrop     fills the room; the rest is discarded and counted
 ///   kFit      starts the next sequence if it fits in an empty one, and leaves the room to padding; else as kRestart
-///   kBestFit  is kept whole if it fits in an empty sequence, else cut to whole sequences and a rest. `lookahead`
-///   pieces
-///             wait; a sequence opens with the oldest of them and takes the longest that still fits until none does
-///             (best-fit decreasing in a window; after arXiv:2404.10830). What room is left is padding
+///   kBestFit  is kept whole if it fits in an empty sequence, else cut to whole sequences and a rest. Of `lookahead`
+///             pieces that wait a sequence opens with the oldest and takes the longest that still fits until none
+///             does (best-fit decreasing in a window; after arXiv:2404.10830). What room is left is padding
 /// Room too small for BOS, tag and one token of text is padded; an EOS that has no room is left out.
 enum class Overflow : uint8_t { kRestart, kSplit, kDrop, kFit, kBestFit };
 

@@ -10,6 +10,7 @@
 namespace hawser {
 namespace {
 
+constexpr int kThrows = 1000;
 constexpr uint64_t kStream = 0x7570;  // apart from the streams that shuffle documents
 
 void Shuffle(std::vector<uint32_t>& list, Rng& rng) {
@@ -28,29 +29,32 @@ std::vector<uint32_t> DrawDocuments(const DocumentSet& documents, const Upsample
   const size_t sources = documents.sources().size();
   std::vector<DrawCounts> count(sources);
   std::vector<std::vector<uint32_t>> kept(sources), all(sources);
-  Rng rng{.seed = RandomBits(seed, kStream, epoch)};
   for (uint32_t d = 0; d < size; ++d) {
-    const int32_t source = documents.source(d);
-    const int64_t length = documents.length(d);
-    DrawCounts& c = count[source];
+    DrawCounts& c = count[documents.source(d)];
     ++c.documents;
-    c.tokens += length;
-    if (options.kind == Upsample::kPerSource) all[source].push_back(d);
-    const bool keep =
-        options.kind == Upsample::kNone || length >= options.long_tokens || rng.Uniform() < options.short_keep;
-    if (keep) {
-      kept[source].push_back(d);
-      c.drawn += length;
-    } else {
-      c.left_short += length;
+    c.tokens += documents.length(d);
+    if (options.kind == Upsample::kPerSource) all[documents.source(d)].push_back(d);
+  }
+  Rng rng{.seed = RandomBits(seed, kStream, epoch)};
+  int64_t tokens_kept = 0;
+  // A chance of short_keep may strike none of a few documents: another throw, so that no epoch is empty.
+  for (int throws = 0; tokens_kept == 0 && throws < (options.short_keep > 0 ? kThrows : 1); ++throws) {
+    for (auto& list : kept) list.clear();
+    for (uint32_t d = 0; d < size; ++d) {
+      const int32_t source = documents.source(d);
+      if (options.kind == Upsample::kNone || documents.length(d) >= options.long_tokens ||
+          rng.Uniform() < options.short_keep) {
+        kept[source].push_back(d);
+        count[source].drawn += documents.length(d);
+        tokens_kept += documents.length(d);
+      }
     }
   }
-  int64_t tokens_kept = 0;
-  for (const DrawCounts& c : count) tokens_kept += c.drawn;
   if (tokens_kept == 0 && documents.tokens() > 0) {
     Fail(ErrorKind::kUsage, "up-sampling keeps none of {} documents: none has {} tokens or more and short_keep is {}",
          size, options.long_tokens, options.short_keep);
   }
+  for (DrawCounts& c : count) c.left_short = c.tokens - c.drawn;
   std::vector<uint32_t> drawn;
   for (size_t s = 0; s < sources; ++s) {
     DrawCounts& c = count[s];

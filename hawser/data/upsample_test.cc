@@ -104,6 +104,20 @@ TEST(Upsample, NothingKeptIsAnError) {
   EXPECT_THROW(DrawDocuments(set, options, 1, 0), Error);
 }
 
+TEST(Upsample, NoEpochIsEmptyWhereAChanceIsLeft) {
+  DocumentSet set;
+  set.Add("a", {1, 2, 3});
+  set.Add("b", {4, 5});
+  for (const Upsample kind : {Upsample::kGlobal, Upsample::kPerSource}) {
+    UpsampleOptions options = Options(kind);
+    options.short_keep = 0.01;
+    std::vector<DrawCounts> counts;
+    for (uint64_t epoch = 0; epoch < 50; ++epoch) {
+      EXPECT_FALSE(DrawDocuments(set, options, 1, epoch, &counts).empty()) << epoch;
+    }
+  }
+}
+
 TEST(Upsample, TheLoaderPacksWhatIsDrawnAndResumes) {
   const DocumentSet set = Corpus();
   const PackOptions options{.length = 256, .bos = 1, .overflow = Overflow::kBestFit, .lookahead = 20};

@@ -27,10 +27,9 @@ enum class KvKind : uint8_t { kFull, kWindow, kSink, kSep, kFix, kSepStream };
 ///   sep:a,n                  SepLLM: the first a, the separators, a window of n
 ///   fix:a,n,d                FixLLM: each d-th token instead of the separators
 ///   sep-stream:a,s,w,c       SepLLM streaming: the first a, s separators, w of the last, c at most
-///   sepcache:NAME=VALUE,...  the same by the names of transformers' SepCache: init_cache_size (4), sep_cache_size
-///   (64),
-///                            local_size (256), cache_size (512), SEP_ACCUMULATION (true), USE_MAX_SEP_CACHE (false),
-///                            APPLY_PE_SHIFT (false), separator_token_ids (13+11)
+///   sepcache:NAME=VALUE,...  the same by the names of transformers' SepCache: init_cache_size (4),
+///                            sep_cache_size (64), local_size (256), cache_size (512), SEP_ACCUMULATION (true),
+///                            USE_MAX_SEP_CACHE (false), APPLY_PE_SHIFT (false), separator_token_ids (13+11)
 /// A number may also be given by its letter (`sep:a=3,n=256`), and as one for each layer (`sep:3,256+64+all`).
 /// Options where they apply: `positions=rank|absolute|cachelen`, `policy=overflow|full`, `prefill=sparse|dense`,
 /// `full-layers=0+31` (layers that keep everything; negative: from the last), `sep=FORM` (which tokens separate,
