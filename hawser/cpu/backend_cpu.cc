@@ -86,6 +86,10 @@ class CpuBackend final : public Backend {
   int64_t AttentionScratchBytes(const AttentionBackwardArgs& args) const override {
     return AttentionForwardScratch(args) + AttentionBackwardScratch(args);
   }
+  int64_t CrossEntropyScratchBytes(int64_t tokens, int64_t vocab) const override {
+    const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab, true);
+    return tile.tokens * tile.panel * static_cast<int64_t>(sizeof(float));
+  }
 
   void EmbedForward(ConstMat table, const int32_t* ids, Mat y) override {
     ValidateEmbed("embed", table, ids, y);

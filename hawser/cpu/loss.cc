@@ -61,10 +61,16 @@ namespace hawser {
 HWY_EXPORT(FoldLogits);
 HWY_EXPORT(SoftmaxRow);
 
-CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab) {
-  constexpr int64_t kElements = (int64_t{8} << 20) / 4, kBlock = 1024;
-  const int64_t whole = std::max<int64_t>(1, kElements / std::max<int64_t>(1, vocab));  // tokens with all their logits
-  if (whole >= 256 || whole >= tokens) return {std::min(whole, tokens), vocab};
+CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab, bool gradients) {
+  constexpr int64_t kElements = (int64_t{8} << 20) / 4, kMostElements = 16 * kElements;
+  constexpr int64_t kFewTokens = 256, kBlock = 1024;
+  for (const int64_t elements : {kElements, kMostElements}) {
+    const int64_t whole = std::max<int64_t>(1, elements / std::max<int64_t>(1, vocab));  // tokens with all their logits
+    if (whole >= kFewTokens || whole >= tokens) {
+      return {std::min({whole, tokens, elements == kElements ? whole : kBlock}), vocab};
+    }
+    if (!gradients) break;
+  }
   const int64_t block = std::min(kBlock, tokens);
   return {block, std::min(vocab, kElements / block / 64 * 64)};
 }
@@ -84,7 +90,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
   if (args.nll != nullptr) std::fill_n(args.nll, tokens, 0.0f);
   if (want_dx) FillMat(args.dx, 0.0f);
 
-  const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab);
+  const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab, want_dx || want_dweight);
   const int64_t panels = tile.panel == 0 ? 0 : (vocab + tile.panel - 1) / tile.panel;
   const bool keep = panels == 1 && (want_dx || want_dweight);  // powers once, where no second product overwrites them
   float* logits = logits_.Get<float>(tile.tokens * tile.panel);

@@ -1,9 +1,9 @@
 // cpu/loss.h - the fused head and cross-entropy; contract in ops/backend.h. Validated by the caller.
-// Logits exist in tiles of tokens x vocabulary of at most 8 MB. A small vocabulary is one panel: product, softmax and
-// both gradients follow one another (as arXiv:2410.10989 does on GPUs). A large one is walked twice, panel by panel:
-// first for the running log sum exp, then, logits made again, for the gradients (arXiv:2411.09009). The second product
-// costs a third more arithmetic, but blocks of many tokens read and write the gradient of the head once per block: with
-// 49152 words of width 576 that is 226 MB, which the 32 tokens whose whole rows fit in 8 MB would move in 1.8 GFLOP.
+// Logits exist in tiles of tokens x vocabulary. Where gradients are wanted a tile has whole rows: product, softmax and
+// both gradients follow one another (as arXiv:2410.10989 does on GPUs), and every tile reads and writes the gradient of
+// the head once, so it has at least kFewTokens tokens: 8 MB of logits where that is enough, up to 128 MB where not. A
+// vocabulary beyond that is walked twice, panel by panel: first for the running log sum exp, then, logits made again at
+// a third more arithmetic, for the gradients (arXiv:2411.09009). Scoring alone folds panels of at most 8 MB.
 #pragma once
 
 #include "hawser/cpu/matmul.h"
@@ -22,10 +22,11 @@ class CrossEntropyEngine {
   Scratch logits_, rows_, dx_;
 };
 
-/// Tokens and vocabulary entries of a tile; depends on the sizes alone. tokens * panel <= 2 Mi elements.
+/// Tokens and vocabulary entries of a tile; depends on the sizes alone. tokens * panel <= 2 Mi elements, and with
+/// whole rows for gradients <= 32 Mi.
 struct CrossEntropyTile {
   int64_t tokens, panel;
 };
-CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab);
+CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab, bool gradients);
 
 }  // namespace hawser

@@ -199,6 +199,8 @@ class Backend {
   /// Bytes that AttentionForward and AttentionBackward of such sequences keep for themselves; about. Of `args` only
   /// q.dtype, heads, kv_heads, head_dim and sequences count.
   virtual int64_t AttentionScratchBytes(const AttentionBackwardArgs& args) const = 0;
+  /// Bytes that CrossEntropy keeps for itself with gradients of `tokens` rows over `vocab` logits; about.
+  virtual int64_t CrossEntropyScratchBytes(int64_t tokens, int64_t vocab) const = 0;
 
   /// y[i] = table[ids[i]]; ids in [0, V) are the caller's promise (checked where text enters).
   virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y) = 0;

@@ -51,7 +51,6 @@ int64_t VisiblePairs(const LayerPatterns& patterns, const TokenLayout& layout) {
 /// Bytes that the kernels hold for a micro-batch.
 int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::span<const PackedSequence> sequences,
                     const Backend& backend) {
-  constexpr int64_t kLogits = int64_t{8} << 20;  // a tile of them, at most
   const ModelSpec& spec = plan.spec;
   int64_t attention = 0;
   for (const AttnPattern& pattern : patterns.distinct) {
@@ -67,7 +66,8 @@ int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::s
     args.q.dtype = QkvDType(spec, plan.config.dtype);
     attention = std::max(attention, backend.AttentionScratchBytes(args));
   }
-  return attention + std::min(kLogits, static_cast<int64_t>(sequences.size()) * spec.context * spec.vocab * 4);
+  return attention +
+         backend.CrossEntropyScratchBytes(static_cast<int64_t>(sequences.size()) * spec.context, spec.vocab);
 }
 
 /// Sizes of the sample: those of a micro-batch of the run, less of each until it is short.
@@ -91,7 +91,7 @@ Sample ChooseSample(const TrainPlan& plan) {
   shrink(sample.sequences, 1);
   shrink(sample.length, 1024);
   shrink(sample.spec.layers, 2);
-  shrink(sample.length, 128);
+  shrink(sample.length, std::min<int64_t>(sample.length, 128 + 2 * plan.variant.pattern.anchors));
   return sample;
 }
 
