@@ -1,6 +1,7 @@
 // Decode: one query row per sequence against everything resident. Keys and values are read once, as stored, for all
 // the heads that share them; long rows are cut in pieces of a fixed size whose softmax states are merged in order, so
-// the result does not depend on threads.
+// the result does not depend on threads. Where there are pieces enough, one thread takes all heads of a piece, block by
+// block: what lies together in memory is then read together.
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -18,6 +19,8 @@ constexpr int32_t kPiece = 2048;             // slots of a piece
 constexpr int32_t kBlock = 128;              // slots scored at a time: their values are still near when they are mixed
 constexpr int64_t kParallelBytes = 1 << 18;  // of keys and values: below, threads cost more than they bring
 
+size_t Cuts(int64_t slots) { return static_cast<size_t>((slots + kPiece - 1) / kPiece); }
+
 /// The softmax state of one piece: out [G, ld] not yet divided by sum.
 struct State {
   float* out;
@@ -25,51 +28,67 @@ struct State {
   float* sum;
 };
 
-class PieceWorker {
+/// Slots [begin, end) of some heads of one row; states of head h from state + (h - head) * stride on.
+struct Task {
+  int64_t row;
+  int32_t head, heads;  // kv heads
+  int32_t begin, end;
+  size_t state, stride;
+};
+
+class Worker {
  public:
-  PieceWorker(const DecodeArgs& args, const TileKernels& t, int64_t ld, Arena& arena)
+  Worker(const DecodeArgs& args, const TileKernels& t, int64_t ld, int32_t heads, Arena& arena)
       : args_(args), t_(t), group_(args.heads / args.kv_heads), ld_(ld) {
-    arena.Reset(Arena::Bytes<float>(group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
+    arena.Reset(Arena::Bytes<float>(heads * group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
                 Arena::Bytes<float>(kBlock * ld));
-    q_ = arena.Take<float>(group_ * ld);
+    q_ = arena.Take<float>(heads * group_ * ld);
     s_ = arena.Take<float>(group_ * kBlock);
     aside_ = arena.Take<float>(kBlock * ld);
   }
 
-  void Run(int64_t row, int32_t kv_head, int32_t begin, int32_t end, State state) {
-    const DecodeArgs::Row& kv = args_.rows[row];
-    for (int32_t i = 0; i < group_; ++i) {
-      const void* q = HeadRow(args_.q, row, kv_head * group_ + i, args_.head_dim);
+  void Run(const Task& task, const std::vector<State>& states) {
+    for (int32_t i = 0; i < task.heads * group_; ++i) {
+      const void* q = HeadRow(args_.q, task.row, int64_t{task.head} * group_ + i, args_.head_dim);
       t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.head_dim, args_.scale * 1.44269504088896341f);
     }
-    std::fill(state.out, state.out + group_ * ld_, 0.0f);
-    std::fill(state.max, state.max + group_, -std::numeric_limits<float>::infinity());
-    std::fill(state.sum, state.sum + group_, 0.0f);
-    for (int32_t b = begin; b < end; b += kBlock) {
-      const int32_t n = std::min(kBlock, end - b);
-      t_.decode_scores(Tile({kv.k, kv_head, args_.head_dim, kv.rotation}, q_, b, n));
-      const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
-      for (int32_t i = 0; i < group_; ++i) {
-        std::fill(s_ + i * kBlock + n, s_ + i * kBlock + cols, -std::numeric_limits<float>::infinity());
+    for (int32_t h = 0; h < task.heads; ++h) {
+      const State& state = states[task.state + h * task.stride];
+      std::fill(state.out, state.out + group_ * ld_, 0.0f);
+      std::fill(state.max, state.max + group_, -std::numeric_limits<float>::infinity());
+      std::fill(state.sum, state.sum + group_, 0.0f);
+    }
+    for (int32_t b = task.begin; b < task.end; b += kBlock) {
+      for (int32_t h = 0; h < task.heads; ++h) {
+        Block(task, h, b, std::min(kBlock, task.end - b), states[task.state + h * task.stride]);
       }
-      t_.softmax({.s = s_,
-                  .lds = kBlock,
-                  .p = s_,
-                  .ldp = kBlock,
-                  .rows = group_,
-                  .cols = cols,
-                  .scale2 = 1.0f,
-                  .max = state.max,
-                  .sum = state.sum,
-                  .out = state.out,
-                  .ldo = ld_,
-                  .out_cols = static_cast<int32_t>(ld_),
-                  .first = b == begin});
-      t_.decode_mix(Tile({kv.v, kv_head, args_.head_dim}, state.out, b, n));
     }
   }
 
  private:
+  /// Slots [begin, begin + n) of head `h` of the task into its state.
+  void Block(const Task& task, int32_t h, int32_t begin, int32_t n, const State& state) const {
+    const DecodeArgs::Row& kv = args_.rows[task.row];
+    t_.decode_scores(Tile({kv.k, task.head + h, args_.head_dim, kv.rotation}, q_ + h * group_ * ld_, begin, n));
+    const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
+    for (int32_t i = 0; i < group_; ++i) {
+      std::fill(s_ + i * kBlock + n, s_ + i * kBlock + cols, -std::numeric_limits<float>::infinity());
+    }
+    t_.softmax({.s = s_,
+                .lds = kBlock,
+                .p = s_,
+                .ldp = kBlock,
+                .rows = group_,
+                .cols = cols,
+                .scale2 = 1.0f,
+                .max = state.max,
+                .sum = state.sum,
+                .out = state.out,
+                .ldo = ld_,
+                .out_cols = static_cast<int32_t>(ld_),
+                .first = begin == task.begin});
+    t_.decode_mix(Tile({kv.v, task.head + h, args_.head_dim}, state.out, begin, n));
+  }
   DecodeTile Tile(const StoredHead& from, float* x, int32_t begin, int32_t n) const {
     const bool aside = from.rotation.half > 0;
     if (aside) from.Read(t_, begin, n, aside_, ld_);
@@ -89,7 +108,7 @@ class PieceWorker {
   const TileKernels& t_;
   int32_t group_;
   int64_t ld_;
-  float* q_;
+  float* q_;  // [heads * group, ld]
   float* s_;
   float* aside_;  // [kBlock, ld] of keys that are rotated on their way
 };
@@ -124,49 +143,55 @@ void AttentionDecode(const DecodeArgs& args) {
   const int32_t group = args.heads / args.kv_heads;
   const int64_t ld = RoundUp(args.head_dim, kColStep);
 
-  struct Piece {
-    int64_t row;
-    int32_t kv_head, begin, end;
-  };
-  thread_local std::vector<Piece> pieces;
+  thread_local std::vector<Task> tasks;
   thread_local std::vector<State> states;
-  thread_local std::vector<std::pair<size_t, size_t>> groups;  // pieces of one (row, kv head)
   thread_local Arena arena;
-  pieces.clear(), states.clear(), groups.clear();
-  int64_t bytes = 0;
+  tasks.clear(), states.clear();
+  int64_t bytes = 0, pieces = 0;
+  for (const DecodeArgs::Row& row : args.rows) {
+    bytes += int64_t{2} * row.k.rows * args.kv_heads * HeadBytes(row.k.dtype, args.head_dim);
+    pieces += static_cast<int64_t>(Cuts(row.k.rows)) * args.kv_heads;
+  }
+  // The bits of a head do not depend on which heads share its task.
+  const auto heads = static_cast<int32_t>(std::clamp<int64_t>(pieces / (4 * NumThreads()), 1, args.kv_heads));
+  size_t made = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
-    const int32_t slots = static_cast<int32_t>(args.rows[r].k.rows);
-    bytes += int64_t{2} * slots * args.kv_heads * HeadBytes(args.rows[r].k.dtype, args.head_dim);
-    for (int32_t g = 0; g < args.kv_heads; ++g) {
-      groups.emplace_back(pieces.size(), pieces.size());
-      for (int32_t b = 0; b < slots; b += kPiece) {
-        pieces.push_back({static_cast<int64_t>(r), g, b, std::min(slots, b + kPiece)});
-        groups.back().second = pieces.size();
+    const auto slots = static_cast<int32_t>(args.rows[r].k.rows);
+    const size_t cuts = Cuts(slots);
+    for (int32_t g = 0; g < args.kv_heads; g += heads) {
+      for (size_t cut = 0; cut < cuts; ++cut) {
+        const int32_t begin = static_cast<int32_t>(cut) * kPiece;
+        tasks.push_back({static_cast<int64_t>(r), g, std::min(heads, args.kv_heads - g), begin,
+                         std::min(slots, begin + kPiece), made + static_cast<size_t>(g) * cuts + cut, cuts});
       }
     }
+    made += cuts * static_cast<size_t>(args.kv_heads);
   }
   const int64_t state_size = RoundUp(group * (ld + 2), 16);
-  arena.Reset(Arena::Bytes<float>(state_size * static_cast<int64_t>(pieces.size())));
-  float* memory = arena.Take<float>(state_size * static_cast<int64_t>(pieces.size()));
-  for (size_t p = 0; p < pieces.size(); ++p) {
+  arena.Reset(Arena::Bytes<float>(state_size * static_cast<int64_t>(made)));
+  float* memory = arena.Take<float>(state_size * static_cast<int64_t>(made));
+  for (size_t p = 0; p < made; ++p) {
     float* base = memory + static_cast<int64_t>(p) * state_size;
     states.push_back({base, base + group * ld, base + group * ld + group});
   }
-  const std::vector<Piece>& all = pieces;  // a thread_local is another one on another thread
+  const std::vector<Task>& all = tasks;  // a thread_local is another one on another thread
   const std::vector<State>& all_states = states;
   const auto run = [&](int64_t p) {
     thread_local Arena scratch;
-    const Piece& piece = all[p];
-    PieceWorker(args, t, ld, scratch).Run(piece.row, piece.kv_head, piece.begin, piece.end, all_states[p]);
+    Worker(args, t, ld, heads, scratch).Run(all[p], all_states);
   };
-  const int64_t count = static_cast<int64_t>(pieces.size());
+  const int64_t count = static_cast<int64_t>(tasks.size());
   if (bytes < kParallelBytes) {
     for (int64_t p = 0; p < count; ++p) run(p);
   } else {
     ParallelFor(count, run);
   }
-  for (const auto& [begin, end] : groups) {
-    Merge(args, t, pieces[begin].row, pieces[begin].kv_head, ld, std::span(states).subspan(begin, end - begin));
+  size_t at = 0;
+  for (size_t r = 0; r < args.rows.size(); ++r) {
+    const size_t cuts = Cuts(args.rows[r].k.rows);
+    for (int32_t g = 0; g < args.kv_heads; ++g, at += cuts) {
+      Merge(args, t, static_cast<int64_t>(r), g, ld, std::span(states).subspan(at, cuts));
+    }
   }
 }
 
