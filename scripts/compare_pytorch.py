@@ -99,13 +99,14 @@ def torch_step(options, shape):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(SHAPES[shape]["vocab"], (options.sequences, options.tokens), generator=generator)
     targets = ids.roll(-1, 1)
-    lengths = None
+    whole = None
     if options.attention == "documents":
-        lengths = document_lengths(options.tokens, options.docs, generator)
+        whole = document_lengths(options.tokens, options.docs, generator)
 
-    def step():
+    def step(tokens):
+        lengths = whole if tokens == options.tokens or whole is None else [tokens]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = run(ids, targets, lengths, options.checkpoint)
+            loss = run(ids[:, :tokens], targets[:, :tokens], lengths, options.checkpoint)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -142,11 +143,11 @@ def main():
     if options.peer == "causal":
         peer.attention = "causal"
     step = torch_step(peer, options.shape)
-    step()  # warm up, compile
+    step(options.tokens if options.compile else min(options.tokens, 1024))  # warm up; compiled code is for one length
     rows = []
     for _ in range(options.rounds):
         begin = time.perf_counter()
-        step()
+        step(options.tokens)
         torch_seconds = time.perf_counter() - begin
         rows.append((torch_seconds, hawser_seconds(options, options.shape)))
     tokens = options.sequences * options.tokens

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """SepLLM on a small model, in four experiments; what is measured already is not measured again.
 
-  run.py WORK HAWSER training-free     full, window, sinks and SepLLM at equal mean keys
+  run.py WORK HAWSER training-free     full, window, sinks, SepLLM and FixLLM at equal mean keys
   run.py WORK HAWSER from-scratch      one model trained with each pattern, each measured under all of them
   run.py WORK HAWSER post-training     a full-attention model adapted to SepLLM
   run.py WORK HAWSER stream            four million tokens in constant memory
@@ -93,6 +93,10 @@ def methods(density):
         yield f"sink-{share}", "sinks", f"sinks={SINKS} window={window}", f"sink:{SINKS},{window - 1}"
         window = window_for(budget, SINKS, density)
         yield f"sep-{share}", "SepLLM", f"sinks={SINKS} window={window} sep", f"sep:{SINKS},{window}"
+        every = round(1 / density)  # as many tokens, but any
+        window = window_for(budget, SINKS, 1 / every)
+        yield (f"fix-{share}", "FixLLM", f"sinks={SINKS} window={window} every={every}",
+               f"fix:{SINKS},{window},{every}")
     for window in SWEEP:
         yield f"sep-n{window}", "SepLLM", f"sinks={SINKS} window={window} sep", f"sep:{SINKS},{window}"
 
