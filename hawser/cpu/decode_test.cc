@@ -92,14 +92,16 @@ TEST(DecodeTest, MatchesTheTwin) {
 }
 
 TEST(DecodeTest, LongCachesAreMergedFromPiecesForAnyThreads) {
-  Batch batch(4, 2, 64, DType::kBF16, DType::kF32, {2047, 2048, 2049, 5000}, 77);
+  Batch batch(6, 3, 64, DType::kBF16, DType::kF32, {2047, 2048, 2049, 5000}, 77);
   const int before = NumThreads();
   SetThreads(1);
   batch.Check(DType::kF32);
   const std::vector<char> one = batch.out.Bytes();
-  SetThreads(2);
-  AttentionDecode(batch.Args());
-  EXPECT_EQ(one, batch.out.Bytes());
+  for (const int threads : {2, 3}) {  // three heads to a piece, two and one, one
+    SetThreads(threads);
+    AttentionDecode(batch.Args());
+    EXPECT_EQ(one, batch.out.Bytes()) << threads;
+  }
   SetThreads(before);
 }
 
