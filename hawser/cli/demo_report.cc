@@ -171,7 +171,8 @@ std::string Terminal(const std::vector<std::vector<std::string>>& rows) {
 
 // Texts of the page, with the places of fmt.
 
-constexpr std::string_view kHead = R"(<p class="note">Seed {}; {}; {} in all. Raw figures: <code>results.json</code>.</p>
+constexpr std::string_view kHead =
+    R"(<p class="note">Seed {}; {}; {} in all. Raw figures: <code>results.json</code>.</p>
 )";
 
 constexpr std::string_view kBuiltin = R"(<h2>The model in the box</h2>

@@ -286,8 +286,8 @@ struct TileLoops {
   }
 
   // Rows of one head stand far apart where there are many heads, and no hardware foresees that: they are asked for into
-  // the second-level cache, a tile ahead. Beyond the last row stand those of the next tile, or nothing, which a prefetch
-  // may name. Nearer rows, or the first-level cache, brought half as many bytes a second.
+  // the second-level cache, a tile ahead. Beyond the last row stand those of the next tile, or nothing, which a
+  // prefetch may name. Nearer rows, or the first-level cache, brought half as many bytes a second.
   static constexpr int64_t kRowsAhead = 128;
   static void Prefetch(const void* row, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(row) + at, 0, 2);

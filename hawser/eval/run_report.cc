@@ -99,11 +99,11 @@ std::string RunReportPage(std::string_view title, std::string_view recipe, const
     lines += EscapeXml(recipe.substr(begin, end - begin)) + "\n";
     begin = end + 1;
   }
-  const std::string plots =
-      HtmlPlots({LossPlot(metrics), Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}),
-                 Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}),
-                 Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}),
-                 Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0})});
+  const std::string plots = HtmlPlots(
+      {LossPlot(metrics), Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}),
+       Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}),
+       Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}),
+       Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0})});
   return HtmlPage(title, fmt::format("{}\n{}<h2>Recipe</h2>\n<pre>{}</pre>", Summary(metrics), plots, lines));
 }
 

@@ -95,8 +95,7 @@ struct Shifted {
   Shifted(const PackedSequence& packed, const AttnVariant& variant) : all(packed), others(packed) {
     for (const Segment& segment : packed.segments) {
       for (int32_t t = 0; t < segment.length; ++t) {
-        const bool anchor =
-            segment.document == Segment::kAnchor || (variant.multi_bos && t < segment.bos_tokens);
+        const bool anchor = segment.document == Segment::kAnchor || (variant.multi_bos && t < segment.bos_tokens);
         all.positions[segment.begin + t] += 1000;
         others.positions[segment.begin + t] += anchor ? 0 : 1000;
       }
