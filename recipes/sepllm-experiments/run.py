@@ -139,7 +139,7 @@ def scratch_model(bench, name, pattern, tokens):
     return out
 
 
-def from_scratch(bench, tokens=4000000):
+def from_scratch(bench, tokens=3000000):
     print("| trained with | s a step | training loss | " + " | ".join(f"ppl as {name}" for name in SCRATCH) + " |")
     print("|---" * (3 + len(SCRATCH)) + "|")
     by_step, by_time = [], []
