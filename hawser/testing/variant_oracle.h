@@ -104,6 +104,16 @@ struct Shifted {
   PackedSequence all, others;
 };
 
+/// The model with all weights of keys zero: a row is the mean of the values that it sees.
+inline ParamStore WithoutKeys(ParamStore params) {
+  for (const ParamInfo& info : params.layout().params()) {
+    if (info.role != Role::kKey) continue;
+    const Mat w = params.Get(info.role, info.layer);
+    std::fill_n(w.Row<float>(0), w.rows * w.cols, 0.0f);
+  }
+  return params;
+}
+
 class VariantOracle : public ::testing::Test {
  protected:
   using Values = std::vector<double>;
@@ -170,6 +180,19 @@ class VariantOracle : public ::testing::Test {
       alone.insert(alone.end(), one.begin(), one.end());
     }
     return {{together.begin(), together.end()}, alone};
+  }
+
+  /// Every variant scored and trained: the same loss to the last bit, with recompute or without.
+  void ExpectScoringGivesTheLossOfTraining(Decoder* decoder) const {
+    for (const char* variant : kVariants) {
+      const Batch batch = MakeBatch({{Pack(texts_, variant)}}, ParseVariant(variant).pattern);
+      std::vector<float> nll(batch.ids.size());
+      const StepStats scored = decoder->Score(batch, nll.data());
+      for (const Recompute recompute : {Recompute::kNone, Recompute::kLayer}) {
+        ParamStore grads(spec_, DType::kF32);
+        EXPECT_EQ(scored.loss, decoder->ForwardBackward(batch, 1.0f, recompute, &grads).loss) << variant;
+      }
+    }
   }
 
   /// Document `d` served token by token behind a BOS, against `trained`: the losses of all, packed.

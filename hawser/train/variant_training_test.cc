@@ -186,13 +186,8 @@ TEST_F(VariantOracle, T19_PaddingIsInertAndEveryOtherRowSeesItself) {
 }
 
 TEST_F(VariantOracle, T20_TheFirstDocumentDoesNotCountTheAnchorTwice) {
-  // With all weights of keys zero a row is the mean of the values that it sees: the twin has no anchor piece to fold.
-  ParamStore flat = LoudModel(spec_, 5);
-  for (const ParamInfo& info : flat.layout().params()) {
-    if (info.role != Role::kKey) continue;
-    const Mat w = flat.Get(info.role, info.layer);
-    std::fill_n(w.Row<float>(0), w.rows * w.cols, 0.0f);
-  }
+  // The twin has no anchor piece to fold.
+  const ParamStore flat = WithoutKeys(LoudModel(spec_, 5));
   Decoder decoder(backend_.get(), &flat);
   const ReferenceModel twin(flat);
   const PackedSequence packed = Pack(texts_, "anchor");
@@ -204,17 +199,7 @@ TEST_F(VariantOracle, T20_TheFirstDocumentDoesNotCountTheAnchorTwice) {
   }
 }
 
-TEST_F(VariantOracle, T21_ScoringGivesTheLossOfTraining) {
-  for (const char* variant : kVariants) {
-    const Batch batch = MakeBatch({{Pack(texts_, variant)}}, ParseVariant(variant).pattern);
-    std::vector<float> nll(batch.ids.size());
-    const StepStats scored = decoder_.Score(batch, nll.data());
-    for (const Recompute recompute : {Recompute::kNone, Recompute::kLayer}) {
-      ParamStore grads(spec_, DType::kF32);
-      EXPECT_EQ(scored.loss, decoder_.ForwardBackward(batch, 1.0f, recompute, &grads).loss) << variant;
-    }
-  }
-}
+TEST_F(VariantOracle, T21_ScoringGivesTheLossOfTraining) { ExpectScoringGivesTheLossOfTraining(&decoder_); }
 
 TEST_F(VariantOracle, T23_BatchRowsEqualRowsRunSingly) {
   for (const char* variant : kVariants) {
