@@ -441,13 +441,8 @@ Call MakeCall(const AttentionBackwardArgs& args) {
 
 int64_t AttentionBackwardScratch(const AttentionBackwardArgs& args) {
   const Call call = MakeCall(args);
-  size_t wave = 0, most = 0;
-  for (const AttnUnit& unit : ListUnits(args.sequences, args.kv_heads)) {
-    const size_t more = SharedBytes(call, Plan(call, unit));
-    wave = wave > 0 && wave + more > kWaveBytes ? more : wave + more;
-    most = std::max(most, wave);
-  }
-  return static_cast<int64_t>(most);
+  return LargestWave(ListUnits(args.sequences, args.kv_heads), kWaveBytes,
+                     [&](const AttnUnit& unit) { return SharedBytes(call, Plan(call, unit)); });
 }
 
 void AttentionBackward(const AttentionBackwardArgs& args) {

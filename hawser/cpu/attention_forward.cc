@@ -235,13 +235,8 @@ size_t PackedBytes(const HeadShape& h, const AttnUnit& unit) {
 
 int64_t AttentionForwardScratch(const AttentionBackwardArgs& args) {
   const HeadShape h(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim);
-  size_t wave = 0, most = 0;
-  for (const AttnUnit& unit : ListUnits(args.sequences, args.kv_heads)) {
-    const size_t more = PackedBytes(h, unit);
-    wave = wave > 0 && wave + more > kWaveBytes ? more : wave + more;
-    most = std::max(most, wave);
-  }
-  return static_cast<int64_t>(most);
+  return LargestWave(ListUnits(args.sequences, args.kv_heads), kWaveBytes,
+                     [&](const AttnUnit& unit) { return PackedBytes(h, unit); });
 }
 
 void AttentionForward(const AttentionArgs& args) {

@@ -121,6 +121,18 @@ void ForTasks(bool parallel, int64_t n, Body&& body) {
 
 std::vector<AttnUnit> ListUnits(std::span<const AttnSequence> sequences, int32_t kv_heads);
 
+/// Bytes of the largest wave of units, taken in order while they fit in `limit`, one at least.
+template <class BytesOf>
+int64_t LargestWave(std::span<const AttnUnit> units, size_t limit, const BytesOf& bytes_of) {
+  size_t wave = 0, most = 0;
+  for (const AttnUnit& unit : units) {
+    const size_t more = bytes_of(unit);
+    wave = wave > 0 && wave + more > limit ? more : wave + more;
+    most = std::max(most, wave);
+  }
+  return static_cast<int64_t>(most);
+}
+
 /// Bytes of one head of a row.
 inline int64_t HeadBytes(DType dtype, int32_t head_dim) {
   return dtype == DType::kQ8_0 ? Q8Bytes(head_dim) : head_dim * static_cast<int64_t>(SizeOf(dtype));
