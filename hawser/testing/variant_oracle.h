@@ -64,6 +64,15 @@ inline std::vector<std::pair<int32_t, int32_t>> Rows(const PackedSequence& s) {
   return rows;
 }
 
+/// Visible pairs: L (L + 1) / 2, or that of each document, and L more behind a shared anchor.
+inline int64_t PairsByFormula(const PackedSequence& s, const char* variant) {
+  const auto length = static_cast<int64_t>(s.ids.size());
+  if (!IsDocumentScope(variant)) return length * (length + 1) / 2;
+  int64_t pairs = ParseVariant(variant).pattern.anchors > 0 ? length : 0;
+  for (const auto& [begin, end] : Rows(s)) pairs += int64_t{end - begin} * (end - begin + 1) / 2;
+  return pairs;
+}
+
 /// The anchor, if the sequence has one, and rows [begin, end) at the positions they have in `s`.
 inline PackedSequence Alone(const PackedSequence& s, int32_t anchors, std::pair<int32_t, int32_t> rows) {
   PackedSequence out;

@@ -125,12 +125,7 @@ TEST_F(VariantOracleBf16, T18_PairCountersAreTheFormulas) {
     for (const char* variant : kVariants) {
       const AttnVariant v = ParseVariant(variant);
       const PackedSequence packed = Pack(RandomTexts(lengths, static_cast<uint64_t>(i)), variant);
-      const auto length = static_cast<int64_t>(packed.ids.size());
-      int64_t want = length * (length + 1) / 2;
-      if (IsDocumentScope(variant)) {
-        want = v.pattern.anchors > 0 ? length : 0;
-        for (const auto& [begin, end] : Rows(packed)) want += int64_t{end - begin} * (end - begin + 1) / 2;
-      }
+      const int64_t want = PairsByFormula(packed, variant);
       std::vector<float> nll(packed.ids.size());
       EXPECT_EQ(low_decoder_.Score(MakeBatch({&packed, 1}, v.pattern), nll.data()).visible_pairs, want) << variant;
     }
