@@ -157,12 +157,10 @@ std::string GenerationConfigText(const ModelSpec& spec) {
 
 std::string SideFileText(const ModelSpec& spec, std::string_view config) {
   const HfConfig parsed = ParseHfConfig(config);
-  ModelSpec baked = spec;
-  baked.rope = BakeNtk(spec.rope);
-  if (baked == parsed.spec && parsed.rope.divisors.empty()) return {};
+  if (spec == parsed.spec && parsed.rope.divisors.empty()) return {};
   nlohmann::ordered_json side;
   side["context"] = spec.context;
-  side["rope"] = ToString(baked.rope);
+  side["rope"] = ToString(spec.rope);
   if (spec.softmax != SoftmaxSpec()) side["softmax"] = ToString(spec.softmax);
   if (spec.segments.places > 0) {
     side["segment_places"] = spec.segments.places;
@@ -187,7 +185,7 @@ ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
   spec.context = object.Int("context", 1, kMaxContext);
   const std::string text = object.String("rope");
   try {
-    spec.rope = ApplyRopeText(spec.rope, text, spec.context);
+    spec.rope = ApplyRopeText(RopeSpec{.rotary_dim = spec.rope.rotary_dim}, text, spec.context);
   } catch (const Error& error) {
     Fail(ErrorKind::kFormat, "'rope': {}", error.what());
   }

@@ -167,6 +167,7 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
     return *x;
   };
   if (text.starts_with("theta=")) {
+    if (spec.scaling.kind == RopeKind::kNtk) spec.scaling = {};
     spec.theta = number("theta", text.substr(6));
     Validate(spec);
     return spec;
@@ -231,7 +232,7 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
     if (std::find(given.begin(), given.end(), "factor") == given.end()) {
       Fail(ErrorKind::kUsage, "rope '{}': {} needs a factor, as in {}:factor=8", text, name, name);
     }
-    if (s.original == 0) s.original = std::max<int64_t>(context, 0);
+    if (s.original == 0) s.original = OriginalContext(base, context);
   }
   spec.scaling = s;
   WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
@@ -268,6 +269,11 @@ std::string ToString(const RopeSpec& spec) {
   return text;
 }
 
+int64_t OriginalContext(const RopeSpec& spec, int64_t context) {
+  return spec.scaling.kind != RopeKind::kDefault && spec.scaling.original > 0 ? spec.scaling.original
+                                                                              : std::max<int64_t>(context, 0);
+}
+
 int64_t MaxContext(const RopeSpec& spec, int64_t context) {
   const RopeScaling& s = spec.scaling;
   if (s.kind == RopeKind::kDefault) return context;
@@ -286,21 +292,23 @@ RopeSpec BakeNtk(const RopeSpec& rope) {
   return baked;
 }
 
-RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length) {
-  const RopeScaling& s = spec.scaling;
-  const int32_t d = spec.rotary_dim;
+RopeFrequencies ComputeFrequencies(const RopeSpec& given, int64_t length) {
+  const RopeKind kind = given.scaling.kind;
+  const int32_t d = given.rotary_dim;
   if (d < 2 || d % 2 != 0 || d > (1 << 16)) {
-    Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted an even number of channels, 2 or more", Name(s.kind), d);
+    Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted an even number of channels, 2 or more", Name(kind), d);
   }
-  Validate(spec);
+  if ((kind == RopeKind::kNtk || kind == RopeKind::kDynamic) && d <= 2) {
+    Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted 4 or more", Name(kind), d);
+  }
+  Validate(given);
+  const RopeSpec spec = BakeNtk(given);
+  const RopeScaling& s = spec.scaling;
   const int32_t half = d / 2;
   Quad root = InverseRoot(spec.theta, half);
-  if (s.kind == RopeKind::kNtk || s.kind == RopeKind::kDynamic) {
-    if (d <= 2) Fail(ErrorKind::kUsage, "rope {}: rotary_dim={}; wanted 4 or more", Name(s.kind), d);
-    Quad stretch = s.factor;
-    if (s.kind == RopeKind::kDynamic) {
-      stretch = stretch * std::max(length, s.original) / s.original - (stretch - 1);
-    }
+  if (s.kind == RopeKind::kDynamic) {
+    const Quad factor = s.factor;
+    const Quad stretch = factor * std::max(length, s.original) / s.original - (factor - 1);
     root *= InverseRoot(stretch, half - 1);  // base * stretch^(d / (d - 2)), to the power -2 / d
   }
   std::vector<Quad> theta(half);

@@ -51,22 +51,27 @@ struct RopeSpec {
 /// `default`, `linear:factor=8`, `ntk:factor=8`, `dynamic:factor=8`, `yarn:factor=8,original=4096[,beta_fast=..,
 /// beta_slow=..,truncate=0|1,ramp=index|rotations,blend=frequency|period,attention_factor=..,mscale=..,
 /// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `theta=5e6` (changes the base only).
-/// Applied to `base`: replaces its scaling (and for theta= its base). `context`: the model's trained context, used
-/// where the text gives no `original`. Every scheme also takes theta=B and numerics=N (ParseRopeNumerics) beside its
-/// keys; without the latter the numerics become the default. Errors: kUsage naming scheme and key.
+/// Applied to `base`: replaces its scaling; theta= replaces its base, and of its scaling what ntk is. `context`: that
+/// of the model, used where neither the text nor the scaling of `base` has an `original`, so that a model that is
+/// scaled already gets what it would have got before. Every scheme also takes theta=B and numerics=N
+/// (ParseRopeNumerics) beside its keys; without the latter the numerics become the default. Errors: kUsage naming
+/// scheme and key.
 RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context);
 
 /// The text form of spec.scaling, with theta where it is not 10000 and numerics where they are not the default
 /// (`yarn:factor=8,original=4096,theta=500000`); parses back by ApplyRopeText over a base whose theta is 10000.
 std::string ToString(const RopeSpec& spec);
 
+/// The context of the model before it was scaled: that of the scaling, or `context` where it has none.
+int64_t OriginalContext(const RopeSpec& spec, int64_t context);
+
 /// The longest context the scheme is meant for: factor * original for static schemes, unlimited (max int64) where the
 /// scheme has no bound of its own (kDynamic); default and theta return `context`; llama3 whichever is longer, since its
 /// models declare more than factor * original.
 int64_t MaxContext(const RopeSpec& spec, int64_t context);
 
-/// NTK-aware scaling is a base b * s^(d / (d - 2)) and nothing else, which is how files hold it; other schemes come
-/// back as they are. A model trained under the result is served with the same bits.
+/// NTK-aware scaling is a base b * s^(d / (d - 2)) and nothing else, which is how other readers know it; other schemes
+/// come back as they are. The frequencies of the result have the same bits.
 RopeSpec BakeNtk(const RopeSpec& rope);
 
 /// Frequencies after scaling and rounding to numerics.inv_freq, and their exact phase increments.

@@ -366,11 +366,36 @@ TEST(RopeText, AppliesToABase) {
   const RopeSpec yarn = ApplyRopeText(base, "yarn:factor=4", 16384);
   EXPECT_EQ(yarn.theta, 5e5);
   EXPECT_EQ(yarn.pairing, RopePairing::kAdjacent);
-  EXPECT_EQ(yarn.scaling, (RopeScaling{.kind = RopeKind::kYarn, .factor = 4, .original = 16384}));
+  EXPECT_EQ(yarn.scaling, (RopeScaling{.kind = RopeKind::kYarn, .factor = 4, .original = 8192}));
   EXPECT_EQ(ApplyRopeText(base, "default", 16384).scaling, RopeScaling{});
   const RopeSpec abf = ApplyRopeText(base, "theta=5e6", 16384);
   EXPECT_EQ(abf.theta, 5e6);
   EXPECT_EQ(abf.scaling, base.scaling);
+}
+
+TEST(RopeText, AScaledBaseGivesWhatTheUnscaledOneGives) {
+  const RopeSpec plain{.theta = 5e5, .rotary_dim = 64};
+  for (const char* before : {"linear:factor=2", "ntk:factor=2", "dynamic:factor=2", "yarn:factor=2", "llama3:factor=2",
+                             "yarn:factor=2,ramp=rotations,numerics=reference"}) {
+    const RopeSpec scaled = ApplyRopeText(plain, before, 512);
+    EXPECT_EQ(OriginalContext(scaled, 1024), 512) << before;
+    for (const char* text : {"default", "linear:factor=8", "ntk:factor=8", "dynamic:factor=8", "yarn:factor=8",
+                             "llama3:factor=8", "yarn:factor=4,original=256"}) {
+      EXPECT_EQ(ApplyRopeText(scaled, text, 1024), ApplyRopeText(plain, text, 512)) << before << ", then " << text;
+    }
+  }
+  // A base of one's own takes the place of a scaling that is nothing but a base.
+  EXPECT_EQ(ApplyRopeText(ApplyRopeText(plain, "ntk:factor=2", 512), "theta=1e6", 1024),
+            ApplyRopeText(plain, "theta=1e6", 512));
+  EXPECT_EQ(OriginalContext(plain, 1024), 1024);
+}
+
+TEST(RopeScaling, NtkIsItsBaseToTheBit) {
+  for (const char* text : {"ntk:factor=8", "ntk:factor=3.7,theta=500000"}) {
+    const RopeSpec ntk = ApplyRopeText({.rotary_dim = 64}, text, 512);
+    EXPECT_EQ(BakeNtk(ntk).scaling, RopeScaling{});
+    EXPECT_EQ(ComputeFrequencies(ntk, 512).turns, ComputeFrequencies(BakeNtk(ntk), 512).turns);
+  }
 }
 
 TEST(RopeText, Errors) {

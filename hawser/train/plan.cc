@@ -30,13 +30,15 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
     grown.scaling.factor = static_cast<double>(config.context) / static_cast<double>(grown.scaling.original);
     config.rope = ToString(grown);
   }
+  // What a scheme without a bound of its own is meant for.
+  const int64_t trained = config.rope.empty() ? old_context : OriginalContext(spec.rope, old_context);
   if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
   if (!config.rope_numerics.empty()) {
     spec.rope.numerics =
         WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
   }
   QkvDType(spec, config.dtype);  // refuses what a model cannot run in
-  const int64_t reach = MaxContext(spec.rope, old_context);
+  const int64_t reach = MaxContext(spec.rope, trained);
   if (reach < config.context && spec.rope.scaling.kind != RopeKind::kDefault) {
     Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",
          ToString(spec.rope), reach, config.context,
@@ -46,7 +48,6 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
     LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", ToString(spec.rope), reach,
                         config.context));
   }
-  spec.rope = BakeNtk(spec.rope);
 }
 
 /// Bilevel positions for a model from scratch. Errors: kUsage.
