@@ -120,10 +120,8 @@ Llama2c Parse(MappedFile file) {
     take("ffn_norm", {L, C});
     take_mlp();
     take("norm", {C});
-    // cos and sin [context, D / 2]: computed anew from the positions, so only skipped.
-    const std::optional<int64_t> tables = TensorBytes({2, model.context, C / model.heads / 2}, DType::kF32);
-    if (!tables) Fail(ErrorKind::kFormat, "the position tables of {} tokens are too large", model.context);
-    reader.TakeBytes(static_cast<size_t>(*tables), "the position tables");
+    take("freq_cos", {model.context, C / model.heads / 2});
+    take("freq_sin", {model.context, C / model.heads / 2});
   } else {
     take("attention_norm", {L, C});
     take("ffn_norm", {L, C});

@@ -14,8 +14,8 @@ struct Llama2c {
   int64_t width = 0, mlp_width = 0, layers = 0, heads = 0, kv_heads = 0, vocab = 0, context = 0;
   bool tied = false;
   /// tok_embeddings [V, C], attention_norm [L, C], wq [L, C, C], wk, wv [L, G*D, C], wo [L, C, C], ffn_norm [L, C],
-  /// w1 (gate), w3 (up) [L, F, C], w2 (down) [L, C, F], norm [C], and output [V, C] when not tied. D = C / heads;
-  /// rows of wq and wk pair adjacent channels.
+  /// w1 (gate), w3 (up) [L, F, C], w2 (down) [L, C, F], norm [C], output [V, C] when not tied, and in the legacy form
+  /// freq_cos, freq_sin [context, D / 2]. D = C / heads; rows of wq and wk pair adjacent channels.
   TensorSource tensors;
 };
 

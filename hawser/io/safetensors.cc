@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "hawser/base/error.h"
-#include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 
@@ -191,11 +190,7 @@ TensorSource ReadShardedSafetensors(const std::filesystem::path& index) {
     WithFrame(path.string(), [&] {
       source.Merge(std::move(part), [&](const std::string& name) {
         const auto listed = shard_of.find(name);
-        if (listed == shard_of.end()) {
-          LogLine(fmt::format("{}: tensor '{}' is not in the index; left out", path.string(), name));
-          return false;
-        }
-        if (listed->second != shard) {
+        if (listed != shard_of.end() && listed->second != shard) {
           Fail(ErrorKind::kFormat, "tensor '{}' belongs in {} by the index", name, listed->second);
         }
         return true;

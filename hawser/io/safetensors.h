@@ -18,7 +18,7 @@ namespace hawser {
 TensorSource ReadSafetensors(const std::filesystem::path& path);
 
 /// The shards of a model.safetensors.index.json as one source. Shards must be plain file names in the folder of the
-/// index. A tensor that the index does not list is left out with a log line.
+/// index. Tensors of a shard that the index does not list are taken too, as other readers do.
 /// Errors: as above, and kFormat for a tensor that is not in its shard or is in another one too.
 TensorSource ReadShardedSafetensors(const std::filesystem::path& index);
 

@@ -7,11 +7,13 @@
 #include <utility>
 
 #include "hawser/base/parallel.h"
+#include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/model/builtin.h"
 #include "hawser/model/hf_config.h"
+#include "hawser/model/hf_tensors.h"
 
 namespace hawser {
 namespace {
@@ -60,63 +62,24 @@ ModelSpec FolderSpec(const fs::path& folder) {
   return spec;
 }
 
-TensorSource FolderTensors(const fs::path& folder) {
-  if (Exists(folder / kWeights)) return ReadSafetensors(folder / kWeights);
-  if (Exists(folder / kIndex)) return ReadShardedSafetensors(folder / kIndex);
-  Fail(ErrorKind::kIo, "{}: neither {} nor {} in this folder{}", folder.string(), kWeights, kIndex,
-       Exists(folder / "pytorch_model.bin") ? "; convert pytorch_model.bin to safetensors first" : "");
-}
-
-std::vector<int64_t> FileShape(const ParamInfo& info) {
-  if (info.vector) return {info.cols};
-  return {info.rows, info.cols};
-}
-
-bool IsFloat(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF64;
-}
-
-/// The view of every parameter; nothing in the file may be left over but what models carry without need.
-std::vector<TensorView> MatchTensors(const TensorSource& source, const ParamLayout& layout, bool tied) {
-  std::vector<TensorView> views;
-  for (const ParamInfo& info : layout.params()) {
-    const TensorView* view = source.Find(info.name);
-    const std::vector<int64_t> wanted = FileShape(info);
-    if (view == nullptr) {
-      Fail(ErrorKind::kFormat, "tensor '{}' is missing; config.json asks for shape {}", info.name, ShapeText(wanted));
-    }
-    if (view->shape != wanted) {
-      Fail(ErrorKind::kFormat, "tensor '{}' has shape {}; config.json asks for {}", info.name, ShapeText(view->shape),
-           ShapeText(wanted));
-    }
-    if (!IsFloat(view->dtype)) {
-      Fail(ErrorKind::kUnsupported, "tensor '{}' is stored as {}; supported are f32, bf16, f16 and f64", info.name,
-           Name(view->dtype));
-    }
-    views.push_back(*view);
-  }
-  std::vector<std::string_view> known;
-  for (const ParamInfo& info : layout.params()) known.push_back(info.name);
-  if (tied) known.push_back("lm_head.weight");  // the embedding once more
-  std::sort(known.begin(), known.end());
-  for (const auto& [name, view] : source.tensors()) {
-    if (name.ends_with("rotary_emb.inv_freq")) continue;  // a table that older writers stored
-    if (!std::binary_search(known.begin(), known.end(), name)) {
-      Fail(ErrorKind::kFormat, "tensor '{}' {} is not part of the model that config.json describes", name,
-           ShapeText(view.shape));
-    }
-  }
-  return views;
+/// Whether a tied configuration comes with a head of its own, which then is used.
+void Untie(const fs::path& folder, const TensorSource& source, ModelSpec& spec) {
+  if (spec.tie_embeddings && WithFrame(folder.string(), [&] { return HasOwnHead(source); }))
+    spec.tie_embeddings = false;
 }
 
 OpenModel OpenFolder(const fs::path& folder) {
   OpenModel open;
   open.model.format = "Hugging Face folder";
   open.model.spec = FolderSpec(folder);
-  open.source = FolderTensors(folder);
-  const ParamLayout layout(open.model.spec);
-  open.views =
-      WithFrame(folder.string(), [&] { return MatchTensors(open.source, layout, open.model.spec.tie_embeddings); });
+  open.source = OpenHfTensors(folder);
+  const bool tied = open.model.spec.tie_embeddings;
+  Untie(folder, open.source, open.model.spec);
+  if (open.model.spec.tie_embeddings != tied) {
+    LogLine(fmt::format("{}: tie_word_embeddings is true, but lm_head.weight is not the embedding; it is used as it is",
+                        folder.string()));
+  }
+  open.views = WithFrame(folder.string(), [&] { return MatchHfTensors(open.source, open.model.spec); });
   open.model.file_dtype = open.views.front().dtype;
   return open;
 }
@@ -179,11 +142,40 @@ std::string_view Llama2cName(Role role) {
   return "";
 }
 
+/// The legacy form brings tables of rotations, which are computed anew here. Errors: kUnsupported where they differ.
+void CheckTables(const TensorSource& tensors, const ModelSpec& spec) {
+  const TensorView *cos = tensors.Find("freq_cos"), *sin = tensors.Find("freq_sin");
+  if (cos == nullptr || sin == nullptr) return;
+  const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, spec.context);
+  const int64_t half = spec.head_dim / 2;
+  std::vector<float> row_cos(static_cast<size_t>(half)), row_sin(row_cos.size());
+  const auto near = [&](const TensorView& view, int64_t at, float wanted, double error) {
+    float found;
+    std::memcpy(&found, view.bytes.data() + at * static_cast<int64_t>(sizeof(found)), sizeof(found));
+    return std::abs(found - wanted) <= error;
+  };
+  for (int64_t position = 0; position < spec.context; ++position) {
+    FillRopeTable(frequencies, &position, 1, row_cos.data(), row_sin.data());
+    const double error = 1e-4 + 1e-6 * static_cast<double>(position);  // of an angle in f32
+    for (int64_t i = 0; i < half; ++i) {
+      if (near(*cos, position * half + i, row_cos[static_cast<size_t>(i)], error) &&
+          near(*sin, position * half + i, row_sin[static_cast<size_t>(i)], error)) {
+        continue;
+      }
+      Fail(ErrorKind::kUnsupported,
+           "its tables of rotations are not those of theta {} (pair {} at position {}); other bases and scalings are "
+           "read from Hugging Face folders only",
+           spec.rope.theta, i, position);
+    }
+  }
+}
+
 OpenModel OpenLlama2c(const fs::path& path) {
   OpenModel open;
   Llama2c file = ReadLlama2c(path);
   open.model.format = file.legacy ? "llama2.c legacy" : "llama2.c v1";
   open.model.spec = WithFrame(path.string(), [&] { return Llama2cSpec(file); });
+  WithFrame(path.string(), [&] { CheckTables(file.tensors, open.model.spec); });
   open.adjacent = true;
   const ParamLayout layout(open.model.spec);
   for (const ParamInfo& info : layout.params()) {
@@ -283,7 +275,11 @@ LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
 
 ModelSpec LoadSpec(const fs::path& name) {
   const fs::path path = ResolveModel(name);
-  if (IsFolder(path)) return FolderSpec(path);
+  if (IsFolder(path)) {
+    ModelSpec spec = FolderSpec(path);
+    if (spec.tie_embeddings && HasHfTensors(path)) Untie(path, OpenHfTensors(path), spec);
+    return spec;
+  }
   CheckModelFile(path);
   const Llama2c file = ReadLlama2c(path);
   return WithFrame(path.string(), [&] { return Llama2cSpec(file); });

@@ -27,7 +27,7 @@ LoadedModel LoadModel(const std::filesystem::path& path, const std::filesystem::
 /// As LoadModel, with every tensor checked by name, shape and dtype but not read: `params` stays empty.
 LoadedModel InspectModel(const std::filesystem::path& path, const std::filesystem::path& tokenizer = {});
 
-/// The spec alone, without looking for the tensors of a folder.
+/// The spec alone. Of a folder's tensors only those that may change it are looked at: the head of a tied model.
 ModelSpec LoadSpec(const std::filesystem::path& path);
 
 /// config.json, generation_config.json, model.safetensors (in `dtype`: F32, BF16 or F16) and the tokenizer's files,

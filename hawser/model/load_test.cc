@@ -1,10 +1,12 @@
 #include "hawser/model/load.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/file.h"
+#include "hawser/io/convert.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
@@ -143,7 +145,6 @@ TEST(LoadTest, NamesTensorsThatDoNotFit) {
   // What may be there without need, and other float dtypes.
   SaveHuggingFace(params, nullptr, DType::kF32, folder);
   Rewrite(folder, [&](auto& tensors) {
-    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", view(DType::kF32, {4}), DType::kF32});
     for (TensorToWrite& tensor : tensors) tensor.dtype = DType::kF64;
   });
   const LoadedModel wide = LoadModel(folder);
@@ -166,6 +167,91 @@ TEST(LoadTest, ATiedModelMayStoreItsHead) {
   ExpectSameBits(LoadModel(folder).params, params);
 }
 
+/// The tensor `of` once more under `name`, its values times `scale`.
+void Duplicate(const fs::path& folder, const char* of, const char* name, float scale, DType dtype) {
+  std::vector<float> values;
+  Rewrite(folder, [&](auto& tensors) {
+    TensorToWrite copy = Named(tensors, of);
+    values.resize(static_cast<size_t>(copy.view.size()));
+    ConvertToF32(copy.view.dtype, copy.view.bytes.data(), copy.view.size(), values.data());
+    for (float& value : values) value *= scale;
+    copy.name = name;
+    copy.view.dtype = DType::kF32;
+    copy.view.bytes = std::as_bytes(std::span(values));
+    copy.dtype = dtype;
+    tensors.push_back(copy);
+  });
+}
+
+TEST(LoadTest, AStoredHeadThatDiffersUntiesTheModel) {
+  const fs::path folder = FreshFolder("load_untied");
+  TinyDims dims = kSmall;
+  dims.tie = true;
+  const ParamStore params = Cast(TinyModel(TinySpec(dims), 2), DType::kBF16);
+  constexpr const char *kEmbed = "model.embed_tokens.weight", *kHead = "lm_head.weight";
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {  // stored in another dtype it is still the same matrix
+    SaveHuggingFace(params, nullptr, DType::kBF16, folder);
+    Duplicate(folder, kEmbed, kHead, 1, dtype);
+    EXPECT_TRUE(LoadSpec(folder).tie_embeddings);
+    EXPECT_TRUE(LoadModel(folder).spec.tie_embeddings);
+
+    SaveHuggingFace(params, nullptr, DType::kBF16, folder);
+    Duplicate(folder, kEmbed, kHead, 2, dtype);
+    EXPECT_FALSE(LoadSpec(folder).tie_embeddings);
+    EXPECT_FALSE(InspectModel(folder).spec.tie_embeddings);
+    const LoadedModel model = LoadModel(folder);
+    EXPECT_FALSE(model.spec.tie_embeddings);
+    EXPECT_EQ(model.params.spec(), model.spec);
+    EXPECT_EQ(model.params.Head().Row<float>(3)[1], 2 * model.params.Get(Role::kEmbedding).Row<float>(3)[1]);
+  }
+  SaveHuggingFace(params, nullptr, DType::kBF16, folder);  // the one matrix under its other name
+  Rewrite(folder, [&](auto& tensors) { Named(tensors, kEmbed).name = kHead; });
+  ExpectSameBits(Cast(LoadModel(folder).params, DType::kBF16), params);
+  SaveHuggingFace(params, nullptr, DType::kBF16, folder);
+  Rewrite(folder, [&](auto& tensors) {
+    TensorToWrite head = Named(tensors, "model.norm.weight");
+    head.name = kHead;
+    tensors.push_back(head);
+  });
+  ExpectError(ErrorKind::kFormat, {kHead, "[6]", "[9, 6]"}, [&] { LoadSpec(folder); });
+  ExpectError(ErrorKind::kFormat, {kHead, "[6]", "[9, 6]"}, [&] { LoadModel(folder); });
+}
+
+TEST(LoadTest, StoredRotationsMustBeThoseOfTheConfiguration) {
+  const fs::path folder = FreshFolder("load_inv_freq");
+  const char* name = "model.layers.0.self_attn.rotary_emb.inv_freq";
+  for (const char* rope : {"default", "ntk:factor=4", "linear:factor=4", "llama3:factor=8"}) {
+    ModelSpec spec = TinySpec(kSmall);
+    spec.rope = ApplyRopeText(spec.rope, rope, 32);
+    RopeSpec plain = spec.rope;
+    plain.scaling = {};
+    const ParamStore params = TinyModel(spec, 1);
+    const auto load_with = [&](const std::vector<double>& frequencies, double scale, DType dtype) {
+      SaveHuggingFace(params, nullptr, DType::kF32, folder);
+      std::vector<float> values;
+      for (const double frequency : frequencies) values.push_back(static_cast<float>(frequency * scale));
+      const TensorView view{DType::kF32, {static_cast<int64_t>(values.size())}, std::as_bytes(std::span(values))};
+      Rewrite(folder, [&](auto& tensors) { tensors.push_back({name, view, dtype}); });
+      LoadModel(folder);
+    };
+    for (const RopeSpec& of : {plain, spec.rope}) {
+      const std::vector<double> good = ComputeFrequencies(of, spec.context).inv_freq;
+      for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) load_with(good, 1, dtype);
+      ExpectError(ErrorKind::kFormat, {name, "rope_theta"}, [&] { load_with(good, 1.03, DType::kBF16); });
+      ExpectError(ErrorKind::kFormat, {name}, [&] { load_with(good, 1.001, DType::kF32); });
+      ExpectError(ErrorKind::kFormat, {name}, [&] { load_with(good, std::nan(""), DType::kF32); });
+      ExpectError(ErrorKind::kFormat, {name}, [&] { load_with({good[0], good[1]}, 1, DType::kF32); });
+    }
+  }
+}
+
+TEST(LoadTest, AnAdapterBesideAModelIsNotDropped) {
+  const fs::path folder = FreshFolder("load_adapter");
+  SaveHuggingFace(TinyModel(TinySpec(kSmall), 1), nullptr, DType::kF32, folder);
+  WriteBytes(folder / "adapter_config.json", "{}");
+  ExpectError(ErrorKind::kUnsupported, {"adapter_config.json"}, [&] { LoadModel(folder); });
+}
+
 TEST(LoadTest, ReadsShards) {
   const fs::path folder = FreshFolder("load_shards");
   const ParamStore params = TinyModel(TinySpec(), 3);
@@ -185,6 +271,10 @@ TEST(LoadTest, ReadsShards) {
   fs::remove(folder / "model.safetensors");
   ExpectError(ErrorKind::kIo, {folder.string(), "model.safetensors.index.json"}, [&] { LoadModel(folder); });
   WriteBytes(folder / "model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+  ExpectSameBits(LoadModel(folder).params, params);
+  nlohmann::json shorter = map;  // what is stored counts, listed or not
+  shorter.erase("model.layers.0.mlp.up_proj.weight");
+  WriteBytes(folder / "model.safetensors.index.json", nlohmann::json{{"weight_map", shorter}}.dump());
   ExpectSameBits(LoadModel(folder).params, params);
   fs::remove(folder / "model-00002-of-00003.safetensors");
   ExpectError(ErrorKind::kIo, {"model-00002-of-00003.safetensors"}, [&] { LoadModel(folder); });
@@ -326,6 +416,34 @@ TEST(Llama2cLoadTest, PermutesQueryAndKeyRowsOnly) {
   EXPECT_EQ(first(Role::kFinalNorm, -1, 0), 64);
   EXPECT_EQ(first(Role::kEmbedding, -1, 0), 80);
   EXPECT_EQ(first(Role::kHead, -1, 0), output);
+}
+
+TEST(Llama2cLoadTest, LegacyTablesMustBeThoseItComputes) {
+  const fs::path path = FreshFolder("load_llama2c_legacy") / "m.bin";
+  const auto write = [&](double theta, float last) {
+    std::string bytes;
+    const auto put = [&](auto value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof(value)); };
+    for (const int32_t value : {16, 3, 1, 2, 1, 4, 6}) put(value);
+    const int floats = 4 * 16 + 16 + 2 * 256 + 2 * 128 + 16 + 3 * 48 + 16;
+    for (int i = 0; i < floats; ++i) put(static_cast<float>(i));
+    for (const bool sine : {false, true}) {
+      for (int position = 0; position < 6; ++position) {
+        for (int i = 0; i < 4; ++i) {
+          const double angle = position * std::pow(theta, -i / 4.0);
+          put(static_cast<float>(sine ? std::sin(angle) : std::cos(angle)));
+        }
+      }
+    }
+    std::memcpy(&bytes[bytes.size() - sizeof(last)], &last, sizeof(last));
+    WriteBytes(path, bytes);
+  };
+  const auto good = static_cast<float>(std::sin(5 * std::pow(1e4, -0.75)));
+  write(1e4, good);
+  EXPECT_EQ(LoadModel(path).format, "llama2.c legacy");
+  write(5e5, good);
+  ExpectError(ErrorKind::kUnsupported, {"m.bin", "theta 10000", "position 1"}, [&] { LoadModel(path); });
+  write(1e4, std::nanf(""));
+  ExpectError(ErrorKind::kUnsupported, {"pair 3 at position 5"}, [&] { LoadModel(path); });
 }
 
 TEST(Llama2cLoadTest, SurvivesFlippedBits) {
