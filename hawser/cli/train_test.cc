@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,6 +23,7 @@
 #include "hawser/testing/run_command.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/tokenizer.h"
+#include "hawser/train/checkpoint.h"
 
 namespace hawser {
 namespace {
@@ -187,6 +189,102 @@ TEST_F(TrainCommand, AFinishedRunSaysSo) {
   EXPECT_EQ(before, Model("copy"));
 }
 
+TEST_F(TrainCommand, AFinishedRunWithoutItsModelWritesItAgain) {
+  WriteRecipe("steps = 4");
+  ASSERT_EQ(Train("run").code, 0);
+  const std::string before = Model("run");
+  const std::function<void(const fs::path&)> losses[] = {
+      [](const fs::path& run) { fs::remove(run / "model.safetensors"); },
+      [](const fs::path& run) { fs::resize_file(run / "model.safetensors", 1000); },
+      [](const fs::path& run) { fs::remove(run / "config.json"); },
+      [](const fs::path& run) { WriteFileAtomically(run / "hawser.json", "{}"); }};
+  for (const auto& lose : losses) {
+    lose(folder_ / "run");
+    const CommandResult again = RunHawser(fmt::format("train '{}' --out '{}' --resume --json 2>/dev/null",
+                                                      (folder_ / "r.toml").string(), (folder_ / "run").string()));
+    ASSERT_EQ(again.code, 0) << again.out;
+    EXPECT_EQ(nlohmann::json::parse(again.out)["finished_before"], false);
+    EXPECT_TRUE(before == Model("run"));
+  }
+  fs::remove_all(folder_ / "run/checkpoints");
+  EXPECT_EQ(Train("run", "--resume").code, 0);  // all that is needed is there
+  fs::remove(folder_ / "run/model.safetensors");
+  const CommandResult nothing = Train("run", "--resume");
+  EXPECT_EQ(nothing.code, 2);
+  EXPECT_NE(nothing.out.find("no checkpoint"), std::string::npos) << nothing.out;
+}
+
+TEST_F(TrainCommand, ARunIsMadeLonger) {
+  const auto check = [&](const char* out, const char* from, const char* pairs) {
+    const std::string recipe = ReadFile(folder_ / out / "recipe.toml");
+    EXPECT_NE(recipe.find(fmt::format("lengthened = {}\n", pairs)), std::string::npos) << recipe;
+    ASSERT_EQ(RunHawser(fmt::format("train '{}/recipe.toml' --out '{}' --threads 1 --quiet 2>&1",
+                                    (folder_ / out).string(), (folder_ / from).string()))
+                  .code,
+              0);
+    ExpectSameRun(out, from);
+  };
+  WriteRecipe("steps = 4\ncheckpoint_every = 3");
+  ASSERT_EQ(Train("run").code, 0);
+  const CommandResult shorter = Train("run", "--resume --steps 3");
+  EXPECT_EQ(shorter.code, 2);
+  EXPECT_NE(shorter.out.find("longer, not shorter"), std::string::npos) << shorter.out;
+  EXPECT_EQ(Train("run", "--resume --steps 8 --lr 1e-3").code, 2);
+  ASSERT_EQ(Train("run", "--resume --steps 8").code, 0);
+  EXPECT_EQ(Metrics("run").size(), 8u);
+  check("run", "copy", "[4, 4]");
+  ASSERT_EQ(Train("run", "--resume --tokens 2304").code, 0);  // 9 steps of 256
+  check("run", "again", "[4, 4, 8, 8]");
+  // One that is not finished: it was killed after step 6 of 8.
+  WriteRecipe("steps = 8\ncheckpoint_every = 3");
+  ASSERT_EQ(Train("cut").code, 0);
+  fs::remove(folder_ / "cut/hawser.json");
+  fs::remove_all(folder_ / "cut/checkpoints/step_000008");
+  ASSERT_EQ(Train("cut", "--resume --steps 10").code, 0);
+  check("cut", "copy_of_cut", "[6, 8]");
+}
+
+TEST_F(TrainCommand, PaddingIsNotCountedAsTokens) {
+  WriteRecipe("steps = 3");
+  const CommandResult run = Train("run", "--set overflow=fit --context 256 --json");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const auto json = nlohmann::json::parse(run.out);
+  const int64_t tokens = json["tokens"], padding = json["padding"], targets = json["targets"];
+  EXPECT_EQ(tokens + padding, 3 * 256);
+  EXPECT_GT(padding, 0);
+  EXPECT_LT(targets, tokens);
+  EXPECT_NEAR(json["tokens_per_second"].get<double>() * json["seconds"].get<double>(), tokens, 1e-6 * tokens);
+  const auto last = Metrics("run").back();
+  EXPECT_EQ(last["tokens"], tokens);
+  EXPECT_EQ(last["padding"], padding);
+  EXPECT_EQ(last["targets"], targets);
+  EXPECT_NE(ReadFile(folder_ / "run/report.html").find("<th>padding</th>"), std::string::npos);
+  // Of each step: tokens a second times seconds are the tokens of the step.
+  int64_t before = 0;
+  double seconds = 0;
+  for (const auto& line : Metrics("run")) {
+    const double step = line["seconds"].get<double>() - seconds;
+    EXPECT_NEAR(line["tokens_per_second"].get<double>() * step, line["tokens"].get<int64_t>() - before, 1e-3);
+    before = line["tokens"];
+    seconds = line["seconds"];
+  }
+}
+
+TEST_F(TrainCommand, TheBestValidatedCheckpointIsKept) {
+  WriteRecipe("steps = 8\nholdout = 4\nvalidate_every = 1\ncheckpoint_every = 1\nkeep = 1");
+  ASSERT_EQ(Train("run", "--set lr=3 --set clip=0 --set warmup=20").code,
+            0);  // it diverges
+  int64_t best = 0;
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const auto& line : Metrics("run")) {
+    if (line["validation_loss"] > lowest) continue;
+    lowest = line["validation_loss"];
+    best = line["step"];
+  }
+  ASSERT_LT(best, 8);
+  EXPECT_EQ(CheckpointSteps(folder_ / "run/checkpoints"), (std::vector<int64_t>{best, 8}));
+}
+
 TEST_F(TrainCommand, AnInterruptSavesAndStops) {
   const pid_t pid = Start("run");
   ASSERT_TRUE(WaitForStep(pid, "run", 2));
@@ -240,6 +338,7 @@ TEST_F(TrainCommand, ACheckpointWithOtherRotationsIsRefused) {
   auto json = nlohmann::json::parse(ReadFile(manifest));
   const std::string hash = json["rope_hash"];
   json["rope_hash"] = "0123456789abcdef";
+  SealManifest(&json);
   WriteFileAtomically(manifest, json.dump());
   const CommandResult resumed = Train("run", "--resume");
   EXPECT_EQ(resumed.code, 2);
@@ -247,6 +346,7 @@ TEST_F(TrainCommand, ACheckpointWithOtherRotationsIsRefused) {
     EXPECT_NE(resumed.out.find(text), std::string::npos) << text << ": " << resumed.out;
   }
   json["rope_hash"] = hash;
+  SealManifest(&json);
   WriteFileAtomically(manifest, json.dump());
   EXPECT_EQ(Train("run", "--resume").code, 0);
 }
@@ -466,7 +566,7 @@ TEST_F(TrainCommand, ExtendGrowsTheContext) {
   };
   const auto result = nlohmann::json::parse(extend("long", "--context 256").out);
   EXPECT_EQ(result["steps"], 2);
-  EXPECT_EQ(result["tokens"], 1024);
+  EXPECT_EQ(result["tokens"].get<int64_t>() + result["padding"].get<int64_t>(), 1024);
   EXPECT_LT(result["density"], 0.9);  // documents of 120 words share sequences of 256
   const ModelSpec base = LoadSpec(folder_ / "base"), grown = LoadSpec(folder_ / "long");
   EXPECT_EQ(grown.context, 256);

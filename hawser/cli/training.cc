@@ -1,5 +1,6 @@
 #include "hawser/cli/training.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -130,9 +131,12 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     json["finished_before"] = summary.was_finished;
     PrintJson(json);
   } else {
-    PrintText(fmt::format("{} steps, {} tokens, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n",
-                          summary.steps, summary.tokens, summary.loss, summary.seconds, summary.tokens_per_second(),
-                          summary.density, out));
+    const double places = static_cast<double>(std::max<int64_t>(1, summary.tokens + summary.padding));
+    const double share = 100.0 * static_cast<double>(summary.padding) / places;
+    const std::string padding = share < 0.5 ? "" : fmt::format(" (and {:.0f} % padding)", share);
+    PrintText(fmt::format("{} steps, {} tokens{}, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n",
+                          summary.steps, summary.tokens, padding, summary.loss, summary.seconds,
+                          summary.tokens_per_second(), summary.density, out));
   }
   return summary.interrupted ? kInterrupted : 0;
 }

@@ -74,6 +74,7 @@ std::string Summary(const Lines& lines) {
   const auto count = [](double value) { return HumanCount(std::llround(std::clamp(value, -0x1p62, 0x1p62))); };
   row("steps", count(last["step"].get<double>()));
   if (const auto tokens = NumberOf(last, "tokens")) row("tokens", count(*tokens));
+  if (const auto padding = NumberOf(last, "padding"); padding && *padding > 0) row("padding", count(*padding));
   if (const auto loss = NumberOf(last, "loss")) row("loss of the last step", fmt::format("{:.4f} nats", *loss));
   std::optional<std::pair<double, int64_t>> best;
   for (const nlohmann::json& line : lines) {

@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
+#include "hawser/base/progress.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/lora.h"
 #include "hawser/train/metrics.h"
@@ -76,27 +77,36 @@ std::vector<int64_t> LastCheckpoints(const std::filesystem::path& checkpoints, i
   return steps;
 }
 
+std::vector<int64_t> RankByLoss(const std::vector<int64_t>& steps, const std::map<int64_t, double>& losses) {
+  std::vector<int64_t> ranked;
+  for (const int64_t step : steps) {
+    if (losses.contains(step)) ranked.push_back(step);
+  }
+  std::sort(ranked.begin(), ranked.end(),
+            [&](int64_t a, int64_t b) { return std::pair(losses.at(a), -a) < std::pair(losses.at(b), -b); });
+  return ranked;
+}
+
 std::vector<int64_t> BestCheckpoints(const std::filesystem::path& run, int64_t count) {
   const std::filesystem::path checkpoints = run / "checkpoints";
-  std::map<int64_t, double> losses;
-  for (const nlohmann::json& line : ReadMetrics(run / "metrics.jsonl")) {
-    const auto loss = line.find("validation_loss");
-    if (loss != line.end() && loss->is_number()) losses[line["step"]] = loss->get<double>();
-  }
-  std::vector<std::pair<double, int64_t>> ranked;
-  for (const int64_t step : CheckpointSteps(checkpoints)) {
-    if (const auto loss = losses.find(step); loss != losses.end()) ranked.emplace_back(loss->second, -step);
-  }
+  const std::map<int64_t, double> losses = ReadValidationLosses(run / "metrics.jsonl");
+  std::vector<int64_t> ranked = RankByLoss(CheckpointSteps(checkpoints), losses);
   if (static_cast<int64_t>(ranked.size()) < count) {
     Fail(ErrorKind::kUsage,
          "{}: {} validated checkpoints wanted, found {}: {}; validate_every should divide checkpoint_every",
          run.string(), count, ranked.size(), Known(checkpoints));
   }
+  const auto lowest =
+      std::min_element(losses.begin(), losses.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (lowest->second < losses.at(ranked.front())) {
+    LogLine(
+        fmt::format("note: the lowest validation loss, {:.4f} after step {}, has no checkpoint; the best one that "
+                    "has is {:.4f} after step {}",
+                    lowest->second, lowest->first, losses.at(ranked.front()), ranked.front()));
+  }
+  ranked.resize(static_cast<size_t>(count));
   std::sort(ranked.begin(), ranked.end());
-  std::vector<int64_t> steps;
-  for (int64_t i = 0; i < count; ++i) steps.push_back(-ranked[static_cast<size_t>(i)].second);
-  std::sort(steps.begin(), steps.end());
-  return steps;
+  return ranked;
 }
 
 }  // namespace hawser

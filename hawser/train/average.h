@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "hawser/model/params.h"
@@ -22,8 +23,12 @@ ParamStore AverageCheckpoints(const std::filesystem::path& checkpoints, std::vec
 /// The last `count` steps that have a checkpoint, ascending. Errors: kUsage where there are fewer.
 std::vector<int64_t> LastCheckpoints(const std::filesystem::path& checkpoints, int64_t count);
 
+/// `steps` that have a loss, from the lowest one on; of equal ones the later first.
+std::vector<int64_t> RankByLoss(const std::vector<int64_t>& steps, const std::map<int64_t, double>& losses);
+
 /// The `count` checkpoints of a run folder with the lowest validation loss in its metrics.jsonl, ascending by step;
-/// of equal ones the later. Errors: kUsage where fewer of them were validated.
+/// of equal ones the later. A log line tells where a lower loss has no checkpoint any more. Errors: kUsage where fewer
+/// of them were validated.
 std::vector<int64_t> BestCheckpoints(const std::filesystem::path& run, int64_t count);
 
 }  // namespace hawser

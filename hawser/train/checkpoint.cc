@@ -24,9 +24,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 constexpr const char* kState = "state.safetensors";
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kSeal = "checksum";
 constexpr std::string_view kPrefix = "step_";
 
 fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kPrefix, step); }
@@ -113,20 +114,40 @@ FileSum SumFile(const fs::path& path) {
   return sum;
 }
 
-/// The manifest of a checkpoint whose state file has the size and checksum it names.
-CheckpointInfo ReadManifest(const fs::path& checkpoint) {
+/// Of every member but itself.
+uint64_t SealOf(nlohmann::json json) {
+  json.erase(kSeal);
+  const std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return Hash64(std::as_bytes(std::span(text)));
+}
+
+/// Errors: kFormat for a manifest that is not as it was written, kUnsupported for one of another version.
+void CheckSeal(const nlohmann::json& json, const JsonObject& object) {
+  constexpr int64_t kUnsealed = 1;
+  const int64_t format = object.Int("format", 0, int64_t{1} << 53);
+  const bool sealed = format != kUnsealed || object.Has(kSeal);
+  if (sealed && object.String(kSeal) != HexText(SealOf(json))) {
+    Fail(ErrorKind::kFormat, "{}: it does not have its own checksum", object.name());
+  }
+  if (format != kFormat) {
+    Fail(ErrorKind::kUnsupported, "{}: checkpoint format {}, this version reads {}", object.name(), format, kFormat);
+  }
+}
+
+/// The manifest of the checkpoint of a step, whose state file has the size and checksum it names.
+CheckpointInfo ReadManifest(const fs::path& checkpoint, int64_t step) {
   const fs::path path = checkpoint / kManifest;
   const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
   const JsonObject object(json, path.string());
   constexpr int64_t kMany = int64_t{1} << 53;
-  const int64_t format = object.Int("format", 0, kMany);
-  if (format != kFormat) {
-    Fail(ErrorKind::kUnsupported, "{}: checkpoint format {}, this version reads {}", path.string(), format, kFormat);
-  }
+  CheckSeal(json, object);
   CheckpointInfo info;
   info.step = object.Int("step", 0, kMany);
+  if (info.step != step) Fail(ErrorKind::kFormat, "{}: it is of step {}", path.string(), info.step);
   info.sequences = object.Int("sequences", 0, kMany);
   info.tokens = object.Int("tokens", 0, kMany);
+  info.padding = object.Int("padding", 0, kMany);
+  info.targets = object.Int("targets", 0, kMany);
   info.loss = object.Number("loss");
   info.seconds = object.Number("seconds");
   info.density = object.Number("density");
@@ -148,23 +169,28 @@ CheckpointInfo ReadManifest(const fs::path& checkpoint) {
 
 void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
   const FileSum state = SumFile(checkpoint / kState);
-  const nlohmann::json json = {{"format", kFormat},
-                               {"step", info.step},
-                               {"sequences", info.sequences},
-                               {"tokens", info.tokens},
-                               {"loss", info.loss},
-                               {"seconds", info.seconds},
-                               {"density", info.density},
-                               {"recipe", info.recipe},
-                               {"seed", HexText(info.seed)},
-                               {"data_hash", HexText(info.data_hash)},
-                               {"rope_hash", HexText(info.rope_hash)},
-                               {"state_bytes", state.bytes},
-                               {"state_hash", HexText(state.hash)}};
+  nlohmann::json json = {{"format", kFormat},
+                         {"step", info.step},
+                         {"sequences", info.sequences},
+                         {"tokens", info.tokens},
+                         {"padding", info.padding},
+                         {"targets", info.targets},
+                         {"loss", info.loss},
+                         {"seconds", info.seconds},
+                         {"density", info.density},
+                         {"recipe", info.recipe},
+                         {"seed", HexText(info.seed)},
+                         {"data_hash", HexText(info.data_hash)},
+                         {"rope_hash", HexText(info.rope_hash)},
+                         {"state_bytes", state.bytes},
+                         {"state_hash", HexText(state.hash)}};
+  SealManifest(&json);
   WriteFileAtomically(checkpoint / kManifest, json.dump(2) + "\n");
 }
 
 }  // namespace
+
+void SealManifest(nlohmann::json* manifest) { (*manifest)[kSeal] = HexText(SealOf(*manifest)); }
 
 std::vector<int64_t> CheckpointSteps(const fs::path& folder) {
   std::vector<int64_t> steps;
@@ -192,7 +218,8 @@ uint64_t RopeHash(const ModelSpec& spec) {
   return spec.rope.numerics == RopeNumerics() ? hash : Hash64(std::as_bytes(std::span(numerics)), hash);
 }
 
-void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const TrainState& state, int64_t keep) {
+void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const TrainState& state, int64_t keep,
+                    int64_t best) {
   MakeDirectories(folder);
   const fs::path target = StepFolder(folder, info.step);
   const fs::path temporary = folder / ("." + target.filename().string() + ".tmp");
@@ -202,7 +229,7 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
     MakeDirectories(temporary);
     WriteState(temporary / kState, state);
     WriteManifest(temporary, info);
-    fs::remove_all(target, code);  // only ever a damaged one: a whole one would have been resumed from
+    fs::remove_all(target, code);  // only ever one that could not be used: another would have been resumed from
     fs::rename(temporary, target, code);
     if (code) Fail(ErrorKind::kIo, "{}: cannot rename to it: {}", target.string(), code.message());
   } catch (...) {
@@ -214,35 +241,41 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
   const auto later = std::upper_bound(steps.begin(), steps.end(), info.step);
   const int64_t extra = std::max<int64_t>(0, (later - steps.begin()) - keep);
   for (auto it = steps.begin(); it != steps.end(); ++it) {
-    if (it >= later || it - steps.begin() < extra) fs::remove_all(StepFolder(folder, *it), code);
+    const bool old = it - steps.begin() < extra && *it != best;
+    if (it >= later || old) fs::remove_all(StepFolder(folder, *it), code);
   }
 }
 
-std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const TrainState& state) {
+std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const TrainState& state,
+                                             const std::function<void(const CheckpointInfo&)>& check) {
   const std::vector<int64_t> steps = CheckpointSteps(folder);
+  std::optional<Error> newest;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path checkpoint = StepFolder(folder, *step);
     CheckpointInfo info;
     try {
-      info = ReadManifest(checkpoint);
+      info = ReadManifest(checkpoint, *step);
+      if (check) check(info);
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kUnsupported) throw;
-      LogLine(fmt::format("checkpoint {} is damaged, trying the one before: {}", checkpoint.string(), error.what()));
+      if (!newest) newest = error;
+      LogLine(fmt::format("checkpoint {} is damaged or of another run, trying the one before: {}", checkpoint.string(),
+                          error.what()));
       continue;
     }
     ReadState(checkpoint / kState, state);
     return info;
   }
-  if (steps.empty()) return std::nullopt;
-  Fail(ErrorKind::kFormat, "{}: all {} checkpoints are damaged; start again in another folder", folder.string(),
-       steps.size());
+  if (!newest) return std::nullopt;
+  Fail(newest->kind(), "{}: none of {} checkpoints can be used; of the newest: {}", folder.string(), steps.size(),
+       newest->what());
 }
 
 std::optional<CheckpointInfo> LoadCheckpointOf(const fs::path& folder, int64_t step, const TrainState& state) {
   const fs::path checkpoint = StepFolder(folder, step);
   std::error_code code;
   if (!fs::exists(checkpoint, code)) return std::nullopt;
-  CheckpointInfo info = ReadManifest(checkpoint);
+  CheckpointInfo info = ReadManifest(checkpoint, step);
   ReadState(checkpoint / kState, state);
   return info;
 }

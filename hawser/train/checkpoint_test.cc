@@ -103,6 +103,14 @@ TEST_F(CheckpointTest, KeepsTheLastAndDropsAbandonedFutures) {
   ExpectLoads(12);
 }
 
+TEST_F(CheckpointTest, KeepsTheBestBesideTheLast) {
+  for (const int64_t step : {1, 2, 3, 4}) {
+    Arenas arenas(1);
+    SaveCheckpoint(folder_, Info(step), arenas.state(), 2, /*best=*/1);
+  }
+  EXPECT_EQ(Names(), (std::vector<std::string>{"step_000001", "step_000003", "step_000004"}));
+}
+
 TEST_F(CheckpointTest, DamageFallsBackToTheOneBefore) {
   const std::function<void(const fs::path&)> damages[] = {
       [](const fs::path& c) { fs::resize_file(c / "state.safetensors", fs::file_size(c / "state.safetensors") - 1); },
@@ -145,6 +153,47 @@ TEST_F(CheckpointTest, EveryTruncationOfTheManifestIsNoticed) {
   }
 }
 
+TEST_F(CheckpointTest, EveryChangedByteOfTheManifestIsNoticed) {
+  Save(1);
+  Save(2);
+  const fs::path manifest = folder_ / "step_000002" / "manifest.json";
+  const std::string text = ReadFile(manifest);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == ' ' || text[i] == '\n') continue;  // between members: they say the same with fewer
+    std::string changed = text;
+    changed[i] = static_cast<char>(changed[i] ^ 1 << i % 8);
+    std::ofstream(manifest, std::ios::binary) << changed;
+    Arenas arenas(3);
+    EXPECT_EQ(LoadCheckpoint(folder_, arenas.state())->step, 1) << changed.substr(i > 20 ? i - 20 : 0, 40);
+  }
+}
+
+TEST_F(CheckpointTest, AFolderWithTheNameOfAnotherStepIsPassedOver) {
+  Save(1);
+  Save(2);
+  fs::rename(folder_ / "step_000002", folder_ / "step_000003");
+  ExpectLoads(1);
+}
+
+TEST_F(CheckpointTest, ACheckpointOfAnotherRunIsPassedOver) {
+  Save(1);
+  Save(2);
+  const auto refuse_from = [&](int64_t step) {
+    Arenas arenas(3);
+    return LoadCheckpoint(folder_, arenas.state(), [&](const CheckpointInfo& info) {
+      if (info.step >= step) Fail(ErrorKind::kUsage, "another recipe in {}", info.step);
+    });
+  };
+  EXPECT_EQ(refuse_from(2)->step, 1);
+  try {
+    refuse_from(1);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("another recipe in 2"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(CheckpointTest, OtherModelsAndVersionsAreErrors) {
   Save(1);
   TinyDims wide;
@@ -158,15 +207,19 @@ TEST_F(CheckpointTest, OtherModelsAndVersionsAreErrors) {
     EXPECT_NE(std::string(error.what()).find("gate_proj"), std::string::npos) << error.what();
   }
   const fs::path manifest = folder_ / "step_000001" / "manifest.json";
-  std::string text = ReadFile(manifest);
-  text.replace(text.find("\"format\": 1"), 11, "\"format\": 2");
-  WriteFileAtomically(manifest, text);
-  Arenas same(1);
-  try {
-    LoadCheckpoint(folder_, same.state());
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
+  auto json = nlohmann::json::parse(ReadFile(manifest));
+  for (const int format : {3, 1}) {  // a later one, and the one before, which had no checksum
+    json["format"] = format;
+    SealManifest(&json);
+    if (format == 1) json.erase("checksum");
+    WriteFileAtomically(manifest, json.dump());
+    Arenas same(1);
+    try {
+      LoadCheckpoint(folder_, same.state());
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUnsupported) << error.what();
+    }
   }
 }
 

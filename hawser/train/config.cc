@@ -68,6 +68,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("segment_separators", c.segment_separators, kYes);
   visit("steps", c.steps, kYes);
   visit("tokens", c.tokens, kYes);
+  visit("lengthened", c.lengthened, kYes);
   visit("batch_tokens", c.batch_tokens, kYes);
   visit("micro_batch", c.micro_batch, kYes);
   visit("lr", c.lr, kYes);
@@ -82,7 +83,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("clip", c.clip, kYes);
   visit("seed", c.seed, kYes);
   visit("dtype", c.dtype, kYes);
-  visit("recompute", c.recompute, kYes);
+  visit("recompute", c.recompute, kNo);  // to the same bits
   visit("overflow", c.overflow, kYes);
   visit("lookahead", c.lookahead, kYes);
   visit("bos", c.bos, kYes);
@@ -237,7 +238,27 @@ void InRange(std::string_view key, T value, T low, T high) {
   Fail(ErrorKind::kUsage, "recipe key \"{}\" must be in [{}, {}], found {}", key, low, high, value);
 }
 
+/// Pairs of a step and the steps of the plan up to there, each later and longer than the one before.
+void CheckLengthened(const TrainConfig& c) {
+  const std::vector<int64_t>& pairs = c.lengthened;
+  bool good = pairs.size() % 2 == 0;
+  for (size_t i = 0; good && i < pairs.size(); i += 2) {
+    const int64_t after = pairs[i], steps = pairs[i + 1];
+    good = after >= 1 && after <= steps && (i == 0 || (after >= pairs[i - 2] && steps > pairs[i - 1]));
+  }
+  if (good && (pairs.empty() || c.steps == 0 || pairs.back() < c.steps)) return;
+  Fail(ErrorKind::kUsage,
+       "recipe key \"lengthened\": expected pairs \"up to step A, of B steps\" with A <= B, growing, below steps = {}, "
+       "found {}",
+       c.steps, Print(pairs));
+}
+
 }  // namespace
+
+std::string_view Name(Schedule schedule) {
+  const auto& names = NamesOf(schedule);
+  return std::ranges::find(names, schedule, &std::pair<Schedule, std::string_view>::first)->second;
+}
 
 void ApplyRecipe(TrainConfig& config, std::string_view toml, std::string_view origin) {
   const toml::table table = ParseToml(toml, origin);
@@ -303,6 +324,7 @@ void Validate(const TrainConfig& c) {
   InRange("context", c.context, int64_t{0}, int64_t{1} << 30);
   InRange("steps", c.steps, int64_t{0}, kMany);
   InRange("tokens", c.tokens, int64_t{0}, int64_t{1} << 50);
+  CheckLengthened(c);
   InRange("batch_tokens", c.batch_tokens, int64_t{1}, int64_t{1} << 32);
   InRange("micro_batch", c.micro_batch, int64_t{0}, kMany);
   InRange("lr", c.lr, 0.0, 1e3);

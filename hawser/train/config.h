@@ -17,6 +17,7 @@ namespace hawser {
 /// After `warmup` steps: constant; cosine or linear down to min_lr_ratio; wsd (warmup, stable, decay,
 /// arXiv:2404.06395): constant, then linear over the last `decay` share of the steps.
 enum class Schedule : uint8_t { kConstant, kCosine, kLinear, kWsd };
+std::string_view Name(Schedule schedule);  // "cosine", ...
 
 /// Sizes of a model that starts from random weights: the table [model] of a recipe.
 struct ModelDims {
@@ -49,8 +50,9 @@ struct TrainConfig {
   int64_t segments = 0;       // places of bilevel positions (pos/segments.h), from scratch only; 0: none
   std::string segment_separators;  // which tokens end a segment (tok/separators.h); empty: text
 
-  int64_t steps = 0;   // of the optimizer; or
-  int64_t tokens = 0;  // in all, rounded up to whole steps
+  int64_t steps = 0;                // of the optimizer; or
+  int64_t tokens = 0;               // in all, rounded up to whole steps
+  std::vector<int64_t> lengthened;  // a run made longer: pairs, up to step A it was one of B steps (lr.h)
   int64_t batch_tokens = 16384;
   int64_t micro_batch = 0;  // sequences run at once; 0: as many as keep activations small
   double lr = 0;            // the highest; 0: DefaultLearningRate of the model's width

@@ -67,5 +67,27 @@ TEST(LearningRate, WarmupAsLongAsTheRunNeverDivides) {
   }
 }
 
+TEST(LearningRate, ARunMadeLongerKeepsTheRatesOfTheStepsItHasMade) {
+  const TrainConfig plain = Config(Schedule::kLinear, 0, 0.0);
+  TrainConfig first = plain, second = plain, third = plain;
+  first.steps = 10;
+  second.steps = 20;
+  Lengthen(&second, first, 10);
+  EXPECT_EQ(second.lengthened, (std::vector<int64_t>{10, 10}));
+  for (int64_t step = 1; step <= 20; ++step) {
+    EXPECT_EQ(LearningRate(second, step, 20), LearningRate(plain, step, step <= 10 ? 10 : 20)) << step;
+  }
+  third.steps = 40;
+  Lengthen(&third, second, 15);
+  EXPECT_EQ(third.lengthened, (std::vector<int64_t>{10, 10, 15, 20}));
+  Lengthen(&third, second, 10);  // no step of the longer plan was made
+  EXPECT_EQ(third.lengthened, (std::vector<int64_t>{10, 10}));
+  Lengthen(&third, second, 7);
+  EXPECT_EQ(third.lengthened, (std::vector<int64_t>{7, 10}));
+  second.steps = 40;
+  Lengthen(&third, second, 12);  // as long as it was
+  EXPECT_EQ(third.lengthened, second.lengthened);
+}
+
 }  // namespace
 }  // namespace hawser

@@ -40,6 +40,15 @@ std::vector<nlohmann::json> ReadMetrics(const std::filesystem::path& path) {
   return lines;
 }
 
+std::map<int64_t, double> ReadValidationLosses(const std::filesystem::path& path) {
+  std::map<int64_t, double> losses;
+  for (const nlohmann::json& line : ReadMetrics(path)) {
+    const auto loss = line.find("validation_loss");
+    if (loss != line.end() && loss->is_number()) losses[line["step"]] = loss->get<double>();
+  }
+  return losses;
+}
+
 MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : path_(path) {
   if (std::filesystem::exists(path)) {
     const std::string text = ReadFile(path);

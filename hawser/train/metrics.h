@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <vector>
 
 namespace hawser {
@@ -12,6 +13,9 @@ namespace hawser {
 /// The leading lines of a metrics.jsonl that are whole; none where there is no such file. Each is an object with an
 /// integer "step". Errors: kIo.
 std::vector<nlohmann::json> ReadMetrics(const std::filesystem::path& path);
+
+/// The validation loss of each step that has one. Errors: kIo.
+std::map<int64_t, double> ReadValidationLosses(const std::filesystem::path& path);
 
 class MetricsLog {
  public:

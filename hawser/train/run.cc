@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/estimate.h"
+#include "hawser/train/lr.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/packing.h"
 #include "hawser/train/tensorboard.h"
@@ -31,6 +33,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kRecipe = "recipe.toml";
 constexpr const char* kMark = "hawser.json";
+constexpr const char* kMetrics = "metrics.jsonl";
 
 /// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process.
 class InterruptGuard {
@@ -55,14 +58,22 @@ class InterruptGuard {
   struct sigaction old_term_ {};
 };
 
-/// Errors: kUsage naming the first key whose value the run in progress does not share.
-void CheckSameRecipe(const TrainConfig& config, std::string_view recipe, const std::string& origin) {
+/// The recipe of a run in progress. Errors: kUsage naming the keys whose values `config` does not share; it may have
+/// more steps.
+TrainConfig CheckSameRecipe(TrainConfig config, std::string_view recipe, const std::string& origin) {
   TrainConfig before;
   ApplyRecipe(before, recipe, origin);
-  const std::vector<std::string> keys = KeysThatMatter(before, config);
-  if (keys.empty()) return;
-  Fail(ErrorKind::kUsage, "cannot resume: recipe key \"{}\" is not as in {}; use another --out or the same recipe",
-       fmt::join(keys, "\", \""), origin);
+  if (before.steps > config.steps) {
+    Fail(ErrorKind::kUsage, "cannot resume: {} steps, and {} has {}: a run can be made longer, not shorter",
+         config.steps, origin, before.steps);
+  }
+  config.steps = before.steps;
+  config.lengthened = before.lengthened;
+  if (const std::vector<std::string> keys = KeysThatMatter(before, config); !keys.empty()) {
+    Fail(ErrorKind::kUsage, "cannot resume: recipe key \"{}\" is not as in {}; use another --out or the same recipe",
+         fmt::join(keys, "\", \""), origin);
+  }
+  return before;
 }
 
 /// True if `out` holds a run to go on with.
@@ -90,7 +101,7 @@ void CheckText(const DocumentSet& documents, int64_t context) {
        documents.tokens(), documents.size(), context);
 }
 
-RunSummary FinishedSummary(const fs::path& out) {
+RunSummary ReadMark(const fs::path& out) {
   const fs::path path = out / kMark;
   const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
   const JsonObject object(json, path.string());
@@ -98,12 +109,33 @@ RunSummary FinishedSummary(const fs::path& out) {
   RunSummary summary;
   summary.steps = object.Int("steps", 0, kMany);
   summary.tokens = object.Int("tokens", 0, kMany);
+  summary.padding = object.IntOr("padding", 0, 0, kMany);
+  summary.targets = object.IntOr("targets", 0, 0, kMany);
   summary.loss = object.Number("final_loss");
   summary.seconds = object.Number("seconds");
   summary.density = object.Number("density");
   summary.was_finished = true;
   summary.out = out;
   return summary;
+}
+
+/// The summary of a run that is finished: it has all steps of `config`, and the model is there. A log line says what is
+/// wrong with one that claims to be.
+std::optional<RunSummary> FinishedSummary(const TrainConfig& config, const fs::path& out) {
+  std::error_code code;
+  if (!fs::exists(out / kMark, code)) return std::nullopt;
+  try {
+    RunSummary summary = ReadMark(out);
+    if (summary.steps != config.steps) return std::nullopt;
+    InspectModel(out);
+    return summary;
+  } catch (const Error& error) {
+    LogLine(
+        fmt::format("{}: the run is finished, but its model is not whole: {}; it is written again from the last "
+                    "checkpoint",
+                    out.string(), error.what()));
+    return std::nullopt;
+  }
 }
 
 void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary,
@@ -163,10 +195,13 @@ StartingPoint LoadStart(const TrainPlan& plan) {
 
 /// The numbers of a line of metrics that make curves.
 void AppendScalars(const nlohmann::json& line, TensorBoardLog* board) {
-  constexpr std::pair<std::string_view, std::string_view> kTags[] = {
-      {"loss", "train/loss"},           {"lr", "train/lr"},
-      {"grad_norm", "train/grad_norm"}, {"tokens_per_second", "train/tokens_per_second"},
-      {"density", "train/density"},     {"validation_loss", "validation/loss"}};
+  constexpr std::pair<std::string_view, std::string_view> kTags[] = {{"loss", "train/loss"},
+                                                                     {"lr", "train/lr"},
+                                                                     {"grad_norm", "train/grad_norm"},
+                                                                     {"tokens_per_second", "train/tokens_per_second"},
+                                                                     {"density", "train/density"},
+                                                                     {"padding_share", "train/padding"},
+                                                                     {"validation_loss", "validation/loss"}};
   std::vector<std::pair<std::string_view, double>> scalars;
   for (const auto& [key, tag] : kTags) {
     if (const auto value = line.find(key); value != line.end()) scalars.emplace_back(tag, value->get<double>());
@@ -194,11 +229,18 @@ class Run {
     CheckText(documents_, plan.spec.context);
   }
 
-  /// Goes on after the newest whole checkpoint, if there is one.
+  /// Goes on after the newest whole checkpoint of this run, if there is one.
   void Restore() {
-    const auto found = LoadCheckpoint(Checkpoints(), trainer_.state());
-    if (!found) return;
-    CheckSameRecipe(config_, found->recipe, Checkpoints().string());
+    const auto found =
+        LoadCheckpoint(Checkpoints(), trainer_.state(), [&](const CheckpointInfo& info) { Check(info); });
+    std::error_code code;
+    if (!found) {
+      if (!fs::exists(out_ / kMark, code)) return;
+      Fail(ErrorKind::kUsage,
+           "{}: the run is finished, and no checkpoint is there to go on from; train again in another --out, or with "
+           "this folder as the model to continue",
+           out_.string());
+    }
     if (found->data_hash != info_.data_hash) {
       Fail(ErrorKind::kUsage, "cannot resume: the text of \"data\" is not what the checkpoint was trained on");
     }
@@ -208,21 +250,26 @@ class Run {
            "trained with {:016x}; go on with the version of hawser that made it, or start again in another --out",
            ToString(plan_.spec.rope), plan_.spec.context, info_.rope_hash, found->rope_hash);
     }
-    std::string recipe = std::move(info_.recipe);
     info_ = *found;
-    info_.recipe = std::move(recipe);
+    GoOnFrom(CheckSameRecipe(config_, found->recipe, Checkpoints().string()));
     saved_step_ = info_.step;
     trainer_.ResumeAfter(info_.step);
     loader_.Skip(info_.sequences);
+    validation_losses_ = ReadValidationLosses(out_ / kMetrics);
+    validation_losses_.erase(validation_losses_.upper_bound(info_.step), validation_losses_.end());
+    fs::remove(out_ / kMark, code);  // from here on the run is not finished
     LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
   }
 
   RunSummary Go(const RunObserver& observer) {
     LogHead();
-    MetricsLog metrics(out_ / "metrics.jsonl", info_.step);
+    MetricsLog metrics(out_ / kMetrics, info_.step);
     TensorBoardLog board(out_, info_.step);
     const double peak = MeasurePeak(backend_, config_.dtype);
     const InterruptGuard guard;
+    const auto share = [](const StepReport& report) {
+      return static_cast<double>(report.padding) / static_cast<double>(report.tokens + report.padding);
+    };
     ProgressBar bar("train", config_.steps, info_.step);
     while (info_.step < config_.steps && !InterruptGuard::Fired()) {
       const auto [report, seconds] = Step();
@@ -235,6 +282,9 @@ class Run {
                                {"lr", report.lr},
                                {"grad_norm", report.grad_norm},
                                {"tokens", info_.tokens},
+                               {"padding", info_.padding},
+                               {"targets", info_.targets},
+                               {"padding_share", share(report)},
                                {"tokens_per_second", rate},
                                {"density", report.density},
                                {"seconds", info_.seconds},
@@ -243,6 +293,7 @@ class Run {
         if (validate) {
           const double loss = trainer_.Score(validation_.sequences, validation_.pattern);
           line["validation_loss"] = loss;
+          validation_losses_[info_.step] = loss;
           LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
         }
         metrics.Append(line);
@@ -258,6 +309,8 @@ class Run {
     LogLine(Summary(loader_.total_counts()));
     RunSummary summary{.steps = info_.step,
                        .tokens = info_.tokens,
+                       .padding = info_.padding,
+                       .targets = info_.targets,
                        .loss = info_.loss,
                        .seconds = info_.seconds,
                        .density = info_.density,
@@ -275,6 +328,31 @@ class Run {
 
  private:
   fs::path Checkpoints() const { return out_ / "checkpoints"; }
+
+  /// Errors: those of a checkpoint that this run did not write.
+  void Check(const CheckpointInfo& info) const {
+    const TrainConfig before = CheckSameRecipe(config_, info.recipe, "its recipe");
+    const int64_t places = info.sequences * plan_.spec.context;
+    if (info.step > before.steps || info.sequences != info.step * plan_.sequences_per_step ||
+        info.tokens + info.padding != places || info.seed != info_.seed) {
+      Fail(ErrorKind::kFormat, "{} steps of {} with {} sequences and {} tokens are not of this run", info.step,
+           before.steps, info.sequences, info.tokens);
+    }
+  }
+
+  /// Takes over the recipe that the checkpoint was made with, made longer where this run is.
+  void GoOnFrom(const TrainConfig& before) {
+    Lengthen(&config_, before, info_.step);
+    info_.recipe = ToToml(config_);
+    trainer_.SetLengthened(config_.lengthened);
+    if (config_.steps == before.steps) return;
+    WriteFileAtomically(out_ / kRecipe, info_.recipe);
+    LogLine(fmt::format(
+        "goes on to {} steps instead of {}; schedule {}: the rate was {:.3g} at step {} and is {:.3g} at "
+        "step {}, as in a run of {} steps",
+        config_.steps, before.steps, Name(config_.schedule), LearningRate(config_, info_.step, config_.steps),
+        info_.step, LearningRate(config_, info_.step + 1, config_.steps), info_.step + 1, config_.steps));
+  }
 
   void LogHead() const {
     LogLine(backend_->Describe());
@@ -295,18 +373,23 @@ class Run {
     info_.step = report.step;
     info_.sequences = loader_.sequence();
     info_.tokens += report.tokens;
+    info_.padding += report.padding;
+    info_.targets += report.targets;
     info_.loss = report.loss;
     info_.seconds += seconds;
     return {report, seconds};
   }
 
   void Save() {
-    SaveCheckpoint(Checkpoints(), info_, trainer_.state(), config_.keep);
+    std::vector<int64_t> steps = CheckpointSteps(Checkpoints());
+    steps.push_back(info_.step);
+    const std::vector<int64_t> ranked = RankByLoss(steps, validation_losses_);
+    SaveCheckpoint(Checkpoints(), info_, trainer_.state(), config_.keep, ranked.empty() ? -1 : ranked.front());
     saved_step_ = info_.step;
   }
 
   const TrainPlan& plan_;
-  const TrainConfig& config_;
+  TrainConfig config_;
   const fs::path out_;
   Backend* backend_;
   const std::shared_ptr<Tokenizer> tokenizer_;
@@ -317,6 +400,7 @@ class Run {
   Trainer trainer_;
   CheckpointInfo info_;  // of the last step done
   int64_t saved_step_ = 0;
+  std::map<int64_t, double> validation_losses_;  // by step
   std::vector<PackedSequence> sequences_;
 };
 
@@ -325,6 +409,8 @@ class Run {
 nlohmann::json RunSummary::ToJson() const {
   nlohmann::json json = {{"steps", steps},
                          {"tokens", tokens},
+                         {"padding", padding},
+                         {"targets", targets},
                          {"final_loss", loss},
                          {"seconds", seconds},
                          {"tokens_per_second", tokens_per_second()},
@@ -349,7 +435,9 @@ RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, 
                        const RunObserver& observer) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
   const bool is_run = EnterRunFolder(plan, out, resume);
-  if (is_run && fs::exists(out / kMark)) return FinishedSummary(out);
+  if (is_run) {
+    if (std::optional<RunSummary> summary = FinishedSummary(plan.config, out)) return *std::move(summary);
+  }
   Run run(plan, out, backend, LoadStart(plan));
   if (is_run) {
     run.Restore();

@@ -32,9 +32,9 @@ struct TrainPlan {
   int64_t sequences_per_step = 0;
 
   int64_t tokens_per_step() const { return sequences_per_step * spec.context; }
-  int64_t tokens() const { return config.steps * tokens_per_step(); }
-  int64_t state_bytes() const;       // weights, gradients, moments
-  int64_t activation_bytes() const;  // of one micro-batch
+  int64_t tokens() const { return config.steps * tokens_per_step(); }  // padding included
+  int64_t state_bytes() const;                                         // weights, gradients, moments
+  int64_t activation_bytes() const;                                    // of one micro-batch
   nlohmann::json ToJson() const;
 };
 
@@ -52,7 +52,9 @@ RunText ReadRunText(const TrainPlan& plan);
 
 struct RunSummary {
   int64_t steps = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0;         // trained on, without
+  int64_t padding = 0;        // places that held none
+  int64_t targets = 0;        // predictions that counted
   double loss = 0;            // nats per token, last step
   double seconds = 0;         // spent in steps, over all resumptions
   double density = 1;         // mean visible share of causal pairs
@@ -68,9 +70,10 @@ struct RunSummary {
 /// What else is kept up to date in a run folder: called with it after each checkpoint, and once it is finished.
 using RunObserver = std::function<void(const std::filesystem::path& out)>;
 
-/// Trains to the end of the plan. `resume`: go on after the newest whole checkpoint of `out`, if it holds a run.
-/// Errors: kUsage (a folder in use without `resume`, a recipe, data or rotations other than the checkpoint's), kIo,
-/// kFormat, kNumeric (Trainer::Step); what is on disk stays resumable.
+/// Trains to the end of the plan. `resume`: go on after the newest whole checkpoint of `out`, if it holds a run. A plan
+/// of more steps than that run had makes it longer, finished or not (Lengthen in lr.h). Errors: kUsage (a folder in use
+/// without `resume`, a recipe, data or rotations other than the checkpoint's, fewer steps), kIo, kFormat, kNumeric
+/// (Trainer::Step); what is on disk stays resumable.
 RunSummary RunTraining(const TrainPlan& plan, const std::filesystem::path& out, bool resume, Backend* backend,
                        const RunObserver& observer = {});
 

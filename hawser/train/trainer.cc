@@ -25,6 +25,19 @@ double LossWeight(std::span<const PackedSequence> sequences) {
   return sum;
 }
 
+/// tokens, padding and targets of a report.
+void CountTokens(std::span<const PackedSequence> sequences, StepReport* report) {
+  for (const PackedSequence& sequence : sequences) {
+    const int64_t padding = std::ranges::count_if(sequence.layout.is_padding, [](uint8_t flag) { return flag != 0; });
+    report->padding += padding;
+    report->tokens += static_cast<int64_t>(sequence.ids.size()) - padding;
+    for (size_t i = 0; i < sequence.targets.size(); ++i) {
+      report->targets += sequence.targets[i] >= 0 && sequence.weights[i] != 0;
+    }
+    report->targets += std::ranges::count_if(sequence.extra_weights, [](float weight) { return weight != 0; });
+  }
+}
+
 /// body(micro-batch) in order.
 template <class Body>
 void ForEachMicroBatch(std::span<const PackedSequence> sequences, int64_t size, Body&& body) {
@@ -80,7 +93,7 @@ double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens,
 }
 
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config) {
-  const int64_t bytes = ActivationBytes(spec, config.dtype, config.recompute, spec.context);
+  const int64_t bytes = ActivationBytes(spec, config.dtype, Recompute::kNone, spec.context);
   return std::max<int64_t>(1, kMicroBatchBytes / std::max<int64_t>(1, bytes));
 }
 
@@ -142,10 +155,10 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
     const Batch batch = MakeBatch(part, pattern_);
     const StepStats stats = decoder_->ForwardBackward(batch, grad_scale, config_.recompute, &grads_);
     report.loss += stats.loss;
-    report.tokens += batch.rows();
     visible += stats.visible_pairs;
     causal += stats.causal_pairs;
   });
+  CountTokens(sequences, &report);
   report.loss /= weight;
   FinishGradients();
   report.grad_norm = GradientNorm(backend_, grads_);
@@ -156,8 +169,8 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
   Update(report, clip);
   step_ = report.step;
   report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
-  report.flops = TrainingFlops(spec(), report.tokens, visible);
-  report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens, visible);
+  report.flops = TrainingFlops(spec(), report.tokens + report.padding, visible);
+  report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens + report.padding, visible);
   return report;
 }
 

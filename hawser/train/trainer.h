@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "hawser/data/packer.h"
@@ -18,9 +19,11 @@
 namespace hawser {
 
 struct StepReport {
-  int64_t step = 0;    // 1-based
-  int64_t tokens = 0;  // of this step, padding included
-  double loss = 0;     // nats per trained token, before the update
+  int64_t step = 0;     // 1-based
+  int64_t tokens = 0;   // of this step, without padding
+  int64_t padding = 0;  // places that hold no token; the model runs over tokens and padding
+  int64_t targets = 0;  // predictions with a loss weight
+  double loss = 0;      // nats per trained token, before the update
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double density = 1;    // visible over causal pairs
@@ -39,7 +42,8 @@ int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute,
 /// and V, attention output, gate and up). What the time of two steps should compare like at one rate.
 double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs);
 
-/// Sequences to run at once where the recipe leaves it open; depends on sizes alone, never on the machine.
+/// Sequences to run at once where the recipe leaves it open: by sizes and dtype alone, never by the machine or
+/// `recompute`, since gradients add up in the order of micro-batches.
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config);
 
 /// Weights are F32; with dtype = bf16 or adapters the decoder reads a copy, rounded and merged, that every update
@@ -74,6 +78,8 @@ class Trainer {
   /// What a checkpoint holds. Whoever writes to it calls ResumeAfter with the number of steps behind it.
   TrainState state();
   void ResumeAfter(int64_t step);
+  /// For a run that goes on longer (lr.h).
+  void SetLengthened(std::vector<int64_t> pairs) { config_.lengthened = std::move(pairs); }
 
  private:
   bool adapted() const { return !adapters_.layout().empty(); }

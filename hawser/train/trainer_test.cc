@@ -90,7 +90,9 @@ TEST_F(TrainerTest, LossFallsForEveryDtypeAndVariant) {
       for (int64_t step = 0; step < config.steps; ++step) {
         const StepReport report = trainer.Step(Sequences(4, static_cast<uint64_t>(step), variant));
         EXPECT_EQ(report.step, step + 1);
-        EXPECT_EQ(report.tokens, 4 * kLength);
+        EXPECT_EQ(report.tokens + report.padding, 4 * kLength);
+        EXPECT_LT(report.padding, kLength);
+        EXPECT_LT(report.targets, report.tokens);
         (step == 0 ? first : last) = report.loss;
       }
       EXPECT_GT(first, 3.5) << variant;  // near log 64
