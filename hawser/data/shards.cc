@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file_sum.h"
 #include "hawser/base/hash.h"
 #include "hawser/io/json.h"
 
@@ -23,7 +24,7 @@ constexpr int64_t kMostShortIds = 1 << 16;
 
 struct Header {
   char magic[8];
-  uint32_t width, zero;
+  uint32_t width, rest;
   uint64_t documents, tokens, vocab, fingerprint, hash, names_bytes;
 };
 static_assert(sizeof(Header) == 64);
@@ -35,6 +36,13 @@ T Load(std::span<const std::byte> bytes, size_t at) {
   T value;
   std::memcpy(&value, bytes.data() + at, sizeof(T));
   return value;
+}
+
+/// Of a header and of what follows the ids; never 0.
+uint32_t RestOf(Header header, uint64_t behind_ids) {
+  header.rest = 0;
+  const uint64_t hash = Hash64(std::as_bytes(std::span(&header, 1)), behind_ids);
+  return std::max<uint32_t>(1, static_cast<uint32_t>(hash ^ hash >> 32));
 }
 
 template <class T>
@@ -62,7 +70,6 @@ TokenShard::TokenShard(const fs::path& path) : path_(path), file_(path) {
   const auto header = Load<Header>(bytes, 0);
   refuse(std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0, "it does not begin with HAWTOKS1");
   refuse(header.width != 2 && header.width != 4, fmt::format("ids of {} bytes; wanted 2 or 4", header.width));
-  refuse(header.zero != 0, "bytes 12 to 15 are not 0");
   refuse(header.documents == 0 || header.documents > kMany || header.tokens > kMany || header.names_bytes > kMany,
          "impossible sizes in its header");
   refuse(header.vocab == 0 || header.vocab > (uint64_t{1} << 31) ||
@@ -96,6 +103,11 @@ TokenShard::TokenShard(const fs::path& path) : path_(path), file_(path) {
     begin = end;
   }
   refuse(begin != header.tokens, fmt::format("{} tokens follow the last document", header.tokens - begin));
+  const uint64_t ids_bytes = header.tokens * header.width;
+  refuse(header.rest != 0 && header.rest != RestOf(header, Hash64(bytes.subspan(sizeof(Header) + ids_bytes))),
+         "its header and index do not have their checksum");
+  refuse(SumFile(path, sizeof(Header), static_cast<int64_t>(ids_bytes)).hash != header.hash,
+         "its token ids do not have their checksum");
 }
 
 int64_t TokenShard::End(int64_t document) const {
@@ -160,14 +172,15 @@ void ShardWriter::Write() {
                 .hash = Hash64(ids),
                 .names_bytes = names.size()};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
+  std::string tail(RoundUp(ids.size()) - ids.size(), '\0');
+  tail.append(reinterpret_cast<const char*>(ends_.data()), ends_.size() * 8);
+  tail.append(reinterpret_cast<const char*>(document_sources_.data()), document_sources_.size() * 4);
+  tail += names;
+  header.rest = RestOf(header, Hash64(std::as_bytes(std::span(tail))));
   WriteFileAtomically(path, [&](FileWriter& out) {
-    constexpr char kZeros[8] = {};
     out.Append(&header, sizeof(header));
     out.Append(ids.data(), ids.size());
-    out.Append(kZeros, RoundUp(ids.size()) - ids.size());
-    out.Append(ends_.data(), ends_.size() * 8);
-    out.Append(document_sources_.data(), document_sources_.size() * 4);
-    out.Append(names);
+    out.Append(tail);
   });
   files_.push_back(path);
   ids_.clear();

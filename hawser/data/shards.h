@@ -1,7 +1,7 @@
 // data/shards.h - tokenised documents in a file that is mapped, not read: corpora larger than memory. A `.tokens` file
 // holds, little-endian:
 //   0   8 bytes  "HAWTOKS1"
-//   8   u32      bytes of a token id, 2 or 4        12  u32  0
+//   8   u32      bytes of a token id, 2 or 4        12  u32  checksum of all but the ids, 0: not known
 //   16  u64      documents N                        24  u64  tokens T
 //   32  u64      ids are below it                   40  u64  fingerprint of the tokenizer, 0: not known
 //   48  u64      Hash64 of the token bytes          56  u64  bytes of the names at the end
@@ -28,8 +28,8 @@ uint64_t TokenizerFingerprint(const Tokenizer& tokenizer);
 
 class TokenShard {
  public:
-  /// Checks the header, every size and the document index; ids when they are read. Errors: kIo, kFormat naming the
-  /// file.
+  /// Checks the header, every size, the document index and both checksums, reading the file once; ids against the
+  /// vocabulary when they are read. Errors: kIo, kFormat naming the file.
   explicit TokenShard(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }

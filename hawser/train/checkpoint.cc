@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <fstream>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/file_sum.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/io/json.h"
@@ -92,26 +92,6 @@ uint64_t HexValue(const JsonObject& object, const char* key) {
     Fail(ErrorKind::kFormat, "{}: \"{}\": expected 16 hexadecimal digits, found \"{}\"", object.name(), key, text);
   }
   return value;
-}
-
-struct FileSum {
-  int64_t bytes = 0;
-  uint64_t hash = 0;
-};
-/// Read piece by piece: mapped, the file would stand in memory beside the state that it holds. Errors: kIo.
-FileSum SumFile(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) Fail(ErrorKind::kIo, "{}: cannot open", path.string());
-  FileSum sum;
-  Hasher64 hasher;
-  std::vector<char> piece(size_t{1} << 20);
-  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())), file.gcount() > 0) {
-    hasher.Add(std::as_bytes(std::span(piece).first(static_cast<size_t>(file.gcount()))));
-    sum.bytes += file.gcount();
-  }
-  if (file.bad()) Fail(ErrorKind::kIo, "{}: cannot read", path.string());
-  sum.hash = hasher.Finish();
-  return sum;
 }
 
 /// Of every member but itself.
