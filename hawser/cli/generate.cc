@@ -12,6 +12,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 #include "hawser/infer/generation.h"
+#include "hawser/io/json.h"
 #include "hawser/model/kv_report.h"
 #include "hawser/model/kv_state.h"
 #include "hawser/tok/separators.h"
@@ -59,6 +60,20 @@ struct Earlier {
   TextState text;
   bool given = false;
 };
+
+/// What the options said of the model when a text was saved, kept beside it.
+nlohmann::json SettingsJson(const Options& options, DType dtype) {
+  return {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
+}
+
+/// Options that are not given now are as they were for the saved text. Errors: kFormat.
+void TakeOverSettings(const nlohmann::json& notes, Options* options) {
+  if (!notes.is_object() || !notes.contains("settings")) return;  // as texts were saved before
+  const JsonObject settings(notes["settings"], "the saved text's \"settings\"");
+  if (options->context == 0) options->context = settings.Int("context", 0, int64_t{1} << 40);
+  if (options->rope.empty()) options->rope = settings.String("rope");
+  if (options->dtype.empty()) options->dtype = settings.String("dtype");
+}
 
 DType ChooseDType(const Options& options, DType of_file) {
   if (options.dtype.empty()) return of_file == DType::kBF16 ? DType::kBF16 : DType::kF32;
@@ -109,9 +124,12 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
           {"kv", KvReportJson(cache)}};
 }
 
-int Run(const Options& options, bool seed_given, const CommonOptions& common) {
+int Run(Options options, bool seed_given, const CommonOptions& common) {
   Earlier earlier{.given = !options.load_state.empty()};
-  if (earlier.given) earlier.info = ReadKvStateInfo(options.load_state);
+  if (earlier.given) {
+    earlier.info = ReadKvStateInfo(options.load_state);
+    WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
+  }
   LoadedModel model = OpenModel(options.model, options.rope);
   const Tokenizer& tokenizer = *model.tokenizer;
   const ModelSpec spec = model.params.spec();
@@ -146,7 +164,11 @@ int Run(const Options& options, bool seed_given, const CommonOptions& common) {
   if (options.echo) show(prompt);
   const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);
   show("\n");
-  if (!options.save_state.empty()) SaveKvState(cache, model.params, options.save_state, ToJson(text));
+  if (!options.save_state.empty()) {
+    nlohmann::json notes = ToJson(text);
+    notes["settings"] = SettingsJson(options, dtype);
+    SaveKvState(cache, model.params, options.save_state, notes);
+  }
 
   LogLine(fmt::format("prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}", prompt_tokens,
                       result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
@@ -199,10 +221,10 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
       .Range(1, int64_t{1} << 40);
   command.Add("--dtype", options->dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
   command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later");
-  command.Add(
-      "--load-state", options->load_state,
-      "Go on after the text whose cache --save-state wrote: same model, rope and policy (--kv may be left out); "
-      "--prompt, if any, comes behind that text");
+  command.Add("--load-state", options->load_state,
+              "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "
+              "left out); "
+              "--prompt, if any, comes behind that text");
   return [options, command, &common] { return Run(*options, command.Has("--seed"), common); };
 }
 

@@ -110,6 +110,19 @@ TEST_F(GenerateCommand, GoesOnFromASavedState) {
       EXPECT_EQ(second["kv"]["mean"], whole["kv"]["mean"]);
     }
   }
+  // What was said of the model when the text was saved need not be said again.
+  const std::string other = state + ".other";
+  std::string prompt = " --prompt '";
+  for (int i = 0; i < 40; ++i) prompt += "One day, a girl went to the big park. ";  // more than the model's 512 tokens
+  for (const char* settings : {"--context 2000", "--context 2000 --rope dynamic:factor=4",
+                               "--context 2000 --rope ntk:factor=4 --dtype bf16"}) {
+    const std::string options = std::string("--temperature 0 ") + settings + prompt + "' --max-new ";
+    const auto whole = Json(options + "16")["ids"].get<std::vector<int32_t>>();
+    std::vector<int32_t> ids = Json(options + "8 --save-state " + other)["ids"];
+    const nlohmann::json later = Json("--temperature 0 --max-new 8 --load-state " + other);
+    for (const int32_t id : later["ids"]) ids.push_back(id);
+    EXPECT_EQ(ids, whole) << settings;
+  }
   // A further turn.
   const nlohmann::json turn =
       Json("--temperature 0 --prompt 'One day, Tom' --max-new 10 --load-state " + state + " --save-state " + state);

@@ -303,7 +303,8 @@ KvStateInfo ReadKvStateInfo(const std::filesystem::path& path) {
     const json state = StateOf(file);
     return KvStateInfo{.policy = Value<std::string>(state, "policy"),
                        .seen = Count(state, "seen", kMostSeen),
-                       .declared_length = Count(state, "declared_length", int64_t{1} << 62)};
+                       .declared_length = Count(state, "declared_length", int64_t{1} << 62),
+                       .notes = state.value("notes", json())};
   });
 }
 
