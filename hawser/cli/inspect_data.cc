@@ -41,6 +41,7 @@ TrainConfig MakeConfig(const Options& o, Command command, const CommonOptions& c
   if (config.model.empty() && config.tokenizer.empty()) {
     Fail(ErrorKind::kUsage, "text needs a tokenizer: give a model, or --tokenizer FILE");
   }
+  config.shrink_context = true;  // nothing is trained, nothing saved
   config.tokens = 0;
   config.steps = 1;
   if (config.model.empty() && config.dims.width == 0) config.dims = {.width = 64, .layers = 1, .heads = 1};

@@ -43,8 +43,9 @@ std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
 std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
   std::string text = fmt::format("{} documents, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
                                  HumanCount(e.text_tokens), e.epochs(plan), MemoryTable(e, plan.config));
-  text += fmt::format("density of the first step {:.3f}; {:.3g} useful FLOPs a step\n", e.density, e.step_flops);
-  const double tokens_per_second = static_cast<double>(plan.tokens()) / e.seconds;
+  text += fmt::format("density of the first step {:.3f}, padding {:.1f} %; {:.3g} useful FLOPs a step\n", e.density,
+                      100 * e.padding, e.step_flops);
+  const double tokens_per_second = e.tokens(plan) / e.seconds;
   if (e.sample_layers > 0) {
     text += fmt::format(
         "time: about {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s measured on {} tokens of the text in sequences of "
@@ -106,6 +107,7 @@ void ApplyTrainingOptions(Command command, const CommonOptions& common, const Tr
 int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config) {
   if (options.out.empty() && !options.dry_run) Fail(ErrorKind::kUsage, "where to? Give --out FOLDER");
   const TrainPlan plan = MakePlan(config);
+  for (const std::string& note : plan.notes) LogLine("note: " + note);
   const auto backend = MakeBackend(common.device);
   if (options.dry_run) {
     const RunEstimate estimate = EstimateRun(plan, backend.get());

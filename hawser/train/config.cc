@@ -60,6 +60,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("data", c.data, kYes);
   visit("holdout", c.holdout, kYes);
   visit("context", c.context, kYes);
+  visit("shrink_context", c.shrink_context, kNo);
   visit("attention", c.attention, kYes);
   visit("rope", c.rope, kYes);
   visit("rope_numerics", c.rope_numerics, kYes);

@@ -43,6 +43,7 @@ struct TrainConfig {
   std::vector<std::string> data;  // .txt, .jsonl, .tokens or folders
   int64_t holdout = 0;            // the last files of `data` kept for validation
   int64_t context = 0;            // tokens of a sequence; 0: the model's
+  bool shrink_context = false;    // lets `context` be less than the model's, which it then is of the saved one
   std::string attention = "full";
   std::string rope;           // empty: the model's own, or ntk by context / old context where the context grows
   std::string rope_numerics;  // how rotations are rounded (pos/numerics.h); empty: the model's own, or as `rope` says

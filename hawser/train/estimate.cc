@@ -142,8 +142,10 @@ double RunEstimate::activation_bytes_per_token() const {
   return static_cast<double>(activations) / static_cast<double>(std::max<int64_t>(1, micro_batch_tokens));
 }
 
+double RunEstimate::tokens(const TrainPlan& plan) const { return static_cast<double>(plan.tokens()) * (1 - padding); }
+
 double RunEstimate::epochs(const TrainPlan& plan) const {
-  return static_cast<double>(plan.tokens()) / static_cast<double>(std::max<int64_t>(1, text_tokens));
+  return tokens(plan) / static_cast<double>(std::max<int64_t>(1, text_tokens));
 }
 
 nlohmann::json RunEstimate::ToJson() const {
@@ -166,6 +168,7 @@ nlohmann::json RunEstimate::ToJson() const {
           {"documents", documents},
           {"text_tokens", text_tokens},
           {"density", density},
+          {"padding_share", padding},
           {"step_flops", step_flops},
           {"flops_per_second", flops_per_second},
           {"update_seconds", update_seconds},
@@ -198,7 +201,7 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   }
 
   const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, plan.spec.sliding_window);
-  int64_t visible = 0, causal = 0;
+  int64_t visible = 0, causal = 0, padding = 0;
   const std::vector<PackedSequence> first =
       FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step);
   estimate.kernels =
@@ -207,8 +210,10 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   for (const PackedSequence& sequence : first) {
     visible += VisiblePairs(patterns, sequence.layout);
     causal += plan.spec.context * (plan.spec.context + 1) / 2;
+    padding += CountPadding(sequence);
   }
   estimate.density = static_cast<double>(visible) / static_cast<double>(causal);
+  estimate.padding = static_cast<double>(padding) / static_cast<double>(plan.tokens_per_step());
   estimate.step_flops = TrainingFlops(plan.spec, plan.tokens_per_step(), visible);
 
   const Sample sample = ChooseSample(plan);

@@ -26,6 +26,7 @@ struct RunEstimate {
   int64_t documents = 0, text_tokens = 0;
 
   double density = 1;           // of the first step
+  double padding = 0;           // share of its places
   double step_flops = 0;        // useful ones (TrainingFlops) of the first step
   double flops_per_second = 0;  // of the sample: useful FLOPs over its time; without one: MeasurePeak
   int64_t sample_tokens = 0;    // the sample: so many tokens of the text,
@@ -36,7 +37,8 @@ struct RunEstimate {
 
   int64_t bytes() const { return state.total() + activations + text_bytes + waiting + kernels + finish + program; }
   double activation_bytes_per_token() const;
-  double epochs(const TrainPlan& plan) const;  // tokens to train on over tokens of text
+  double tokens(const TrainPlan& plan) const;  // to train on, padded like the first step
+  double epochs(const TrainPlan& plan) const;  // those over tokens of text
   nlohmann::json ToJson() const;
 };
 

@@ -7,6 +7,7 @@
 #include "hawser/model/builtin.h"
 #include "hawser/model/load.h"
 #include "hawser/tok/separators.h"
+#include "hawser/train/conflicts.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
@@ -125,6 +126,8 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
 
   std::vector<fs::path> paths(config.data.begin(), config.data.end());
   plan.files = HoldOutFiles(ListDataFiles(paths), config.holdout);
+  RefuseConflicts(plan, old_context);
+  plan.notes = RecipeNotes(recipe, plan);
   return plan;
 }
 
@@ -146,7 +149,8 @@ nlohmann::json TrainPlan::ToJson() const {
           {"train_files", files.train.size()},
           {"validation_files", files.validation.size()},
           {"state_bytes", state_bytes()},
-          {"activation_bytes", activation_bytes()}};
+          {"activation_bytes", activation_bytes()},
+          {"notes", notes}};
 }
 
 }  // namespace hawser

@@ -13,6 +13,8 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "hawser/attn/variant.h"
 #include "hawser/data/corpus.h"
@@ -30,6 +32,7 @@ struct TrainPlan {
   FileSplit files;
   std::shared_ptr<Tokenizer> tokenizer;  // loaded already for a model from scratch
   int64_t sequences_per_step = 0;
+  std::vector<std::string> notes;  // what is probably not meant, a line each (conflicts.h)
 
   int64_t tokens_per_step() const { return sequences_per_step * spec.context; }
   int64_t tokens() const { return config.steps * tokens_per_step(); }  // padding included

@@ -28,7 +28,7 @@ double LossWeight(std::span<const PackedSequence> sequences) {
 /// tokens, padding and targets of a report.
 void CountTokens(std::span<const PackedSequence> sequences, StepReport* report) {
   for (const PackedSequence& sequence : sequences) {
-    const int64_t padding = std::ranges::count_if(sequence.layout.is_padding, [](uint8_t flag) { return flag != 0; });
+    const int64_t padding = CountPadding(sequence);
     report->padding += padding;
     report->tokens += static_cast<int64_t>(sequence.ids.size()) - padding;
     for (size_t i = 0; i < sequence.targets.size(); ++i) {
@@ -47,6 +47,10 @@ void ForEachMicroBatch(std::span<const PackedSequence> sequences, int64_t size, 
 }
 
 }  // namespace
+
+int64_t CountPadding(const PackedSequence& sequence) {
+  return std::ranges::count_if(sequence.layout.is_padding, [](uint8_t flag) { return flag != 0; });
+}
 
 Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
   Batch batch;

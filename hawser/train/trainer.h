@@ -31,6 +31,9 @@ struct StepReport {
   double executed = 0;   // FLOPs, ExecutedFlops
 };
 
+/// Places of a sequence that hold no token.
+int64_t CountPadding(const PackedSequence& sequence);
+
 /// Packed sequences as one batch: rows concatenated, one layout each.
 Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern);
 

@@ -1,0 +1,166 @@
+#include "hawser/train/conflicts.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/train/lora.h"
+#include "hawser/train/lr.h"
+#include "hawser/train/trained.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+const TrainConfig& Default() {
+  static const TrainConfig config;
+  return config;
+}
+
+class Notes {
+ public:
+  template <class... Args>
+  void If(bool condition, fmt::format_string<Args...> format, Args&&... args) {
+    if (condition) lines_.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  std::vector<std::string> Take() { return std::move(lines_); }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+void NoteSchedule(const TrainConfig& c, Notes* notes) {
+  notes->If(c.warmup >= c.steps,
+            "warmup = {} in a run of {} steps: the learning rate only rises, to {:.3g} of lr = {:.3g}", c.warmup,
+            c.steps, LearningRate(c, c.steps, c.steps), c.lr);
+  notes->If(c.decay != Default().decay && c.schedule != Schedule::kWsd,
+            "decay = {} has no effect: it is for schedule = \"wsd\", found \"{}\"", c.decay, Name(c.schedule));
+  notes->If(c.decay == 0 && c.schedule == Schedule::kWsd, "decay = 0: the learning rate of \"wsd\" never falls");
+  notes->If(c.min_lr_ratio != Default().min_lr_ratio && c.schedule == Schedule::kConstant,
+            "min_lr_ratio = {} has no effect: the schedule is \"constant\"", c.min_lr_ratio);
+}
+
+void NoteSizes(const TrainConfig& recipe, const TrainPlan& plan, Notes* notes) {
+  const TrainConfig& c = plan.config;
+  const int64_t step = plan.tokens_per_step();
+  notes->If(4 * std::abs(step - c.batch_tokens) > c.batch_tokens,
+            "batch_tokens = {} becomes {}: a step takes whole sequences, {} of {} tokens", c.batch_tokens, step,
+            plan.sequences_per_step, c.context);
+  notes->If(recipe.micro_batch > plan.sequences_per_step, "micro_batch = {} becomes {}: a step has {} sequences",
+            recipe.micro_batch, c.micro_batch, plan.sequences_per_step);
+  notes->If(c.min_document > c.context,
+            "min_document = {} is longer than a sequence of {}: documents that would fill one are dropped",
+            c.min_document, c.context);
+  const AttnPattern& pattern = plan.variant.pattern;
+  notes->If(pattern.window != AttnPattern::kAll && pattern.window >= c.context,
+            "window={} has no effect: a sequence has {} tokens", pattern.window, c.context);
+}
+
+void NoteText(const TrainConfig& c, Notes* notes) {
+  notes->If(c.lookahead != Default().lookahead && c.overflow != Overflow::kBestFit,
+            "lookahead = {} has no effect: it is for overflow = \"best-fit\"", c.lookahead);
+  const bool sampled = c.long_document != Default().long_document || c.short_keep != Default().short_keep;
+  notes->If(sampled && c.upsample == Upsample::kNone,
+            "long_document and short_keep have no effect: upsample is \"none\"");
+  notes->If(c.upsample != Upsample::kNone && c.short_keep == 1,
+            "upsample has no effect: short_keep = 1 takes every document");
+  notes->If(!c.segment_separators.empty() && c.segments == 0, "segment_separators has no effect: segments is 0");
+}
+
+void NoteCheckpoints(const TrainConfig& c, Notes* notes) {
+  const bool validates = c.validate_every > 0;
+  notes->If(c.holdout > 0 && !validates,
+            "holdout = {}: files are neither trained nor validated on; validate_every = N scores them", c.holdout);
+  notes->If(c.validate_sequences != Default().validate_sequences && !validates,
+            "validate_sequences = {} has no effect: validate_every is 0", c.validate_sequences);
+  notes->If(validates && c.validate_every > c.steps, "validate_every = {}: {} steps are validated at the end only",
+            c.validate_every, c.steps);
+  notes->If(c.log_every > c.steps, "log_every = {}: {} steps are logged at the end only", c.log_every, c.steps);
+  notes->If(c.checkpoint_every > c.steps && c.checkpoint_every != Default().checkpoint_every,
+            "checkpoint_every = {}: {} steps are saved at the end only, a run that is killed begins again",
+            c.checkpoint_every, c.steps);
+  notes->If(validates && c.validate_every < c.steps && c.checkpoint_every == 0,
+            "checkpoint_every = 0: only the last step is saved, whatever the validation says of others");
+  notes->If(
+      validates && c.checkpoint_every > 0 && c.checkpoint_every < c.steps && c.checkpoint_every % c.validate_every != 0,
+      "validate_every = {} does not divide checkpoint_every = {}: checkpoints that are not validated are never "
+      "kept as the best",
+      c.validate_every, c.checkpoint_every);
+}
+
+void NoteParameters(const TrainConfig& c, const ModelSpec& spec, Notes* notes) {
+  const bool adapters = c.lora_rank > 0;
+  notes->If(!adapters && (c.lora_alpha != Default().lora_alpha || c.lora_targets != Default().lora_targets),
+            "lora_alpha and lora_targets have no effect: lora_rank is 0, all parameters are trained");
+  notes->If(adapters && c.model.empty(),
+            "lora_rank = {}: a model from scratch keeps its random weights beside adapters", c.lora_rank);
+  notes->If(adapters && c.average_last > 1,
+            "average_last = {}: the mean of checkpoints is a model, without adapters in \"adapter\"", c.average_last);
+  const ParamLayout all(spec), layout = LoraLayout(all, LoraOf(c));
+  for (const ParamInfo& info : layout.params()) {
+    if (std::max(info.rows, info.cols) > c.lora_rank) continue;
+    notes->If(true, "lora_rank = {}: {} is as large as the matrix that it adapts", c.lora_rank, info.name);
+    break;
+  }
+  if (c.freeze.empty()) return;
+  TrainConfig thawed = c;
+  thawed.freeze.clear();
+  notes->If(TrainedLayout(all, thawed).size() == TrainedLayout(all, c).size(),
+            "freeze has no effect: what it names is not trained anyway");
+}
+
+/// Files that are named twice, as what they are on disk.
+std::set<fs::path> Real(const std::vector<fs::path>& files) {
+  std::set<fs::path> real;
+  std::error_code code;
+  for (const fs::path& file : files) {
+    const fs::path path = fs::canonical(file, code);
+    real.insert(code ? file : path);
+  }
+  return real;
+}
+
+}  // namespace
+
+void RefuseConflicts(const TrainPlan& plan, int64_t model_context) {
+  const TrainConfig& c = plan.config;
+  if (c.context < model_context && !c.shrink_context) {
+    Fail(ErrorKind::kUsage,
+         "context = {} is less than the {} tokens of the model, and the saved model would end there; give {} or more, "
+         "or "
+         "shrink_context = true (--set shrink_context=true) if that is meant",
+         c.context, model_context, model_context);
+  }
+  const double flat = static_cast<double>(c.steps) * (1 - c.decay);
+  if (c.schedule == Schedule::kWsd && c.warmup<c.steps&& static_cast<double>(c.warmup)> flat) {
+    Fail(ErrorKind::kUsage, "warmup = {} and decay = {} overlap in {} steps: the decay begins at step {:.0f}", c.warmup,
+         c.decay, c.steps, flat);
+  }
+  if (c.lora_rank > 0 && c.lora_alpha == 0) {
+    Fail(ErrorKind::kUsage, "lora_alpha = 0 takes the adapters of lora_rank = {} times 0", c.lora_rank);
+  }
+  const std::set<fs::path> trained = Real(plan.files.train);
+  for (const fs::path& file : Real(plan.files.validation)) {
+    if (!trained.contains(file)) continue;
+    Fail(ErrorKind::kUsage, "{}: both held out for validation and trained on; name it once in \"data\"", file.string());
+  }
+}
+
+std::vector<std::string> RecipeNotes(const TrainConfig& recipe, const TrainPlan& plan) {
+  Notes notes;
+  NoteSchedule(plan.config, &notes);
+  NoteSizes(recipe, plan, &notes);
+  NoteText(plan.config, &notes);
+  NoteCheckpoints(plan.config, &notes);
+  NoteParameters(plan.config, plan.spec, &notes);
+  const auto files = static_cast<int64_t>(plan.files.train.size());
+  const auto twice = files - static_cast<int64_t>(Real(plan.files.train).size());
+  notes.If(twice > 0, "{} of {} data files are named more than once: their text counts as often", twice, files);
+  return notes.Take();
+}
+
+}  // namespace hawser
