@@ -358,8 +358,14 @@ class Run {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
-    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens", documents_.size(), documents_.tokens(),
-                        config_.steps, plan_.tokens_per_step()));
+    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens, padding included: {:.3g} epochs at most",
+                        documents_.size(), documents_.tokens(), config_.steps, plan_.tokens_per_step(),
+                        static_cast<double>(plan_.tokens()) / static_cast<double>(documents_.tokens())));
+    const auto validated = static_cast<int64_t>(validation_.sequences.size());
+    if (config_.validate_every > 0 && validated < config_.validate_sequences) {
+      LogLine(fmt::format("note: validate_sequences = {}, and the files held out fill {}", config_.validate_sequences,
+                          validated));
+    }
   }
 
   /// One step and the seconds it took, packing included.
@@ -438,6 +444,7 @@ RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, 
   if (is_run) {
     if (std::optional<RunSummary> summary = FinishedSummary(plan.config, out)) return *std::move(summary);
   }
+  if (resume && !is_run) LogLine(fmt::format("{}: no run is there to resume; it begins", out.string()));
   Run run(plan, out, backend, LoadStart(plan));
   if (is_run) {
     run.Restore();

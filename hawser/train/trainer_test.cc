@@ -286,5 +286,16 @@ TEST(ActivationBytes, AreWhatTheDecoderHolds) {
   }
 }
 
+TEST(ChooseMicroBatch, DoesNotDependOnRecompute) {
+  ModelSpec spec = TinySpec();
+  spec.context = 256;
+  TrainConfig none, layer;
+  layer.recompute = Recompute::kLayer;
+  ASSERT_LT(ActivationBytes(spec, DType::kF32, layer.recompute, 4096),
+            ActivationBytes(spec, DType::kF32, none.recompute, 4096));
+  EXPECT_GT(ChooseMicroBatch(spec, none), 1);
+  EXPECT_EQ(ChooseMicroBatch(spec, none), ChooseMicroBatch(spec, layer));
+}
+
 }  // namespace
 }  // namespace hawser
