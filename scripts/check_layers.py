@@ -6,6 +6,7 @@ import sys
 
 LAYERS = [
     ["base"],
+    ["quant"],
     ["attn", "pos", "io"],
     ["ops", "tok"],
     ["model", "data", "cpu", "cuda"],

@@ -8,17 +8,39 @@
 
 namespace hawser {
 
-/// Element types that tensors are stored in. Arithmetic always accumulates in f32 (kernels) or f64 (twins). kQ8_0 is
-/// for cached keys and values alone: the elements of such a matrix are bytes, the heads of a row each in the form of
-/// base/q8.h.
-enum class DType : uint8_t { kF32, kBF16, kF16, kF64, kI32, kI64, kU8, kQ8_0 };
+/// Element types that tensors are stored in. Arithmetic always accumulates in f32 (kernels) or f64 (twins). From kQ8_0
+/// on values lie in blocks with scales (quant/block.h): their size is counted in bytes. A matrix of kQ8_0 holds cached
+/// keys and values: its elements are bytes, the heads of a row each in the form of base/q8.h.
+enum class DType : uint8_t {
+  kF32,
+  kBF16,
+  kF16,
+  kF64,
+  kI32,
+  kI64,
+  kU8,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2K,
+  kQ3K,
+  kQ4K,
+  kQ5K,
+  kQ6K
+};
 
+/// Bytes of an element; 1 for blocked types.
 size_t SizeOf(DType dtype);
+
+/// Whether values lie in blocks with scales.
+constexpr bool IsBlocked(DType dtype) { return dtype >= DType::kQ8_0; }
 
 /// "f32", "bf16", ...
 std::string_view Name(DType dtype);
 
-/// Inverse of Name(), but for q8_0; throws Error(kUsage) naming the known ones.
+/// Inverse of Name(), but for blocked types; throws Error(kUsage) naming the known ones.
 DType ParseDType(std::string_view name);
 
 /// bfloat16 as its 16 bits: 1 sign, 8 exponent, 7 fraction.

@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
+#include "hawser/quant/block.h"
 
 namespace hawser {
 namespace {
@@ -18,6 +19,14 @@ void Read(const std::byte* bytes, int64_t count, float* out, Value value) {
       std::memcpy(&element, bytes + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
       out[i] = value(element);
     }
+  });
+}
+
+/// `count` is whole blocks.
+void ReadBlocks(const BlockType& type, const std::byte* bytes, int64_t count, float* out) {
+  HAWSER_CHECK(count % type.values == 0);
+  ParallelChunks(count / type.values, kGrain / type.values, [&](int64_t begin, int64_t end) {
+    type.decode(bytes + begin * type.bytes, end - begin, out + begin * type.values);
   });
 }
 
@@ -51,10 +60,9 @@ void ConvertToF32(DType dtype, const std::byte* bytes, int64_t count, float* out
       return Read<int64_t>(bytes, count, out, cast);
     case DType::kU8:
       return Read<uint8_t>(bytes, count, out, cast);
-    case DType::kQ8_0:
-      break;  // no file holds it
+    default:
+      return ReadBlocks(*FindBlockType(dtype), bytes, count, out);
   }
-  Fail(ErrorKind::kInternal, "cannot read {} values", Name(dtype));
 }
 
 void ConvertFromF32(const float* x, int64_t count, DType dtype, std::byte* bytes) {

@@ -9,7 +9,7 @@
 namespace hawser {
 
 /// out[i] = element i of `bytes`, which need not be aligned. F32, BF16, F16 and small integers exactly, F64 and large
-/// integers rounded to nearest.
+/// integers rounded to nearest; blocked types as quant/block.h says, in whole blocks.
 void ConvertToF32(DType dtype, const std::byte* bytes, int64_t count, float* out);
 
 /// Element i of `bytes` (not necessarily aligned) = x[i] rounded to nearest, ties to even. Floating dtypes only

@@ -10,6 +10,7 @@
 #include "hawser/base/error.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
+#include "hawser/quant/block.h"
 
 namespace hawser {
 namespace {
@@ -153,8 +154,7 @@ void WriteTensor(FileWriter& writer, const TensorToWrite& tensor) {
   std::vector<std::byte> stored(static_cast<size_t>(piece) * SizeOf(tensor.dtype));
   for (int64_t begin = 0; begin < view.size(); begin += piece) {
     const int64_t count = std::min(piece, view.size() - begin);
-    ConvertToF32(view.dtype, view.bytes.data() + begin * static_cast<int64_t>(SizeOf(view.dtype)), count,
-                 values.data());
+    ConvertToF32(view.dtype, view.bytes.data() + RowBytes(view.dtype, begin).value(), count, values.data());
     ConvertFromF32(values.data(), count, tensor.dtype, stored.data());
     writer.Append(stored.data(), static_cast<size_t>(count) * SizeOf(tensor.dtype));
   }

@@ -3,14 +3,18 @@
 #include <iterator>
 
 #include "hawser/base/error.h"
+#include "hawser/quant/block.h"
 
 namespace hawser {
 
 std::optional<int64_t> TensorBytes(const std::vector<int64_t>& shape, DType dtype) {
-  int64_t bytes = static_cast<int64_t>(SizeOf(dtype));
-  for (const int64_t dim : shape) {
-    if (dim < 0 || __builtin_mul_overflow(bytes, dim, &bytes)) return std::nullopt;
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) {
+    if (shape[i] < 0 || __builtin_mul_overflow(rows, shape[i], &rows)) return std::nullopt;
   }
+  const std::optional<int64_t> row = RowBytes(dtype, shape.empty() ? 1 : shape.back());
+  int64_t bytes = 0;
+  if (!row || __builtin_mul_overflow(rows, *row, &bytes)) return std::nullopt;
   return bytes;
 }
 

@@ -23,10 +23,15 @@ struct TensorView {
   std::span<const std::byte> bytes;
 
   /// Elements; the product of a checked shape.
-  int64_t size() const { return static_cast<int64_t>(bytes.size() / SizeOf(dtype)); }
+  int64_t size() const {
+    int64_t product = 1;
+    for (const int64_t dim : shape) product *= dim;
+    return product;
+  }
 };
 
-/// Bytes of a dense tensor; nothing if a dimension is negative or the product leaves int64.
+/// Bytes of a dense tensor; nothing if a dimension is negative, the last is no whole number of blocks of a blocked
+/// type, or the product leaves int64.
 std::optional<int64_t> TensorBytes(const std::vector<int64_t>& shape, DType dtype);
 
 /// "[32, 64]"
