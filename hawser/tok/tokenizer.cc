@@ -9,6 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/gguf_vocab.h"
 #include "hawser/tok/scored_vocab.h"
 
 namespace hawser {
@@ -76,8 +77,11 @@ std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
     FindSpecials(in_model ? std::optional(path.parent_path()) : std::nullopt, *tokenizer);
     return tokenizer;
   }
-  for (const char* magic : {"GGUF", "24ka"}) {
-    if (file.starts_with(magic)) Fail(ErrorKind::kFormat, "a model's weights, not a tokenizer");
+  if (file.starts_with("24ka")) Fail(ErrorKind::kFormat, "a model's weights, not a tokenizer");
+  if (file.starts_with("GGUF")) {
+    std::unique_ptr<Tokenizer> tokenizer = GgufTokenizer(ReadGguf(path));
+    if (tokenizer == nullptr) Fail(ErrorKind::kFormat, "the file has no vocabulary");
+    return tokenizer;
   }
   // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
   const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';

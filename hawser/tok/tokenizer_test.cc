@@ -275,7 +275,15 @@ INSTANTIATE_TEST_SUITE_P(Reference, Vectors,
                          testing::Values(VectorSet{"gpt2.tokenizer.json", "gpt-2"},
                                          VectorSet{"gpt-neox-20b.tokenizer.json", "mpt"},
                                          VectorSet{"llama2.tokenizer.model", "llama-spm"},
-                                         VectorSet{"llama2.llama2c-tokenizer.bin", "llama-spm"}));
+                                         VectorSet{"llama2.llama2c-tokenizer.bin", "llama-spm"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-gpt-2.gguf", "gpt-2"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-mpt.gguf", "mpt"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-gpt-neox.gguf", "mpt"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-falcon.gguf", "falcon"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-deepseek-coder.gguf", "deepseek-coder"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-deepseek-llm.gguf", "deepseek-llm"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-llama-spm.gguf", "llama-spm"},
+                                         VectorSet{"ggml-vocab/ggml-vocab-phi-3.gguf", "phi-3"}));
 
 class Books : public testing::TestWithParam<const char*> {};
 
