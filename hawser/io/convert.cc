@@ -1,5 +1,6 @@
 #include "hawser/io/convert.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "hawser/base/error.h"
@@ -28,6 +29,14 @@ void ReadBlocks(const BlockType& type, const std::byte* bytes, int64_t count, fl
   ParallelChunks(count / type.values, kGrain / type.values, [&](int64_t begin, int64_t end) {
     type.decode(bytes + begin * type.bytes, end - begin, out + begin * type.values);
   });
+}
+
+void WriteBlocks(const BlockType* type, const float* x, int64_t count, std::byte* bytes) {
+  HAWSER_CHECK(type != nullptr && type->encode != nullptr && count % type->values == 0);
+  ParallelChunks(count / type->values, std::max<int64_t>(1, (kGrain >> 4) / type->values),
+                 [&](int64_t begin, int64_t end) {
+                   type->encode(x + begin * type->values, end - begin, bytes + begin * type->bytes);
+                 });
 }
 
 template <class Value>
@@ -77,7 +86,7 @@ void ConvertFromF32(const float* x, int64_t count, DType dtype, std::byte* bytes
     case DType::kF64:
       return Write(x, count, bytes, [](float v) { return static_cast<double>(v); });
     default:
-      Fail(ErrorKind::kInternal, "cannot store f32 values as {}", Name(dtype));
+      return WriteBlocks(FindBlockType(dtype), x, count, bytes);
   }
 }
 

@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/io/gguf_types.h"
+#include "hawser/io/gguf_writer.h"
 #include "hawser/quant/block.h"
 
 namespace hawser {
@@ -19,18 +21,9 @@ constexpr uint64_t kMaxKeys = 1'000'000;
 constexpr uint64_t kMaxKey = 65535;
 constexpr uint64_t kMaxName = 1024;
 constexpr uint32_t kMaxRank = 4;
-constexpr int64_t kDefaultAlignment = 32;
 constexpr int64_t kMaxAlignment = 1 << 20;
 
-enum ValueType : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kText, kArray, kU64, kI64, kF64 };
 constexpr std::array<uint32_t, 13> kSizes = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};  // the least bytes of a value
-
-struct PlainType {
-  uint32_t number;
-  DType dtype;
-};
-constexpr std::array<PlainType, 6> kPlainTypes = {
-    {{0, DType::kF32}, {1, DType::kF16}, {26, DType::kI32}, {27, DType::kI64}, {28, DType::kF64}, {30, DType::kBF16}}};
 
 /// Types that are known by name and not read.
 constexpr std::array<std::pair<uint32_t, std::string_view>, 19> kOtherTypes = {{{9, "Q8_1"},
@@ -54,8 +47,8 @@ constexpr std::array<std::pair<uint32_t, std::string_view>, 19> kOtherTypes = {{
                                                                                 {42, "Q2_0"}}};
 
 DType TensorType(uint32_t number) {
-  for (const PlainType& type : kPlainTypes) {
-    if (type.number == number) return type.dtype;
+  for (const auto& [plain, dtype] : kGgufPlainTypes) {
+    if (plain == number) return dtype;
   }
   std::string known = "F32, F16, BF16, F64, I32, I64";
   for (const BlockType* type : BlockTypes()) {
@@ -67,6 +60,19 @@ DType TensorType(uint32_t number) {
   }
   Fail(ErrorKind::kUnsupported, "type number {} is not known; known are {}", number, known);
 }
+
+}  // namespace
+
+uint32_t GgufType(DType dtype) {
+  for (const auto& [number, plain] : kGgufPlainTypes) {
+    if (plain == dtype) return number;
+  }
+  const BlockType* type = FindBlockType(dtype);
+  if (type == nullptr) Fail(ErrorKind::kUnsupported, "GGUF files hold no tensors of type {}", Name(dtype));
+  return type->gguf;
+}
+
+namespace {
 
 bool IsUtf8(std::string_view text) {
   const auto* at = reinterpret_cast<const unsigned char*>(text.data());
@@ -177,26 +183,26 @@ class GgufReader {
     const std::string_view key = cursor_.Text(kMaxKey, "a key");
     WithFrame(fmt::format("'{}'", key), [&] {
       const auto type = cursor_.Read<uint32_t>("type");
-      GgufValue value = type == kArray ? ReadArray() : ReadScalar(type);
+      GgufValue value = type == kGgufArray ? ReadArray() : ReadScalar(type);
       if (!to_->metadata_.emplace(key, std::move(value)).second) Fail(ErrorKind::kFormat, "the key is stored twice");
     });
   }
 
   int64_t ReadInt(uint32_t type) {
     switch (type) {
-      case kU8:
+      case kGgufU8:
         return cursor_.Read<uint8_t>("value");
-      case kI8:
+      case kGgufI8:
         return cursor_.Read<int8_t>("value");
-      case kU16:
+      case kGgufU16:
         return cursor_.Read<uint16_t>("value");
-      case kI16:
+      case kGgufI16:
         return cursor_.Read<int16_t>("value");
-      case kU32:
+      case kGgufU32:
         return cursor_.Read<uint32_t>("value");
-      case kI32:
+      case kGgufI32:
         return cursor_.Read<int32_t>("value");
-      case kI64:
+      case kGgufI64:
         return cursor_.Read<int64_t>("value");
       default: {
         const auto value = cursor_.Read<uint64_t>("value");
@@ -213,19 +219,19 @@ class GgufReader {
   }
 
   GgufValue ReadScalar(uint32_t type) {
-    if (type == kF32) return static_cast<double>(cursor_.Read<float>("value"));
-    if (type == kF64) return cursor_.Read<double>("value");
-    if (type == kBool) return ReadBool();
-    if (type == kText) return cursor_.Text(UINT64_MAX, "value");
-    if (type > kF64) Fail(ErrorKind::kFormat, "value type {} is not known", type);
+    if (type == kGgufF32) return static_cast<double>(cursor_.Read<float>("value"));
+    if (type == kGgufF64) return cursor_.Read<double>("value");
+    if (type == kGgufBool) return ReadBool();
+    if (type == kGgufText) return cursor_.Text(UINT64_MAX, "value");
+    if (type > kGgufF64) Fail(ErrorKind::kFormat, "value type {} is not known", type);
     return ReadInt(type);
   }
 
   GgufValue ReadArray() {
     const auto type = cursor_.Read<uint32_t>("type of the elements");
     const auto count = cursor_.Read<uint64_t>("number of elements");
-    if (type == kArray) Fail(ErrorKind::kUnsupported, "arrays in arrays are not supported");
-    if (type > kF64) Fail(ErrorKind::kFormat, "value type {} is not known", type);
+    if (type == kGgufArray) Fail(ErrorKind::kUnsupported, "arrays in arrays are not supported");
+    if (type > kGgufF64) Fail(ErrorKind::kFormat, "value type {} is not known", type);
     if (count > cursor_.left() / kSizes[type]) {
       Fail(ErrorKind::kFormat, "{} elements wanted, {} bytes are left", count, cursor_.left());
     }
@@ -234,16 +240,16 @@ class GgufReader {
       for (uint64_t i = 0; i < count; ++i) list.push_back(read());
       return list;
     };
-    if (type == kText)
+    if (type == kGgufText)
       return fill(std::vector<std::string_view>(), [&] { return cursor_.Text(UINT64_MAX, "element"); });
-    if (type == kF32) return fill(std::vector<double>(), [&] { return cursor_.Read<float>("element"); });
-    if (type == kF64) return fill(std::vector<double>(), [&] { return cursor_.Read<double>("element"); });
-    if (type == kBool) return fill(std::vector<int64_t>(), [&] { return int64_t{ReadBool()}; });
+    if (type == kGgufF32) return fill(std::vector<double>(), [&] { return cursor_.Read<float>("element"); });
+    if (type == kGgufF64) return fill(std::vector<double>(), [&] { return cursor_.Read<double>("element"); });
+    if (type == kGgufBool) return fill(std::vector<int64_t>(), [&] { return int64_t{ReadBool()}; });
     return fill(std::vector<int64_t>(), [&] { return ReadInt(type); });
   }
 
   void ReadTensors(uint64_t count) {
-    const int64_t alignment = to_->Int("general.alignment", 1, kMaxAlignment).value_or(kDefaultAlignment);
+    const int64_t alignment = to_->Int("general.alignment", 1, kMaxAlignment).value_or(kGgufAlignment);
     if (alignment < 8 || (alignment & (alignment - 1)) != 0) {
       Fail(ErrorKind::kFormat, "'general.alignment' must be a power of two from 8, found {}", alignment);
     }

@@ -8,9 +8,7 @@
 #include <tuple>
 
 #include "hawser/base/error.h"
-#include "hawser/io/convert.h"
 #include "hawser/io/json.h"
-#include "hawser/quant/block.h"
 
 namespace hawser {
 namespace {
@@ -22,7 +20,6 @@ constexpr size_t kMaxTensors = 1'000'000;
 constexpr size_t kMaxRank = 8;
 constexpr size_t kMaxName = 1024;
 constexpr size_t kDataAlign = 64;
-constexpr int64_t kPiece = 1 << 20;  // elements converted at a time
 
 constexpr std::array<std::pair<DType, std::string_view>, 7> kDTypes = {{{DType::kF32, "F32"},
                                                                         {DType::kBF16, "BF16"},
@@ -143,23 +140,6 @@ void CheckShardName(const std::string& shard) {
   }
 }
 
-void WriteTensor(FileWriter& writer, const TensorToWrite& tensor) {
-  const TensorView& view = tensor.view;
-  if (view.dtype == tensor.dtype) {
-    writer.Append(view.bytes.data(), view.bytes.size());
-    return;
-  }
-  const int64_t piece = std::min(kPiece, view.size());
-  std::vector<float> values(static_cast<size_t>(piece));
-  std::vector<std::byte> stored(static_cast<size_t>(piece) * SizeOf(tensor.dtype));
-  for (int64_t begin = 0; begin < view.size(); begin += piece) {
-    const int64_t count = std::min(piece, view.size() - begin);
-    ConvertToF32(view.dtype, view.bytes.data() + RowBytes(view.dtype, begin).value(), count, values.data());
-    ConvertFromF32(values.data(), count, tensor.dtype, stored.data());
-    writer.Append(stored.data(), static_cast<size_t>(count) * SizeOf(tensor.dtype));
-  }
-}
-
 }  // namespace
 
 TensorSource ReadSafetensors(const std::filesystem::path& path) {
@@ -216,8 +196,7 @@ void WriteSafetensors(const std::filesystem::path& path, std::vector<TensorToWri
   int64_t at = 0;
   for (const TensorToWrite& tensor : tensors) {
     HAWSER_CHECK(!header.contains(tensor.name));
-    HAWSER_CHECK(TensorBytes(tensor.view.shape, tensor.view.dtype) == static_cast<int64_t>(tensor.view.bytes.size()));
-    const int64_t end = at + tensor.view.size() * static_cast<int64_t>(SizeOf(tensor.dtype));
+    const int64_t end = at + StoredBytes(tensor);
     header[tensor.name] = {
         {"dtype", StoredName(tensor.dtype)}, {"shape", tensor.view.shape}, {"data_offsets", {at, end}}};
     at = end;
@@ -228,7 +207,7 @@ void WriteSafetensors(const std::filesystem::path& path, std::vector<TensorToWri
     const uint64_t length = text.size();
     writer.Append(&length, sizeof(length));
     writer.Append(text);
-    for (const TensorToWrite& tensor : tensors) WriteTensor(writer, tensor);
+    for (const TensorToWrite& tensor : tensors) AppendTensor(writer, tensor);
   });
 }
 

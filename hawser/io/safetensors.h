@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hawser/io/tensor_source.h"
+#include "hawser/io/tensor_writer.h"
 
 namespace hawser {
 
@@ -21,13 +22,6 @@ TensorSource ReadSafetensors(const std::filesystem::path& path);
 /// index. Tensors of a shard that the index does not list are taken too, as other readers do.
 /// Errors: as above, and kFormat for a tensor that is not in its shard or is in another one too.
 TensorSource ReadShardedSafetensors(const std::filesystem::path& index);
-
-/// A tensor to be written as `dtype`: equal to view.dtype, or a floating dtype that the values are rounded to.
-struct TensorToWrite {
-  std::string name;
-  TensorView view;
-  DType dtype = DType::kF32;
-};
 
 /// Writes atomically, converting piece by piece. Bytes depend on the arguments alone: wide dtypes first, then by name;
 /// data start on a multiple of 64. `metadata` gets format = pt, which other readers ask for.
