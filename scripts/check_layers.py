@@ -7,7 +7,7 @@ import sys
 LAYERS = [
     ["base"],
     ["quant"],
-    ["attn", "pos", "io"],
+    ["attn", "pos", "io", "jinja"],
     ["ops", "tok"],
     ["model", "data", "cpu", "cuda"],
     ["train", "infer", "device"],
