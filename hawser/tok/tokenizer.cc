@@ -1,6 +1,7 @@
 #include "hawser/tok/tokenizer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -65,6 +66,18 @@ void FindSpecials(const std::optional<fs::path>& folder, BpeTokenizer& tokenizer
   tokenizer.set_eos(eos);
 }
 
+bool IsGguf(const fs::path& path) {
+  const MappedFile map(path);
+  return map.bytes().size() >= 4 && std::memcmp(map.bytes().data(), "GGUF", 4) == 0;
+}
+
+std::unique_ptr<Tokenizer> LoadGguf(const fs::path& path) {
+  const GgufFile file = ReadGguf(path);
+  std::unique_ptr<Tokenizer> tokenizer = WithFrame(path.string(), [&] { return GgufTokenizer(file); });
+  if (tokenizer == nullptr) Fail(ErrorKind::kFormat, "{}: the file has no vocabulary", path.string());
+  return tokenizer;
+}
+
 std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
   const MappedFile map(path);  // not read: it may turn out to be a model of any size
   const std::string_view file(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
@@ -78,11 +91,6 @@ std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
     return tokenizer;
   }
   if (file.starts_with("24ka")) Fail(ErrorKind::kFormat, "a model's weights, not a tokenizer");
-  if (file.starts_with("GGUF")) {
-    std::unique_ptr<Tokenizer> tokenizer = GgufTokenizer(ReadGguf(path));
-    if (tokenizer == nullptr) Fail(ErrorKind::kFormat, "the file has no vocabulary");
-    return tokenizer;
-  }
   // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
   const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';
   return sentencepiece
@@ -101,7 +109,10 @@ std::string Tokenizer::Decode(const std::vector<int32_t>& ids, bool at_start) co
 
 std::unique_ptr<Tokenizer> LoadTokenizer(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) return WithFrame(path.string(), [&] { return LoadFile(path); });
+  if (!fs::is_directory(path, ignored)) {
+    if (IsGguf(path)) return LoadGguf(path);
+    return WithFrame(path.string(), [&] { return LoadFile(path); });
+  }
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
     const fs::path file = path / name;
     if (fs::is_regular_file(file, ignored)) return WithFrame(file.string(), [&] { return LoadFile(file); });

@@ -195,7 +195,7 @@ TEST(Tokenizer, LoadSaysWhatIsWrong) {
     LoadTokenizer(folder / "file");
   };
   ExpectError(ErrorKind::kFormat, {"file", "empty"}, [&] { load(" \n"); });
-  ExpectError(ErrorKind::kFormat, {"weights"}, [&] { load("GGUF\x03"); });
+  ExpectError(ErrorKind::kFormat, {"version", "truncated"}, [&] { load("GGUF\x03"); });
   ExpectError(ErrorKind::kFormat, {"weights"}, [&] { load("24ka\x01"); });
   ExpectError(ErrorKind::kFormat, {"tokenizer.json"}, [&] { load(R"({"model": )"); });
   ExpectError(ErrorKind::kFormat, {"llama2.c"}, [&] { load("abc"); });
