@@ -1,6 +1,10 @@
 #include "hawser/base/buffer.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
+
+#include "hawser/base/limits.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -12,10 +16,16 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   constexpr size_t kHuge = size_t{2} << 20;
   const size_t alignment = bytes >= 2 * kHuge ? kHuge : 64;
-  if (bytes > SIZE_MAX - alignment) Fail(ErrorKind::kInternal, "allocation of {} bytes is too large", bytes);
+  // Small ones are not worth a look at the machine's state.
+  constexpr size_t kLarge = size_t{64} << 20;
+  constexpr size_t kMost = INT64_MAX - kHuge;
+  if (bytes >= kLarge) CheckFits("a buffer", static_cast<int64_t>(std::min(bytes, kMost)));
+  if (bytes > kMost) Fail(ErrorKind::kUsage, "a buffer of {} bytes is more than any machine has", bytes);
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   data_ = std::aligned_alloc(alignment, rounded);
-  if (data_ == nullptr) Fail(ErrorKind::kInternal, "out of memory: {} bytes were asked for", bytes);
+  if (data_ == nullptr) {
+    Fail(ErrorKind::kUsage, "out of memory: {} more were wanted", BytesText(static_cast<int64_t>(bytes)));
+  }
 #if defined(__linux__)
   if (alignment == kHuge) madvise(data_, rounded, MADV_HUGEPAGE);
 #endif

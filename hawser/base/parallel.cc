@@ -1,8 +1,10 @@
 #include "hawser/base/parallel.h"
 
+#include "hawser/base/limits.h"
+
 namespace hawser {
 
-void SetThreads(int threads) { omp_set_num_threads(threads > 0 ? threads : omp_get_num_procs()); }
+void SetThreads(int threads) { omp_set_num_threads(threads > 0 ? threads : DefaultThreads()); }
 int NumThreads() { return omp_get_max_threads(); }
 
 }  // namespace hawser

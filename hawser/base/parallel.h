@@ -14,7 +14,7 @@
 
 namespace hawser {
 
-/// Sets the number of threads of every parallel loop (ours and oneDNN's); 0 means one per core.
+/// Sets the number of threads of every parallel loop (ours and oneDNN's); 0 means DefaultThreads (limits.h).
 void SetThreads(int threads);
 int NumThreads();
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hawser/base/limits.h"
+
 namespace hawser {
 namespace {
 
@@ -54,13 +56,7 @@ std::string HumanCount(int64_t n) {
   return digits;
 }
 
-std::string HumanBytes(int64_t bytes) {
-  auto value = static_cast<double>(bytes);
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  size_t unit = 0;
-  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
-}
+std::string HumanBytes(int64_t bytes) { return BytesText(bytes); }
 
 std::string HumanSeconds(double seconds) {
   if (seconds < 1) return fmt::format("{:.0f} ms", seconds * 1e3);
