@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace hawser {
@@ -79,20 +80,22 @@ inline size_t EditDistance(std::string_view a, std::string_view b) {
 }
 
 /// The end of an error about an unknown name: "; did you mean 'window'? (known: ...)", the guess only where it is near.
+/// Of more than eight known names the three nearest are listed.
 inline std::string SuggestName(std::string_view name, std::span<const std::string_view> known) {
-  std::string list;
-  std::string_view nearest;
-  size_t best = std::min<size_t>(name.size(), 64) / 2 + 1;
+  constexpr size_t kAll = 8, kNearest = 3;
+  std::vector<std::pair<size_t, std::string_view>> near;
   for (std::string_view candidate : known) {
-    list.append(list.empty() ? "" : ", ").append(candidate);
-    const size_t distance = name.size() > 64 ? best : EditDistance(name, candidate);
-    if (distance < best) {
-      best = distance;
-      nearest = candidate;
-    }
+    near.emplace_back(EditDistance(name.substr(0, 64), candidate), candidate);
   }
-  const std::string guess = nearest.empty() ? "; " : "; did you mean '" + std::string(nearest) + "'? ";
-  return guess + "(known: " + list + ")";
+  std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const bool guess = !near.empty() && name.size() <= 64 && near[0].first < name.size() / 2 + 1;
+  std::string text = guess ? "; did you mean '" + std::string(near[0].second) + "'? " : "; ";
+  const bool all = known.size() <= kAll;
+  text += all ? "(known: " : "(nearest: ";
+  for (size_t i = 0; i < (all ? known.size() : kNearest); ++i) {
+    text.append(i > 0 ? ", " : "").append(all ? known[i] : near[i].second);
+  }
+  return text + ")";
 }
 
 inline std::string SuggestName(std::string_view name, std::initializer_list<std::string_view> known) {
