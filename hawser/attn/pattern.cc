@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "hawser/base/error.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -15,11 +17,11 @@ enum Field : unsigned { kScope = 1, kWindow = 2, kSinks = 4, kSep = 8, kAnchors 
 constexpr int32_t kMostLayers = 4096;  // of any model
 
 int32_t ParseCount(std::string_view word, std::string_view value, int32_t least) {
-  const std::optional<int32_t> count = ParseNumber<int32_t>(value);
-  if (!count || *count < least) {
+  const std::optional<int64_t> count = ParseSize(value);
+  if (!count || *count < least || *count > std::numeric_limits<int32_t>::max()) {
     Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted a whole number of tokens, {} or more", word, least);
   }
-  return *count;
+  return static_cast<int32_t>(*count);
 }
 
 int32_t ParseWindow(std::string_view word, std::string_view value) {

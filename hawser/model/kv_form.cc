@@ -6,6 +6,7 @@
 
 #include "hawser/attn/pattern.h"
 #include "hawser/base/error.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -17,8 +18,6 @@ constexpr std::array<std::string_view, 2> kPrefillNames = {"sparse", "dense"};
 constexpr std::array<std::string_view, 3> kDTypeNames = {"f32", "bf16", "q8_0"};
 constexpr std::array<DType, 3> kDTypes = {DType::kF32, DType::kBF16, DType::kQ8_0};
 constexpr std::array<std::string_view, 2> kSwitchNames = {"off", "on"};
-constexpr std::string_view kForms =
-    "full, window:W, sink:a,c, sep:a,n, fix:a,n,d, sep-stream:a,s,w,c, sepcache:NAME=VALUE,...";
 // Leaves room for sums and + 1 in int32, the type of windows and slot numbers.
 constexpr int64_t kMost = int64_t{1} << 29;
 
@@ -36,15 +35,85 @@ struct Row {
   size_t num_fields;
   KvPositions positions;  // the standard ones
   bool separators;
+  std::string_view summary;
 };
 constexpr std::array<Row, 6> kRows = {{
-    {"full", KvKind::kFull, {}, 0, KvPositions::kAbsolute, false},
-    {"window", KvKind::kWindow, {{{"W", 1, true}}}, 1, KvPositions::kAbsolute, false},
-    {"sink", KvKind::kSink, {{{"a", 0}, {"c", 1, true}}}, 2, KvPositions::kRank, false},
-    {"sep", KvKind::kSep, {{{"a", 0}, {"n", 1, true}}}, 2, KvPositions::kAbsolute, true},
-    {"fix", KvKind::kFix, {{{"a", 0}, {"n", 1, true}, {"d", 1}}}, 3, KvPositions::kAbsolute, false},
-    {"sep-stream", KvKind::kSepStream, {{{"a", 0}, {"s", 1}, {"w", 1}, {"c", 1}}}, 4, KvPositions::kRank, true},
+    {"full", KvKind::kFull, {}, 0, KvPositions::kAbsolute, false, "every token stays"},
+    {"window",
+     KvKind::kWindow,
+     {{{"W", 1, true}}},
+     1,
+     KvPositions::kAbsolute,
+     false,
+     "the last W - 1 and the token itself"},
+    {"sink",
+     KvKind::kSink,
+     {{{"a", 0}, {"c", 1, true}}},
+     2,
+     KvPositions::kRank,
+     false,
+     "StreamingLLM: the first a and the last c"},
+    {"sep",
+     KvKind::kSep,
+     {{{"a", 0}, {"n", 1, true}}},
+     2,
+     KvPositions::kAbsolute,
+     true,
+     "SepLLM: the first a, all separators, a window of n"},
+    {"fix",
+     KvKind::kFix,
+     {{{"a", 0}, {"n", 1, true}, {"d", 1}}},
+     3,
+     KvPositions::kAbsolute,
+     false,
+     "FixLLM: the first a, each d-th token, a window of n"},
+    {"sep-stream",
+     KvKind::kSepStream,
+     {{{"a", 0}, {"s", 1}, {"w", 1}, {"c", 1}}},
+     4,
+     KvPositions::kRank,
+     true,
+     "SepLLM as a stream: the first a, s separators, w of the last, never more than c"},
 }};
+
+/// A name for a form that many want. `expansion` ends where options may follow; N of bounded:N is a number.
+struct Preset {
+  std::string_view name;
+  std::string_view expansion;
+  std::string_view summary;
+};
+constexpr Preset kPresets[] = {{"streaming", "sink:4,796", "an endless text in 800 tokens, by recency"},
+                               {"sepllm", "sep-stream:4,64,256,800", "an endless text in 800 tokens, by separators"},
+                               {"bounded:N", "sink:4,N-4", "at most N tokens, by recency"}};
+constexpr int64_t kBoundedSinks = 4;
+
+/// The text with a preset written out; any other text as it is.
+std::string ExpandPreset(std::string_view text) {
+  const size_t end = std::min(text.find_first_of(":,"), text.size());
+  const std::string_view name = text.substr(0, end);
+  if (name == "bounded") {
+    const std::string_view rest = text.substr(std::min(end + 1, text.size()));
+    const std::string_view number = rest.substr(0, rest.find(','));
+    const auto most = ParseSize(number);
+    if (end == text.size() || text[end] != ':' || !most || *most <= kBoundedSinks || *most > kMost) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": bounded:N wants a whole number of tokens from {} to {}, found \"{}\"",
+           text, kBoundedSinks + 1, kMost, number);
+    }
+    return fmt::format("sink:{},{}{}", kBoundedSinks, *most - kBoundedSinks, rest.substr(number.size()));
+  }
+  for (const Preset& preset : kPresets) {
+    if (preset.name != name) continue;
+    if (end == text.size()) return std::string(preset.expansion);
+    return fmt::format("{},{}", preset.expansion, text.substr(end + 1));
+  }
+  return std::string(text);
+}
+
+std::string FormOf(const Row& row) {
+  std::string form(row.name);
+  for (size_t i = 0; i < row.num_fields; ++i) form.append(i == 0 ? ":" : ",").append(row.fields[i].name);
+  return form;
+}
 
 const Row& RowOf(KvKind kind) { return kRows[static_cast<size_t>(kind)]; }
 
@@ -111,7 +180,8 @@ class FormReader {
       value = parts_.front();
       parts_.erase(parts_.begin());
     }
-    if (!value) Fail(ErrorKind::kUsage, "kv policy \"{}\": {} is missing; the forms are {}", text_, field.name, kForms);
+    if (!value)
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": {} is missing; the forms are {}", text_, field.name, KvFormList());
     return ReadNumber(field, *value);
   }
 
@@ -125,7 +195,7 @@ class FormReader {
         number.push_back(KvForm::kAll);
         continue;
       }
-      const auto n = ParseNumber<int64_t>(part);
+      const auto n = ParseSize(part);
       if (!n || *n < field.least || *n > kMost) {
         Fail(ErrorKind::kUsage, "kv policy \"{}\": {} must be a whole number from {} to {}{}, found \"{}\"", text_,
              field.name, field.least, kMost, field.may_be_all ? " or all" : "", part);
@@ -255,14 +325,42 @@ KvForm KvForm::OfLayer(int32_t layer, int32_t layers) const {
   return is_full || sees_all ? KvForm{.dtype = dtype} : of;
 }
 
-KvForm ParseKvForm(std::string_view text) {
+std::string KvFormList() {
+  std::string list;
+  for (const Row& row : kRows) list += FormOf(row) + ", ";
+  list += "sepcache:NAME=VALUE,..";
+  for (const Preset& preset : kPresets) list.append(", ").append(preset.name);
+  return list;
+}
+
+std::string KvFormHelp() {
+  std::string text;
+  for (const Row& row : kRows) {
+    text += fmt::format("  {:<20} {}\n", FormOf(row), row.summary);
+    text += fmt::format("  {:<20}   options: {}\n", "", fmt::join(OptionNames(row), ", "));
+  }
+  text += fmt::format("  {:<20} {}\n", "sepcache:NAME=VALUE",
+                      "the same as sep-stream, by the names of transformers' SepCache");
+  text += "\npresets, with the options of what they stand for:\n";
+  for (const Preset& preset : kPresets) {
+    text += fmt::format("  {:<20} {} ({})\n", preset.name, preset.summary, preset.expansion);
+  }
+  return text;
+}
+
+KvForm ParseKvForm(std::string_view given) {
+  const std::string text = ExpandPreset(given);
   FormReader reader(text);
   KvForm form;
   const auto row = std::ranges::find(kRows, reader.kind(), &Row::name);
   if (reader.kind() == "sepcache") {
     form = ReadSepCache(reader);
   } else if (row == kRows.end()) {
-    Fail(ErrorKind::kUsage, "unknown kv policy \"{}\"; the forms are {}", text, kForms);
+    std::vector<std::string_view> names = {"sepcache", "bounded"};
+    for (const Row& known : kRows) names.push_back(known.name);
+    for (const Preset& preset : kPresets) names.push_back(preset.name);
+    Fail(ErrorKind::kUsage, "unknown kv policy \"{}\"{}; the forms are {}", text, SuggestName(reader.kind(), names),
+         KvFormList());
   } else {
     form.kind = row->kind;
     form.positions = row->positions;

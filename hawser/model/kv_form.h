@@ -30,6 +30,10 @@ enum class KvKind : uint8_t { kFull, kWindow, kSink, kSep, kFix, kSepStream };
 ///   sepcache:NAME=VALUE,...  the same by the names of transformers' SepCache: init_cache_size (4),
 ///                            sep_cache_size (64), local_size (256), cache_size (512), SEP_ACCUMULATION (true),
 ///                            USE_MAX_SEP_CACHE (false), APPLY_PE_SHIFT (false), separator_token_ids (13+11)
+/// and presets, with the options of what they stand for (`sepllm,dtype=q8_0`):
+///   streaming                sink:4,796, StreamingLLM
+///   sepllm                   sep-stream:4,64,256,800
+///   bounded:N                sink:4,N-4, at most N tokens
 /// A number may also be given by its letter (`sep:a=3,n=256`), and as one for each layer (`sep:3,256+64+all`).
 /// Options where they apply: `positions=rank|absolute|cachelen`, `policy=overflow|full`, `prefill=sparse|dense`,
 /// `full-layers=0+31` (layers that keep everything; negative: from the last), `sep=FORM` (which tokens separate,
@@ -63,5 +67,9 @@ struct KvForm {
 KvForm ParseKvForm(std::string_view text);
 /// Parses back to the same value.
 std::string ToString(const KvForm& form);
+
+/// One line for --help, and what a page says: every form and preset with its numbers and options.
+std::string KvFormList();
+std::string KvFormHelp();
 
 }  // namespace hawser

@@ -142,5 +142,28 @@ TEST(KvForm, SepCacheByItsOwnNames) {
             "sep-stream:3,8+9,16,64+65,policy=full,accumulate=off,sep=13+11");
 }
 
+TEST(KvForm, PresetsAndSizes) {
+  const auto same = [](const char* text, const char* form) {
+    EXPECT_EQ(ToString(ParseKvForm(text)), ToString(ParseKvForm(form))) << text;
+  };
+  same("streaming", "sink:4,796");
+  same("sepllm", "sep-stream:4,64,256,800");
+  same("bounded:800", "sink:4,796");
+  same("bounded:5", "sink:4,1");
+  same("bounded:4k,dtype=q8_0", "sink:4,4092,dtype=q8_0");
+  same("sepllm,dtype=q8_0,policy=full", "sep-stream:4,64,256,800,policy=full,dtype=q8_0");
+  same("sepllm:dtype=q8_0", "sep-stream:4,64,256,800,dtype=q8_0");
+  same("window:4k", "window:4096");
+  for (const char* text : {"bounded", "bounded:", "bounded:4", "bounded:-1", "bounded:x", "bounded:800,9", "bounded,8",
+                           "streaming:3", "sepllm,4", "streamin", "sepllm:", "bounded:9999999999999"}) {
+    EXPECT_THROW(ParseKvForm(text), Error) << text;
+  }
+  try {
+    ParseKvForm("streamin");
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("did you mean 'streaming'"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace hawser

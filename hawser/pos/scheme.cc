@@ -12,6 +12,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -159,7 +160,7 @@ double YarnMultiplier(const RopeScaling& s) {
 
 double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
 
-RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context) {
+RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
   RopeSpec spec = base;
   const auto number = [&](std::string_view key, std::string_view value) {
     const std::optional<double> x = ParseNumber<double>(value);
@@ -204,7 +205,7 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
       return value == yes;
     };
     if (key == "original") {
-      const std::optional<int64_t> tokens = ParseNumber<int64_t>(value);
+      const std::optional<int64_t> tokens = ParseSize(value);
       if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
       s.original = *tokens;
     } else if (key == "numerics") {
@@ -229,14 +230,36 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
     }
   }
   if (s.kind != RopeKind::kDefault) {
-    if (std::find(given.begin(), given.end(), "factor") == given.end()) {
-      Fail(ErrorKind::kUsage, "rope '{}': {} needs a factor, as in {}:factor=8", text, name, name);
-    }
     if (s.original == 0) s.original = OriginalContext(base, context);
+    if (std::find(given.begin(), given.end(), "factor") == given.end()) {
+      if (wanted <= s.original || s.original == 0) {
+        Fail(ErrorKind::kUsage,
+             "rope '{}': {} needs a factor, as in {}:factor=8, or a --context beyond {} tokens to take it from", text,
+             name, name, s.original);
+      }
+      s.factor = static_cast<double>(wanted) / static_cast<double>(s.original);
+    }
   }
   spec.scaling = s;
   WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
   return spec;
+}
+
+std::string RopeHelp() {
+  constexpr std::string_view kSummaries[] = {
+      "no scaling",
+      "position interpolation: all positions divided by the factor",
+      "NTK-aware: a larger base, so that high frequencies stay",
+      "NTK-aware by the tokens seen, once they are more than the original context",
+      "high frequencies stay, low ones are interpolated, and attention is sharpened",
+      "Llama 3.1: high frequencies stay, low ones are divided by the factor"};
+  static_assert(std::size(kSummaries) == std::size(kNames));
+  std::string text;
+  for (size_t i = 0; i < std::size(kNames); ++i) {
+    text += fmt::format("  {:<9} {}\n            keys: {}\n", kNames[i], kSummaries[i],
+                        fmt::join(Keys(static_cast<RopeKind>(i)), ", "));
+  }
+  return text + "  theta=B   another base, nothing else\n";
 }
 
 std::string ToString(const RopeSpec& spec) {

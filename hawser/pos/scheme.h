@@ -54,9 +54,13 @@ struct RopeSpec {
 /// Applied to `base`: replaces its scaling; theta= replaces its base, and of its scaling what ntk is. `context`: that
 /// of the model, used where neither the text nor the scaling of `base` has an `original`, so that a model that is
 /// scaled already gets what it would have got before. Every scheme also takes theta=B and numerics=N
-/// (ParseRopeNumerics) beside its keys; without the latter the numerics become the default. Errors: kUsage naming
-/// scheme and key.
-RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context);
+/// (ParseRopeNumerics) beside its keys; without the latter the numerics become the default. A scaling without a factor
+/// gets the one that reaches `wanted` tokens, where that is more than the original. Errors: kUsage naming scheme and
+/// key.
+RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted = 0);
+
+/// What a rope text may be, a scheme a line with its keys, for people.
+std::string RopeHelp();
 
 /// The text form of spec.scaling, with theta where it is not 10000 and numerics where they are not the default
 /// (`yarn:factor=8,original=4096,theta=500000`); parses back by ApplyRopeText over a base whose theta is 10000.

@@ -482,5 +482,18 @@ TEST(RopeText, MaxContext) {
   EXPECT_EQ(MaxContext(Spec("linear:factor=1e18,original=4096000000"), 4096), std::numeric_limits<int64_t>::max());
 }
 
+TEST(RopeText, AFactorFromTheContextWanted) {
+  const RopeSpec base{.rotary_dim = 64};
+  for (const char* name : {"yarn", "linear", "ntk", "dynamic", "llama3"}) {
+    const std::string text = name;
+    EXPECT_EQ(ApplyRopeText(base, text, 2048, 16384), ApplyRopeText(base, text + ":factor=8", 2048)) << name;
+    EXPECT_EQ(ApplyRopeText(base, text + ":original=1k", 2048, 3072),
+              ApplyRopeText(base, text + ":factor=3,original=1024", 2048));
+    EXPECT_EQ(ApplyRopeText(base, text + ":factor=2", 2048, 16384), ApplyRopeText(base, text + ":factor=2", 2048));
+    for (const int64_t wanted : {0, 100, 2048}) EXPECT_THROW(ApplyRopeText(base, text, 2048, wanted), Error) << name;
+  }
+  EXPECT_NE(RopeHelp().find("yarn"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace hawser

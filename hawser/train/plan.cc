@@ -33,7 +33,7 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   }
   // What a scheme without a bound of its own is meant for.
   const int64_t trained = config.rope.empty() ? old_context : OriginalContext(spec.rope, old_context);
-  if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context);
+  if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context, config.context);
   if (!config.rope_numerics.empty()) {
     spec.rope.numerics =
         WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
