@@ -54,7 +54,8 @@ double GenerateResult::prefill_tokens_per_second() const { return Rate(prompt_to
 double GenerateResult::decode_tokens_per_second() const { return Rate(steps, decode_seconds); }
 
 nlohmann::json ToJson(const TextState& state) {
-  nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen}};
+  nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen.ids}};
+  if (!state.seen.counts.empty()) json["seen_counts"] = state.seen.counts;
   if (state.rng) json["rng"] = {state.rng->seed, state.rng->stream, state.rng->counter};
   return json;
 }
@@ -74,7 +75,15 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
     return list;
   };
   state.pending = ids("pending");
-  state.seen = ids("seen");
+  state.seen.ids = ids("seen");
+  if (const auto counts = json.find("seen_counts"); counts != json.end()) {
+    const bool is_counts = counts->is_array() && counts->size() == state.seen.ids.size() &&
+                           std::ranges::all_of(*counts, [](const nlohmann::json& n) {
+                             return n.is_number_unsigned() && n.get<uint64_t>() > 0 && n.get<uint64_t>() < 1ull << 53;
+                           });
+    if (!is_counts) Fail(ErrorKind::kFormat, "the saved text's \"seen_counts\" are no counts of its \"seen\"");
+    state.seen.counts = counts->get<std::vector<int64_t>>();
+  }
   if (!json.contains("rng")) return state;
   const nlohmann::json& rng = json["rng"];
   const bool is_rng = rng.is_array() && rng.size() == 3 &&
@@ -84,8 +93,8 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   return state;
 }
 
-std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer) {
-  std::vector<int32_t> ids = tokenizer.Encode(text);
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special) {
+  std::vector<int32_t> ids = tokenizer.Encode(text, parse_special);
   if (tokenizer.bos() >= 0) ids.insert(ids.begin(), tokenizer.bos());
   if (ids.empty()) {
     Fail(ErrorKind::kUsage, "the prompt is empty and this tokenizer has no token that begins a text; pass --prompt");

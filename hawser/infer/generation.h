@@ -63,7 +63,7 @@ struct GenerateResult {
 /// What a text needs besides its cache to go on in another call or process.
 struct TextState {
   std::vector<int32_t> pending;           // the last token of a text that was cut: the cache has not seen it yet
-  std::vector<int32_t> seen;              // ascending ids that the repeat penalty counts
+  Sampler::Seen seen;                     // what the penalties count
   std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
 };
 nlohmann::json ToJson(const TextState& state);
@@ -71,7 +71,8 @@ nlohmann::json ToJson(const TextState& state);
 TextState ParseTextState(const nlohmann::json& json, int32_t vocab);
 
 /// BOS, where the tokenizer has one, and the text. Errors: kUsage if that is nothing at all.
-std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer);
+/// `parse_special`: names of special tokens in the text are those tokens.
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special = false);
 
 /// Continues `prompt`, after what `state` holds where it is given (and then updated). `on_text`, if given, receives the
 /// text piece by piece as soon as it is certain.

@@ -8,7 +8,7 @@
 namespace hawser {
 
 Sampler::Sampler(const SamplerOptions& options, int32_t vocab)
-    : options_(options), rng_{.seed = options.seed, .stream = 0x73616d706c65}, seen_(vocab) {
+    : options_(options), rng_{.seed = options.seed, .stream = 0x73616d706c65}, seen_(vocab), banned_(vocab) {
   const auto check = [](bool ok, const char* field, const char* bounds, double found) {
     if (!ok) Fail(ErrorKind::kUsage, "{} must be {}, found {}", field, bounds, found);
   };
@@ -18,20 +18,44 @@ Sampler::Sampler(const SamplerOptions& options, int32_t vocab)
   check(o.top_p > 0 && o.top_p <= 1, "top-p", "above 0 and at most 1", o.top_p);
   check(o.min_p >= 0 && o.min_p <= 1, "min-p", "from 0 to 1", o.min_p);
   check(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "repeat-penalty", "above 0", o.repeat_penalty);
+  check(std::isfinite(o.frequency_penalty), "frequency-penalty", "a finite number", o.frequency_penalty);
+  check(std::isfinite(o.presence_penalty), "presence-penalty", "a finite number", o.presence_penalty);
+  check(o.repeat_last_n >= -1, "repeat-last-n", "-1 (all), 0 (none) or more", static_cast<double>(o.repeat_last_n));
+  for (const int32_t id : o.never) {
+    if (id >= 0 && id < vocab) banned_[id] = 1;
+  }
 }
 
 void Sampler::Accept(std::span<const int32_t> ids) {
   for (int32_t id : ids) {
-    if (id >= 0 && id < static_cast<int32_t>(seen_.size())) seen_[id] = 1;
+    if (id < 0 || id >= static_cast<int32_t>(seen_.size())) continue;
+    ++seen_[id];
+    if (options_.repeat_last_n < 0) continue;
+    last_.push_back(id);
+    if (static_cast<int64_t>(last_.size()) <= options_.repeat_last_n) continue;
+    --seen_[last_.front()];
+    last_.pop_front();
   }
 }
 
-std::vector<int32_t> Sampler::seen() const {
-  std::vector<int32_t> ids;
+Sampler::Seen Sampler::seen() const {
+  if (options_.repeat_last_n >= 0) return {.ids = {last_.begin(), last_.end()}};
+  Seen seen;
   for (size_t id = 0; id < seen_.size(); ++id) {
-    if (seen_[id] != 0) ids.push_back(static_cast<int32_t>(id));
+    if (seen_[id] == 0) continue;
+    seen.ids.push_back(static_cast<int32_t>(id));
+    seen.counts.push_back(seen_[id]);
   }
-  return ids;
+  return seen;
+}
+
+void Sampler::Accept(const Seen& seen) {
+  Accept(std::span<const int32_t>(seen.ids));
+  if (options_.repeat_last_n >= 0) return;  // the order of these is not known, so that they count once
+  for (size_t i = 0; i < seen.counts.size(); ++i) {
+    const int32_t id = seen.ids[i];
+    if (id >= 0 && id < static_cast<int32_t>(seen_.size())) seen_[id] += seen.counts[i] - 1;
+  }
 }
 
 int32_t Sampler::Sample(std::span<const float> logits) {
@@ -45,7 +69,11 @@ int32_t Sampler::Sample(std::span<const float> logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     double logit = logits[i];
     if (std::isnan(logit)) Fail(ErrorKind::kNumeric, "the logit of token {} is not a number", i);
-    if (seen_[i]) logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+    if (banned_[i] != 0) continue;
+    if (seen_[i] > 0) {
+      logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+      logit -= static_cast<double>(seen_[i]) * options_.frequency_penalty + options_.presence_penalty;
+    }
     candidates_.push_back({logit, static_cast<int32_t>(i)});
     if (before(candidates_.back(), best)) best = candidates_.back();
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -9,13 +10,17 @@
 
 namespace hawser {
 
-/// Applied in this order: repeat penalty, temperature, top-k, top-p, min-p; each works on what the one before it left.
+/// Applied in this order: penalties, temperature, top-k, top-p, min-p; each works on what the one before it left.
 struct SamplerOptions {
-  double temperature = 0.8;   // 0: the greatest logit, the first of equals
-  int32_t top_k = 0;          // most probable tokens kept; 0: all
-  double top_p = 0.95;        // smallest set of probability >= top_p (arXiv:1904.09751); 1: all
-  double min_p = 0;           // at least min_p times the greatest probability (arXiv:2407.01082); 0: all
-  double repeat_penalty = 1;  // logits of tokens seen: l > 0 ? l / p : l * p (arXiv:1909.05858); 1: none
+  double temperature = 0.8;         // 0: the greatest logit, the first of equals
+  int32_t top_k = 0;                // most probable tokens kept; 0: all
+  double top_p = 0.95;              // smallest set of probability >= top_p (arXiv:1904.09751); 1: all
+  double min_p = 0;                 // at least min_p times the greatest probability (arXiv:2407.01082); 0: all
+  double repeat_penalty = 1;        // logits of tokens seen: l > 0 ? l / p : l * p (arXiv:1909.05858); 1: none
+  double frequency_penalty = 0;     // then taken off the logit as often as the token was seen,
+  double presence_penalty = 0;      // and this once
+  int64_t repeat_last_n = -1;       // the penalties count so many of the last tokens; 0: none; -1: all, prompt included
+  std::vector<int32_t> never = {};  // tokens that are never drawn
   uint64_t seed = 0;
 };
 
@@ -24,11 +29,18 @@ class Sampler {
   /// Errors: kUsage naming the field and its bounds.
   Sampler(const SamplerOptions& options, int32_t vocab);
 
-  /// Counts `ids` as seen by the repeat penalty.
+  /// Counts `ids` as seen by the penalties.
   void Accept(std::span<const int32_t> ids);
 
-  /// What a saved text needs to go on: the ids seen, ascending, and the state of the randomness.
-  std::vector<int32_t> seen() const;
+  /// What a saved text needs to go on: the ids that count, in their order where only the last of them do and ascending
+  /// otherwise, how often each of these was seen, and the state of the randomness.
+  struct Seen {
+    std::vector<int32_t> ids;
+    std::vector<int64_t> counts;  // as many; empty where ids are in their order
+  };
+  Seen seen() const;
+  /// Counts what another sampler has seen; ids without counts as once each.
+  void Accept(const Seen& seen);
   const Rng& rng() const { return rng_; }
   void set_rng(const Rng& rng) { rng_ = rng; }
 
@@ -43,7 +55,9 @@ class Sampler {
   };
   SamplerOptions options_;
   Rng rng_;
-  std::vector<uint8_t> seen_;  // [vocab]
+  std::vector<int64_t> seen_;    // [vocab] how often each counts
+  std::deque<int32_t> last_;     // the ids that count, oldest first; empty where all do
+  std::vector<uint8_t> banned_;  // [vocab]
   std::vector<Candidate> candidates_;
 };
 

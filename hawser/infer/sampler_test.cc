@@ -132,5 +132,50 @@ TEST(Sampler, MistakesAreNamed) {
   }
 }
 
+TEST(Sampler, PenaltiesCountTheLastTokens) {
+  const std::vector<float> logits = {3, 2.5, 2, 1};
+  const auto best = [&](SamplerOptions options, const std::vector<int32_t>& seen) {
+    options.temperature = 0;
+    Sampler sampler(options, 4);
+    sampler.Accept(seen);
+    return sampler.Sample(logits);
+  };
+  EXPECT_EQ(best({.frequency_penalty = 0.3}, {0}), 0);       // 2.7
+  EXPECT_EQ(best({.frequency_penalty = 0.3}, {0, 0}), 1);    // 2.4
+  EXPECT_EQ(best({.presence_penalty = 0.4}, {0, 0, 0}), 0);  // 2.6, however often
+  EXPECT_EQ(best({.presence_penalty = 0.6}, {0}), 1);
+  EXPECT_EQ(best({.frequency_penalty = 0.3, .presence_penalty = 0.3}, {0}), 1);
+  EXPECT_EQ(best({.presence_penalty = -1}, {2, 2}), 0);  // 3 and 3: the smaller id
+  EXPECT_EQ(best({.presence_penalty = -1.5}, {2, 2}), 2);
+  for (const int64_t n : {1, 2, 3}) {
+    const int32_t want = n < 3 ? 0 : 1;  // the 0 is the third from the end
+    EXPECT_EQ(best({.presence_penalty = 5, .repeat_last_n = n}, {0, 3, 3}), want) << n;
+  }
+  EXPECT_EQ(best({.repeat_penalty = 10, .repeat_last_n = 0}, {0}), 0);
+  EXPECT_EQ(best({.repeat_penalty = 10}, {0}), 1);
+  EXPECT_EQ(best({.never = {0, 1, -7, 99}}, {}), 2);
+  EXPECT_THROW(best({.never = {0, 1, 2, 3}}, {}), Error);
+  EXPECT_THROW(best({.repeat_last_n = -2}, {}), Error);
+  EXPECT_THROW(best({.frequency_penalty = NAN}, {}), Error);
+}
+
+TEST(Sampler, WhatWasSeenGoesOnInAnother) {
+  const std::vector<float> logits = RandomLogits(7, 12);
+  for (const int64_t n : {-1, 0, 1, 4, 100}) {
+    const SamplerOptions options = {
+        .temperature = 0, .repeat_penalty = 1.3, .frequency_penalty = 0.4, .presence_penalty = 0.2, .repeat_last_n = n};
+    Sampler whole(options, 12), first(options, 12);
+    for (int i = 0; i < 40; ++i) {
+      const int32_t id = whole.Sample(logits);
+      EXPECT_EQ(id, first.Sample(logits)) << n << " at " << i;
+      whole.Accept(std::span(&id, 1));
+      first.Accept(std::span(&id, 1));
+      Sampler second(options, 12);
+      second.Accept(first.seen());
+      first = second;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hawser
