@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <type_traits>
 #include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
+#include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
@@ -118,6 +122,37 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("model.tie_embeddings", c.dims.tie_embeddings, kYes);
 }
 
+// TOML is UTF-8, paths are bytes: a text that is none stands in a recipe as a file: URI (RFC 8089).
+constexpr std::string_view kUri = "file:";
+
+std::string RecipeText(const std::string& text) {
+  if (IsUtf8(text) && !text.starts_with(kUri)) return text;
+  std::string uri = text.starts_with('/') ? "file://" : "file:";
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                       std::string_view("/-._~").find(c) != std::string_view::npos;
+    uri += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return uri;
+}
+
+std::string TextOfRecipe(const std::string& text) {
+  if (!text.starts_with(kUri)) return text;
+  const std::string_view uri = std::string_view(text).substr(text.starts_with("file:///") ? 7 : kUri.size());
+  std::string bytes;
+  for (size_t i = 0; i < uri.size(); ++i) {
+    uint8_t byte = 0;
+    const char* hex = uri.data() + i + 1;
+    if (uri[i] == '%' && i + 2 < uri.size() && std::from_chars(hex, hex + 2, byte, 16).ptr == hex + 2) {
+      bytes += static_cast<char>(byte);
+      i += 2;
+    } else {
+      bytes += uri[i];
+    }
+  }
+  return bytes;
+}
+
 [[noreturn]] void FailType(std::string_view key, std::string_view wanted, const toml::node& node) {
   std::ostringstream found;
   node.visit([&](const auto& n) { found << n; });
@@ -127,7 +162,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
 void Assign(std::string_view key, const toml::node& node, std::string& field) {
   const auto value = node.value_exact<std::string>();
   if (!value) FailType(key, "text", node);
-  field = *value;
+  field = TextOfRecipe(*value);
 }
 void Assign(std::string_view key, const toml::node& node, bool& field) {
   const auto value = node.value_exact<bool>();
@@ -142,6 +177,12 @@ void Assign(std::string_view key, const toml::node& node, double& field) {
 void Assign(std::string_view key, const toml::node& node, int64_t& field) {
   if (const auto value = node.value_exact<int64_t>()) {
     field = *value;
+    return;
+  }
+  if (const auto text = node.value_exact<std::string>()) {
+    const auto size = ParseSize(*text);
+    if (!size) FailType(key, "a whole number, such as 4096, \"16k\" or \"1M\"", node);
+    field = *size;
     return;
   }
   const auto value = node.value_exact<double>();  // 2e6 is a float to TOML
@@ -181,7 +222,7 @@ void Assign(std::string_view key, const toml::node& node, std::vector<T>& field)
 
 std::string Print(const std::string& value) {
   std::ostringstream out;
-  out << toml::value<std::string>(value);
+  out << toml::value<std::string>(RecipeText(value));
   return out.str();
 }
 std::string Print(bool value) { return value ? "true" : "false"; }
@@ -210,7 +251,8 @@ void AssignKey(TrainConfig& config, std::string_view key, const toml::node& node
     Assign(key, node, field);
     found = true;
   });
-  if (!found) Fail(ErrorKind::kUsage, "unknown recipe key \"{}\"{}", key, SuggestName(key, known));
+  if (!found)
+    Fail(ErrorKind::kUsage, "unknown recipe key \"{}\"{}; hawser help recipe lists all", key, SuggestName(key, known));
 }
 
 toml::table ParseToml(std::string_view text, std::string_view origin) {
@@ -329,6 +371,7 @@ void Validate(const TrainConfig& c) {
   InRange("batch_tokens", c.batch_tokens, int64_t{1}, int64_t{1} << 32);
   InRange("micro_batch", c.micro_batch, int64_t{0}, kMany);
   InRange("lr", c.lr, 0.0, 1e3);
+  InRange("seed", c.seed, int64_t{0}, std::numeric_limits<int64_t>::max());
   InRange("warmup", c.warmup, int64_t{0}, kMany);
   InRange("decay", c.decay, 0.0, 1.0);
   InRange("min_lr_ratio", c.min_lr_ratio, 0.0, 1.0);

@@ -106,7 +106,7 @@ void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path);
 /// "key=value", the value in TOML or as bare text; the same errors.
 void ApplySetting(TrainConfig& config, std::string_view setting);
 
-/// Every key; ApplyRecipe of it to a default config gives the same config.
+/// Every key; ApplyRecipe of it to a default config gives the same config. Texts that are not UTF-8 are file: URIs.
 std::string ToToml(const TrainConfig& config);
 
 /// Ranges and contradictions. Errors: kUsage naming the key.

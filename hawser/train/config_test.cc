@@ -121,6 +121,25 @@ TEST(TrainConfig, SettingsTakeBareText) {
   }
 }
 
+TEST(TrainConfig, SizesAndBytesGoThroughARecipe) {
+  TrainConfig c;
+  ApplySetting(c, "context=16k");
+  ApplySetting(c, "batch_tokens=1M");
+  EXPECT_EQ(c.context, 16384);
+  EXPECT_EQ(c.batch_tokens, 1 << 20);
+  EXPECT_EQ(Parse("context = \"4K\"").context, 4096);
+  c.model = "/models/caf\xe9 %41/\xff";
+  c.data = {"/text/na\xefve.txt", "rel\xe9", "/caf\xc3\xa9.txt", "file:///plain", "100%", "/a\nb"};
+  const std::string text = ToToml(c);
+  EXPECT_NE(text.find("file:///models/caf%E9%20%2541/%FF"), std::string::npos) << text;
+  EXPECT_NE(text.find("\"/caf\xc3\xa9.txt\""), std::string::npos) << text;
+  EXPECT_EQ(Parse(text), c);
+  EXPECT_EQ(Parse("model = \"file:///a%4\"").model, "/a%4");
+  c.steps = 1;
+  c.seed = -1;
+  EXPECT_NE(std::string(Failure([&] { Validate(c); }).what()).find("seed"), std::string::npos);
+}
+
 TEST(TrainConfig, PathsOfARecipeAreFromItsFolder) {
   const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "hawser_recipe_folder";
   std::filesystem::create_directories(folder);
