@@ -427,7 +427,7 @@ std::function<int()> SetupBenchDecode(Command command, CommonOptions& common) {
   command.Add("--shape", o->shape, "Sizes by name").OneOf({"125m", "10m", "demo"}).ShowDefault();
   command
       .Add("--kv", o->kv,
-           "Cache policies, see generate --help; may be given again. The first is what others are compared with; those "
+           "Cache policies, see help kv; may be given again. The first is what others are compared with; those "
            "that are bounded are also timed at --near and --far")
       .OneArgument()
       .ShowDefault();

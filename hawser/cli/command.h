@@ -25,6 +25,8 @@ struct CommonOptions {
   int threads = 0;
   uint64_t seed = 0;
   std::string device = "cpu";
+  bool force = false;  // go on although memory does not suffice
+  double progress = 10;
 };
 
 /// Declares the options of `command`; the returned function runs it (only when it was parsed) and returns the exit
@@ -56,6 +58,7 @@ std::function<int()> SetupDemo(Command, CommonOptions&);
 std::function<int()> SetupDrift(Command, CommonOptions&);
 std::function<int()> SetupCorpus(Command, CommonOptions&);
 std::function<int()> SetupPlot(Command, CommonOptions&);
+std::function<int()> SetupHelp(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.
 struct ModelOptions {
@@ -64,8 +67,9 @@ struct ModelOptions {
 };
 void AddModelOptions(Command command, ModelOptions& options);
 /// LoadModel for commands that need a tokenizer, with the position scheme `rope` instead of the model's own where it is
-/// given: in `params`, while `spec` is that of the file. Errors: kUsage without a tokenizer or for a wrong scheme.
-LoadedModel OpenModel(const ModelOptions& options, std::string_view rope);
+/// given: in `params`, while `spec` is that of the file. `context`: the tokens that a scheme without a factor is to
+/// reach; 0: not known. Errors: kUsage without a tokenizer or for a wrong scheme.
+LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context);
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 

@@ -17,14 +17,14 @@ void AddModelOptions(Command command, ModelOptions& options) {
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }
 
-LoadedModel OpenModel(const ModelOptions& options, std::string_view rope) {
+LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context) {
   LoadedModel model = LoadModel(options.model, options.tokenizer);
   if (model.tokenizer == nullptr) {
     Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
          options.model.string());
   }
   RopeSpec& of_model = model.params.mutable_spec().rope;
-  if (!rope.empty()) of_model = ApplyRopeText(of_model, rope, model.spec.context);
+  if (!rope.empty()) of_model = ApplyRopeText(of_model, rope, model.spec.context, context);
   return model;
 }
 

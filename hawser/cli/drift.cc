@@ -99,7 +99,7 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   const auto pipelines = Pipelines(options.pipelines);
 
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = OpenModel(options.model, options.rope);
+  LoadedModel model = OpenModel(options.model, options.rope, options.tokens);
   const int64_t tokens = options.tokens > 0 ? options.tokens : std::min<int64_t>(4096, model.spec.context);
   if (const int64_t meant = MaxContext(model.params.spec().rope, model.spec.context); tokens > meant) {
     LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));

@@ -56,7 +56,7 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
 /// The model in the dtype wanted.
 LoadedModel OpenInDType(const EvalOptions& options) {
   const DType dtype = ParseDType(options.dtype);
-  LoadedModel model = OpenModel(options.model, options.rope);
+  LoadedModel model = OpenModel(options.model, options.rope, options.ppl.context);
   if (dtype != model.params.dtype()) model.params = Cast(model.params, dtype);
   return model;
 }
@@ -175,11 +175,10 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
               "lines; with --kv the default is streaming");
-  command.Add(
-      "--kv", options->kv,
-      "Cache policy of a stream: full (default), window:W, sink:a,c, sep:a,n, fix:a,n,d, sep-stream:a,s,w,c, with "
-      "the options that generate --help lists");
-  command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
+  command.Add("--kv", options->kv,
+              "Cache policy of a stream: full (default), streaming, sepllm, bounded:800, ...; see help kv");
+  command.Add("--rope", options->rope,
+              "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...; see help rope");
   command.Add("--attention", options->attention,
               "What a token of a window sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")

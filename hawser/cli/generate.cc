@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,8 +10,12 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/limits.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/stdin.h"
+#include "hawser/eval/report.h"
 #include "hawser/infer/generation.h"
 #include "hawser/io/json.h"
 #include "hawser/model/kv_report.h"
@@ -22,8 +27,10 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::string prompt;
-  std::filesystem::path prompt_file;
+  std::string prompt, words;  // --prompt, or behind MODEL
+  std::string prompt_file;    // "-": stdin
+  bool parse_special = false;
+  bool ignore_eos = false;
   int64_t max_new = 0;  // 0: as many as the default allows
   SamplerOptions sampler;
   std::vector<std::string> stops;
@@ -48,8 +55,8 @@ int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form
   if (prompt + wanted > limit) {
     Fail(ErrorKind::kUsage,
          "{} prompt tokens and {} new ones do not fit the context of {} tokens; ask for less, stretch the context "
-         "(--rope yarn:factor=4), or bound the cache (--kv sink:4,{})",
-         prompt, wanted, limit, std::max<int64_t>(1, limit / 2));
+         "(--rope yarn:factor=4), or bound the cache (--kv bounded:{})",
+         prompt, wanted, limit, std::max<int64_t>(8, limit / 2));
   }
   return wanted;
 }
@@ -84,6 +91,13 @@ DType ChooseDType(const Options& options, DType of_file) {
   return dtype;
 }
 
+/// Bytes of keys and values of all layers, or INT64_MAX.
+int64_t CacheBytes(const ModelSpec& spec, DType dtype, int64_t tokens) {
+  const double row = 2.0 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<double>(SizeOf(dtype));
+  const double bytes = row * static_cast<double>(tokens);
+  return bytes < 0x1p62 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
+}
+
 /// The policy asked for, that of the saved text, or the model's own.
 KvForm ChoosePolicy(const Options& options, const Earlier& earlier, const ModelSpec& spec) {
   if (!options.kv.empty()) return ParseKvForm(options.kv);
@@ -100,6 +114,7 @@ GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions&
   for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
     if (id >= 0) generate.end_ids.push_back(id);
   }
+  if (options.ignore_eos) generate.sampler.never = std::move(generate.end_ids);
   return generate;
 }
 
@@ -113,6 +128,46 @@ void LoadEarlier(const Options& options, const ParamStore& params, bool has_prom
   }
 }
 
+/// The text to continue: of one of the options, or of a pipe or file at stdin. Errors: kUsage for two of them.
+std::string ReadPrompt(const Options& options, Command command) {
+  const bool by_option = command.Has("--prompt"), by_word = command.Has("PROMPT"),
+             by_file = command.Has("--prompt-file");
+  if (by_option + by_word + by_file > 1) {
+    Fail(ErrorKind::kUsage,
+         "a prompt is given twice; one of --prompt, --prompt-file and a text behind MODEL is enough");
+  }
+  if (by_option) return options.prompt;
+  if (by_word) return options.words;
+  if (by_file) return options.prompt_file == "-" ? ReadStdin() : ReadFile(options.prompt_file);
+  if (!StdinHoldsText()) return "";
+  std::string text = ReadStdin();
+  if (text.ends_with('\n')) text.pop_back();  // that of echo, or of the last line of a file
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+/// What a run kept, for people.
+std::string CacheText(const KvCache& cache) {
+  double kept = 0;
+  for (int32_t layer = 0; layer < cache.layers(); ++layer) {
+    kept += static_cast<double>(cache.usage(layer).final) / cache.layers();
+  }
+  return fmt::format("cache {}, {:.0f} of {} kept{}", HumanBytes(static_cast<int64_t>(cache.bytes())), kept,
+                     Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "");
+}
+
+std::string_view EndedBy(StopReason reason) {
+  switch (reason) {
+    case StopReason::kLength:
+      return "--max-new";
+    case StopReason::kEos:
+      return "the end of the text";
+    case StopReason::kStop:
+      return "--stop";
+  }
+  return "";
+}
+
 nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, int64_t prompt_tokens) {
   return {{"ids", result.ids},
           {"prompt_tokens", prompt_tokens},
@@ -124,18 +179,19 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
           {"kv", KvReportJson(cache)}};
 }
 
-int Run(Options options, bool seed_given, const CommonOptions& common) {
+int Run(Options options, Command command, const CommonOptions& common) {
+  const std::string prompt = ReadPrompt(options, command);
   Earlier earlier{.given = !options.load_state.empty()};
   if (earlier.given) {
     earlier.info = ReadKvStateInfo(options.load_state);
     WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
   }
-  LoadedModel model = OpenModel(options.model, options.rope);
+  LoadedModel model = OpenModel(options.model, options.rope, options.context);
   const Tokenizer& tokenizer = *model.tokenizer;
   const ModelSpec spec = model.params.spec();
   const KvForm form = ChoosePolicy(options, earlier, spec);
-  const std::string prompt = options.prompt_file.empty() ? options.prompt : ReadFile(options.prompt_file);
-  const std::vector<int32_t> ids = earlier.given ? tokenizer.Encode(prompt) : PromptIds(prompt, tokenizer);
+  const std::vector<int32_t> ids = earlier.given ? tokenizer.Encode(prompt, options.parse_special)
+                                                 : PromptIds(prompt, tokenizer, options.parse_special);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
 
@@ -143,6 +199,10 @@ int Run(Options options, bool seed_given, const CommonOptions& common) {
   generate.at_start = prompt.empty() && !earlier.given;
 
   const DType dtype = ChooseDType(options, model.file_dtype);
+  if (form.kind == KvKind::kFull) {
+    const int64_t tokens = earlier.info.seen + prompt_tokens + max_new;
+    CheckFits(fmt::format("a cache of {} tokens", tokens), CacheBytes(spec, form.dtype.value_or(dtype), tokens));
+  }
   if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder decoder(backend.get(), &model.params);
@@ -154,7 +214,7 @@ int Run(Options options, bool seed_given, const CommonOptions& common) {
   TextState& text = earlier.text;
   if (earlier.given) {
     LoadEarlier(options, model.params, !ids.empty(), &cache, &earlier);
-    if (seed_given) text.rng.reset();
+    if (command.Has("--seed")) text.rng.reset();
   }
   Generation generation(&decoder, &cache);
 
@@ -170,10 +230,11 @@ int Run(Options options, bool seed_given, const CommonOptions& common) {
     SaveKvState(cache, model.params, options.save_state, notes);
   }
 
-  LogLine(fmt::format("prompt: {} tokens, {:.1f} tokens/s; new: {} tokens, {:.1f} tokens/s, ended by {}", prompt_tokens,
-                      result.prefill_tokens_per_second(), result.ids.size(), result.decode_tokens_per_second(),
-                      Name(result.stop)));
-  LogLine(KvReportText(cache));
+  LogLine(fmt::format("read {} ({:.1f} a second), wrote {} ({:.1f} a second), ended by {}",
+                      Counted(prompt_tokens, "token"), result.prefill_tokens_per_second(),
+                      Counted(static_cast<int64_t>(result.ids.size()), "token"), result.decode_tokens_per_second(),
+                      EndedBy(result.stop)));
+  LogLine(CacheText(cache));
   if (common.json) {
     nlohmann::json json = ResultJson(result, cache, prompt_tokens);
     json["text"] = options.echo ? prompt + result.text : result.text;
@@ -189,11 +250,14 @@ int Run(Options options, bool seed_given, const CommonOptions& common) {
 std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   AddModelOptions(command, options->model);
-  const CommandOption prompt = command.Add("--prompt", options->prompt, "Text to continue");
-  command.Add("--prompt-file", options->prompt_file, "File with the text to continue").ExistingFile().Excludes(prompt);
+  command.Add("PROMPT", options->words, "Text to continue");
+  command.Add("-p,--prompt", options->prompt,
+              "Text to continue (default: what comes through a pipe, without a newline at its end)");
+  command.Add("--prompt-file", options->prompt_file, "File with the text to continue; -: standard input as it is");
+  command.Add("--parse-special", options->parse_special, "Names of special tokens in the prompt are those tokens");
   command.Add("--echo", options->echo, "Print the prompt in front of its continuation");
   command
-      .Add("--max-new", options->max_new,
+      .Add("-n,--max-new", options->max_new,
            fmt::format("New tokens at most (default {}, or what fits the context)", kDefaultMaxNew))
       .Range(1, int64_t{1} << 40);
   SamplerOptions& sampler = options->sampler;
@@ -204,17 +268,18 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability").ShowDefault();
   command.Add("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
       .ShowDefault();
+  command
+      .Add("--frequency-penalty", sampler.frequency_penalty, "Taken off the logit of a token for each time it was seen")
+      .ShowDefault();
+  command.Add("--presence-penalty", sampler.presence_penalty, "Taken once off the logit of every token seen")
+      .ShowDefault();
+  command.Add("--repeat-last-n", sampler.repeat_last_n, "Penalties count the last N tokens; -1: all, prompt included")
+      .Range(-1, int64_t{1} << 40)
+      .ShowDefault();
+  command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
-  command.Add(
-      "--kv", options->kv,
-      "What stays in the cache: full, window:W, sink:a,c (StreamingLLM), sep:a,n, fix:a,n,d or "
-      "sep-stream:a,s,w,c[,policy=overflow|full][,positions=rank|absolute|cachelen] (SepLLM), sepcache:cache_size=N,.. "
-      "(by SepCache's names); and ,full-layers=0+31 ,prefill=dense ,sep=neox-20 (which tokens separate, see "
-      "inspect separators) ,dtype=q8_0 (keys and values in 8 bits; also f32, bf16; full:dtype=q8_0); a number may be "
-      "one a layer: sep:3,64+64+all");
-  command.Add("--rope", options->rope,
-              "Position scheme: default, linear:factor=8, ntk:factor=8, dynamic:factor=8, "
-              "yarn:factor=8, theta=5e6");
+  command.Add("--kv", options->kv, "What stays in the cache: full, streaming, sepllm, bounded:800, ...; see help kv");
+  command.Add("--rope", options->rope, "Position scheme: yarn:factor=8, ntk:factor=8, theta=5e6, ...; see help rope");
   command
       .Add("--context", options->context,
            "Declared length in tokens, prompt and new ones (default: what this run needs)")
@@ -225,7 +290,7 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
               "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "
               "left out); "
               "--prompt, if any, comes behind that text");
-  return [options, command, &common] { return Run(*options, command.Has("--seed"), common); };
+  return [options, command, &common] { return Run(*options, command, common); };
 }
 
 }  // namespace hawser

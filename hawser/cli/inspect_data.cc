@@ -8,6 +8,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/cli/inspect.h"
+#include "hawser/cli/training.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/eval/plot.h"
 #include "hawser/model/load.h"
@@ -34,7 +35,7 @@ TrainConfig MakeConfig(const Options& o, Command command, const CommonOptions& c
   if (!o.model.model.empty()) config.model = o.model.model.string();
   if (!o.model.tokenizer.empty()) config.tokenizer = o.model.tokenizer.string();
   if (!o.data.empty()) config.data = o.data;
-  if (command.Has("--seed")) config.seed = static_cast<int64_t>(common.seed);
+  ApplySeed(command, common, config);
   for (const std::string& setting : o.settings) ApplySetting(config, setting);
   for (const std::string& setting : o.sets) ApplySetting(config, setting);
   if (config.context == 0) Fail(ErrorKind::kUsage, "how long are the sequences? Give --context TOKENS");
@@ -106,7 +107,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
         flag, [options, name](const std::string& value) { options->settings.push_back(name + "=" + value); }, help);
   };
   key("--context", "context", "Tokens of a sequence");
-  key("--attention", "attention", "full, intra, anchor, multi-bos, ..-reset, ..-tag, ..-interleaved, or a raw pattern");
+  key("--attention", "attention", "full, intra, anchor, anchor-reset, ...; see help attention");
   key("--overflow", "overflow", "What a document longer than the room left does: restart, split, drop, fit, best-fit");
   command.Add("--set", options->sets, "Any recipe key: key=value (upsample=per-source, min_document=8, ...)")
       .OneArgument();

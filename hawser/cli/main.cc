@@ -1,14 +1,21 @@
 // The hawser binary: a table of commands and the one place that turns an Error into a line and an exit code.
 #include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <new>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/limits.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
@@ -32,6 +39,7 @@ constexpr CommandRow kCommands[] = {
     {"plot", "Draw curves from a JSON file as SVG", SetupPlot},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
+    {"help", "Tell more of a command or a text form: help generate, help kv, help rope, help attention", SetupHelp},
 };
 
 /// libgomp lets idle threads spin for a millisecond or more at every barrier. On a machine that runs anything else the
@@ -51,17 +59,31 @@ int Run(int argc, char** argv) {
     Command command = program.AddCommand(row.name, row.summary);
     command.Add("--json", common.json, "One JSON object on stdout");
     command.Add("--quiet", common.quiet, "No log lines and no progress bars");
-    command.Add("--threads", common.threads, "Threads; 0: one per core").Range(0, 4096);
+    command
+        .Add("--threads", common.threads,
+             "Threads; 0: one per core that affinity, OMP_NUM_THREADS and control groups allow")
+        .Range(0, 4096);
     command.Add("--seed", common.seed, "Seed of everything random");
     command.Add("--device", common.device, "Device: cpu");
+    command.Add("--progress", common.progress, "Seconds between lines of progress where stderr is no terminal; 0: none")
+        .RangeReal(0, 1e9);
     commands.emplace_back(command, row.setup(command, common));
+    // Where a command has one of its own, that one stands for both.
+    if (!command.Declares("--force")) command.Add("--force", common.force, "Go on although memory does not suffice");
   }
-  int exit_code = 0;
-  if (!program.Parse(argc, argv, &exit_code)) return exit_code;
+  std::string text;
+  if (!program.Parse(argc, argv, &text)) {
+    PrintText(text);
+    return 0;
+  }
   SetQuiet(common.quiet);
+  SetProgressSeconds(common.progress);
   SetThreads(common.threads);
+  CheckDevice(common.device);
   for (auto& [command, run] : commands) {
-    if (command.parsed()) return run();
+    if (!command.parsed()) continue;
+    AllowTooLarge(command.Has("--force"));
+    return run();
   }
   return ExitCode(ErrorKind::kUsage);
 }
@@ -69,16 +91,54 @@ int Run(int argc, char** argv) {
 }  // namespace
 }  // namespace hawser
 
+// In the binary what is too large for the machine is refused wherever it is asked for, before the kernel hands out
+// pages that it does not have and ends a process later. Sanitizers bring allocators of their own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+namespace {
+
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+}  // namespace
+
+void* operator new(size_t bytes) {
+  constexpr size_t kLarge = size_t{64} << 20;  // smaller ones are not worth a look at the machine's state
+  if (bytes >= kLarge) {
+    try {
+      hawser::CheckFits("a list", static_cast<int64_t>(std::min<size_t>(bytes, INT64_MAX)));
+    } catch (const hawser::Error& error) {
+      throw OutOfMemory(error.what());
+    }
+  }
+  if (void* memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#endif
+
 int main(int argc, char** argv) {
+  // A limit on the size of files and a reader that went away are errors of write, as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);
   hawser::LimitSpinning(argv);
   try {
     return hawser::Run(argc, argv);
   } catch (const hawser::Error& error) {
     std::fprintf(stderr, "hawser: %s\n", error.what());
     return hawser::ExitCode(error.kind());
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "hawser: out of memory\n");
-    return 1;
+  } catch (const std::bad_alloc& error) {
+    std::fprintf(stderr, "hawser: out of memory: %s\n", error.what());
+    return hawser::ExitCode(hawser::ErrorKind::kUsage);
+  } catch (const std::length_error& error) {
+    std::fprintf(stderr, "hawser: more than any machine has was asked for: %s\n", error.what());
+    return hawser::ExitCode(hawser::ErrorKind::kUsage);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "hawser: internal error: %s\n", error.what());
     return 1;

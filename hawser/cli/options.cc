@@ -3,12 +3,114 @@
 #include <CLI/CLI.hpp>
 
 #include <filesystem>
+#include <sstream>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/size.h"
+#include "hawser/base/text.h"
 
 namespace hawser {
+namespace {
+
+template <class T>
+struct Element {
+  using Type = T;
+};
+template <class T>
+struct Element<std::vector<T>> {
+  using Type = T;
+};
+
+/// "16k" becomes "16384" before CLI11 reads it as a T. CLI11 itself would take -1 for the largest unsigned number.
+template <class T>
+std::string ReadSize(std::string& text) {
+  if constexpr (std::is_unsigned_v<T>) {
+    if (ParseNumber<T>(text)) return "";
+  }
+  const auto size = ParseSize(text);
+  if (!size || !std::in_range<T>(*size)) {
+    return fmt::format("wanted a whole number{}, found \"{}\"",
+                       std::is_unsigned_v<T> ? " from 0 to 2^64 - 1" : ", such as 4096, 16k or 1M", text);
+  }
+  text = fmt::format("{}", *size);
+  return "";
+}
+
+/// The names of the options of `app` and of what it lies in.
+std::vector<std::string> OptionNames(const CLI::App* app) {
+  std::vector<std::string> names;
+  for (; app != nullptr; app = app->get_parent()) {
+    for (const CLI::Option* option : app->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+bool Takes(const CLI::App* app, const std::string& option) {
+  for (; app != nullptr; app = app->get_parent()) {
+    if (app->get_option_no_throw(option) != nullptr) return true;
+  }
+  return false;
+}
+
+const CLI::App* FindPart(const CLI::App* app, const std::string& name) {
+  for (const CLI::App* part : app->get_subcommands({})) {
+    if (part->get_name() == name) return part;
+  }
+  return nullptr;
+}
+
+std::string Suggest(std::string_view name, const std::vector<std::string>& known) {
+  return SuggestName(name, std::vector<std::string_view>(known.begin(), known.end()));
+}
+
+/// The subcommand that the words after `argv[at]` lead to; `at` becomes the first word that names none.
+const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>& words, size_t* at) {
+  for (; *at < words.size() && !words[*at].starts_with("-"); ++*at) {
+    const CLI::App* next = FindPart(app, words[*at]);
+    if (next == nullptr) break;
+    app = next;
+  }
+  return app;
+}
+
+std::string PathOf(const CLI::App* app) {
+  const CLI::App* parent = app->get_parent();
+  return parent == nullptr ? app->get_name() : PathOf(parent) + " " + app->get_name();
+}
+
+/// Says what is wrong with a command line that CLI11 does not take.
+[[noreturn]] void FailParse(const CLI::App* program, const std::vector<std::string>& words, const std::string& reason) {
+  size_t at = 0;
+  const CLI::App* app = FindCommand(program, words, &at);
+  std::vector<std::string> parts;
+  for (const CLI::App* part : app->get_subcommands({})) parts.push_back(part->get_name());
+  const std::string path = PathOf(app);
+  if (!parts.empty()) {
+    for (; at < words.size() && words[at].starts_with("-"); ++at) {
+      if (!Takes(app, words[at].substr(0, words[at].find('=')))) break;
+    }
+    if (at == words.size()) {
+      Fail(ErrorKind::kUsage, "which command? {} {{{}}}; {} --help tells more", path, fmt::join(parts, ", "), path);
+    }
+    const std::string& word = words[at];
+    if (!word.starts_with("-")) Fail(ErrorKind::kUsage, "unknown command '{}'{}", word, Suggest(word, parts));
+  }
+  for (; at < words.size() && words[at] != "--"; ++at) {
+    const std::string name = words[at].substr(0, words[at].find('='));
+    const bool is_number = name.size() > 1 && std::string_view("0123456789.").find(name[1]) != std::string_view::npos;
+    if (name.size() < 2 || name[0] != '-' || is_number || Takes(app, name)) continue;
+    if (name[1] != '-' && Takes(app, name.substr(0, 2))) continue;  // -n32
+    Fail(ErrorKind::kUsage, "{}: unknown option '{}'{}", path, name, Suggest(name, OptionNames(app)));
+  }
+  Fail(ErrorKind::kUsage, "{}: {}; {} --help tells more", path, reason, path);
+}
+
+}  // namespace
 
 CommandOption& CommandOption::Required() {
   option_->required();
@@ -60,7 +162,10 @@ CommandOption Command::Add(const std::string& name, T& value, const std::string&
   if constexpr (std::is_same_v<T, bool>) {
     return CommandOption(app_->add_flag(name, value, help));
   } else {
-    return CommandOption(app_->add_option(name, value, help));
+    CLI::Option* option = app_->add_option(name, value, help);
+    using E = typename Element<T>::Type;
+    if constexpr (std::is_integral_v<E>) option->transform(CLI::Validator(ReadSize<E>, ""));
+    return CommandOption(option);
   }
 }
 
@@ -99,15 +204,37 @@ Command Program::AddCommand(const std::string& name, const std::string& summary)
   return Command(app_->add_subcommand(name, summary));
 }
 
-bool Program::Parse(int argc, char** argv, int* exit_code) {
+bool Program::Parse(int argc, char** argv, std::string* text) {
   try {
     app_->parse(argc, argv);
     return true;
   } catch (const CLI::ParseError& error) {
-    *exit_code = app_->exit(error) == 0 ? 0 : ExitCode(ErrorKind::kUsage);
+    if (error.get_exit_code() != 0) FailParse(app_.get(), {argv + 1, argv + argc}, error.what());
+    std::ostringstream out;
+    app_->exit(error, out, out);
+    *text = out.str();
     return false;
   }
 }
+
+std::vector<std::string> Command::SiblingNames() const {
+  std::vector<std::string> names;
+  for (const CLI::App* app : app_->get_parent()->get_subcommands({})) names.push_back(app->get_name());
+  return names;
+}
+
+std::optional<std::string> Command::HelpOf(const std::vector<std::string>& words) const {
+  const CLI::App* app = app_;
+  while (app->get_parent() != nullptr) app = app->get_parent();
+  for (const std::string& word : words) {
+    app = FindPart(app, word);
+    if (app == nullptr) return std::nullopt;
+  }
+  // CLI11 puts what stands before a name in front of it.
+  return app->help(app->get_parent() == nullptr ? "" : PathOf(app->get_parent()));
+}
+
+bool Command::Declares(const std::string& name) const { return app_->get_option_no_throw(name) != nullptr; }
 
 bool Command::parsed() const { return app_->parsed(); }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +39,9 @@ class Command {
  public:
   explicit Command(CLI::App* app) : app_(app) {}
 
-  /// `name`: "--name" or, for a positional, "NAME". T: bool is a flag; std::string, std::filesystem::path, int32_t,
-  /// int64_t, uint64_t, float, double, and vectors of strings, paths and int32_t. `value` outlives the command.
+  /// `name`: "--name", "-n,--name" or, for a positional, "NAME". T: bool is a flag; std::string, std::filesystem::path,
+  /// int32_t, int64_t, uint64_t, float, double, and vectors of strings, paths and int32_t. Whole numbers may be written
+  /// as sizes (ParseSize). `value` outlives the command.
   template <class T>
   CommandOption Add(const std::string& name, T& value, const std::string& help);
   /// Calls `call` with the argument once all is parsed: options in the order in which they were declared here.
@@ -49,6 +51,11 @@ class Command {
   Command AddCommand(const std::string& name, const std::string& summary);
 
   bool parsed() const;
+  bool Declares(const std::string& name) const;   // an option of this command itself
+  std::vector<std::string> SiblingNames() const;  // of the commands of the program
+  /// The --help of a command of the program by its words ("inspect data"), of the program itself for none; nothing
+  /// where there is no such command.
+  std::optional<std::string> HelpOf(const std::vector<std::string>& words) const;
   bool Has(const std::string& name) const;  // given on the command line, here or as an option of a parent
 
  private:
@@ -63,9 +70,9 @@ class Program {
 
   Command AddCommand(const std::string& name, const std::string& summary);
 
-  /// Fills the values of the options. False after --help, --version or a wrong argument: the text is printed and
-  /// `exit_code` set.
-  bool Parse(int argc, char** argv, int* exit_code);
+  /// Fills the values of the options. False after --help and --version, whose text is then in `text`. Errors: kUsage
+  /// for a wrong argument, with the nearest names for a misspelt command or option.
+  bool Parse(int argc, char** argv, std::string* text);
 
  private:
   std::unique_ptr<CLI::App> app_;

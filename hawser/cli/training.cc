@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/limits.h"
 #include "hawser/base/progress.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/run_report.h"
@@ -81,23 +83,30 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   command.Add("--data", options.data, "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them");
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
-  key("--attention", "attention",
-      "full, intra, intra-reset, anchor, anchor-reset, multi-bos, ..-tag, ..-interleaved, or a raw pattern");
-  key("--rope", "rope", "ntk:factor=8, linear:factor=8, yarn:factor=8, theta=5e6, ...");
+  key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
+  key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, theta=5e6, ...; see help rope");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");
   key("--lr", "lr", "Highest learning rate (default: by the width of the model, 3e-3 at 64, 2e-5 at 4096)");
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
-  command.Add("--set", options.sets, "Any recipe key: key=value; may be given again");
+  command.Add("--set", options.sets, "Any recipe key: key=value; may be given again; see help recipe");
   command.Add("--resume", options.resume, "Go on after the newest checkpoint in --out");
   command.Add("--dry-run", options.dry_run, "Print steps, memory and the time it may take, and stop");
+}
+
+void ApplySeed(Command command, const CommonOptions& common, TrainConfig& config) {
+  if (!command.Has("--seed")) return;
+  if (common.seed > INT64_MAX) {
+    Fail(ErrorKind::kUsage, "the seed of a recipe is at most {}, found --seed {}", INT64_MAX, common.seed);
+  }
+  config.seed = static_cast<int64_t>(common.seed);
 }
 
 void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
                           TrainConfig& config) {
   if (!options.data.empty()) config.data = options.data;
-  if (command.Has("--seed")) config.seed = static_cast<int64_t>(common.seed);
+  ApplySeed(command, common, config);
   if (command.Has("--steps")) config.tokens = 0;  // the option replaces the other way to say how long
   if (command.Has("--tokens")) config.steps = 0;
   for (const std::string& setting : options.settings) ApplySetting(config, setting);
@@ -118,8 +127,10 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     } else {
       PrintText(PlanText(plan) + EstimateText(estimate, plan));
     }
+    CheckFits("this run", estimate.bytes() - RssBytes());
     return 0;
   }
+  CheckFits("this run (weights, gradients, moments and activations)", plan.state_bytes() + plan.activation_bytes());
   const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get(), WriteRunReport);
   const std::string out = summary.out.string();
   if (summary.interrupted) {

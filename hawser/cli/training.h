@@ -23,6 +23,9 @@ struct TrainingOptions {
 /// --dtype, --set, --resume, --dry-run. `options` outlives the command.
 void AddTrainingOptions(Command command, TrainingOptions& options);
 
+/// Takes --seed where it is given. Errors: kUsage beyond what a recipe holds.
+void ApplySeed(Command command, const CommonOptions& common, TrainConfig& config);
+
 /// Applies the options to `config`, --set last.
 void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
                           TrainConfig& config);

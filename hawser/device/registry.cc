@@ -5,9 +5,14 @@
 
 namespace hawser {
 
-std::unique_ptr<Backend> MakeBackend(std::string_view device) {
-  if (device == "cpu") return MakeCpuBackend();
+void CheckDevice(std::string_view device) {
+  if (device == "cpu") return;
   Fail(ErrorKind::kUnsupported, "device '{}' is not known; this build has: cpu", device);
+}
+
+std::unique_ptr<Backend> MakeBackend(std::string_view device) {
+  CheckDevice(device);
+  return MakeCpuBackend();
 }
 
 }  // namespace hawser

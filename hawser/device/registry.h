@@ -8,7 +8,9 @@
 
 namespace hawser {
 
-/// "cpu". Errors: kUnsupported naming the devices this build has.
+/// Errors: kUnsupported for anything but "cpu", naming the devices this build has.
+void CheckDevice(std::string_view device);
+/// The same errors.
 std::unique_ptr<Backend> MakeBackend(std::string_view device);
 
 }  // namespace hawser

@@ -14,10 +14,13 @@ struct CommandResult {
   std::string out;  // stdout; stderr too where the arguments say 2>&1
 };
 
-/// `arguments` as a shell reads them.
-inline CommandResult RunHawser(const std::string& arguments) {
-  std::string command = "'";
-  command.append(HAWSER_BINARY).append("' ").append(arguments);
+/// `arguments` as a shell reads them. Standard input is empty unless they say otherwise; `before` is what a shell is to
+/// do in front: "ulimit -f 10; " or "echo text | ".
+inline CommandResult RunHawser(const std::string& arguments, const std::string& before = "") {
+  std::string command = before + "'";
+  command.append(HAWSER_BINARY).append("' ");
+  if (!before.ends_with("| ")) command.append("</dev/null ");
+  command.append(arguments);
   CommandResult result;
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return result;
