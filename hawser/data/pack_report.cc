@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "hawser/attn/schedule.h"
+#include "hawser/base/size.h"
 
 namespace hawser {
 namespace {
@@ -58,10 +59,11 @@ double ExpectedDensity(const DocumentSet& documents, const std::vector<uint32_t>
 }  // namespace
 
 std::string Summary(const PackCounts& c) {
-  std::string text = fmt::format("packed {} of {} tokens of {} documents into {} sequences ({} pieces, {} padding)",
-                                 c.tokens_out, c.tokens_in, c.documents, c.sequences, c.pieces, c.padding);
-  text += fmt::format("; dropped {} of {} short documents, {} of overflow, {} of a last sequence", c.dropped_short,
-                      c.short_documents, c.dropped_overflow, c.dropped_partial);
+  std::string text = fmt::format("packed {} of {} of {} into {} ({}, {} padding)", c.tokens_out,
+                                 Counted(c.tokens_in, "token"), Counted(c.documents, "document"),
+                                 Counted(c.sequences, "sequence"), Counted(c.pieces, "piece"), c.padding);
+  text += fmt::format("; dropped {} of {}, {} of overflow, {} of a last sequence", c.dropped_short,
+                      Counted(c.short_documents, "short document"), c.dropped_overflow, c.dropped_partial);
   return text;
 }
 

@@ -450,7 +450,11 @@ ModelSpec ScratchSpec(const TrainConfig& config, int64_t tokenizer_vocab) {
   spec.context = config.context;
   spec.rope.theta = d.theta;
   spec.rope.rotary_dim = spec.head_dim;
-  Validate(spec);
+  try {
+    Validate(spec);
+  } catch (const Error& error) {  // sizes of a recipe, not of a file
+    Fail(ErrorKind::kUsage, "recipe table [model]: {}", error.what());
+  }
   return spec;
 }
 

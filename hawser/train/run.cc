@@ -13,6 +13,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
@@ -358,8 +359,9 @@ class Run {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
-    LogLine(fmt::format("{} documents, {} tokens; {} steps of {} tokens, padding included: {:.3g} epochs at most",
-                        documents_.size(), documents_.tokens(), config_.steps, plan_.tokens_per_step(),
+    LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
+                        Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),
+                        Counted(config_.steps, "step"), Counted(plan_.tokens_per_step(), "token"),
                         static_cast<double>(plan_.tokens()) / static_cast<double>(documents_.tokens())));
     const auto validated = static_cast<int64_t>(validation_.sequences.size());
     if (config_.validate_every > 0 && validated < config_.validate_sequences) {
