@@ -337,7 +337,11 @@ std::string KvFormHelp() {
   std::string text;
   for (const Row& row : kRows) {
     text += fmt::format("  {:<20} {}\n", FormOf(row), row.summary);
-    text += fmt::format("  {:<20}   options: {}\n", "", fmt::join(OptionNames(row), ", "));
+    std::string names;
+    for (const std::string& option : OptionNames(row)) {
+      names.append(names.empty() ? "" : ", ").append(option, 0, option.find('='));
+    }
+    text += fmt::format("  {:<20}   options: {}\n", "", names);
   }
   text += fmt::format("  {:<20} {}\n", "sepcache:NAME=VALUE",
                       "the same as sep-stream, by the names of transformers' SepCache");
