@@ -8,6 +8,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/data/synthetic.h"
 
@@ -41,8 +42,8 @@ int RunCorpus(const CorpusOptions& options, const CommonOptions& common) {
   if (common.json) {
     PrintJson({{"documents", options.documents}, {"words", words}, {"questions", questions}, {"bytes", text.size()}});
   } else {
-    LogLine(fmt::format("{}: {} documents, {} words, {} questions", options.out.string(), options.documents, words,
-                        questions));
+    LogLine(fmt::format("{}: {}, {}, {}", options.out.string(), Counted(options.documents, "document"),
+                        Counted(words, "word"), Counted(questions, "question")));
   }
   return 0;
 }

@@ -156,6 +156,11 @@ std::string CacheText(const KvCache& cache) {
                      Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "");
 }
 
+/// "40 tokens (512.3 a second)"; a single token has no rate.
+std::string AtRate(int64_t tokens, double rate) {
+  return Counted(tokens, "token") + (rate > 0 ? fmt::format(" ({:.1f} a second)", rate) : "");
+}
+
 std::string_view EndedBy(StopReason reason) {
   switch (reason) {
     case StopReason::kLength:
@@ -230,10 +235,9 @@ int Run(Options options, Command command, const CommonOptions& common) {
     SaveKvState(cache, model.params, options.save_state, notes);
   }
 
-  LogLine(fmt::format("read {} ({:.1f} a second), wrote {} ({:.1f} a second), ended by {}",
-                      Counted(prompt_tokens, "token"), result.prefill_tokens_per_second(),
-                      Counted(static_cast<int64_t>(result.ids.size()), "token"), result.decode_tokens_per_second(),
-                      EndedBy(result.stop)));
+  const auto new_tokens = static_cast<int64_t>(result.ids.size());
+  LogLine(fmt::format("read {}, wrote {}, ended by {}", AtRate(prompt_tokens, result.prefill_tokens_per_second()),
+                      AtRate(new_tokens, result.decode_tokens_per_second()), EndedBy(result.stop)));
   LogLine(CacheText(cache));
   if (common.json) {
     nlohmann::json json = ResultJson(result, cache, prompt_tokens);

@@ -82,17 +82,18 @@ std::string NumericsPage() {
 std::string SoftmaxPage() {
   return R"(softmax (recipe key, --set softmax=FORM):
 
-  standard                        exponentials over their sum
-  self-adjust[:nb=N,db=N]         with N tokens' worth added to numerator and denominator
-  self-adjust-product             with the product form of the same
+  standard                  weights P = softmax(z) of scores z
+  self-adjust:nb=N,db=N     P * (z - lo + nb) / (hi - lo), lo and hi the extreme scores of a row, hi db above its own
+                            (arXiv:2502.18277); nb and db may be left out
+  self-adjust-product       P * z
 )";
 }
 
 std::string SeparatorsPage() {
   return R"(separators (sep=FORM in --kv and --attention, segment_separators of a recipe):
 
-  text              tokens whose text is punctuation or a line break (default)
-  NAME              the ids of a published model, such as neox-20 or llama3
+  text              tokens that hold one of . , ? ! ; : or a line break, or are blank (default)
+  NAME              the ids of a published model: neox-9, neox-20, llama3-9, llama3-17, llama3-18, falcon-13
   13+11             these token ids; parts are joined by +
 
 `hawser inspect separators MODEL --sep FORM` lists what a form means for a vocabulary.

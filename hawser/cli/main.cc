@@ -1,4 +1,5 @@
 // The hawser binary: a table of commands and the one place that turns an Error into a line and an exit code.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,6 +50,14 @@ void LimitSpinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "10000", 0);
   execv("/proc/self/exe", argv);  // returns only where that cannot be done; then all runs as it is
+}
+
+/// A file opened later must not get the number of a stream that was closed, and then its text. Writing to what takes
+/// its place fails.
+void FillClosedStreams() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) < 0) static_cast<void>(open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY));
+  }
 }
 
 int Run(int argc, char** argv) {
@@ -127,6 +136,7 @@ int main(int argc, char** argv) {
   // A limit on the size of files and a reader that went away are errors of write, as a full disk is.
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
+  hawser::FillClosedStreams();
   hawser::LimitSpinning(argv);
   try {
     return hawser::Run(argc, argv);

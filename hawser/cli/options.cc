@@ -90,6 +90,7 @@ std::string PathOf(const CLI::App* app) {
   std::vector<std::string> parts;
   for (const CLI::App* part : app->get_subcommands({})) parts.push_back(part->get_name());
   const std::string path = PathOf(app);
+  const std::string prefix = app == program ? "" : path.substr(program->get_name().size() + 1) + ": ";
   if (!parts.empty()) {
     for (; at < words.size() && words[at].starts_with("-"); ++at) {
       if (!Takes(app, words[at].substr(0, words[at].find('=')))) break;
@@ -105,9 +106,9 @@ std::string PathOf(const CLI::App* app) {
     const bool is_number = name.size() > 1 && std::string_view("0123456789.").find(name[1]) != std::string_view::npos;
     if (name.size() < 2 || name[0] != '-' || is_number || Takes(app, name)) continue;
     if (name[1] != '-' && Takes(app, name.substr(0, 2))) continue;  // -n32
-    Fail(ErrorKind::kUsage, "{}: unknown option '{}'{}", path, name, Suggest(name, OptionNames(app)));
+    Fail(ErrorKind::kUsage, "{}unknown option '{}'{}", prefix, name, Suggest(name, OptionNames(app)));
   }
-  Fail(ErrorKind::kUsage, "{}: {}; {} --help tells more", path, reason, path);
+  Fail(ErrorKind::kUsage, "{}{}; {} --help tells more", prefix, reason, path);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/data/corpus.h"
 #include "hawser/data/shards.h"
@@ -46,8 +47,9 @@ int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
     for (const auto& file : writer.files()) written.push_back(file.string());
     PrintJson({{"documents", writer.documents()}, {"tokens", writer.tokens()}, {"files", written}});
   } else {
-    PrintText(fmt::format("{} documents with {} tokens in {} files: {}\n", writer.documents(), writer.tokens(),
-                          writer.files().size(), options.out.string()));
+    PrintText(fmt::format("{} with {} in {}: {}\n", Counted(writer.documents(), "document"),
+                          Counted(writer.tokens(), "token"),
+                          Counted(static_cast<int64_t>(writer.files().size()), "file"), options.out.string()));
   }
   return 0;
 }

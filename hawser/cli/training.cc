@@ -8,6 +8,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/limits.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/run_report.h"
 #include "hawser/train/estimate.h"
@@ -66,9 +67,11 @@ std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
 std::string PlanText(const TrainPlan& plan) {
   std::string text = fmt::format("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec),
                                  plan.spec.context, plan.config.attention, ToString(plan.spec.rope));
-  text += fmt::format("{} steps of {} tokens = {} tokens; {} sequences at once\n", plan.config.steps,
-                      plan.tokens_per_step(), plan.tokens(), plan.config.micro_batch);
-  text += fmt::format("{} files to train on, {} held out\n", plan.files.train.size(), plan.files.validation.size());
+  text += fmt::format("{} of {} = {}; {} at once\n", Counted(plan.config.steps, "step"),
+                      Counted(plan.tokens_per_step(), "token"), Counted(plan.tokens(), "token"),
+                      Counted(plan.config.micro_batch, "sequence"));
+  text += fmt::format("{} to train on, {} held out\n", Counted(static_cast<int64_t>(plan.files.train.size()), "file"),
+                      plan.files.validation.size());
   return text;
 }
 
@@ -137,7 +140,7 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     LogLine(fmt::format("stopped after step {} of {}; the same command with --resume goes on", summary.steps,
                         plan.config.steps));
   } else if (summary.was_finished) {
-    LogLine(fmt::format("{}: the run is finished ({} steps); nothing to do", out, summary.steps));
+    LogLine(fmt::format("{}: the run is finished ({}); nothing to do", out, Counted(summary.steps, "step")));
   }
   if (common.json) {
     nlohmann::json json = summary.ToJson();
@@ -147,9 +150,9 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
     const double places = static_cast<double>(std::max<int64_t>(1, summary.tokens + summary.padding));
     const double share = 100.0 * static_cast<double>(summary.padding) / places;
     const std::string padding = share < 0.5 ? "" : fmt::format(" (and {:.0f} % padding)", share);
-    PrintText(fmt::format("{} steps, {} tokens{}, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n",
-                          summary.steps, summary.tokens, padding, summary.loss, summary.seconds,
-                          summary.tokens_per_second(), summary.density, out));
+    PrintText(fmt::format("{}, {}{}, loss {:.4f}, {:.1f} s, {:.0f} tokens/s, density {:.3f}: {}\n",
+                          Counted(summary.steps, "step"), Counted(summary.tokens, "token"), padding, summary.loss,
+                          summary.seconds, summary.tokens_per_second(), summary.density, out));
   }
   return summary.interrupted ? kInterrupted : 0;
 }
