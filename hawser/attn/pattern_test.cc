@@ -110,7 +110,7 @@ TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
   const auto message = [](const char* text) { return UsageMessage([&] { ParsePattern(text); }); };
   EXPECT_NE(message("windw=4").find("did you mean 'window'"), std::string::npos) << message("windw=4");
   EXPECT_NE(message("ancor").find("did you mean 'anchor'"), std::string::npos);
-  EXPECT_NE(message("zzzzzzzzzz").find("known: full"), std::string::npos);
+  EXPECT_NE(message("zzzzzzzzzz").find("nearest: full"), std::string::npos);
   EXPECT_EQ(message("zzzzzzzzzz").find("did you mean"), std::string::npos);
   EXPECT_NE(message("anchor anchors=2").find("anchors=2"), std::string::npos);
   for (const char* text : {"",

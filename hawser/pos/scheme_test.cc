@@ -425,7 +425,7 @@ TEST(RopeText, Errors) {
                            "yarn:factor=8,ramp=pair",
                            "yarn:factor=8,blend=none",
                            "yarn:factor=8,original=0",
-                           "yarn:factor=8,original=1e3",
+                           "yarn:factor=8,original=1.5",
                            "yarn:factor=8,attention_factor=0",
                            "yarn:factor=8,mscale=-1",
                            "llama3:factor=8,low=4,high=4",
