@@ -162,6 +162,7 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
     separators = ModelSeparators(&m->tokenizer(), options.pattern.separator_set, spec.vocab);
   }
   std::vector<float> nll;
+  std::vector<int64_t> peaks(patterns.distinct.size(), 0);  // keys of the query that sees most
   ProgressBar bar("ppl", total);
   const auto start = Clock::now();
   for (size_t first = 0; first < windows.size();) {
@@ -184,8 +185,8 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
         if (!separators.empty()) sequence.layout.is_separator.push_back(separators[id]);
       }
       // Later rows never see fewer keys, so the last one sees the most.
-      for (const AttnPattern& pattern : patterns.distinct) {
-        report->kv.peak = std::max(report->kv.peak, CompileSchedule(pattern, sequence.layout, 1).visible_pairs);
+      for (size_t i = 0; i < peaks.size(); ++i) {
+        peaks[i] = std::max(peaks[i], CompileSchedule(patterns.distinct[i], sequence.layout, 1).visible_pairs);
       }
       batch.sequences.push_back(std::move(sequence));
     }
@@ -215,6 +216,10 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   if (rows_seen == 0) return;
   report->kv.mean = static_cast<double>(visible) / static_cast<double>(rows_seen);
   report->kv.ratio = static_cast<double>(visible) / static_cast<double>(causal);
+  report->kv.peak = std::ranges::max(peaks);
+  for (const size_t i : patterns.of_layer) {
+    report->kv.peak_mean += static_cast<double>(peaks[i]) / static_cast<double>(patterns.of_layer.size());
+  }
 }
 
 /// Tokens fed to a stream, and what each of them predicts.

@@ -117,7 +117,7 @@ struct PplReport {
   std::vector<PplBucket> buckets;
   std::vector<PplStretch> stretches;   // streams
   std::vector<PplDocument> documents;  // windowed protocols
-  KvUsage kv;                          // windows: visible keys a row
+  KvUsage kv;                          // windows: visible keys a row, `final` unused
   nlohmann::json kv_report;            // streams: KvReportJson and KvReportText of their cache
   std::string kv_text;
   double seconds = 0;

@@ -29,23 +29,24 @@ nlohmann::json ToJson(const PplReport& r) {
   const auto range = [](const PplBucket& b) {
     return nlohmann::json{{"begin", b.begin}, {"end", b.end}, {"tokens", b.tokens}, {"nll", b.nll}, {"ppl", b.ppl()}};
   };
-  nlohmann::json json = {{"task", "ppl"},
-                         {"protocol", Name(r.protocol)},
-                         {"context", r.context},
-                         {"bos", r.bos},
-                         {"tokens", r.tokens},
-                         {"nll", r.nll},
-                         {"ppl", r.ppl()},
-                         {"ppl_stderr", r.ppl_stderr()},
-                         {"bytes", r.bytes},
-                         {"bits_per_byte", r.bits_per_byte()},
-                         {"byte_ppl", Ppl(r.nll, r.bytes)},
-                         {"words", r.words > 0 ? nlohmann::json(r.words) : nlohmann::json()},
-                         {"word_ppl", r.words > 0 ? nlohmann::json(Ppl(r.nll, r.words)) : nlohmann::json()},
-                         {"kv", {{"mean", r.kv.mean}, {"peak", r.kv.peak}, {"ratio", r.kv.ratio}}},
-                         {"seconds", r.seconds},
-                         {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
-                         {"peak_rss_bytes", r.peak_rss_bytes}};
+  nlohmann::json json = {
+      {"task", "ppl"},
+      {"protocol", Name(r.protocol)},
+      {"context", r.context},
+      {"bos", r.bos},
+      {"tokens", r.tokens},
+      {"nll", r.nll},
+      {"ppl", r.ppl()},
+      {"ppl_stderr", r.ppl_stderr()},
+      {"bytes", r.bytes},
+      {"bits_per_byte", r.bits_per_byte()},
+      {"byte_ppl", Ppl(r.nll, r.bytes)},
+      {"words", r.words > 0 ? nlohmann::json(r.words) : nlohmann::json()},
+      {"word_ppl", r.words > 0 ? nlohmann::json(Ppl(r.nll, r.words)) : nlohmann::json()},
+      {"kv", {{"mean", r.kv.mean}, {"peak", r.kv.peak}, {"peak_mean", r.kv.peak_mean}, {"ratio", r.kv.ratio}}},
+      {"seconds", r.seconds},
+      {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
+      {"peak_rss_bytes", r.peak_rss_bytes}};
   json["buckets"] = nlohmann::json::array();
   for (const PplBucket& bucket : r.buckets) json["buckets"].push_back(range(bucket));
   if (IsStreaming(r.protocol)) {
@@ -107,8 +108,13 @@ std::string ToText(const PplReport& r) {
   if (IsStreaming(r.protocol)) {
     out += "\n" + r.kv_text + "\n";
   } else {
-    out += fmt::format("\nkeys per query: mean {}, peak {}, {:.1f} % of full\n", HumanNumber(r.kv.mean),
-                       HumanCount(r.kv.peak), 100 * r.kv.ratio);
+    const bool alike = std::abs(r.kv.peak_mean - static_cast<double>(r.kv.peak)) < 0.5;
+    out += fmt::format(
+        "\nkeys per query{}: mean {}, peak {}, {:.1f} % of full\n", alike ? "" : ", means over layers",
+        HumanNumber(r.kv.mean),
+        alike ? HumanCount(r.kv.peak)
+              : fmt::format("{:.1f} ({} in the layer that sees most)", r.kv.peak_mean, HumanCount(r.kv.peak)),
+        100 * r.kv.ratio);
   }
   out += fmt::format("{} tokens/s, {}, peak resident {}\n", HumanNumber(static_cast<double>(r.tokens) / r.seconds),
                      HumanSeconds(r.seconds), HumanBytes(r.peak_rss_bytes));

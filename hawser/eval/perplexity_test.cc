@@ -251,6 +251,9 @@ TEST_F(PerplexityTest, StreamsReportEveryLayer) {
   EXPECT_DOUBLE_EQ(kv["layers"][1]["mean"], kv["layers"][1]["formula_mean"]);
   EXPECT_DOUBLE_EQ(kv["layers"][1]["final_ratio"], 15.0 / 300);
   EXPECT_EQ(kv["peak"], 300);
+  EXPECT_DOUBLE_EQ(kv["peak_mean"], (300 + 15) / 2.0);
+  EXPECT_DOUBLE_EQ(kv["final_mean"], (300 + 15) / 2.0);
+  EXPECT_DOUBLE_EQ(kv["final_ratio"], (300 + 15) / 600.0);
   EXPECT_LT(kv["mean_bytes"], kv["peak_bytes"]);
   EXPECT_NE(ToText(r).find("layers 0: full"), std::string::npos) << ToText(r);
   const PplReport last_full =

@@ -65,12 +65,16 @@ KvUsage KvCache::usage() const {
   for (int32_t layer = 0; layer < layers(); ++layer) {
     const KvUsage usage = Group(layer).usage();
     sum.mean += usage.mean;
+    sum.peak_mean += usage.peak_mean;
+    sum.final_mean += usage.final_mean;
     sum.ratio += usage.ratio;
     sum.final_ratio += usage.final_ratio;
     sum.peak = std::max(sum.peak, usage.peak);
     sum.final = std::max(sum.final, usage.final);
   }
   sum.mean /= layers();
+  sum.peak_mean /= layers();
+  sum.final_mean /= layers();
   sum.ratio /= layers();
   sum.final_ratio /= layers();
   return sum;

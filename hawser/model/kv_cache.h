@@ -34,7 +34,7 @@ class KvCache {
   int64_t bytes() const;                            // held in memory now
   DType stored() const { return stored_; }          // of keys and values: F32, BF16 or Q8_0
   int64_t row_bytes() const { return row_bytes_; }  // of one key and one value of a layer
-  KvUsage usage() const;                            // means over layers; peak and final of the layer that holds most
+  KvUsage usage() const;                            // of all layers
   KvUsage usage(int32_t layer) const { return Group(layer).usage(); }
 
   /// Trims where a policy wants it now, takes slots for as many of `tokens` as one causal call may hold (at most

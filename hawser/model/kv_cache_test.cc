@@ -281,6 +281,21 @@ TEST_F(KvCacheTest, LayersWithTheSamePolicyShareSlots) {
   }
   const KvUsage all = cache.usage();
   EXPECT_EQ(all.final, 200);
+  EXPECT_EQ(all.peak, 200);
+  int64_t stored = 0, peaks = 0;
+  for (int32_t layer = 0; layer < 5; ++layer) {
+    stored += static_cast<int64_t>(cache.slots(layer).size());
+    peaks += cache.usage(layer).peak;
+  }
+  EXPECT_DOUBLE_EQ(all.final_mean, static_cast<double>(stored) / 5);
+  EXPECT_DOUBLE_EQ(all.final_mean, 200 * all.final_ratio);
+  EXPECT_DOUBLE_EQ(all.peak_mean, static_cast<double>(peaks) / 5);
+  EXPECT_DOUBLE_EQ(KvReportJson(cache)["final_mean"], all.final_mean);
+  const std::string text = KvReportText(cache);
+  EXPECT_NE(text.find(fmt::format("at the end {:g} of 200 slots ({:.1f} %)", all.final_mean, all.final_mean / 2)),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("the layer that holds most: peak 200, at the end 200"), std::string::npos) << text;
   EXPECT_DOUBLE_EQ(all.mean, (2 * cache.usage(0).mean + 2 * cache.usage(1).mean + cache.usage(2).mean) / 5);
   EXPECT_DOUBLE_EQ(cache.usage(1).final_ratio, static_cast<double>(cache.slots(1).size()) / 200);
   EXPECT_THROW(FedCache(backend_.get(), spec_, "sep:2,6+9"), Error);

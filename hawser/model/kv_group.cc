@@ -53,8 +53,10 @@ KvUsage KvGroup::usage() const {
   const auto stored = static_cast<int64_t>(slots_.size());
   return {.mean = steps_ > 0 ? stored_sum_ / static_cast<double>(steps_) : 0,
           .peak = peak_,
+          .peak_mean = static_cast<double>(peak_),
           .ratio = seen_sum_ > 0 ? stored_sum_ / seen_sum_ : 0,
           .final = stored,
+          .final_mean = static_cast<double>(stored),
           .final_ratio = seen_ > 0 ? static_cast<double>(stored) / static_cast<double>(seen_) : 0};
 }
 

@@ -19,12 +19,15 @@
 
 namespace hawser {
 
-/// Slots of one layer, or means over layers; sizes as if tokens came one at a time.
+/// Slots of one layer, or of all: then means over layers, and `peak` and `final` of the layer that holds most. Sizes as
+/// if tokens came one at a time.
 struct KvUsage {
   double mean = 0;         // of the stored size after each token
   int64_t peak = 0;        // of the same sizes
+  double peak_mean = 0;    // over layers; of one layer: peak
   double ratio = 0;        // sum of stored over sum of seen: what SepCache logs
   int64_t final = 0;       // stored now
+  double final_mean = 0;   // over layers; of one layer: final
   double final_ratio = 0;  // stored now over seen: what the mask form of the reference prints
 };
 

@@ -20,14 +20,25 @@ double Formula(const KvCache& cache, int32_t layer) {
 nlohmann::json OrNull(double value) { return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(); }
 
 nlohmann::json UsageJson(const KvUsage& usage, double formula) {
-  return {{"mean", usage.mean},   {"formula_mean", OrNull(formula)}, {"peak", usage.peak}, {"final", usage.final},
-          {"ratio", usage.ratio}, {"final_ratio", usage.final_ratio}};
+  return {{"mean", usage.mean},
+          {"formula_mean", OrNull(formula)},
+          {"peak", usage.peak},
+          {"ratio", usage.ratio},
+          {"peak_mean", usage.peak_mean},
+          {"final", usage.final},
+          {"final_mean", usage.final_mean},
+          {"final_ratio", usage.final_ratio}};
+}
+
+/// A mean over layers; as a whole number where it is one.
+std::string Slots(double mean) {
+  return mean == std::floor(mean) ? fmt::format("{:.0f}", mean) : fmt::format("{:.1f}", mean);
 }
 
 std::string UsageText(const KvUsage& usage, double formula, int64_t seen) {
   return fmt::format("mean {:.1f}{}, peak {}, at the end {} of {} slots ({:.1f} %), over all steps {:.1f} %",
-                     usage.mean, std::isfinite(formula) ? fmt::format(" (formula {:.1f})", formula) : "", usage.peak,
-                     usage.final, seen, 100 * usage.final_ratio, 100 * usage.ratio);
+                     usage.mean, std::isfinite(formula) ? fmt::format(" (formula {:.1f})", formula) : "",
+                     Slots(usage.peak_mean), Slots(usage.final_mean), seen, 100 * usage.final_ratio, 100 * usage.ratio);
 }
 
 double MeanFormula(const KvCache& cache) {
@@ -61,9 +72,12 @@ nlohmann::json KvReportJson(const KvCache& cache) {
 }
 
 std::string KvReportText(const KvCache& cache) {
-  std::string text = fmt::format("kv {}: {}; {} bytes", ToString(cache.form()),
-                                 UsageText(cache.usage(), MeanFormula(cache), cache.seen()), cache.bytes());
+  const KvUsage all = cache.usage();
+  std::string text =
+      fmt::format("kv {}: {}{}; {} bytes", ToString(cache.form()), cache.form().layered() ? "means over layers: " : "",
+                  UsageText(all, MeanFormula(cache), cache.seen()), cache.bytes());
   if (!cache.form().layered()) return text;
+  text += fmt::format("\n  the layer that holds most: peak {}, at the end {}", all.peak, all.final);
   for (int32_t layer = 0; layer < cache.layers(); ++layer) {
     const std::string name = cache.policy(layer).Name();
     std::string with;

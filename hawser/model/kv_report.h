@@ -9,12 +9,13 @@
 namespace hawser {
 
 /// `policy`, `seen`, `separator_density` (of the tokens seen); means over layers in slots: `mean` (of the stored size
-/// after each token), `formula_mean` (KvPolicy::FormulaMean; null where there is none), `peak` and `final` (of the
-/// layer that holds most), `ratio` (sum of stored over sum of seen), `final_ratio` (stored now over seen: the figure of
-/// the masked reference at batch 1); `bytes` held in memory now, `mean_bytes` and `peak_bytes` of keys and values
-/// stored; and `layers`, the same figures of each.
+/// after each token), `formula_mean` (KvPolicy::FormulaMean; null where there is none), `peak_mean`, `final_mean`,
+/// `ratio` (sum of stored over sum of seen), `final_ratio` (stored now over seen: the figure of the masked reference at
+/// batch 1); `peak` and `final` of the layer that holds most; `bytes` held in memory now, `mean_bytes` and `peak_bytes`
+/// of keys and values stored; and `layers`, the same figures of each.
 nlohmann::json KvReportJson(const KvCache& cache);
-/// One line for people, and one for each policy where layers differ.
+/// One line for people of means over layers; where layers differ also one of the layer that holds most, and one for
+/// each policy.
 std::string KvReportText(const KvCache& cache);
 
 }  // namespace hawser
