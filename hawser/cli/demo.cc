@@ -142,8 +142,7 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
   }
   std::vector<RetrievalDocument> questions;
   for (uint64_t i = 0; i < kBuiltinLogs; ++i) {
-    questions.push_back(
-        TokenizeSynthetic(MakeSyntheticDocument(seed, kBuiltinDocs + i, model.spec.context - 1), tokenizer));
+    questions.push_back(MakeRetrievalDocument(seed, kBuiltinDocs + i, model.spec.context, tokenizer));
   }
   result.retrieval = MeasureRetrieval(backend, model.params, tokenizer, questions, "full").buckets;
   return result;

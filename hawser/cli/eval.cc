@@ -108,10 +108,16 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
          kMost);
   }
   std::vector<RetrievalDocument> documents;
+  int64_t questions = 0, answer_tokens = 0;
   for (int64_t i = 0; i < options.documents; ++i) {
     const uint64_t number = kRetrievalDocuments + static_cast<uint64_t>(i);
-    documents.push_back(TokenizeSynthetic(MakeSyntheticDocument(common.seed, number, static_cast<int32_t>(context) - 1),
-                                          *model.tokenizer));
+    documents.push_back(MakeRetrievalDocument(common.seed, number, context, *model.tokenizer));
+    questions += static_cast<int64_t>(documents.back().questions.size());
+    for (const RetrievalQuestion& question : documents.back().questions) answer_tokens += question.tokens;
+  }
+  if (questions == 0) {
+    Fail(ErrorKind::kUsage, "eval retrieval: no question fits in documents of {} tokens; set --context higher",
+         context);
   }
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
@@ -129,6 +135,8 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
   nlohmann::json json = {{"task", "retrieval"},
                          {"documents", options.documents},
                          {"context", context},
+                         {"questions", questions},
+                         {"answer_tokens", static_cast<double>(answer_tokens) / static_cast<double>(questions)},
                          {"kv_policy", kv},
                          {"kv", report.kv}};
   AddModelTo(&json, options, model);

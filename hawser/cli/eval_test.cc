@@ -53,10 +53,22 @@ class EvalCommand : public ::testing::Test {
   std::string model_, tokenizer_, data_;
 };
 
-TEST_F(EvalCommand, RetrievalWantsAVocabularyOfWholeWords) {
-  const CommandResult run = Eval("retrieval" + tokenizer_);
-  EXPECT_EQ(run.code, 2);
-  EXPECT_NE(run.out.find("one token a word"), std::string::npos) << run.out;
+TEST_F(EvalCommand, RetrievalWithAVocabularyOfPieces) {
+  const CommandResult run = Eval("retrieval --context 200 --documents 4 --json --quiet" + tokenizer_);
+  ASSERT_EQ(run.code, 0) << run.out;
+  const nlohmann::json found = nlohmann::json::parse(run.out);
+  EXPECT_GT(found["answer_tokens"], 1.0);
+  int64_t questions = 0;
+  for (const nlohmann::json& bucket : found["buckets"]) {
+    questions += bucket["questions"].get<int64_t>();
+    EXPECT_LE(bucket["begin"], 200);
+  }
+  EXPECT_GT(questions, 4);
+  EXPECT_EQ(found["questions"], questions);
+  EXPECT_LE(found["kv"]["seen"], 200);
+  const CommandResult none = Eval("retrieval --context 20 --documents 4" + tokenizer_);
+  EXPECT_EQ(none.code, 2);
+  EXPECT_NE(none.out.find("no question fits in documents of 20 tokens"), std::string::npos) << none.out;
   for (const std::string& option :
        {"--data " + data_, std::string("--stride 8"), std::string("--attention window=8")}) {
     const CommandResult other = Eval("retrieval " + option + tokenizer_);

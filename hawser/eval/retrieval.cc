@@ -26,19 +26,48 @@ nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets) {
 
 RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer) {
   RetrievalDocument out;
-  out.ids = tokenizer.Encode(" " + document.text);
-  if (static_cast<int32_t>(out.ids.size()) != document.words) {
-    Fail(ErrorKind::kUsage, "the tokenizer cuts {} words in {} tokens; retrieval wants one token a word",
-         document.words, out.ids.size());
+  if (tokenizer.bos() >= 0) out.ids.push_back(tokenizer.bos());
+  std::vector<uint8_t> is_value(static_cast<size_t>(document.words), 0);
+  for (const SyntheticQuery& query : document.queries) is_value[query.fact] = is_value[query.answer] = 1;
+  struct Span {
+    int32_t begin = 0, tokens = 0;
+  };
+  std::vector<Span> spans(is_value.size());  // of the values
+  std::string pending;                       // text that is not yet tokens: each word behind a blank
+  const auto flush = [&] {
+    if (pending.empty()) return;
+    const std::vector<int32_t> ids = tokenizer.Encode(std::string_view(pending).substr(tokenizer.adds_dummy_prefix()));
+    out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+    pending.clear();
+  };
+  size_t at = 0;
+  for (size_t word = 0; word < is_value.size(); ++word) {
+    const size_t end = std::min(document.text.find(' ', at), document.text.size());
+    if (is_value[word]) flush();
+    pending += " " + document.text.substr(at, end - at);
+    if (is_value[word]) {
+      spans[word].begin = static_cast<int32_t>(out.ids.size());
+      flush();
+      spans[word].tokens = static_cast<int32_t>(out.ids.size()) - spans[word].begin;
+    }
+    at = end + 1;
   }
-  const int32_t shift = tokenizer.bos() >= 0 ? 1 : 0;
-  if (shift == 1) out.ids.insert(out.ids.begin(), tokenizer.bos());
+  flush();
   for (const SyntheticQuery& query : document.queries) {
-    out.questions.push_back({.row = query.answer + shift - 1,
-                             .answer = out.ids[static_cast<size_t>(query.answer + shift)],
-                             .distance = query.answer - query.fact});
+    const Span fact = spans[query.fact], answer = spans[query.answer];
+    out.questions.push_back({.row = answer.begin - 1, .tokens = answer.tokens, .distance = answer.begin - fact.begin});
   }
   return out;
+}
+
+RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer) {
+  for (int64_t words = context - 1;;) {
+    RetrievalDocument document =
+        TokenizeSynthetic(MakeSyntheticDocument(seed, number, static_cast<int32_t>(words)), tokenizer);
+    const auto tokens = static_cast<int64_t>(document.ids.size());
+    if (tokens <= context) return document;
+    words = std::min(words - 1, words * context / tokens);
+  }
 }
 
 RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
@@ -62,20 +91,27 @@ RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, con
     KvCache cache(backend, spec, form, separators, params.dtype(),
                   std::max<int64_t>(spec.context, static_cast<int64_t>(document.ids.size())));
     auto question = document.questions.begin();
+    int32_t known = 0;  // tokens of the answer that were found so far
     for (size_t begin = 0; begin < document.ids.size() && question != document.questions.end(); begin += run) {
       const size_t n = std::min(run, document.ids.size() - begin);
       const Mat out = logits.view().Rows(0, static_cast<int64_t>(n));
       decoder.Extend(std::span(document.ids).subspan(begin, n), &cache, out);
-      for (; question != document.questions.end() && question->row < static_cast<int32_t>(begin + n); ++question) {
-        backend->Download(out.Rows(question->row - static_cast<int32_t>(begin), 1), row.data());
+      for (auto at = static_cast<int32_t>(begin); at < static_cast<int32_t>(begin + n); ++at) {
+        if (question == document.questions.end()) break;
+        if (at < question->row) continue;
+        backend->Download(out.Rows(at - static_cast<int32_t>(begin), 1), row.data());
+        const auto best = std::max_element(row.begin(), row.end()) - row.begin();
+        known += best == document.ids[static_cast<size_t>(at) + 1] ? 1 : 0;
+        if (at + 1 < question->row + question->tokens) continue;
         const int64_t low = std::max<int64_t>(
             16, static_cast<int64_t>(std::bit_floor(static_cast<uint32_t>(std::max(question->distance, 1)))));
         RetrievalBucket& bucket = buckets[low];
         bucket.begin = low == 16 ? 1 : low;
         bucket.end = 2 * low;
         ++bucket.questions;
-        const auto best = std::max_element(row.begin(), row.end()) - row.begin();
-        bucket.correct += best == question->answer ? 1 : 0;
+        bucket.correct += known == question->tokens ? 1 : 0;
+        known = 0;
+        ++question;
       }
     }
     if (&document != &documents.back()) continue;

@@ -1,4 +1,4 @@
-// eval/retrieval.h - retrieval accuracy by distance: how often the most probable next token is the one that can only be
+// eval/retrieval.h - retrieval accuracy by distance: how often the most probable next tokens are those that can only be
 // known from a fact stated `distance` tokens before.
 #pragma once
 
@@ -15,10 +15,11 @@
 
 namespace hawser {
 
+/// Right where each token of the answer is the most probable one behind those before it, as greedy decoding has it.
 struct RetrievalQuestion {
-  int32_t row = 0;       // the answer is the token after this one
-  int32_t answer = 0;    // token id
-  int32_t distance = 0;  // tokens between the fact's value and the answer
+  int32_t row = 0;       // the answer begins after this token
+  int32_t tokens = 1;    // of the answer: ids [row + 1, row + 1 + tokens)
+  int32_t distance = 0;  // tokens from the fact's value to the answer
 };
 
 struct RetrievalDocument {
@@ -37,9 +38,13 @@ struct RetrievalBucket {
 /// A list of begin, end, questions, correct, accuracy.
 nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets);
 
-/// A synthetic document as token ids behind the tokenizer's BOS. Errors: kUsage if the tokenizer does not hold every
-/// word as one piece.
+/// A synthetic document as token ids behind the tokenizer's BOS. The text is cut before and behind every answer and
+/// every fact's value, so that each is a span of whole tokens under any tokenizer.
 RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer);
+
+/// Document `number` of a seed, as long as fits in `context` tokens: one of context - 1 words where each is a token,
+/// else of fewer. It may be too short for any question.
+RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer);
 
 struct RetrievalReport {
   std::vector<RetrievalBucket> buckets;
