@@ -6,20 +6,21 @@
 #include <iterator>
 
 #include "hawser/base/error.h"
+#include "hawser/base/svg.h"
 
 namespace hawser {
 namespace {
 
 struct Piece {
   char mark;
-  const char* color;
+  SvgColor color;
   const char* text;
 };
 enum PieceIndex { kAnchor, kPinned, kBand, kInvisible };
-constexpr Piece kPieces[] = {{'A', "#d9480f", "anchor"},
-                             {'o', "#2f9e44", "pinned (sinks, separators)"},
-                             {'#', "#1c7ed6", "band"},
-                             {'.', "#dee2e6", "invisible"}};
+constexpr Piece kPieces[] = {{'A', {"pa", "#d55e00", "#ff8f45"}, "anchor"},
+                             {'o', {"po", "#f0b323", "#f5d76e"}, "pinned (sinks, separators)"},
+                             {'#', {"pb", "#0072b2", "#3d95d6"}, "band"},
+                             {'.', {"pi", "#dee2e6", "#2f3640"}, "invisible"}};
 
 void CheckSize(const AttnSchedule& schedule, int32_t most) {
   if (schedule.num_keys > most) {
@@ -36,26 +37,6 @@ std::vector<uint8_t> RowPieces(const AttnSchedule& s, int32_t row) {
   }
   for (int32_t k = s.band_begin[row]; k <= s.QueryKey(row); ++k) pieces[k] = kBand;
   return pieces;
-}
-
-std::string Escape(std::string_view text) {
-  std::string escaped;
-  for (char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
 }
 
 }  // namespace
@@ -102,21 +83,23 @@ std::string DrawPatternSvg(const AttnSchedule& schedule, const TokenLayout& layo
   const int32_t width =
       std::max({schedule.num_keys * cell, 400, 7 * static_cast<int32_t>(std::min<size_t>(title.size(), 200))});
   const int32_t height = schedule.num_queries * cell;
+  std::string style;
+  for (const Piece& piece : kPieces) style += fmt::format(".f-{}{{fill:{}}}", piece.color.name, piece.color.dark);
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-4 -24 {} {}\" width=\"{}\" role=\"img\" "
-      "font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"currentColor\">\n<title>{}</title>\n"
-      "<text y=\"-9\">{}</text>\n",
-      width + 8, height + 52, width + 8, Escape(title), Escape(title));
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-8 -28 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\" "
+      "font-family=\"system-ui, sans-serif\" font-size=\"12\">\n<title>{2}</title>\n"
+      "{3}<style>@media (prefers-color-scheme:dark){{{4}}}</style>\n"
+      "<rect x=\"-8\" y=\"-28\" width=\"{0}\" height=\"{1}\" rx=\"8\"{5}/>\n<text y=\"-9\"{6}>{2}</text>\n",
+      width + 16, height + 60, EscapeXml(title), SvgDarkStyle(), style, SvgFill(kSvgPaper), SvgFill(kSvgInk));
   for (size_t i = 0; i < std::size(kPieces); ++i) {
-    if (!paths[i].empty()) svg += fmt::format("<path fill=\"{}\" d=\"{}\"/>\n", kPieces[i].color, paths[i]);
+    if (!paths[i].empty()) svg += fmt::format("<path{} d=\"{}\"/>\n", SvgFill(kPieces[i].color), paths[i]);
   }
   if (!edges.empty())
-    svg += fmt::format("<path fill=\"none\" stroke=\"currentColor\" stroke-width=\".6\" d=\"{}\"/>\n", edges);
+    svg += fmt::format("<path fill=\"none\"{} stroke-width=\".6\" d=\"{}\"/>\n", SvgStroke(kSvgInk), edges);
   int32_t x = 0;
   for (const Piece& piece : kPieces) {
-    svg += fmt::format(
-        "<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>\n", x,
-        height + 8, piece.color, x + 14, height + 17, piece.text);
+    svg += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"10\" height=\"10\"{}/><text x=\"{}\" y=\"{}\"{}>{}</text>\n", x,
+                       height + 8, SvgFill(piece.color), x + 14, height + 17, SvgFill(kSvgInk), piece.text);
     x += 28 + 6 * static_cast<int32_t>(std::string_view(piece.text).size());
   }
   return svg + "</svg>\n";

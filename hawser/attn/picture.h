@@ -17,8 +17,8 @@ inline constexpr int32_t kMaxSvgPicture = 1024;
 /// padding. Ends with the legend. Errors: kUsage above kMaxTextPicture keys.
 std::string DrawPattern(const AttnSchedule& schedule, const TokenLayout& layout);
 
-/// The same as a self-contained SVG element with legend, one path per piece; text takes the colour of the page around
-/// it. `title` is any text. Errors: kUsage above kMaxSvgPicture keys.
+/// The same as a self-contained SVG element with legend, one path per piece; light and dark as its viewer is. `title`
+/// is any text. Errors: kUsage above kMaxSvgPicture keys.
 std::string DrawPatternSvg(const AttnSchedule& schedule, const TokenLayout& layout, std::string_view title);
 
 }  // namespace hawser

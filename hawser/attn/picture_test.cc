@@ -39,9 +39,11 @@ TEST(Picture, SvgHoldsThePieces) {
   EXPECT_TRUE(svg.ends_with("</svg>\n")) << svg;
   EXPECT_NE(svg.find("a &lt; b &amp; c"), std::string::npos);
   // The anchor's column, five cells of 16.
-  EXPECT_NE(svg.find("<path fill=\"#d9480f\" d=\"M0 0h15v15h-15zM0 16h15v15h-15zM0 32h15v15h-15zM0 48h15v15h-15zM0 "
-                     "64h15v15h-15z\"/>"),
-            std::string::npos)
+  EXPECT_NE(
+      svg.find(
+          "<path class=\"f-pa\" fill=\"#d55e00\" d=\"M0 0h15v15h-15zM0 16h15v15h-15zM0 32h15v15h-15zM0 48h15v15h-15zM0 "
+          "64h15v15h-15z\"/>"),
+      std::string::npos)
       << svg;
 }
 

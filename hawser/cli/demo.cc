@@ -137,8 +137,8 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
     Generation generation(&decoder, &cache);
     const GenerateOptions options{.max_new = kBuiltinTokens,
                                   .sampler = {.temperature = 0.7f, .top_p = 0.9f, .seed = seed}};
-    result.texts.emplace_back(policy,
-                              Generate(generation, PromptIds(result.prompt, tokenizer), tokenizer, options).text);
+    const GenerateResult written = Generate(generation, PromptIds(result.prompt, tokenizer), tokenizer, options);
+    result.texts.emplace_back(policy, written.stop == StopReason::kLength ? EndAtWord(written.text) : written.text);
   }
   std::vector<RetrievalDocument> questions;
   for (uint64_t i = 0; i < kBuiltinLogs; ++i) {

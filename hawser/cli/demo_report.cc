@@ -45,13 +45,14 @@ std::string PositionPlot(const DemoResult& r) {
     }
     plot.series.push_back(std::move(series));
   }
-  return RenderSvg(plot);
+  return HtmlPlot(plot);
 }
 
 std::string RetrievalPlot(const DemoResult& r) {
   LinePlot plot{
       .title = "Retrieval by distance",
-      .subtitle = fmt::format("share of questions answered right; guessing gives {:.0f} %", 100.0 / kSyntheticNames),
+      .subtitle = fmt::format("share of questions answered right, band: one standard error; guessing gives {:.0f} %",
+                              100.0 / kSyntheticNames),
       .x = {.label = "tokens between fact and question", .scale = AxisScale::kLog2},
       .y = {.label = "correct (%)", .min = 0.0, .max = 100.0},
       .marks = {{static_cast<double>(r.short_context), fmt::format("trained to {}", r.short_context)}}};
@@ -60,10 +61,13 @@ std::string RetrievalPlot(const DemoResult& r) {
     for (const RetrievalBucket& bucket : m.retrieval) {
       series.x.push_back(std::sqrt(static_cast<double>(bucket.begin) * static_cast<double>(bucket.end)));
       series.y.push_back(100 * bucket.accuracy());
+      const auto [low, high] = bucket.interval();
+      series.low.push_back(100 * low);
+      series.high.push_back(100 * high);
     }
     plot.series.push_back(std::move(series));
   }
-  return RenderSvg(plot);
+  return HtmlPlot(plot);
 }
 
 std::string StreamPlot(const DemoResult& r, bool memory) {
@@ -79,7 +83,7 @@ std::string StreamPlot(const DemoResult& r, bool memory) {
     }
     plot.series.push_back(std::move(series));
   }
-  return RenderSvg(plot);
+  return HtmlPlot(plot);
 }
 
 std::string Picture(std::string_view pattern, const std::string& title) {
@@ -87,18 +91,6 @@ std::string Picture(std::string_view pattern, const std::string& title) {
   layout.is_separator.assign(static_cast<size_t>(layout.size), 0);
   for (const int32_t k : {4, 9, 13, 18, 23, 27, 31}) layout.is_separator[static_cast<size_t>(k)] = 1;
   return DrawPatternSvg(CompileSchedule(ParsePattern(pattern), layout), layout, title);
-}
-
-std::string HtmlTable(const std::vector<std::vector<std::string>>& rows) {
-  std::string html = "<table>";
-  for (size_t i = 0; i < rows.size(); ++i) {
-    html += "<tr>";
-    for (const std::string& cell : rows[i]) {
-      html += fmt::format("<{0}>{1}</{0}>", i == 0 ? "th" : "td", EscapeXml(cell));
-    }
-    html += "</tr>";
-  }
-  return html + "</table>";
 }
 
 std::vector<std::vector<std::string>> TrainingRows(const DemoResult& r) {
@@ -216,6 +208,13 @@ std::string BuiltinSection(const DemoBuiltin& b) {
 }
 
 }  // namespace
+
+std::string EndAtWord(std::string_view text) {
+  const size_t blank = text.find_last_of(" \t\r\n");
+  std::string_view whole = text.substr(0, blank == text.npos ? 0 : blank);
+  whole = whole.substr(0, whole.find_last_not_of(" \t\r\n") + 1);
+  return std::string(whole.empty() ? text : whole) + " \u2026";
+}
 
 nlohmann::json ToJson(const DemoResult& r) {
   nlohmann::json models = nlohmann::json::array(), streams = nlohmann::json::array();

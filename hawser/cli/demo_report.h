@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,9 @@ struct DemoResult {
   std::vector<DemoStream> streams;
   double seconds = 0;
 };
+
+/// A text that was cut anywhere, without the word it was cut in and with an ellipsis.
+std::string EndAtWord(std::string_view text);
 
 nlohmann::json ToJson(const DemoResult& result);
 std::string DemoPage(const DemoResult& result);

@@ -14,6 +14,7 @@
 #include "hawser/base/file.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/inspect.h"
+#include "hawser/eval/picture_file.h"
 
 namespace hawser {
 namespace {
@@ -100,7 +101,7 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
   const bool drawn = layout.size <= kMaxTextPicture;
   if (!options.svg.empty()) {
     const std::string title = fmt::format("{}: {} tokens, density {:.4g}", name, layout.size, schedule.Density());
-    WriteFileAtomically(options.svg, DrawPatternSvg(schedule, layout, title));
+    WritePicture(options.svg, DrawPatternSvg(schedule, layout, title));
   }
   std::vector<int32_t> positions;
   if ((variant.reset_positions || variant.multi_bos) && drawn) {
@@ -157,7 +158,7 @@ std::function<int()> SetupInspectPattern(Command pattern, CommonOptions& common)
   pattern.Add("--separator-every", options->separator_every, "Every Nth token is a separator").Range(1, kMostTokens);
   pattern.Add("--query-tile", options->query_tile, "Rows of a tile").Range(1, 1 << 16);
   pattern.Add("--key-tile", options->key_tile, "Columns of a tile").Range(1, 1 << 16);
-  pattern.Add("--svg", options->svg, "Write the picture to this file");
+  pattern.Add("--svg", options->svg, "Write the picture to this file: .svg, .png or .pdf");
   pattern.Add("--layer", options->layer, "Draw what this layer sees, where layers differ").Range(0, 4095);
   return [options, &common] { return RunPattern(*options, common); };
 }

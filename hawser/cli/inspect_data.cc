@@ -10,6 +10,7 @@
 #include "hawser/cli/inspect.h"
 #include "hawser/cli/training.h"
 #include "hawser/data/pack_report.h"
+#include "hawser/eval/picture_file.h"
 #include "hawser/eval/plot.h"
 #include "hawser/model/load.h"
 #include "hawser/train/packing.h"
@@ -74,7 +75,7 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
   const PackReport report =
       MeasurePacking(documents, MakePackOptions(plan, *tokenizer), static_cast<uint64_t>(plan.config.seed),
                      MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers, plan.spec.sliding_window);
-  if (!o.svg.empty()) WriteFileAtomically(o.svg, Histogram(report));
+  if (!o.svg.empty()) WritePicture(o.svg, Histogram(report));
 
   const bool has_model = !plan.config.model.empty();
   const int64_t tokens = report.measured * report.context;
@@ -113,7 +114,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
       .OneArgument();
   command.Add("--max-sequences", options->max_sequences, "Measure no more than this (0: the whole data)")
       .Range(0, int64_t{1} << 40);
-  command.Add("--svg", options->svg, "Write the histogram of lengths to this file");
+  command.Add("--svg", options->svg, "Write the histogram of lengths to this file: .svg, .png or .pdf");
   return [options, command, &common] { return Run(*options, command, common); };
 }
 

@@ -17,6 +17,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/limits.h"
+#include "hawser/base/origin.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
@@ -37,7 +38,7 @@ constexpr CommandRow kCommands[] = {
     {"inspect", "Show an attention pattern, how data are packed, or which tokens separate", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
-    {"plot", "Draw curves from a JSON file as SVG", SetupPlot},
+    {"plot", "Draw results and curves as SVG, PNG or PDF", SetupPlot},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
     {"help", "Tell more of a command or a text form: help generate, help kv, help rope, help attention", SetupHelp},
@@ -61,7 +62,8 @@ void FillClosedStreams() {
 }
 
 int Run(int argc, char** argv) {
-  Program program("hawser", "hawser extends, trains, runs and measures long-context language models", "hawser 0.1.0");
+  Program program("hawser", "hawser extends, trains, runs and measures long-context language models",
+                  fmt::format("hawser {}", Version()));
   CommonOptions common;
   std::vector<std::pair<Command, std::function<int()>>> commands;
   for (const CommandRow& row : kCommands) {
@@ -138,6 +140,7 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   hawser::FillClosedStreams();
   hawser::LimitSpinning(argv);
+  hawser::SetCommandLine(argc, argv);
   try {
     return hawser::Run(argc, argv);
   } catch (const hawser::Error& error) {

@@ -172,7 +172,7 @@ std::string ToSvg(std::span<const DriftRun> runs) {
   const std::string of = fmt::format("{} sequences of {} tokens, mode {}", r.sequences, r.tokens, Name(r.mode));
   // Shift 0 has a place on a log axis where distances from the reference do.
   LinePlot by_shift{.title = fmt::format("Shift by d positions against {}", r.reference),
-                    .subtitle = "D_abs by |d - reference|; " + of,
+                    .subtitle = "D_abs by |d - reference|, band: standard deviation over sequences; " + of,
                     .x = {.label = "distance of the shifts", .scale = AxisScale::kLog10},
                     .y = {.label = "D_abs", .scale = AxisScale::kLog10}};
   LinePlot by_token{.title = fmt::format("By key token, shift {} against {}", shown, r.reference),
@@ -184,18 +184,26 @@ std::string ToSvg(std::span<const DriftRun> runs) {
                      .x = {.label = "T (tokens)", .scale = AxisScale::kLog2},
                      .y = {.label = "|D_logit|", .scale = AxisScale::kLog10}};
   for (const DriftRun& run : runs) {
-    std::map<int64_t, std::pair<double, int>> distances;
+    struct Mean {
+      double sum = 0, spread = 0;
+      int count = 0;
+    };
+    std::map<int64_t, Mean> distances;
     for (const DriftShift& shift : run.report.shifts) {
       if (shift.delta == run.report.reference) continue;
-      auto& [sum, count] = distances[std::abs(shift.delta - run.report.reference)];
-      sum += shift.total.abs;
-      ++count;
+      Mean& mean = distances[std::abs(shift.delta - run.report.reference)];
+      mean.sum += shift.total.abs;
+      mean.spread += shift.spread.abs;
+      ++mean.count;
     }
     PlotSeries shifts{.name = run.name, .dashed = run.random_weights};
     PlotSeries tokens = shifts, lengths = shifts;
     for (const auto& [distance, mean] : distances) {
       shifts.x.push_back(static_cast<double>(distance));
-      shifts.y.push_back(mean.first / mean.second);
+      shifts.y.push_back(mean.sum / mean.count);
+      if (r.sequences < 2) continue;
+      shifts.low.push_back((mean.sum - mean.spread) / mean.count);
+      shifts.high.push_back((mean.sum + mean.spread) / mean.count);
     }
     const DriftShift& shift = Shown(run.report);
     const auto count = static_cast<int64_t>(shift.tokens_abs.size());
@@ -215,16 +223,8 @@ std::string ToSvg(std::span<const DriftRun> runs) {
     by_token.series.push_back(std::move(tokens));
     by_length.series.push_back(std::move(lengths));
   }
-  const int width = by_shift.width, height = by_shift.height;
-  std::string out =
-      fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\">\n",
-                  width, 3 * height);
-  int y = 0;
-  for (const LinePlot* plot : {&by_shift, &by_token, &by_length}) {
-    out += fmt::format("<g transform=\"translate(0 {})\">\n{}</g>\n", y, RenderSvg(*plot));
-    y += height;
-  }
-  return out + "</svg>\n";
+  const LinePlot plots[] = {by_shift, by_token, by_length};
+  return RenderSvg(plots);
 }
 
 }  // namespace hawser

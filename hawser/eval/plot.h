@@ -1,12 +1,15 @@
-// eval/plot.h - line and bar plots as self-contained SVG: no scripts, no styles from outside, made to be read at
-// 640 x 360 on a light page. Points carry their values as tooltips.
+// eval/plot.h - line and bar plots as self-contained SVG: no scripts, nothing from outside, light and dark. Names and
+// labels are laid out around the curves, never on them; points carry their values as tooltips.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "hawser/base/svg.h"
 
 namespace hawser {
 
@@ -23,16 +26,18 @@ struct Axis {
 /// NaN and infinities leave a gap in the line.
 struct PlotSeries {
   std::string name;
-  std::vector<double> x, y;  // same length
+  std::vector<double> x, y;       // same length
+  std::vector<double> low, high;  // spread, drawn as a band: as long as x, or both empty
   bool dashed = false;
 };
 
-/// A thin line across the plot with its name beside it: "trained to 512".
+/// A thin line across the plot with its name above it: "trained to 512".
 struct PlotMark {
   double x = 0;
   std::string name;
 };
 
+/// `height` grows where title, legend and marks would leave too little for the curves.
 struct LinePlot {
   std::string title, subtitle;
   Axis x, y;
@@ -46,7 +51,8 @@ struct BarSeries {
   std::vector<double> values;  // one a group
 };
 
-/// Groups of bars side by side, each with its value on top. y begins at 0 (log scale: below the least value).
+/// Groups of bars side by side, each with its value on top where there is room. y begins at 0 (log scale: below the
+/// least value).
 struct BarPlot {
   std::string title, subtitle;
   Axis y;
@@ -57,6 +63,8 @@ struct BarPlot {
 
 std::string RenderSvg(const LinePlot& plot);
 std::string RenderSvg(const BarPlot& plot);
+/// One below the other, in one picture. REQUIRES: as wide as each other.
+std::string RenderSvg(std::span<const LinePlot> plots);
 
 /// Tick values of an axis over [low, high], ascending, about `count` of them: multiples of 1, 2 or 5 times a power of
 /// ten; on log axes powers (with 2 and 5 between decades where few decades are seen).
@@ -64,8 +72,5 @@ std::vector<double> AxisTicks(AxisScale scale, double low, double high, int coun
 
 /// "0.05", "250", "12k", "3.5M"; on a binary axis "512", "4K", "2M" for multiples of 1024.
 std::string TickLabel(AxisScale scale, double value);
-
-/// Text for XML: & < > " ' escaped, control characters left out.
-std::string EscapeXml(std::string_view text);
 
 }  // namespace hawser

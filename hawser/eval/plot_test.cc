@@ -2,11 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "hawser/base/rng.h"
+#include "hawser/eval/plot_canvas.h"
 
 namespace hawser {
 namespace {
@@ -37,6 +42,16 @@ size_t Count(const std::string& text, const std::string& part) {
   size_t count = 0;
   for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++count;
   return count;
+}
+
+/// The path elements of series `i`.
+std::string PathOf(const std::string& svg, size_t i) {
+  std::string paths;
+  const std::string start = fmt::format("<path{}", SvgStroke(SvgSeriesColors()[i]));
+  for (size_t at = svg.find(start); at != svg.npos; at = svg.find(start, at + 1)) {
+    paths += svg.substr(at, svg.find("/>", at) + 3 - at);
+  }
+  return paths;
 }
 
 TEST(AxisTest, LinearTicksAreRoundNumbersInRange) {
@@ -91,7 +106,8 @@ TEST(PlotTest, LinesAreDrawnEachWithItsName) {
   const std::string svg = RenderSvg(plot);
   ExpectWellFormed(svg);
   EXPECT_EQ(Count(svg, "<path"), 2u);
-  EXPECT_EQ(Count(svg, "<circle"), 7u);
+  EXPECT_EQ(Count(svg, "<circle"), 5u + 1u) << "points and the legend";
+  EXPECT_EQ(Count(svg, "<polygon"), 2u + 1u) << "each series has a shape of its own";
   for (const char* text : {">one<", ">two<", ">here<", ">16<", "one, 4: 3.000"})
     EXPECT_EQ(Count(svg, text), 1u) << text;
   EXPECT_EQ(svg, RenderSvg(plot));
@@ -102,7 +118,7 @@ TEST(PlotTest, GapsOddValuesAndTextSurvive) {
   LinePlot plot{.title = "a<b & \"c\"\n", .x = {"x"}, .y = {"y"}};
   plot.series = {{.name = "<s>", .x = {1, 2, 3, 4, 5, 6}, .y = {1, nan, 3, inf, 1e300, -1e300}}};
   ExpectWellFormed(RenderSvg(plot));
-  EXPECT_EQ(Count(RenderSvg(plot), "M"), 3u) << "three runs between the gaps";
+  EXPECT_EQ(Count(PathOf(RenderSvg(plot), 0), "M"), 3u) << "three runs between the gaps";
   plot.y.scale = AxisScale::kLog10;
   ExpectWellFormed(RenderSvg(plot));
   plot.y.min = 0.5, plot.y.max = 5;
@@ -113,6 +129,147 @@ TEST(PlotTest, GapsOddValuesAndTextSurvive) {
   ExpectWellFormed(RenderSvg(plot));
   EXPECT_EQ(Count(RenderSvg(plot), "no data"), 1u);
   EXPECT_EQ(EscapeXml("a<b & \"c'\x01"), "a&lt;b &amp; &quot;c&#39;");
+  EXPECT_EQ(EscapeXml("\xc3\xa9\xff\xed\xa0\x80\xf0\x9f\x98\x80\xe2\x82"),
+            "\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd");
+}
+
+TEST(PlotTest, CoincidingCurvesTakeTurns) {
+  LinePlot plot{.x = {"x"}, .y = {"y"}};
+  plot.series = {{.name = "one", .x = {0, 4, 8}, .y = {1, 1, 1}},
+                 {.name = "two", .x = {0, 2, 4, 8}, .y = {1, 1, 1, 9}},
+                 {.name = "three", .x = {0, 8}, .y = {5, 6}}};
+  std::string svg = RenderSvg(plot);
+  ExpectWellFormed(svg);
+  EXPECT_EQ(Count(PathOf(svg, 0), "dash"), 0u) << "solid under the other";
+  EXPECT_EQ(Count(PathOf(svg, 2), "dash"), 0u) << "crossing is not coinciding";
+  EXPECT_EQ(Count(PathOf(svg, 1), "<path"), 2u) << "one stretch alone, one shared";
+  EXPECT_EQ(Count(PathOf(svg, 1), "stroke-dasharray=\"8 8.0\""), 0u);
+  EXPECT_EQ(Count(PathOf(svg, 1), "stroke-dasharray=\"8 8\""), 1u) << PathOf(svg, 1);
+  EXPECT_LT(svg.find(PathOf(svg, 0)), svg.find("stroke-dasharray=\"8 8\"")) << "and on top";
+  // Three of them: each has a third of the way, and the dashes of one do not hide those of another.
+  plot.series = {plot.series[0], plot.series[0], plot.series[0]};
+  svg = RenderSvg(plot);
+  EXPECT_EQ(Count(PathOf(svg, 1), "stroke-dasharray=\"8 16\" stroke-dashoffset=\"16\""), 1u) << PathOf(svg, 1);
+  EXPECT_EQ(Count(PathOf(svg, 2), "stroke-dasharray=\"8 16\" stroke-dashoffset=\"8\""), 1u) << PathOf(svg, 2);
+  // Points on points are smaller, down to something that can still be seen.
+  EXPECT_EQ(Count(svg, "<circle"), 3u + 1u);
+  // Dashed curves lie on solid ones, and take turns among themselves.
+  plot.series[1].dashed = plot.series[2].dashed = true;
+  svg = RenderSvg(plot);
+  EXPECT_EQ(Count(PathOf(svg, 0), "dash"), 0u);
+  EXPECT_EQ(Count(PathOf(svg, 1), "stroke-dasharray=\"5 11\" stroke-dashoffset=\"16\""), 1u) << PathOf(svg, 1);
+  EXPECT_EQ(Count(PathOf(svg, 2), "stroke-dasharray=\"5 11\" stroke-dashoffset=\"8\""), 1u) << PathOf(svg, 2);
+}
+
+TEST(PlotTest, SpreadIsABandThatFits) {
+  const double nan = std::nan("");
+  LinePlot plot{.x = {"x"}, .y = {"y"}};
+  plot.series = {
+      {.name = "s", .x = {1, 2, 3, 4, 5}, .y = {5, 5, 5, 5, 5}, .low = {4, 4, nan, 4, -20}, .high = {6, 6, 6, 6, 40}}};
+  std::string svg = RenderSvg(plot);
+  ExpectWellFormed(svg);
+  EXPECT_EQ(Count(svg, "fill-opacity"), 2u) << "two areas about the gap";
+  EXPECT_EQ(Count(svg, ">40<"), 1u) << "the axis reaches to its end";
+  EXPECT_EQ(Count(svg, "5.000 (4.000 to 6.000)"), 3u);
+  plot.y.scale = AxisScale::kLog10;
+  ExpectWellFormed(RenderSvg(plot));
+}
+
+/// x, y, half-width box of every text that is not turned.
+struct TextBox {
+  double left, right, top, bottom;
+  std::string text;
+};
+std::vector<TextBox> TextBoxes(const std::string& svg) {
+  std::vector<TextBox> boxes;
+  for (size_t at = svg.find("<text"); at != svg.npos; at = svg.find("<text", at + 1)) {
+    const std::string tag = svg.substr(at, svg.find('>', at) - at);
+    const auto number = [&](const std::string& name) {
+      return std::stod(tag.substr(tag.find(" " + name + "=\"") + name.size() + 3));
+    };
+    const size_t begin = at + tag.size() + 1;
+    const std::string text = svg.substr(begin, svg.find('<', begin) - begin);
+    const double size = number("font-size"), wide = TextWidth(text, size), x = number("x"), y = number("y");
+    const double left = tag.find("\"end\"") != tag.npos      ? x - wide
+                        : tag.find("\"middle\"") != tag.npos ? x - wide / 2
+                                                             : x;
+    if (tag.find("rotate") == tag.npos) boxes.push_back({left, left + wide, y - 0.75 * size, y + 0.2 * size, text});
+  }
+  return boxes;
+}
+
+TEST(PlotTest, NoTextMeetsAnotherOrLeavesThePicture) {
+  Rng rng{.seed = 5};
+  for (int i = 0; i < 300; ++i) {
+    const std::string word(1 + rng.Below(30), 'w');
+    LinePlot plot{.title = "a title of " + word + " and many " + word + " words more than fit on one line",
+                  .subtitle = word + " " + word + " " + word,
+                  .x = {word + " " + word, static_cast<AxisScale>(rng.Below(3))},
+                  .y = {word, static_cast<AxisScale>(rng.Below(3))},
+                  .width = i % 2 == 0 ? 640 : 356,
+                  .height = 300};
+    for (uint64_t s = 0; s < 1 + rng.Below(9); ++s) {
+      PlotSeries series{.name = std::string(1 + rng.Below(40), 'n')};
+      for (int k = 0; k < 5; ++k) {
+        series.x.push_back(std::pow(10, 6 * rng.Uniform()));
+        series.y.push_back(std::pow(10, 8 * rng.Uniform() - 2));
+      }
+      plot.series.push_back(std::move(series));
+    }
+    for (uint64_t m = 0; m < rng.Below(6); ++m) {
+      plot.marks.push_back({std::pow(10, 6 * rng.Uniform()), "mark " + std::string(rng.Below(20), 'm')});
+    }
+    const std::string svg = RenderSvg(plot);
+    ExpectWellFormed(svg);
+    const std::vector<TextBox> boxes = TextBoxes(svg);
+    const double height = std::stod(svg.substr(svg.find("height=\"") + 8));
+    for (size_t a = 0; a < boxes.size(); ++a) {
+      EXPECT_GE(boxes[a].left, 0) << boxes[a].text;
+      EXPECT_LE(boxes[a].right, plot.width) << boxes[a].text;
+      EXPECT_LE(boxes[a].bottom, height) << boxes[a].text;
+      for (size_t b = 0; b < a; ++b) {
+        const bool apart = boxes[a].right <= boxes[b].left || boxes[b].right <= boxes[a].left ||
+                           boxes[a].bottom <= boxes[b].top || boxes[b].bottom <= boxes[a].top;
+        EXPECT_TRUE(apart) << boxes[a].text << " and " << boxes[b].text;
+      }
+    }
+    // And none lies where curves are drawn.
+    const size_t clip = svg.find("<svg", 10);
+    const auto number = [&](const char* name) {
+      return std::stod(svg.substr(svg.find(name, clip) + strlen(name) + 2));
+    };
+    const double left = number(" x"), top = number(" y");
+    const double right = left + number(" width"), bottom = top + number(" height");
+    for (const TextBox& box : boxes) {
+      EXPECT_TRUE(box.right <= left + 6 || box.left >= right || box.bottom <= top + 6 || box.top >= bottom - 6)
+          << box.text;
+    }
+  }
+}
+
+TEST(PlotTest, ColorsAreSeenOnBothPapersAndApart) {
+  const auto channels = [](const char* color) {
+    const auto byte = [&](int at) { return std::stoi(std::string(color + at, 2), nullptr, 16) / 255.0; };
+    std::array<double, 3> rgb = {byte(1), byte(3), byte(5)};
+    for (double& c : rgb) c = c <= 0.04045 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4);
+    return rgb;
+  };
+  const auto light = [&](const char* color) {
+    const auto [r, g, b] = channels(color);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const auto contrast = [&](const char* a, const char* b) {
+    const double one = light(a) + 0.05, other = light(b) + 0.05;
+    return std::max(one, other) / std::min(one, other);
+  };
+  for (const SvgColor& color : SvgSeriesColors()) {
+    EXPECT_GE(contrast(color.light, kSvgPaper.light), 3) << color.name;
+    EXPECT_GE(contrast(color.dark, kSvgPaper.dark), 3) << color.name;
+  }
+  for (const SvgColor& color : {kSvgInk, kSvgSoftInk}) {
+    EXPECT_GE(contrast(color.light, kSvgPaper.light), 4.5) << color.name;
+    EXPECT_GE(contrast(color.dark, kSvgPaper.dark), 4.5) << color.name;
+  }
 }
 
 TEST(PlotTest, BarsStandOnTheBaseline) {

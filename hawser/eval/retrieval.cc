@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <map>
 #include <span>
 
@@ -11,6 +12,14 @@
 #include "hawser/tok/separators.h"
 
 namespace hawser {
+
+std::pair<double, double> RetrievalBucket::interval() const {
+  if (questions == 0) return {0, 1};
+  const double n = static_cast<double>(questions), share = accuracy();
+  const double middle = (share + 0.5 / n) / (1 + 1 / n);
+  const double half = std::sqrt(share * (1 - share) / n + 0.25 / (n * n)) / (1 + 1 / n);
+  return {middle - half, middle + half};
+}
 
 nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets) {
   nlohmann::json rows = nlohmann::json::array();

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "hawser/data/synthetic.h"
@@ -33,6 +34,8 @@ struct RetrievalBucket {
   int64_t correct = 0;
 
   double accuracy() const { return questions > 0 ? static_cast<double>(correct) / static_cast<double>(questions) : 0; }
+  /// accuracy() less and plus one standard error (Wilson's interval, which stays within 0 and 1).
+  std::pair<double, double> interval() const;
 };
 
 /// A list of begin, end, questions, correct, accuracy.

@@ -27,7 +27,8 @@ std::optional<double> NumberOf(const nlohmann::json& line, const char* key) {
   return std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
-/// A curve of `key` over steps, in means of equally many lines each.
+/// A curve of `key` over steps, in means of equally many lines each, with their least and greatest as its
+/// spread.
 PlotSeries Curve(const Lines& lines, const char* key, std::string name, bool dashed = false) {
   std::vector<std::pair<double, double>> points;
   for (const nlohmann::json& line : lines) {
@@ -37,10 +38,16 @@ PlotSeries Curve(const Lines& lines, const char* key, std::string name, bool das
   PlotSeries series{.name = std::move(name), .dashed = dashed};
   for (size_t begin = 0; begin < points.size(); begin += grain) {
     const size_t end = std::min(begin + grain, points.size());
-    double x = 0, y = 0;
+    double x = 0, y = 0, low = points[begin].second, high = low;
     for (size_t i = begin; i < end; ++i) {
       x += points[i].first;
       y += points[i].second;
+      low = std::min(low, points[i].second);
+      high = std::max(high, points[i].second);
+    }
+    if (grain > 1) {
+      series.low.push_back(low);
+      series.high.push_back(high);
     }
     series.x.push_back(x / static_cast<double>(end - begin));
     series.y.push_back(y / static_cast<double>(end - begin));
@@ -51,7 +58,7 @@ PlotSeries Curve(const Lines& lines, const char* key, std::string name, bool das
 std::string Plot(const Lines& lines, const char* key, std::string title, Axis y) {
   const Axis x{.label = "step"};
   PlotSeries curve = Curve(lines, key, "");
-  return RenderSvg(LinePlot{.title = std::move(title), .x = x, .y = std::move(y), .series = {std::move(curve)}});
+  return HtmlPlot(LinePlot{.title = std::move(title), .x = x, .y = std::move(y), .series = {std::move(curve)}});
 }
 
 std::string LossPlot(const Lines& lines) {
@@ -60,7 +67,7 @@ std::string LossPlot(const Lines& lines) {
   const bool validated = !validation.x.empty();
   plot.series.push_back(Curve(lines, "loss", validated ? "training" : ""));
   if (validated) plot.series.push_back(std::move(validation));
-  return RenderSvg(plot);
+  return HtmlPlot(plot);
 }
 
 /// "name value" pairs of what the last line says, and of the best validation.
@@ -88,24 +95,19 @@ std::string Summary(const Lines& lines) {
   const auto seconds = NumberOf(last, "seconds"), tokens = NumberOf(last, "tokens");
   if (seconds) row("time in steps", HumanSeconds(*seconds));
   if (seconds && tokens && *seconds > 0) row("tokens/s, all steps", count(*tokens / *seconds));
-  return "<table>" + rows + "</table>";
+  return "<div class=\"table\"><table>" + rows + "</table></div>";
 }
 
 }  // namespace
 
 std::string RunReportPage(std::string_view title, std::string_view recipe, const Lines& metrics) {
-  std::string lines;  // EscapeXml drops line ends
-  for (size_t begin = 0; begin < recipe.size();) {
-    const size_t end = std::min(recipe.find('\n', begin), recipe.size());
-    lines += EscapeXml(recipe.substr(begin, end - begin)) + "\n";
-    begin = end + 1;
-  }
   const std::string plots = HtmlPlots(
       {LossPlot(metrics), Plot(metrics, "lr", "Learning rate", {.label = "rate of the step"}),
        Plot(metrics, "grad_norm", "Gradient norm", {.label = "before clipping", .scale = AxisScale::kLog10}),
        Plot(metrics, "tokens_per_second", "Speed", {.label = "tokens/s", .min = 0.0}),
        Plot(metrics, "density", "Density", {.label = "visible share of causal pairs", .min = 0.0, .max = 1.0})});
-  return HtmlPage(title, fmt::format("{}\n{}<h2>Recipe</h2>\n<pre>{}</pre>", Summary(metrics), plots, lines));
+  return HtmlPage(title,
+                  fmt::format("{}\n{}<h2>Recipe</h2>\n<pre>{}</pre>", Summary(metrics), plots, EscapeLines(recipe)));
 }
 
 void WriteRunReport(const std::filesystem::path& run) {

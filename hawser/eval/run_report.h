@@ -11,7 +11,8 @@
 namespace hawser {
 
 /// Curves of loss, learning rate, gradient norm, tokens/s and density from the lines of a metrics.jsonl, and the
-/// recipe. Long runs are drawn as means over stretches of steps, at most 600 a curve; what is missing or not a finite
+/// recipe. Long runs are drawn as means over stretches of steps, at most 600 a curve, in a band from the
+/// least to the greatest; what is missing or not a finite
 /// number is left out.
 std::string RunReportPage(std::string_view title, std::string_view recipe, const std::vector<nlohmann::json>& metrics);
 

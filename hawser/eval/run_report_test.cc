@@ -32,7 +32,10 @@ TEST(RunReport, ShowsEveryCurveAndTheRecipe) {
   lines[9]["validation_loss"] = 1.0;
   lines[19]["validation_loss"] = 1.5;
   const std::string page = RunReportPage("a <run>", "lr = 1\nattention = \"anchor\"\n", lines);
-  EXPECT_EQ(Count(page, "<svg xmlns"), 5u);
+  EXPECT_EQ(Count(page, "<svg xmlns"), 2 * 5u) << "for wide and for narrow pages";
+  for (const char* text : {"<footer>Written 20", " UTC by hawser ", " cores", "prefers-color-scheme: dark"}) {
+    EXPECT_NE(page.find(text), std::string::npos) << text;
+  }
   for (const char* text : {"Loss", "Learning rate", "Gradient norm", "Speed", "Density", "a &lt;run&gt;",
                            "lr = 1\nattention = &quot;anchor&quot;\n", "validation", ">2,000<", "0.2000 nats",
                            "1.0000 nats, perplexity 2.718, after step 10", ">100<"}) {
@@ -47,7 +50,8 @@ TEST(RunReport, LongRunsStaySmallAndKeepTheirMeans) {
   std::vector<nlohmann::json> lines;
   for (int64_t step = 1; step <= 100000; ++step) lines.push_back(Line(step));
   const std::string page = RunReportPage("run", "", lines);
-  EXPECT_LT(page.size(), 200000u);
+  EXPECT_LT(page.size(), 400000u);
+  EXPECT_EQ(Count(page, "fill-opacity"), 2 * 5u) << "each mean has its spread";
   EXPECT_NE(page.find("100,000"), std::string::npos);
 }
 
