@@ -100,11 +100,11 @@ AttnPattern AttnPattern::OfFirstLayers(int32_t count, int32_t layers) const {
   return of;
 }
 
-LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32_t own_window) {
+LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, const AttnPattern& own) {
   LayerPatterns patterns;
   for (int32_t layer = 0; layer < layers; ++layer) {
     AttnPattern of = pattern.OfLayer(layer, layers);
-    if (own_window > 0) of.window = std::min(of.window, own_window);
+    of.window = std::min(of.window, own.OfLayer(layer, layers).window);
     const auto same = std::find(patterns.distinct.begin(), patterns.distinct.end(), of);
     patterns.of_layer.push_back(static_cast<size_t>(same - patterns.distinct.begin()));
     if (same == patterns.distinct.end()) patterns.distinct.push_back(std::move(of));

@@ -51,9 +51,8 @@ struct LayerPatterns {
   std::vector<AttnPattern> distinct;
   std::vector<size_t> of_layer;  // [layers]
 };
-/// `own_window`: tokens of a sliding window that the model has itself, which narrows every layer's; 0: none. Errors:
-/// OfLayer.
-LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, int32_t own_window = 0);
+/// `own`: the windows that the model has itself, which narrow those of the pattern layer by layer. Errors: OfLayer.
+LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, const AttnPattern& own = {});
 
 /// Errors: kUsage with the unknown or contradictory field, and the nearest known one.
 AttnPattern ParsePattern(std::string_view text);

@@ -97,11 +97,14 @@ TEST(Pattern, LayersOfOnePatternAreGrouped) {
   const LayerPatterns mixed = PatternsOfLayers(pattern, 4);
   EXPECT_EQ(mixed.distinct.size(), 3u);
   EXPECT_EQ(mixed.of_layer, (std::vector<size_t>{0, 1, 2, 0}));
-  const LayerPatterns narrowed = PatternsOfLayers(pattern, 4, 32);
+  const LayerPatterns narrowed = PatternsOfLayers(pattern, 4, ParsePattern("window=32 full-layers=1"));
   for (int32_t layer = 0; layer < 4; ++layer) {
     const auto at = static_cast<size_t>(layer);
     EXPECT_EQ(mixed.distinct[mixed.of_layer[at]], pattern.OfLayer(layer, 4)) << layer;
-    EXPECT_EQ(narrowed.distinct[narrowed.of_layer[at]].window, layer == 2 ? 8 : 32) << layer;
+    EXPECT_EQ(narrowed.distinct[narrowed.of_layer[at]].window, layer == 1   ? AttnPattern::kAll
+                                                               : layer == 2 ? 8
+                                                                            : 32)
+        << layer;
   }
   UsageMessage([&] { PatternsOfLayers(pattern, 3); });
 }

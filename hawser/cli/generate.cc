@@ -48,9 +48,10 @@ constexpr int64_t kDefaultMaxNew = 256;
 /// a bounded context must hold prompt and new tokens.
 int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
   const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
-  const int64_t limit = options.context > 0          ? options.context
-                        : form.kind == KvKind::kFull ? MaxContext(spec.rope, spec.context)
-                                                     : INT64_MAX;
+  const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
+  const int64_t limit = options.context > 0 ? options.context
+                        : keeps_all         ? MaxContext(spec.rope, spec.context)
+                                            : INT64_MAX;
   if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
   if (prompt + wanted > limit) {
     Fail(ErrorKind::kUsage,
@@ -102,7 +103,10 @@ int64_t CacheBytes(const ModelSpec& spec, DType dtype, int64_t tokens) {
 KvForm ChoosePolicy(const Options& options, const Earlier& earlier, const ModelSpec& spec) {
   if (!options.kv.empty()) return ParseKvForm(options.kv);
   if (earlier.given) return ParseKvForm(earlier.info.policy);
-  return ParseKvForm(spec.sliding_window > 0 ? fmt::format("window:{}", spec.sliding_window) : "full");
+  if (spec.sliding_window == 0) return {};
+  KvForm form = ParseKvForm(fmt::format("window:{}", spec.sliding_window));
+  form.full_layers = spec.full_layers;
+  return form;
 }
 
 GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions& common, const ModelSpec& spec,

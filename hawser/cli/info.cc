@@ -38,6 +38,7 @@ nlohmann::json Describe(const LoadedModel& model) {
           {"softmax", ToString(spec.softmax)},
           {"segment_places", spec.segments.places},
           {"sliding_window", spec.sliding_window > 0 ? nlohmann::json(spec.sliding_window) : nullptr},
+          {"full_layers", spec.full_layers},
           {"tied", spec.tie_embeddings},
           {"bos", spec.bos},
           {"eos", spec.eos},
@@ -71,7 +72,9 @@ void PrintForPeople(const LoadedModel& model) {
   }
   if (spec.softmax != SoftmaxSpec()) lines.insert(lines.end() - 3, {"softmax", ToString(spec.softmax)});
   if (spec.sliding_window > 0) {
-    lines.insert(lines.end() - 3, {"window", fmt::format("{} tokens, self included", spec.sliding_window)});
+    const std::string except =
+        spec.full_layers.empty() ? "" : fmt::format("; none in layers {}", fmt::join(spec.full_layers, ", "));
+    lines.insert(lines.end() - 3, {"window", fmt::format("{} tokens, self included{}", spec.sliding_window, except)});
   }
   std::string text;
   for (const auto& [name, value] : lines) text += fmt::format("{:<13}{}\n", name, value);

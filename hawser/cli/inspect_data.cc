@@ -74,7 +74,7 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
   const DocumentSet documents = TrainingDocuments(plan, *tokenizer);
   const PackReport report =
       MeasurePacking(documents, MakePackOptions(plan, *tokenizer), static_cast<uint64_t>(plan.config.seed),
-                     MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers, plan.spec.sliding_window);
+                     MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers, OwnPattern(plan.spec));
   if (!o.svg.empty()) WritePicture(o.svg, Histogram(report));
 
   const bool has_model = !plan.config.model.empty();

@@ -84,7 +84,8 @@ nlohmann::json ToJson(const PackCounts& c) {
 }
 
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
-                          const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers, int32_t own_window) {
+                          const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers,
+                          const AttnPattern& own) {
   PackReport report;
   report.context = options.length;
   report.attention = ToString(options.variant);
@@ -104,7 +105,7 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
     report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
   }
   PackedSequence sequence;
-  const LayerPatterns patterns = PatternsOfLayers(options.variant.pattern, layers, own_window);
+  const LayerPatterns patterns = PatternsOfLayers(options.variant.pattern, layers, own);
   const AttnSchedule full = CompileSchedule({}, {.size = options.length});
   const TileStats dense = CountTiles(full, kTile, kTile);
   while (loader.NextOfEpoch(&sequence)) {

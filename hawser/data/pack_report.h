@@ -52,11 +52,11 @@ struct PackReport {
 };
 
 /// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: measures no more of them. Where layers differ, pairs
-/// and tiles are the mean over `layers` layers; `own_window` as in PatternsOfLayers. Errors: as Loader, and
+/// and tiles are the mean over `layers` layers; `own` as in PatternsOfLayers. Errors: as Loader, and
 /// AttnPattern::OfLayer.
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
                           const UpsampleOptions& upsample = {}, int64_t max_sequences = 0, int32_t layers = 1,
-                          int32_t own_window = 0);
+                          const AttnPattern& own = {});
 
 nlohmann::json ToJson(const PackReport& report);
 std::string ToText(const PackReport& report);

@@ -85,7 +85,6 @@ class Pass {
       : spec_(weights.spec()),
         options_(options),
         tokens_(tokens),
-        window_(spec_.sliding_window > 0 ? spec_.sliding_window : tokens),
         lengths_(lengths),
         layers_(backend, &weights, options.dtype) {
     const RopeNumerics exact = ParseRopeNumerics("f64");
@@ -112,6 +111,7 @@ class Pass {
 
   /// Runs a layer; drift[h] is what its heads say.
   void Layer(int32_t layer, std::vector<HeadDrift>* drift) {
+    window_ = std::min<int64_t>(OwnPattern(spec_).OfLayer(layer, spec_.layers).window, tokens_);
     for (size_t s = 0; s < x_.size(); ++s) layers_.Qkv(layer, x_[s].view(), qkv_[s].view());
     drift->assign(static_cast<size_t>(spec_.heads), {});
     ParallelFor(spec_.heads, [&](int64_t h) { (*drift)[h] = Head(h); });
@@ -231,7 +231,8 @@ class Pass {
 
   const ModelSpec& spec_;
   const DriftOptions& options_;
-  const int64_t tokens_, window_;
+  const int64_t tokens_;
+  int64_t window_ = 0;  // of the layer under way
   const std::span<const int64_t> lengths_;
   DriftLayers layers_;
   std::vector<Table> query_tables_, key_tables_;  // [streams]

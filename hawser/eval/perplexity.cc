@@ -156,7 +156,7 @@ void MeasureWindows(Decoder* decoder, Measurement* m, const Texts& texts, const 
   int64_t total = 0, rows_seen = 0, visible = 0, causal = 0;
   for (const PplWindow& w : windows) total += w.end - w.score_begin;
   const ModelSpec& spec = decoder->spec();
-  const LayerPatterns patterns = PatternsOfLayers(options.pattern, spec.layers, spec.sliding_window);
+  const LayerPatterns patterns = PatternsOfLayers(options.pattern, spec.layers, OwnPattern(spec));
   std::vector<uint8_t> separators;
   if (options.pattern.separators) {
     separators = ModelSeparators(&m->tokenizer(), options.pattern.separator_set, spec.vocab);

@@ -75,7 +75,7 @@ struct Decoder::Impl {
     }
     CheckIds(batch.ids, spec().vocab);
     CheckExtraTargets(batch);
-    patterns = PatternsOfLayers(batch.pattern, spec().layers, spec().sliding_window);
+    patterns = PatternsOfLayers(batch.pattern, spec().layers, OwnPattern(spec()));
     const size_t distinct = patterns.distinct.size();
     schedules.assign(distinct, {});
     sequences.assign(distinct, {});

@@ -264,6 +264,24 @@ TEST_F(DecoderTest, SlidingWindowOfTheModelNarrowsThePattern) {
   }
 }
 
+TEST_F(DecoderTest, LayersWithoutTheModelsWindowSeeAll) {
+  ModelSpec mixed = spec_;
+  mixed.sliding_window = 4;
+  mixed.full_layers = {1};
+  ParamStore params = LoudModel(spec_, 5);
+  params.mutable_spec() = mixed;
+  Decoder decoder(backend_.get(), &params);
+  Packed packed = Pack({documents_[2]}, "full");
+  std::vector<float> nll(packed.ids.size());
+  decoder.Score(MakeBatch({packed}, 64), nll.data());
+  const ReferenceModel::Output want = twin_.ForwardLayers(
+      packed.ids, [](int32_t layer, int32_t q, int32_t k) { return layer == 1 || q - k < 4; },
+      [&](int32_t, int32_t k) { return static_cast<double>(packed.positions[static_cast<size_t>(k)]); });
+  for (size_t t = 0; t < nll.size(); ++t) {
+    EXPECT_NEAR(nll[t], ReferenceModel::Nll(want.logits[t], TargetOf(packed.ids[t], spec_.vocab)), 2e-4);
+  }
+}
+
 /// Loss and gradients of a batch under numerics, in a dtype.
 struct Trained {
   double loss;

@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/model/families.h"
+#include "hawser/model/hf_keys.h"
 
 namespace hawser {
 namespace {
@@ -26,15 +27,35 @@ void RefuseUnsupported(const JsonObject& config) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (config.BoolOr(key, false)) Fail(ErrorKind::kUnsupported, "{} = true is not supported; known is false", key);
   }
-  if (const std::string act = config.StringOr("hidden_act", "silu"); act != "silu") {
+  if (const std::string act = config.StringOr("hidden_act", "silu"); act != "silu" && act != "swish") {
     Fail(ErrorKind::kUnsupported, "hidden_act '{}' is not supported; known is silu", act);
-  }
-  if (const int64_t tp = config.IntOr("pretraining_tp", 1); tp != 1) {
-    Fail(ErrorKind::kUnsupported, "pretraining_tp {} is not supported; known is 1", tp);
   }
   if (config.Find("quantization_config") != nullptr) {
     Fail(ErrorKind::kUnsupported, "quantization_config is not supported; weights must be f32, bf16, f16 or f64");
   }
+}
+
+/// The layers that `layer_types`, where it is there, takes out of the sliding window.
+std::vector<int32_t> FullLayers(const JsonObject& config, int32_t layers, bool windows) {
+  std::vector<int32_t> full;
+  const nlohmann::json* types = config.Find("layer_types");
+  if (types != nullptr && (!types->is_array() || types->size() != static_cast<size_t>(layers))) {
+    Fail(ErrorKind::kFormat, "layer_types must name a type for each of {} layers", layers);
+  }
+  for (int32_t layer = 0; types != nullptr && layer < layers; ++layer) {
+    const nlohmann::json& type = (*types)[static_cast<size_t>(layer)];
+    if (type == "full_attention" || type == "attention") {
+      full.push_back(layer);
+    } else if (type != "sliding_attention") {
+      Fail(ErrorKind::kUnsupported,
+           "layer_types: {} of layer {} is not supported; known are full_attention and "
+           "sliding_attention",
+           type.dump(), layer);
+    } else if (!windows) {
+      Fail(ErrorKind::kFormat, "layer_types: layer {} is of sliding_attention, and sliding_window is null", layer);
+    }
+  }
+  return full;
 }
 
 /// An id or a list of ids.
@@ -70,6 +91,7 @@ HfConfig ParseHfConfig(std::string_view text) {
   const JsonObject config(json, "the configuration");
   const Family& family = FindFamily(config.String("model_type"));
   RefuseUnsupported(config);
+  CheckHfKeys(json, family.sliding_window != 0);
   HfConfig result;
   ModelSpec& spec = result.spec;
   const auto size = [&](const char* key) { return static_cast<int32_t>(config.Int(key, 1)); };
@@ -93,6 +115,11 @@ HfConfig ParseHfConfig(std::string_view text) {
   if (family.sliding_window != 0) {
     const int64_t window = config.Has("sliding_window") ? 0 : family.sliding_window;
     spec.sliding_window = static_cast<int32_t>(config.IntOr("sliding_window", window, 1));
+    spec.full_layers = FullLayers(config, spec.layers, spec.sliding_window > 0);
+    if (spec.sliding_window == 0 || spec.full_layers.size() == static_cast<size_t>(spec.layers)) {
+      spec.sliding_window = 0;
+      spec.full_layers.clear();
+    }
   }
   const auto id = [&](const char* key, int32_t fallback) {
     return config.Has(key) || fallback >= spec.vocab ? Ids(config, key) : std::vector<int32_t>{fallback};
@@ -140,6 +167,11 @@ std::string HfConfigText(const ModelSpec& spec, DType dtype) {
   config["tie_word_embeddings"] = spec.tie_embeddings;
   if (family.sliding_window != 0) {
     config["sliding_window"] = spec.sliding_window > 0 ? nlohmann::ordered_json(spec.sliding_window) : nullptr;
+  }
+  if (!spec.full_layers.empty()) {
+    std::vector<const char*> types(static_cast<size_t>(spec.layers), "sliding_attention");
+    for (const int32_t layer : spec.full_layers) types[static_cast<size_t>(layer)] = "full_attention";
+    config["layer_types"] = types;
   }
   config["bos_token_id"] = spec.bos >= 0 ? nlohmann::ordered_json(spec.bos) : nullptr;
   config["eos_token_id"] = IdsJson(spec.eos);

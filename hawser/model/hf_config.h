@@ -16,7 +16,8 @@ struct HfConfig {
 };
 
 /// The text of config.json. Errors: kFormat (missing keys, values) and kUnsupported (model_type, biases, activations,
-/// quantization, rope kinds), naming the key, what was found and the known values.
+/// quantization, rope kinds, and every key that is not known to be harmless, hf_keys.h), naming the key, what was found
+/// and the known values.
 HfConfig ParseHfConfig(std::string_view text);
 
 /// Adds what generation_config.json says about token ids: its end-of-sequence ids join spec.eos.

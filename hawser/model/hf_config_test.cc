@@ -58,7 +58,7 @@ TEST(HfConfigTest, ReadsWithTheDefaultsOfTheFamily) {
                                {"eos_token_id", {5, 7}},
                                {"rope_theta", 500000},
                                {"rope_scaling", nullptr},
-                               {"sliding_window", 99},
+                               {"sliding_window", nullptr},
                                {"hidden_act", "silu"},
                                {"attention_bias", false}}))
              .spec;
@@ -144,7 +144,6 @@ TEST(HfConfigTest, NamesWhatIsUnsupportedOrWrong) {
       {{{"attention_bias", true}}, kUnsupported, {"attention_bias", "false"}},
       {{{"mlp_bias", true}}, kUnsupported, {"mlp_bias"}},
       {{{"hidden_act", "gelu"}}, kUnsupported, {"hidden_act", "gelu", "silu"}},
-      {{{"pretraining_tp", 2}}, kUnsupported, {"pretraining_tp"}},
       {{{"quantization_config", {{"bits", 4}}}}, kUnsupported, {"quantization_config"}},
       {rope({{"rope_type", "longrope"}, {"factor", 2.0}}), kUnsupported, {"rope_type", "longrope", "yarn, llama3"}},
       {rope({{"type", "su"}}), kUnsupported, {"'su'"}},
@@ -198,6 +197,78 @@ TEST(HfConfigTest, NamesWhatIsUnsupportedOrWrong) {
   ExpectError(kFormat, {"object"}, [] { ParseHfConfig("[]"); });
   ExpectError(kFormat, {"JSON"}, [] { ParseHfConfig("{"); });
   ExpectError(kFormat, {"twice"}, [] { ParseHfConfig(R"({"model_type": "llama", "model_type": "llama"})"); });
+}
+
+TEST(HfConfigTest, KeysThatAreNotReadMustBeHarmless) {
+  // As published folders have them: Llama 2 and 3, TinyLlama, SmolLM2, Vicuna, Yi, Mistral, copies by other tools.
+  const json harmless = {
+      {"_name_or_path", "x"},
+      {"attention_dropout", 0.1},
+      {"initializer_range", 0.02},
+      {"pad_token_id", 0},
+      {"pretraining_tp", 2},
+      {"use_cache", true},
+      {"max_sequence_length", 2048},
+      {"is_llama_config", true},
+      {"rope_interleaved", false},
+      {"transformers.js_config", {{"dtype", "q4"}}},
+      {"auto_map", {{"AutoModelForCausalLM", "m.M"}}},
+      {"id2label", {{"0", "a"}}},
+      {"temperature", 0.9},
+      {"unsloth_fixed", true},
+      {"quantization_config", nullptr},
+      {"something_new", nullptr},
+      {"something_else", false},
+      {"layer_types", {"full_attention", "full_attention"}},
+      {"sliding_window", 512},  // as long as the context: never full
+      {"rope_scaling",
+       {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}, {"finetuned", true}}}};
+  json plain = Config();
+  plain["rope_scaling"] = harmless["rope_scaling"];
+  EXPECT_EQ(Parse(With(Config(), harmless)).spec, Parse(plain).spec);
+  EXPECT_EQ(Parse(With(Config(), {{"sliding_window", 9}, {"use_sliding_window", false}})).spec.sliding_window, 0);
+
+  const std::pair<json, std::string_view> refused[] = {
+      {{{"something_new", 1}}, "'something_new' = 1"},
+      {{{"scale_emb", 12.0}}, "'scale_emb' = 12.0"},
+      {{{"final_logit_softcapping", 30.0}}, "final_logit_softcapping"},
+      {{{"no_rope_layers", {1, 0}}}, "'no_rope_layers' = [1,0]"},
+      {{{"rope_interleaved", true}}, "'rope_interleaved' = true"},
+      {{{"per_layer_config", {{"0", {{"head_dim", 8}}}}}}, "per_layer_config"},
+      {{{"sliding_window", 99}}, "'sliding_window' = 99"},  // what a llama does with it depends on who reads it
+      {{{"layer_types", {"full_attention", "sliding_attention"}}}, "layer_types"},
+      {{{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}, {"offset", 3}}}}, "'rope_scaling.offset' = 3"},
+      {{{"rope_parameters", {{"rope_type", "default"}, {"axes", {1, 2}}}}}, "'rope_parameters.axes' = [1,2]"},
+  };
+  for (const auto& [changes, word] : refused) {
+    ExpectError(ErrorKind::kUnsupported, {word, "config.json"}, [&] { Parse(With(Config(), changes)); });
+  }
+}
+
+TEST(HfConfigTest, LayerTypesAreThoseOfTheModel) {
+  const json mistral = With(Config(), {{"model_type", "mistral"}, {"num_hidden_layers", 4}, {"sliding_window", 33}});
+  const auto with = [&](const std::vector<std::string>& types) { return With(mistral, {{"layer_types", types}}); };
+  const std::string full = "full_attention", sliding = "sliding_attention";
+  ModelSpec spec = Parse(with({full, sliding, sliding, "attention"})).spec;
+  EXPECT_EQ(spec.sliding_window, 33);
+  EXPECT_EQ(spec.full_layers, (std::vector<int32_t>{0, 3}));
+  const std::string config = HfConfigText(spec, DType::kF32);
+  EXPECT_EQ(json::parse(config)["layer_types"], json({full, sliding, sliding, full}));
+  EXPECT_EQ(ParseHfConfig(config).spec, spec);
+  EXPECT_EQ(SideFileText(spec, config), "");
+  spec = Parse(with({sliding, sliding, sliding, sliding})).spec;
+  EXPECT_EQ(spec, Parse(mistral).spec);
+  EXPECT_FALSE(json::parse(HfConfigText(spec, DType::kF32)).contains("layer_types"));
+  spec = Parse(with({full, full, full, full})).spec;
+  EXPECT_EQ(spec, Parse(With(mistral, {{"sliding_window", nullptr}})).spec);
+  EXPECT_EQ(Parse(With(mistral, {{"layer_types", nullptr}})).spec, Parse(mistral).spec);
+  ExpectError(ErrorKind::kFormat, {"4 layers"}, [&] { Parse(with({full, full})); });
+  ExpectError(ErrorKind::kUnsupported, {"chunked_attention", "layer 1"}, [&] {
+    Parse(with({full, "chunked_attention", full, full}));
+  });
+  ExpectError(ErrorKind::kFormat, {"layer 2", "sliding_window"}, [&] {
+    Parse(With(with({full, full, sliding, full}), {{"sliding_window", nullptr}}));
+  });
 }
 
 TEST(HfConfigTest, GenerationConfigAddsStopIds) {

@@ -29,28 +29,31 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
     Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", spec.vocab,
          separators_.size());
   }
-  std::vector<KvForm> forms;  // the distinct ones
+  std::vector<std::pair<KvForm, int32_t>> kinds;  // the distinct ones, with the model's own window
   std::vector<int32_t> sizes;
+  const AttnPattern own = OwnPattern(spec);
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
-    KvForm of = form.OfLayer(layer, spec.layers);
-    const auto same = std::ranges::find(forms, of) - forms.begin();
-    if (same == static_cast<int64_t>(forms.size())) {
-      forms.push_back(std::move(of));
+    std::pair of(form.OfLayer(layer, spec.layers), own.OfLayer(layer, spec.layers).window);
+    const auto same = std::ranges::find(kinds, of) - kinds.begin();
+    if (same == static_cast<int64_t>(kinds.size())) {
+      kinds.push_back(std::move(of));
       sizes.push_back(0);
     }
     places_.push_back({static_cast<int32_t>(same), sizes[static_cast<size_t>(same)]++});
   }
   segments_ = spec.segments;
-  for (const KvForm& of : forms) {
+  for (const auto& [of, window] : kinds) {
     if (segments_.places == 0 || of.positions == KvPositions::kAbsolute) continue;
     Fail(ErrorKind::kUnsupported,
          "kv policy \"{}\": this model counts segments, whose keys cannot move; pass positions=absolute",
          ToString(form));
   }
   const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
-  groups_.reserve(forms.size());
-  for (size_t g = 0; g < forms.size(); ++g) {
-    groups_.emplace_back(backend, spec, MakeKvPolicy(forms[g]), sizes[g], QkvDType(spec, dtype), stored_, frequencies);
+  groups_.reserve(kinds.size());
+  for (size_t g = 0; g < kinds.size(); ++g) {
+    const auto& [of, window] = kinds[g];
+    groups_.emplace_back(backend, spec, MakeKvPolicy(of), sizes[g], window, QkvDType(spec, dtype), stored_,
+                         frequencies);
   }
 }
 

@@ -15,7 +15,7 @@ namespace hawser {
 
 class KvCache {
  public:
-  /// A model with a sliding window of its own sees through both windows, and holds what the policy keeps.
+  /// A model with sliding windows of its own sees through both windows, and holds what the policy keeps.
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
   /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType,
   /// or as the form says. Errors: kUsage (a form for another number of layers, flags of another length, another dtype),

@@ -420,6 +420,19 @@ TEST_F(KvDecodeTest, ModelsWithAWindowOfTheirOwn) {
   }
 }
 
+TEST_F(KvDecodeTest, ModelsWithAWindowInSomeLayers) {
+  const Logits mixed = Decode("window:9,full-layers=1"), narrow = Decode("window:9");
+  EXPECT_GT(Difference(mixed, narrow), 100 * kTolerance);
+  params_.mutable_spec().sliding_window = 9;
+  params_.mutable_spec().full_layers = {1};
+  spec_ = params_.spec();
+  for (int32_t most : {1, 20}) {
+    for (const char* policy : {"full", "window:9,full-layers=1"}) {
+      EXPECT_LT(Difference(Decode(policy, most), mixed), kTolerance) << policy;
+    }
+  }
+}
+
 TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
   const ParamStore low = Cast(params_, DType::kBF16);
   Decoder decoder(backend_.get(), &low);

@@ -24,7 +24,7 @@ void MoveRows(const Matrix& of, int64_t from, Matrix& into, int64_t to, int64_t 
 }  // namespace
 
 KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
-                 DType dtype, DType stored, const RopeFrequencies& frequencies)
+                 int32_t own_window, DType dtype, DType stored, const RopeFrequencies& frequencies)
     : backend_(backend),
       spec_(spec),
       policy_(std::move(policy)),
@@ -34,7 +34,7 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
       stored_(stored),
       frequencies_(frequencies),
       layers_(static_cast<size_t>(num_layers)) {
-  dense_.window = spec.sliding_window > 0 ? spec.sliding_window : AttnPattern::kAll;
+  dense_.window = own_window;
   pattern_.window = std::min(pattern_.window, dense_.window);
 }
 

@@ -35,9 +35,10 @@ struct KvUsage {
 /// Begin, Append for each layer, End.
 class KvGroup {
  public:
-  /// `dtype`: of queries and of keys and values as they come; `stored`: F32, BF16 or Q8_0.
-  KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers, DType dtype,
-          DType stored, const RopeFrequencies& frequencies);
+  /// `own_window`: of the model itself in these layers. `dtype`: of queries and of keys and values as they come;
+  /// `stored`: F32, BF16 or Q8_0.
+  KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
+          int32_t own_window, DType dtype, DType stored, const RopeFrequencies& frequencies);
 
   const KvPolicy& policy() const { return *policy_; }
   std::span<const SlotInfo> slots() const { return slots_; }

@@ -287,6 +287,7 @@ uint64_t ModelFingerprint(const ParamStore& model) {
   uint64_t hash = HashOf(dims, std::bit_cast<uint32_t>(s.norm_eps));
   const std::string softmax = ToString(s.softmax);
   if (s.softmax != SoftmaxSpec()) hash = Hash64(std::as_bytes(std::span(softmax)), hash);
+  if (!s.full_layers.empty()) hash = HashOf(s.full_layers, hash);
   if (s.segments.places > 0) hash = HashOf(s.segments.separators, hash);
   const ConstMat arena = model.arena();
   for (const ParamInfo& info : model.layout().params()) {

@@ -71,6 +71,11 @@ void Validate(const ModelSpec& spec) {
   InRange("norm_eps", double{spec.norm_eps}, 0.0, 1.0);
   InRange("context", spec.context, 1, int64_t{1} << 31);
   InRange("sliding_window", int64_t{spec.sliding_window}, 0, std::numeric_limits<int32_t>::max());
+  for (size_t i = 0; i < spec.full_layers.size(); ++i) {
+    const int64_t least = i == 0 ? 0 : int64_t{spec.full_layers[i - 1]} + 1;  // ascending
+    InRange("layer without a window", int64_t{spec.full_layers[i]}, least, int64_t{spec.layers} - 1);
+  }
+  if (!spec.full_layers.empty()) InRange("sliding_window", int64_t{spec.sliding_window}, 1, 1 << 30);
   InRange("bos", int64_t{spec.bos}, -1, int64_t{spec.vocab} - 1);
   for (const int32_t id : spec.eos) InRange("eos", int64_t{id}, 0, int64_t{spec.vocab} - 1);
   const SegmentSpec& segments = spec.segments;
@@ -80,6 +85,11 @@ void Validate(const ModelSpec& spec) {
     InRange("segment separator", int64_t{segments.separators[i]}, least, int64_t{spec.vocab} - 1);
   }
   ValidateRope(spec);
+}
+
+AttnPattern OwnPattern(const ModelSpec& spec) {
+  if (spec.sliding_window == 0) return {};
+  return {.window = spec.sliding_window, .full_layers = spec.full_layers};
 }
 
 DType QkvDType(const ModelSpec& spec, DType activations) {

@@ -28,8 +28,9 @@ struct ModelSpec {
   int64_t context = 0;  // tokens the model is meant for (max_position_embeddings)
   RopeSpec rope;
   SoftmaxSpec softmax;
-  SegmentSpec segments;        // bilevel positions
-  int32_t sliding_window = 0;  // tokens, self included; 0: none (mistral)
+  SegmentSpec segments;                   // bilevel positions
+  int32_t sliding_window = 0;             // tokens, self included; 0: none (mistral)
+  std::vector<int32_t> full_layers = {};  // ascending: these see everything in spite of sliding_window
   int32_t bos = -1;
   std::vector<int32_t> eos;
 
@@ -38,6 +39,9 @@ struct ModelSpec {
 
 /// Every field in range and consistent; 8 <= D <= 256, H % G == 0. Errors: kFormat naming the field and its bounds.
 void Validate(const ModelSpec& spec);
+
+/// What the model's own windows let each layer see, as a pattern that narrows others (PatternsOfLayers).
+AttnPattern OwnPattern(const ModelSpec& spec);
 
 /// The dtype of queries, keys and values, cached ones too: f32 where rope.numerics.qk is, else that of activations.
 /// Errors: kUnsupported for a rotation in other formats than f32 and bf16, and a qk that is neither f32 nor the dtype

@@ -91,6 +91,7 @@ Sample ChooseSample(const TrainPlan& plan) {
   shrink(sample.sequences, 1);
   shrink(sample.length, 1024);
   shrink(sample.spec.layers, 2);
+  std::erase_if(sample.spec.full_layers, [&](int32_t layer) { return layer >= sample.spec.layers; });
   shrink(sample.length, std::min<int64_t>(sample.length, 128 + 2 * plan.variant.pattern.anchors));
   return sample;
 }
@@ -200,7 +201,7 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
     estimate.finish = 4 * NumParameters(plan.spec);
   }
 
-  const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, plan.spec.sliding_window);
+  const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, OwnPattern(plan.spec));
   int64_t visible = 0, causal = 0, padding = 0;
   const std::vector<PackedSequence> first =
       FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step);

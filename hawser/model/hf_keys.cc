@@ -1,0 +1,191 @@
+#include "hawser/model/hf_keys.h"
+
+#include <algorithm>
+#include <span>
+#include <string>
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+
+/// Read, and written again from the spec.
+constexpr std::string_view kRead[] = {"architectures",
+                                      "attention_bias",
+                                      "bos_token_id",
+                                      "dtype",
+                                      "eos_token_id",
+                                      "head_dim",
+                                      "hidden_act",
+                                      "hidden_size",
+                                      "intermediate_size",
+                                      "layer_types",
+                                      "max_position_embeddings",
+                                      "mlp_bias",
+                                      "model_type",
+                                      "num_attention_heads",
+                                      "num_hidden_layers",
+                                      "num_key_value_heads",
+                                      "original_max_position_embeddings",
+                                      "partial_rotary_factor",
+                                      "rms_norm_eps",
+                                      "rope_parameters",
+                                      "rope_scaling",
+                                      "rope_theta",
+                                      "sliding_window",
+                                      "tie_word_embeddings",
+                                      "torch_dtype",
+                                      "vocab_size"};
+
+/// Change nothing that is computed here, whatever they say: where a file came from, how a program runs it, how it was
+/// initialised, labels of classifiers, defaults of sampling, and dropout, which is for training elsewhere.
+constexpr std::string_view kHarmless[] = {"_attn_implementation",
+                                          "_attn_implementation_autoset",
+                                          "_commit_hash",
+                                          "_flash_attn_2_enabled",
+                                          "_from_model_config",
+                                          "_name_or_path",
+                                          "attention_dropout",
+                                          "attn_implementation",
+                                          "auto_map",
+                                          "bad_words_ids",
+                                          "begin_suppress_tokens",
+                                          "chunk_size_feed_forward",
+                                          "decoder_start_token_id",
+                                          "diversity_penalty",
+                                          "do_sample",
+                                          "early_stopping",
+                                          "embd_pdrop",
+                                          "encoder_no_repeat_ngram_size",
+                                          "exponential_decay_length_penalty",
+                                          "finetuning_task",
+                                          "forced_bos_token_id",
+                                          "forced_eos_token_id",
+                                          "hidden_dropout",
+                                          "id2label",
+                                          "initializer_range",
+                                          "is_decoder",
+                                          "is_llama_config",
+                                          "keys_to_ignore_at_inference",
+                                          "label2id",
+                                          "length_penalty",
+                                          "max_length",
+                                          "max_new_tokens",
+                                          "max_sequence_length",
+                                          "max_window_layers",
+                                          "min_length",
+                                          "model_max_length",
+                                          "name_or_path",
+                                          "no_repeat_ngram_size",
+                                          "num_beam_groups",
+                                          "num_beams",
+                                          "num_labels",
+                                          "num_return_sequences",
+                                          "output_attentions",
+                                          "output_hidden_states",
+                                          "output_past",
+                                          "output_scores",
+                                          "pad_token_id",
+                                          "prefix",
+                                          "pretraining_tp",
+                                          "problem_type",
+                                          "remove_invalid_values",
+                                          "repetition_penalty",
+                                          "resid_pdrop",
+                                          "return_dict",
+                                          "return_dict_in_generate",
+                                          "sep_token_id",
+                                          "suppress_tokens",
+                                          "task_specific_params",
+                                          "temperature",
+                                          "tf_legacy_loss",
+                                          "tie_encoder_decoder",
+                                          "tokenizer_class",
+                                          "top_k",
+                                          "top_p",
+                                          "torchscript",
+                                          "transformers.js_config",
+                                          "transformers_version",
+                                          "typical_p",
+                                          "unk_token_id",
+                                          "unsloth_fixed",
+                                          "unsloth_version",
+                                          "use_bfloat16",
+                                          "use_cache"};
+
+/// Of rope_scaling and rope_parameters: read for some kind, or without a meaning. extrapolation_factor and attn_factor
+/// are looked at by the kind that knows them.
+constexpr std::string_view kRope[] = {"rope_type",
+                                      "type",
+                                      "rope_theta",
+                                      "partial_rotary_factor",
+                                      "factor",
+                                      "original_max_position_embeddings",
+                                      "attention_factor",
+                                      "beta_fast",
+                                      "beta_slow",
+                                      "short_factor",
+                                      "long_factor",
+                                      "low_freq_factor",
+                                      "high_freq_factor",
+                                      "mscale",
+                                      "mscale_all_dim",
+                                      "truncate",
+                                      "extrapolation_factor",
+                                      "attn_factor",
+                                      "finetuned"};
+
+bool In(std::span<const std::string_view> list, std::string_view key) {
+  return std::find(list.begin(), list.end(), key) != list.end();
+}
+
+/// What a member that is not there would be.
+template <class Json>
+bool IsOff(const Json& value) {
+  if (value.is_boolean()) return !value.template get<bool>();
+  if (value.is_number()) return value.template get<double>() == 0;
+  return value.empty() || (value.is_string() && value.template get_ref<const std::string&>().empty());
+}
+
+[[noreturn]] void Refuse(std::string_view key, const json& value) {
+  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  Fail(
+      ErrorKind::kUnsupported,
+      "'{}' = {} is not supported, and not known to change nothing; if the model does not depend on it, delete it from "
+      "config.json",
+      key, text);
+}
+
+/// Families without windows do not read these: they must say that there is none, or one that is never full.
+bool NamesNoWindow(const json& config, std::string_view key, const json& value) {
+  if (key == "layer_types") {
+    return value.is_array() && std::ranges::all_of(value, [](const json& type) { return type == "full_attention"; });
+  }
+  if (key != "sliding_window") return false;
+  const auto use = config.find("use_sliding_window"), context = config.find("max_position_embeddings");
+  if (use != config.end() && *use == false) return true;
+  return context != config.end() && context->is_number() && value.is_number() && value >= *context;
+}
+
+}  // namespace
+
+void CheckHfKeys(const json& config, bool has_windows) {
+  for (const auto& [key, value] : config.items()) {
+    if (IsOff(value) || In(kHarmless, key)) continue;
+    const bool is_window = key == "sliding_window" || key == "layer_types";
+    if (is_window && !has_windows ? !NamesNoWindow(config, key, value) : !In(kRead, key)) Refuse(key, value);
+    if ((key != "rope_scaling" && key != "rope_parameters") || !value.is_object()) continue;
+    for (const auto& [name, member] : value.items()) {
+      if (!IsOff(member) && !In(kRope, name)) Refuse(key + "." + name, member);
+    }
+  }
+}
+
+bool IsCarriedHfKey(std::string_view key, const nlohmann::ordered_json& value) {
+  return !In(kRead, key) && key != "auto_map" && (In(kHarmless, key) || IsOff(value));
+}
+
+}  // namespace hawser
