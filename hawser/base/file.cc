@@ -89,7 +89,7 @@ void FileWriter::Append(const void* data, size_t bytes) {
 
 void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body) {
   const std::string temporary = fmt::format("{}.{}.tmp", path.string(), getpid());
-  Descriptor fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  Descriptor fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (fd.get() < 0) FailIo(path, "create", errno);
   try {
     FileWriter writer(fd.get());

@@ -4,6 +4,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/cli/command.h"
+#include "hawser/model/hf_export.h"
 #include "hawser/train/average.h"
 #include "hawser/train/run.h"
 
@@ -55,7 +56,11 @@ int Average(const AverageOptions& options, const CommonOptions& common) {
   const auto backend = MakeBackend(common.device);
   const ParamStore mean = AverageCheckpoints(options.run / "checkpoints", steps, model.spec, config, backend.get());
   const DType dtype = options.dtype.empty() ? config.dtype : ParseDType(options.dtype);
-  SaveHuggingFace(mean, model.tokenizer.get(), dtype, options.out);
+  const bool finished = std::filesystem::exists(options.run / "config.json", code);
+  HfSource source = finished ? SourceOf(options.run, {}) : SourceOf(config.model, config.tokenizer);
+  source.note = fmt::format("The mean of the checkpoints of steps {} of a run of hawser; weights stored as {}.",
+                            fmt::join(steps, ", "), Name(dtype));
+  ReplaceHuggingFace(mean, model.tokenizer.get(), dtype, source, options.out);
   if (common.json) {
     PrintJson({{"out", options.out.string()}, {"steps", steps}, {"dtype", Name(dtype)}});
   } else {

@@ -5,6 +5,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
+#include "hawser/model/hf_export.h"
 
 namespace hawser {
 namespace {
@@ -29,7 +30,9 @@ int Convert(const ConvertOptions& options, const CommonOptions& common) {
   }
   const LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
   const DType dtype = StoredDType(options, model.file_dtype);
-  SaveHuggingFace(model.params, model.tokenizer.get(), dtype, options.to);
+  HfSource source = SourceOf(options.model.model, options.model.tokenizer);
+  source.note = fmt::format("Converted by hawser; weights stored as {}.", Name(dtype));
+  ReplaceHuggingFace(model.params, model.tokenizer.get(), dtype, source, options.to);
   const int64_t parameters = NumParameters(model.spec);
   if (common.json) {
     PrintJson({{"out", options.to.string()},

@@ -10,7 +10,6 @@
 #include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
-#include "hawser/io/safetensors.h"
 #include "hawser/model/builtin.h"
 #include "hawser/model/hf_config.h"
 #include "hawser/model/hf_tensors.h"
@@ -23,8 +22,6 @@ namespace fs = std::filesystem;
 constexpr const char* kConfig = "config.json";
 constexpr const char* kGenerationConfig = "generation_config.json";
 constexpr const char* kSideFile = "hawser_spec.json";
-constexpr const char* kWeights = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
 
 /// A model whose tensors are found and checked, but not read.
 struct OpenModel {
@@ -283,35 +280,6 @@ ModelSpec LoadSpec(const fs::path& name) {
   CheckModelFile(path);
   const Llama2c file = ReadLlama2c(path);
   return WithFrame(path.string(), [&] { return Llama2cSpec(file); });
-}
-
-void SaveHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DType dtype, const fs::path& folder) {
-  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
-    Fail(ErrorKind::kUsage, "cannot store weights as {}; use f32, bf16 or f16", Name(dtype));
-  }
-  const ModelSpec& spec = params.spec();
-  Validate(spec);
-  const std::string config = HfConfigText(spec, dtype);
-  const std::string side = SideFileText(spec, config);
-
-  MakeDirectories(folder);
-  std::error_code code;
-  for (const char* stale : {kConfig, kIndex, kSideFile}) {
-    fs::remove(folder / stale, code);
-    if (code) Fail(ErrorKind::kIo, "{}: cannot remove: {}", (folder / stale).string(), code.message());
-  }
-  std::vector<TensorToWrite> tensors;
-  for (const ParamInfo& info : params.layout().params()) {
-    const ConstMat weight = params.Get(info.role, info.layer);
-    const std::span bytes(static_cast<const std::byte*>(weight.data),
-                          static_cast<size_t>(info.size()) * SizeOf(weight.dtype));
-    tensors.push_back({info.name, {weight.dtype, FileShape(info), bytes}, dtype});
-  }
-  WriteSafetensors(folder / kWeights, std::move(tensors));
-  if (tokenizer != nullptr) tokenizer->Save(folder);
-  WriteFileAtomically(folder / kGenerationConfig, GenerationConfigText(spec));
-  if (!side.empty()) WriteFileAtomically(folder / kSideFile, side);
-  WriteFileAtomically(folder / kConfig, config);
 }
 
 }  // namespace hawser

@@ -30,10 +30,10 @@ LoadedModel InspectModel(const std::filesystem::path& path, const std::filesyste
 /// The spec alone. Of a folder's tensors only those that may change it are looked at: the head of a tied model.
 ModelSpec LoadSpec(const std::filesystem::path& path);
 
-/// config.json, generation_config.json, model.safetensors (in `dtype`: F32, BF16 or F16) and the tokenizer's files,
-/// each atomically; config.json comes last (one from before is removed first), so that a folder that has one is whole.
-/// The folder loads again as the same spec and bits. What config.json
-/// cannot say of the spec in a way that other readers understand goes to hawser_spec.json beside it.
+/// Without a source (model/hf_export.h): config.json, generation_config.json, model.safetensors (in `dtype`: F32, BF16
+/// or F16) and the tokenizer's files, each atomically; config.json comes last (one from before is removed first), so
+/// that a folder that has one is whole. The folder loads again as the same spec and bits. What config.json cannot say
+/// of the spec in a way that other readers understand goes to hawser_spec.json beside it.
 void SaveHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DType dtype,
                      const std::filesystem::path& folder);
 

@@ -56,7 +56,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : path_(
     const std::string_view kept = VisitLines(text, up_to_step);
     if (kept.size() != text.size()) WriteFileAtomically(path, kept);
   }
-  fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0) Fail(ErrorKind::kIo, "{}: cannot open for appending: {}", path.string(), std::strerror(errno));
 }
 

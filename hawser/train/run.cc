@@ -17,6 +17,7 @@
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
+#include "hawser/model/hf_export.h"
 #include "hawser/model/load.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
@@ -139,11 +140,24 @@ std::optional<RunSummary> FinishedSummary(const TrainConfig& config, const fs::p
   }
 }
 
-void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, const RunSummary& summary,
-               Backend* backend) {
+/// What was done, for the card of the model.
+std::string CardNote(const TrainPlan& plan, const HfSource& source) {
+  const TrainConfig& config = plan.config;
+  return fmt::format(
+      "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}, context {} (before: {}); weights stored as "
+      "{}.",
+      config.steps, plan.tokens_per_step(), config.attention, ToString(plan.spec.rope), plan.spec.context,
+      source.context, Name(config.dtype));
+}
+
+void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, HfSource source,
+               const RunSummary& summary, Backend* backend) {
   const TrainConfig& config = plan.config;
   nlohmann::json mark = summary.ToJson();
-  const auto save = [&](const ParamStore& weights) { SaveHuggingFace(weights, tokenizer, config.dtype, summary.out); };
+  source.note = CardNote(plan, source);
+  const auto save = [&](const ParamStore& weights) {
+    ExportHuggingFace(weights, tokenizer, config.dtype, source, summary.out);
+  };
   if (config.lora_rank > 0 && config.average_last < 2)
     SavePeft(trainer.adapters(), LoraOf(config), config.model, summary.out / "adapter");
   if (config.average_last > 1) {
@@ -167,6 +181,7 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
 struct StartingPoint {
   ParamStore weights;
   std::shared_ptr<Tokenizer> tokenizer;
+  HfSource source = {};
 };
 
 void CheckTokenizer(const TrainPlan& plan, const Tokenizer* tokenizer) {
@@ -191,6 +206,7 @@ StartingPoint LoadStart(const TrainPlan& plan) {
     start.tokenizer = model.tokenizer;
   }
   CheckTokenizer(plan, start.tokenizer.get());
+  start.source = SourceOf(plan.config.model, plan.config.tokenizer);
   return start;
 }
 
@@ -218,6 +234,7 @@ class Run {
         out_(std::move(out)),
         backend_(backend),
         tokenizer_(std::move(start.tokenizer)),
+        source_(std::move(start.source)),
         pack_(MakePackOptions(plan, *tokenizer_)),
         documents_(TrainingDocuments(plan, *tokenizer_)),
         validation_(config_.validate_every > 0 ? MakeValidationSet(plan, *tokenizer_) : ValidationSet{}),
@@ -321,7 +338,7 @@ class Run {
     if (summary.interrupted) {
       if (saved_step_ != info_.step) Save();
     } else {
-      SaveModel(plan_, trainer_, tokenizer_.get(), summary, backend_);
+      SaveModel(plan_, trainer_, tokenizer_.get(), source_, summary, backend_);
     }
     if (observer) observer(out_);
     return summary;
@@ -401,6 +418,7 @@ class Run {
   const fs::path out_;
   Backend* backend_;
   const std::shared_ptr<Tokenizer> tokenizer_;
+  const HfSource source_;
   const PackOptions pack_;
   const DocumentSet documents_;
   const ValidationSet validation_;

@@ -177,7 +177,7 @@ TensorBoardLog::TensorBoardLog(const fs::path& folder, int64_t step) {
   auto seconds = static_cast<int64_t>(Now());
   if (!files.empty()) seconds = std::max(seconds, files.rbegin()->first + 1);
   path_ = folder / fmt::format("{}{:010}{}", kPrefix, seconds, kSuffix);
-  fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0) Fail(ErrorKind::kIo, "{}: cannot open for appending: {}", path_.string(), std::strerror(errno));
   std::string version = EventHead(0), start = EventHead(step + 1);
   PutBytes(&version, 3, "brain.Event:2");
