@@ -178,7 +178,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command
       .Add("--context", options->ppl.context,
            "Tokens of a window; default: the model's own context. Of a stream: the length declared to position "
-           "schemes that depend on it; default: its length")
+           "schemes that depend on it; default: they follow what is seen")
       .Range(2, int64_t{1} << 30);
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "

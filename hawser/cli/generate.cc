@@ -217,7 +217,10 @@ int Run(Options options, Command command, const CommonOptions& common) {
   Decoder decoder(backend.get(), &model.params);
   const int64_t length = options.context > 0 ? options.context
                          : earlier.given     ? earlier.info.declared_length
-                                             : prompt_tokens + max_new;
+                                             : 0;  // as many as there are
+  if (length > 0 && spec.rope.scaling.kind == RopeKind::kDynamic) {
+    LogLine(fmt::format("note: positions are scaled for {} tokens from the start, as --context declares", length));
+  }
   KvCache cache(backend.get(), decoder.spec(), form, ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype,
                 length);
   TextState& text = earlier.text;
@@ -290,7 +293,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--rope", options->rope, "Position scheme: yarn:factor=8, ntk:factor=8, theta=5e6, ...; see help rope");
   command
       .Add("--context", options->context,
-           "Declared length in tokens, prompt and new ones (default: what this run needs)")
+           "Length in tokens, prompt and new ones, that positions are scaled for where they depend on it (default: "
+           "what has been seen)")
       .Range(1, int64_t{1} << 40);
   command.Add("--dtype", options->dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
   command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later");

@@ -108,20 +108,6 @@ class Measurement {
   std::vector<int32_t> piece_bytes_;  // [V]
 };
 
-/// Pins the declared maximum length of a model while it lives.
-class DeclaredLength {
- public:
-  DeclaredLength(ParamStore* params, int64_t length)
-      : params_(params), own_(std::exchange(params->mutable_spec().context, length)) {}
-  DeclaredLength(const DeclaredLength&) = delete;
-  DeclaredLength& operator=(const DeclaredLength&) = delete;
-  ~DeclaredLength() { params_->mutable_spec().context = own_; }
-
- private:
-  ParamStore* params_;
-  int64_t own_;
-};
-
 struct Texts {
   std::vector<std::vector<int32_t>> ids;
   std::vector<int64_t> lengths;
@@ -404,7 +390,6 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     if (options.protocol == PplProtocol::kFull && !texts.lengths.empty()) {
       report.context = options.context = std::max<int64_t>(2, *std::ranges::max_element(texts.lengths));
     }
-    const DeclaredLength declared(params, options.context);
     Decoder decoder(backend, params);
     MeasureWindows(&decoder, &m, texts, documents, options, &report);
     if (report.tokens + (report.bos ? 0 : report.windows) == texts.total) report.words = texts.words;
@@ -426,10 +411,9 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
       report.words = texts.words;
     }
     const auto fed = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
-    const int64_t length = report.context = given.context > 0 ? given.context : fed;
-    const DeclaredLength declared(params, length);
+    report.context = given.context > 0 ? given.context : fed;
     Decoder decoder(backend, params);
-    KvCache cache(backend, spec, form, separators, params->dtype(), length);
+    KvCache cache(backend, spec, form, separators, params->dtype(), given.context);
     MeasureStream(&decoder, &cache, &m, stream, options.stretch, &report);
   }
   m.Finish();

@@ -51,7 +51,7 @@ inline bool IsStreaming(PplProtocol p) { return p == PplProtocol::kStreaming || 
 
 struct PplOptions {
   PplProtocol protocol = PplProtocol::kWindowed;
-  int64_t context = 0;          // L; 0: the model's own. Of a stream: its declared length, 0: as long as it is
+  int64_t context = 0;          // L; 0: the model's own. Of a stream: its declared length; 0: what is seen
   int64_t stride = 0;           // S; 0: L/2. Given with `windowed` it makes it `sliding`
   int64_t max_tokens = 0;       // predicted at most (windowed protocols: read at most); 0: all
   int64_t batch_tokens = 8192;  // rows of one pass over windows; a longer window goes alone
@@ -131,8 +131,8 @@ struct PplReport {
   double ppl_window_mean() const;
 };
 
-/// The declared maximum length of the model is the context, whatever its spec says, for schemes whose frequencies
-/// depend on it; `params` is left as it was. Errors: kUsage (options, ids outside the vocabulary, nothing
+/// Schemes whose frequencies depend on the length follow the tokens that are seen: of each window, or of the stream,
+/// unless the context declares its length. Errors: kUsage (options, ids outside the vocabulary, nothing
 /// to predict).
 PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
                             const std::vector<TextDocument>& documents, const PplOptions& options);

@@ -289,19 +289,28 @@ TEST_F(PerplexityTest, StretchesOfAGivenLengthChangeNoPrediction) {
   EXPECT_NEAR(whole.nll, parts.nll, 1e-3);
 }
 
-TEST_F(PerplexityTest, LengthDependentRopeIsPinnedToTheContext) {
-  params_.mutable_spec().rope = ApplyRopeText(params_.spec().rope, "dynamic:factor=4,original=32", 32);
+TEST_F(PerplexityTest, LengthDependentRopeFollowsWhatIsSeen) {
+  const RopeSpec plain = params_.spec().rope;
+  params_.mutable_spec().rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32);
   params_.mutable_spec().context = 32;
   const std::vector<TextDocument> documents = {{.path = "a", .text = RandomText(128, 8)}};
-  const PplReport longer = Measure({.context = 128}, documents);
-  params_.mutable_spec().context = 128;
-  EXPECT_EQ(Measure({.context = 128}, documents).nll, longer.nll) << "the spec's context does not count";
-  EXPECT_NE(Measure({.context = 64}, documents).nll, longer.nll);
-  EXPECT_NEAR(Measure({.protocol = kStreaming}, documents).nll, longer.nll, 2e-3);
-  EXPECT_EQ(Measure({.protocol = kStreaming, .context = 128, .max_tokens = 50}, documents).tokens, 50);
-  EXPECT_NE(Measure({.protocol = kStreaming, .context = 128, .max_tokens = 50}, documents).nll,
-            Measure({.protocol = kStreaming, .max_tokens = 50}, documents).nll)
-      << "declared against found length";
+  const PplOptions whole{.protocol = PplProtocol::kTruncate, .context = 128};
+  const PplReport longer = Measure(whole, documents);
+  params_.mutable_spec().context = 256;
+  EXPECT_EQ(Measure(whole, documents).nll, longer.nll) << "the spec's context does not count";
+  EXPECT_EQ(Measure({.protocol = PplProtocol::kTruncate, .context = 512}, documents).nll, longer.nll)
+      << "nor does a window that is not full";
+  // The same base throughout, as ntk.
+  const double stretch = 4.0 * 128 / 32 - 3;
+  params_.mutable_spec().rope = ApplyRopeText(plain, fmt::format("ntk:factor={}", stretch), 32);
+  EXPECT_NEAR(Measure(whole, documents).nll, longer.nll, 1e-3);
+  params_.mutable_spec().rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32);
+  // A stream whose length is declared has that base from its start; one that grows has it at its end.
+  EXPECT_NEAR(Measure({.protocol = kStreaming, .context = 128}, documents).nll, longer.nll, 2e-3);
+  const PplReport grown = Measure({.protocol = kStreaming}, documents);
+  EXPECT_GT(std::abs(grown.nll - longer.nll), 2e-3);
+  EXPECT_NEAR(Measure({.protocol = kStreaming, .max_tokens = 31}, documents).nll,
+              Measure({.protocol = kStreaming, .context = 32, .max_tokens = 31}, documents).nll, 1e-4);
 }
 
 TEST_F(PerplexityTest, TokenizersWithoutBos) {

@@ -97,8 +97,7 @@ RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, con
   std::vector<float> row(static_cast<size_t>(spec.vocab));
   std::map<int64_t, RetrievalBucket> buckets;
   for (const RetrievalDocument& document : documents) {
-    KvCache cache(backend, spec, form, separators, params.dtype(),
-                  std::max<int64_t>(spec.context, static_cast<int64_t>(document.ids.size())));
+    KvCache cache(backend, spec, form, separators, params.dtype(), static_cast<int64_t>(document.ids.size()));
     auto question = document.questions.begin();
     int32_t known = 0;  // tokens of the answer that were found so far
     for (size_t begin = 0; begin < document.ids.size() && question != document.questions.end(); begin += run) {

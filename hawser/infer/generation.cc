@@ -27,7 +27,7 @@ Generation::Generation(Decoder* decoder, KvCache* cache)
 
 std::span<const float> Generation::Prefill(std::span<const int32_t> ids) {
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
-  cache_->BeginPrefill();
+  cache_->BeginPrefill(static_cast<int64_t>(ids.size()));
   decoder_->Extend(ids, cache_, logits_);
   cache_->EndPrefill();
   return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};

@@ -105,8 +105,26 @@ struct Decoder::Impl {
     sin.resize(static_cast<size_t>(rows * half));
     positions = batch.positions;
     if (spec().segments.places > 0) PlaceSegments(batch);
-    FillRopeTable(frequencies, positions.data(), rows, cos.data(), sin.data());
+    FillRotations(batch);
     return stats;
+  }
+
+  /// Frequencies that depend on the length (dynamic scaling) are those of each sequence's own.
+  void FillRotations(const Batch& batch) {
+    if (spec().rope.scaling.kind != RopeKind::kDynamic) {
+      FillRopeTable(frequencies, positions.data(), batch.rows(), cos.data(), sin.data());
+      return;
+    }
+    const int64_t half = spec().rope.rotary_dim / 2;
+    for (const Batch::Sequence& sequence : batch.sequences) {
+      const auto first = positions.begin() + sequence.begin;
+      int64_t length = 1;
+      for (int32_t k = 0; k < sequence.layout.size; ++k) {
+        if (!sequence.layout.IsPadding(k)) length = std::max(length, first[k] + 1);
+      }
+      FillRopeTable(ComputeFrequencies(spec().rope, length), &*first, sequence.layout.size,
+                    cos.data() + sequence.begin * half, sin.data() + sequence.begin * half);
+    }
   }
 
   /// Bilevel positions, from the start of each sequence.

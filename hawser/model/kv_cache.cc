@@ -48,12 +48,10 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
          "kv policy \"{}\": this model counts segments, whose keys cannot move; pass positions=absolute",
          ToString(form));
   }
-  const RopeFrequencies frequencies = ComputeFrequencies(spec.rope, max_length);
   groups_.reserve(kinds.size());
   for (size_t g = 0; g < kinds.size(); ++g) {
     const auto& [of, window] = kinds[g];
-    groups_.emplace_back(backend, spec, MakeKvPolicy(of), sizes[g], window, QkvDType(spec, dtype), stored_,
-                         frequencies);
+    groups_.emplace_back(backend, spec, MakeKvPolicy(of), sizes[g], window, QkvDType(spec, dtype), stored_, max_length);
   }
 }
 
@@ -121,8 +119,8 @@ void KvCache::EndChunk() {
   separators_seen_ += std::ranges::count_if(coming_, [](const SlotInfo& slot) { return slot.separator; });
 }
 
-void KvCache::BeginPrefill() {
-  for (KvGroup& group : groups_) group.BeginPrefill();
+void KvCache::BeginPrefill(int64_t tokens) {
+  for (KvGroup& group : groups_) group.BeginPrefill(tokens);
 }
 
 void KvCache::EndPrefill() {

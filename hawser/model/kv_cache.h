@@ -17,7 +17,8 @@ class KvCache {
  public:
   /// A model with sliding windows of its own sees through both windows, and holds what the policy keeps.
   /// `separators`: [V] flags of separator token ids (empty: none). `max_length`: the declared maximum stream length,
-  /// used by schemes whose frequencies depend on it. `dtype`: of activations; keys and values are stored in QkvDType,
+  /// used by schemes whose frequencies depend on it (dynamic); 0: they follow the tokens that are seen, keys turning
+  /// with them. `dtype`: of activations; keys and values are stored in QkvDType,
   /// or as the form says. Errors: kUsage (a form for another number of layers, flags of another length, another dtype),
   /// kUnsupported (Q8_0 with a rotation that is not computed in F32, bilevel positions with others than true ones).
   KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators, DType dtype,
@@ -57,8 +58,10 @@ class KvCache {
   void EndChunk();
 
   /// The chunks between these two are a prompt: where the policy says prefill=dense its tokens see all that came before
-  /// them in it, all of it is held until the end, and only then trimmed. Otherwise they change nothing.
-  void BeginPrefill();
+  /// them in it, all of it is held until the end, and only then trimmed. Frequencies that follow the stream are those
+  /// of its end, `tokens` further, for all of it, as readers that take a prompt in one go have it. Otherwise they
+  /// change nothing.
+  void BeginPrefill(int64_t tokens = 0);
   void EndPrefill();
 
   /// Forgets everything; the policy stays.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 
 #include "hawser/base/error.h"
@@ -11,6 +12,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_state.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/stream_reference.h"
 #include "hawser/testing/tiny_model.h"
@@ -430,6 +432,64 @@ TEST_F(KvDecodeTest, ModelsWithAWindowInSomeLayers) {
     for (const char* policy : {"full", "window:9,full-layers=1"}) {
       EXPECT_LT(Difference(Decode(policy, most), mixed), kTolerance) << policy;
     }
+  }
+}
+
+TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
+  params_.mutable_spec().rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8};
+  spec_ = params_.spec();
+  Decoder decoder(backend_.get(), &params_);
+  const auto cache_of = [&](const char* policy, int64_t length) {
+    return KvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kF32, length);
+  };
+  const auto logits_of = [&](KvCache* cache, int32_t begin, int32_t count) {
+    Matrix rows(1, spec_.vocab);
+    decoder.Extend(std::span(ids_).subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), cache, rows.view());
+    return std::vector<float>(rows.Row<float>(0), rows.Row<float>(0) + spec_.vocab);
+  };
+  const auto near = [&](const std::vector<float>& a, const std::vector<float>& b, double error) {
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
+    return most < error;
+  };
+  for (const char* policy : {"full", "full:dtype=q8_0", "window:9", "sep:3,8", "sink:3,9", "sink:3,9,dtype=q8_0",
+                             "sep-stream:2,4,6,20", "sep-stream:2,4,6,20,positions=absolute"}) {
+    SCOPED_TRACE(policy);
+    // A prompt has the frequencies of its end, whatever its chunks.
+    if (std::string_view(policy) == "full") {
+      KvCache prompt = cache_of(policy, 0), fixed = cache_of(policy, 30);
+      prompt.BeginPrefill(30);
+      const auto got = logits_of(&prompt, 0, 30);
+      prompt.EndPrefill();
+      EXPECT_EQ(got, logits_of(&fixed, 0, 30));
+    }
+    // Chunks give what single tokens give, and a stream that was saved goes on as if it had not been.
+    KvCache whole = cache_of(policy, 0), single = cache_of(policy, 0);
+    std::vector<float> last;
+    const auto chunked = logits_of(&whole, 0, 40);
+    for (int32_t t = 0; t < 40; ++t) last = logits_of(&single, t, 1);
+    EXPECT_TRUE(near(chunked, last, kTolerance));
+    const auto file = std::filesystem::path(::testing::TempDir()) / "hawser_dynamic_state";
+    SaveKvState(single, params_, file, {});
+    KvCache loaded = cache_of(policy, 0);
+    LoadKvState(file, params_, &loaded);
+    for (int32_t t = 40; t < 44; ++t) EXPECT_EQ(logits_of(&loaded, t, 1), logits_of(&single, t, 1));
+    single.Reset();
+    for (int32_t t = 0; t < 40; ++t) EXPECT_EQ(logits_of(&single, t, 1).size(), last.size());
+  }
+  // Of one layer the keys do not depend on what came before: the last row is that of a pass over all with one base.
+  params_ = LoudModel(TinySpec({.layers = 1, .context = kTokens}), 17);
+  params_.mutable_spec().rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8};
+  spec_ = params_.spec();
+  Decoder shallow(backend_.get(), &params_);
+  KvCache grown = cache_of("full", 0), fixed = cache_of("full", 40);
+  Matrix a(1, spec_.vocab), b(1, spec_.vocab);
+  for (int32_t t = 0; t < 40; ++t) shallow.Extend(std::span(ids_).subspan(static_cast<size_t>(t), 1), &grown, a.view());
+  shallow.Extend(std::span(ids_).first(40), &fixed, b.view());
+  for (int32_t v = 0; v < spec_.vocab; ++v) EXPECT_NEAR(a.Row<float>(0)[v], b.Row<float>(0)[v], kTolerance);
+  for (const char* policy : {"sink:3,9,positions=cachelen"}) {
+    EXPECT_THROW(cache_of(policy, 0), Error);
+    EXPECT_NO_THROW(cache_of(policy, 64));
   }
 }
 

@@ -24,7 +24,7 @@ void MoveRows(const Matrix& of, int64_t from, Matrix& into, int64_t to, int64_t 
 }  // namespace
 
 KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
-                 int32_t own_window, DType dtype, DType stored, const RopeFrequencies& frequencies)
+                 int32_t own_window, DType dtype, DType stored, int64_t max_length)
     : backend_(backend),
       spec_(spec),
       policy_(std::move(policy)),
@@ -32,8 +32,16 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
       policy_window_(pattern_.window),
       dtype_(dtype),
       stored_(stored),
-      frequencies_(frequencies),
+      grows_(spec.rope.scaling.kind == RopeKind::kDynamic && max_length == 0),
       layers_(static_cast<size_t>(num_layers)) {
+  if (grows_ && (policy_->positions() == KvPositions::kCacheLength || spec.segments.places > 0)) {
+    Fail(
+        ErrorKind::kUnsupported,
+        "kv policy \"{}\": under rope \"{}\" keys that came earlier turn with each token, which positions=cachelen and "
+        "segments do not allow; declare a length with --context",
+        policy_->Name(), ToString(spec.rope));
+  }
+  SetLength(grows_ ? spec.rope.scaling.original : max_length);
   dense_.window = own_window;
   pattern_.window = std::min(pattern_.window, dense_.window);
 }
@@ -68,12 +76,48 @@ int64_t KvGroup::Prepare(std::span<const SlotInfo> coming) {
     prefill_ = Prefill::kUnderWay;
     return static_cast<int64_t>(coming.size());
   }
-  return policy_->ChunkLimit(slots_, coming);
+  const int64_t limit = policy_->ChunkLimit(slots_, coming);
+  // As far as the frequencies are the same for all of them, so that chunks give what single tokens give.
+  return grows_ ? std::min(limit, std::max<int64_t>(1, length_ - Reach(0))) : limit;
+}
+
+/// The length that `tokens` more need: the highest place that is taken, and one.
+int64_t KvGroup::Reach(int64_t tokens) const { return (rank() ? static_cast<int64_t>(slots_.size()) : seen_) + tokens; }
+
+void KvGroup::SetLength(int64_t length) {
+  length_ = length;
+  frequencies_ = ComputeFrequencies(spec_.rope, length);
+}
+
+void KvGroup::Grow(int64_t length) {
+  if (!grows_ || length <= length_) return;
+  SetLength(length);
+  if (rotates_on_reading()) return FillRotations();
+  Turn(0, static_cast<int64_t>(slots_.size()));
+}
+
+/// Rotates the keys of `count` slots to their places, from their raw rows.
+void KvGroup::Turn(int64_t begin, int64_t count) {
+  if (count == 0) return;
+  positions_.resize(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    positions_[static_cast<size_t>(i)] = rank() ? origin_ + begin + i : slots_[static_cast<size_t>(begin + i)].index;
+  }
+  const size_t table = static_cast<size_t>(count) * frequencies_.inv_freq.size();
+  moved_cos_.resize(table);
+  moved_sin_.resize(table);
+  FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
+  for (Layer& layer : layers_) {
+    const Mat rotated = layer.rotated.view().Rows(base_ + begin, count);
+    backend_->Copy(layer.raw.view().Rows(base_ + begin, count), rotated);
+    Rotate(rotated, moved_cos_.data(), moved_sin_.data());
+  }
 }
 
 void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> positions) {
   const auto n = static_cast<int64_t>(chunk.size());
   const int64_t resident = static_cast<int64_t>(slots_.size());
+  Grow(Reach(n));
   Reserve(resident + n);
   slots_.insert(slots_.end(), chunk.begin(), chunk.end());
   chunk_ = static_cast<int32_t>(n);
@@ -95,6 +139,7 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   cos_.resize(n * half);
   sin_.resize(n * half);
   FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
+  if (rotates_on_reading() && !rank()) FillRotations();
 
   // A policy drops what the next token cannot see together with the token before it, so a single token sees all that
   // is here, unless the model's own window is narrower than the policy's.
@@ -134,7 +179,7 @@ void KvGroup::Append(int32_t layer, ConstMat k, ConstMat v) {
   Layer& to = layers_[layer];
   const int64_t row = base_ + static_cast<int64_t>(slots_.size()) - chunk_;
   Store(v, to.values.view().Rows(row, chunk_));
-  if (rank()) Store(k, to.raw.view().Rows(row, chunk_));
+  if (keeps_raw()) Store(k, to.raw.view().Rows(row, chunk_));
   if (rotates_on_reading()) return;
   const Mat kept = to.rotated.view().Rows(row, chunk_);
   if (stored_ == DType::kQ8_0 && rotating_.rows() < chunk_) rotating_ = backend_->NewMatrix(chunk_, k.cols, dtype_);
@@ -194,8 +239,10 @@ void KvGroup::Account() {
   }
 }
 
-void KvGroup::BeginPrefill() {
+void KvGroup::BeginPrefill(int64_t tokens) {
   HAWSER_CHECK(chunk_ == 0);
+  const bool bounded = rank() && policy_->MaxSlots() >= 0 && !policy_->dense_prefill();
+  Grow(bounded ? std::min(Reach(tokens), policy_->MaxSlots()) : Reach(tokens));
   if (policy_->dense_prefill()) prefill_ = Prefill::kComing;
 }
 
@@ -236,27 +283,16 @@ void KvGroup::Keep(const std::vector<int32_t>& keep) {
       done += run;
     }
   };
-  const bool turn = rank() && !rotates_on_reading() && count > 0;
-  if (turn) {
-    positions_.resize(count);
-    std::iota(positions_.begin(), positions_.end(), origin_ + shift + begin);
-    const size_t table = count * frequencies_.inv_freq.size();
-    moved_cos_.resize(table);
-    moved_sin_.resize(table);
-    FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
-  }
   for (Layer& layer : layers_) {
     move(layer.values);
-    move(rank() ? layer.raw : layer.rotated);
-    if (!turn) continue;
-    const Mat rotated = layer.rotated.view().Rows(base_ + shift + begin, count);
-    backend_->Copy(layer.raw.view().Rows(base_ + shift + begin, count), rotated);
-    Rotate(rotated, moved_cos_.data(), moved_sin_.data());
+    if (keeps_raw()) move(layer.raw);
+    if (!rank() && !rotates_on_reading()) move(layer.rotated);
   }
   base_ += shift;
   origin_ += shift;
   for (int64_t i = head; i < kept; ++i) slots_[i] = slots_[keep[i]];
   slots_.resize(kept);
+  if (rank() && !rotates_on_reading()) Turn(begin, count);
 }
 
 /// Room for `slots` rows from base_ on. Rows that moved up leave room in front; when the end is reached, everything
@@ -279,7 +315,7 @@ void KvGroup::Place(int64_t capacity) {
     matrix = std::move(other);
   };
   for (Layer& layer : layers_) {
-    if (rank()) place(layer.raw);
+    if (keeps_raw()) place(layer.raw);
     if (!rotates_on_reading()) place(layer.rotated);
     place(layer.values);
   }
@@ -288,14 +324,22 @@ void KvGroup::Place(int64_t capacity) {
   if (rotates_on_reading()) FillRotations();
 }
 
-/// Row r stands at origin_ + r - base_, which trims leave as it is: they move both.
+/// At kRank row r stands at origin_ + r - base_, which trims leave as it is: they move both. Elsewhere the rows of
+/// slots are filled, whenever a chunk comes.
 void KvGroup::FillRotations() {
-  positions_.resize(static_cast<size_t>(capacity_));
-  std::iota(positions_.begin(), positions_.end(), origin_ - base_);
-  const size_t table = static_cast<size_t>(capacity_) * frequencies_.inv_freq.size();
-  row_cos_.resize(table);
-  row_sin_.resize(table);
-  FillRopeTable(frequencies_, positions_.data(), capacity_, row_cos_.data(), row_sin_.data());
+  const size_t half = frequencies_.inv_freq.size();
+  const int64_t first = rank() ? 0 : base_;
+  const int64_t count = rank() ? capacity_ : static_cast<int64_t>(slots_.size());
+  positions_.resize(static_cast<size_t>(count));
+  if (rank()) {
+    std::iota(positions_.begin(), positions_.end(), origin_ - base_);
+  } else {
+    std::ranges::transform(slots_, positions_.begin(), &SlotInfo::index);
+  }
+  row_cos_.resize(static_cast<size_t>(capacity_) * half);
+  row_sin_.resize(row_cos_.size());
+  FillRopeTable(frequencies_, positions_.data(), count, row_cos_.data() + static_cast<size_t>(first) * half,
+                row_sin_.data() + static_cast<size_t>(first) * half);
 }
 
 void KvGroup::Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values) {
@@ -303,18 +347,12 @@ void KvGroup::Restore(int32_t layer, std::span<const std::byte> keys, std::span<
   if (held == 0) return;
   Layer& to = layers_[layer];
   backend_->Upload(values.data(), to.values.view().Rows(base_, held));
-  backend_->Upload(keys.data(), (rank() ? to.raw : to.rotated).view().Rows(base_, held));
-  if (!rank()) return;
+  backend_->Upload(keys.data(), KeptKeys(to).view().Rows(base_, held));
+}
+
+void KvGroup::EndRestore() {
   if (rotates_on_reading()) return FillRotations();
-  const Mat rotated = to.rotated.view().Rows(base_, held);
-  positions_.resize(held);
-  std::iota(positions_.begin(), positions_.end(), origin_);
-  const size_t table = held * frequencies_.inv_freq.size();
-  moved_cos_.resize(table);
-  moved_sin_.resize(table);
-  FillRopeTable(frequencies_, positions_.data(), held, moved_cos_.data(), moved_sin_.data());
-  backend_->Copy(to.raw.view().Rows(base_, held), rotated);
-  Rotate(rotated, moved_cos_.data(), moved_sin_.data());
+  if (keeps_raw()) Turn(0, static_cast<int64_t>(slots_.size()));
 }
 
 void KvGroup::Reset() {
@@ -323,6 +361,7 @@ void KvGroup::Reset() {
   prefill_ = Prefill::kNone;
   base_ = origin_ = seen_ = steps_ = peak_ = 0;
   stored_sum_ = seen_sum_ = 0;
+  if (grows_) SetLength(spec_.rope.scaling.original);
   if (rotates_on_reading()) FillRotations();
 }
 

@@ -5,6 +5,8 @@
 // keys). A stream that drops one key a token so moves and rotates its few initial tokens, not its window.
 // Keys and values may be stored as Q8_0 (base/q8.h). Each row is quantised once, when it comes: where keys move (kRank)
 // only their raw rows are kept, and they are rotated whenever attention reads them, from the table of all places.
+// Where the frequencies follow the stream (dynamic scaling), raw keys are kept too, and all are rotated again when the
+// frequencies change: past the original context, with every token, or once for a prompt.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +38,10 @@ struct KvUsage {
 class KvGroup {
  public:
   /// `own_window`: of the model itself in these layers. `dtype`: of queries and of keys and values as they come;
-  /// `stored`: F32, BF16 or Q8_0.
+  /// `stored`: F32, BF16 or Q8_0. `max_length`: as that of KvCache. Errors: kUnsupported (KvPositions::kCacheLength
+  /// with frequencies that follow the stream).
   KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
-          int32_t own_window, DType dtype, DType stored, const RopeFrequencies& frequencies);
+          int32_t own_window, DType dtype, DType stored, int64_t max_length);
 
   const KvPolicy& policy() const { return *policy_; }
   std::span<const SlotInfo> slots() const { return slots_; }
@@ -60,29 +63,36 @@ class KvGroup {
   KeyRotation rotation() const;
   void End();
 
-  void BeginPrefill();
+  void BeginPrefill(int64_t tokens);
   void EndPrefill();
   void Reset();
 
-  /// Fills the rows of all slots from [slots, columns] elements each: values, and keys as they are kept (raw for
-  /// kRank).
+  /// Fills the rows of all slots from [slots, columns] elements each: values, and keys as they are kept (raw where they
+  /// may turn). EndRestore once after all layers.
   void Restore(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values);
+  void EndRestore();
 
  private:
   friend class KvStateIo;  // model/kv_state.cc saves and restores what follows
 
   struct Layer {
-    Matrix raw, rotated, values;  // [capacity, columns]; raw only for kRank, rotated not for Q8_0 at kRank
+    Matrix raw, rotated, values;  // [capacity, columns]; raw only if keeps_raw, rotated not if rotates_on_reading
   };
   enum class Prefill : uint8_t { kNone, kComing, kUnderWay };  // of a dense prompt
   void Keep(const std::vector<int32_t>& keep);
   bool rank() const { return policy_->positions() == KvPositions::kRank; }
+  bool keeps_raw() const { return rank() || grows_; }
   /// Keys are stored raw only.
-  bool rotates_on_reading() const { return rank() && stored_ == DType::kQ8_0; }
+  bool rotates_on_reading() const { return keeps_raw() && stored_ == DType::kQ8_0; }
   int64_t columns() const;  // of a stored row
-  const Matrix& KeptKeys(const Layer& layer) const { return rank() ? layer.raw : layer.rotated; }
+  Matrix& KeptKeys(Layer& layer) const { return keeps_raw() ? layer.raw : layer.rotated; }
+  const Matrix& KeptKeys(const Layer& layer) const { return keeps_raw() ? layer.raw : layer.rotated; }
   void Store(ConstMat from, Mat to);
   void Rotate(Mat keys, const float* cos, const float* sin);
+  void Turn(int64_t begin, int64_t count);
+  int64_t Reach(int64_t tokens) const;
+  void SetLength(int64_t length);
+  void Grow(int64_t length);
   void FillRotations();
   void Reserve(int64_t slots);
   void Place(int64_t capacity);
@@ -95,6 +105,8 @@ class KvGroup {
   AttnPattern dense_;      // the model's own window alone
   int32_t policy_window_;  // the policy's alone
   DType dtype_, stored_;
+  bool grows_ = false;  // the frequencies follow the stream
+  int64_t length_ = 0;  // that they are for
   RopeFrequencies frequencies_;
   std::vector<Layer> layers_;
   int64_t capacity_ = 0;  // rows of each matrix
@@ -114,7 +126,7 @@ class KvGroup {
   std::vector<int32_t> keep_;  // scratch, kept so that a token allocates nothing
   std::vector<int64_t> positions_;
   std::vector<float> moved_cos_, moved_sin_;
-  std::vector<float> row_cos_, row_sin_;  // [capacity, half] of every row (rotates_on_reading)
+  std::vector<float> row_cos_, row_sin_;  // [capacity, half] of rows (rotates_on_reading): at kRank of every one
   Matrix rotating_;                       // [at least chunk, G*D] keys on their way to Q8_0
 };
 

@@ -95,6 +95,7 @@ class KvStateIo {
                         {"peak", group.peak_},
                         {"stored_sum", group.stored_sum_},
                         {"seen_sum", group.seen_sum_}});
+      if (group.grows_) groups.back()["length"] = group.length_;
       std::vector<int64_t> index;
       std::vector<int32_t> token;
       std::vector<uint8_t> flags;
@@ -156,6 +157,9 @@ class KvStateIo {
       const auto& flags = Find(file, fmt::format("group.{}.flags", g), DType::kU8, {n}, &hash);
       slots[g] = ReadSlots(*cache, index, token, flags, seen);
       for (const char* key : {"origin", "steps", "peak"}) Count(groups[g], key, kMostSeen);
+      if (cache->groups_[g].grows_ && Count(groups[g], "length", kMostSeen) < cache->groups_[g].length_) {
+        Fail(ErrorKind::kFormat, "the state's \"length\" is {}", groups[g]["length"].dump());
+      }
       for (const char* key : {"stored_sum", "seen_sum"}) {
         if (!(Value<double>(groups[g], key) >= 0)) Fail(ErrorKind::kFormat, "the state's \"{}\" is negative", key);
       }
@@ -184,6 +188,7 @@ class KvStateIo {
       group.slots_ = std::move(slots[g]);
       group.seen_ = seen;
       group.origin_ = groups[g]["origin"].get<int64_t>();
+      if (group.grows_) group.SetLength(groups[g]["length"].get<int64_t>());
       group.steps_ = groups[g]["steps"].get<int64_t>();
       group.peak_ = groups[g]["peak"].get<int64_t>();
       group.stored_sum_ = groups[g]["stored_sum"].get<double>();
@@ -193,6 +198,7 @@ class KvStateIo {
       KvGroup& group = cache->groups_[static_cast<size_t>(cache->places_[l].group)];
       group.Restore(cache->places_[l].layer, rows[2 * l]->bytes, rows[2 * l + 1]->bytes);
     }
+    for (KvGroup& group : cache->groups_) group.EndRestore();
     cache->seen_ = seen;
     cache->separators_seen_ = separators_seen;
     cache->counter_ = counter;
@@ -208,7 +214,8 @@ class KvStateIo {
   /// As tensors of a file: those of Q8_0 are bytes.
   static DType FileDType(const KvGroup& group) { return group.stored_ == DType::kQ8_0 ? DType::kU8 : group.stored_; }
   static uint64_t Rotations(const KvCache& cache) {
-    return RotationHash(cache.groups_[0].frequencies_, cache.groups_[0].spec_.rope);
+    const RopeSpec& rope = cache.groups_[0].spec_.rope;
+    return RotationHash(ComputeFrequencies(rope, cache.max_length_), rope);
   }
 
   static json ReadState(const TensorSource& file, const ParamStore& model, const KvCache& cache) {

@@ -2,7 +2,7 @@
 // Format: safetensors. Metadata `hawser_kv_state` (version 1) and `state` (JSON: policy, sizes, counters, checksums);
 // tensors `group.G.index` I64, `group.G.token` I32, `group.G.flags` U8 (1 separator, 2 settled), each [S], for each
 // group of layers that share a policy; `layer.L.keys` and `layer.L.values` [S, G*D]. Keys are un-rotated where they
-// stand at ranks, and rotated to their place for good elsewhere.
+// may turn (at ranks, or with frequencies that follow the stream), and rotated to their place for good elsewhere.
 #pragma once
 
 #include <filesystem>
