@@ -12,7 +12,7 @@
 namespace hawser {
 
 void AddModelOptions(Command command, ModelOptions& options) {
-  command.Add("MODEL", options.model, "Hugging Face folder, llama2.c .bin, or builtin").Required();
+  command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, or builtin").Required();
   command.Add("--tokenizer", options.tokenizer,
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
 }

@@ -20,7 +20,7 @@ struct ConvertOptions {
 /// The dtype asked for, or the file's own where it can be written.
 DType StoredDType(const ConvertOptions& options, DType file_dtype) {
   if (!options.dtype.empty()) return ParseDType(options.dtype);
-  return file_dtype == DType::kF64 ? DType::kF32 : file_dtype;
+  return file_dtype == DType::kF64 || IsBlocked(file_dtype) ? DType::kF32 : file_dtype;
 }
 
 int Convert(const ConvertOptions& options, const CommonOptions& common) {

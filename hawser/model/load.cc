@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <string_view>
 #include <utility>
 
@@ -11,8 +12,10 @@
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
 #include "hawser/model/builtin.h"
+#include "hawser/model/gguf_model.h"
 #include "hawser/model/hf_config.h"
 #include "hawser/model/hf_tensors.h"
+#include "hawser/tok/gguf_vocab.h"
 
 namespace hawser {
 namespace {
@@ -45,7 +48,7 @@ bool Exists(const fs::path& path) {
 ModelSpec FolderSpec(const fs::path& folder) {
   const fs::path path = folder / kConfig;
   if (!Exists(path))
-    Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one, or a llama2.c .bin",
+    Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one, a .gguf or a llama2.c .bin",
          folder.string(), kConfig);
   const std::string text = ReadFile(path);
   const HfConfig config = WithFrame(path.string(), [&] { return ParseHfConfig(text); });
@@ -187,6 +190,36 @@ OpenModel OpenLlama2c(const fs::path& path) {
   return open;
 }
 
+// GGUF files.
+
+bool IsGguf(const fs::path& path) {
+  const MappedFile file(path);
+  return file.bytes().size() >= 4 && std::memcmp(file.bytes().data(), "GGUF", 4) == 0;
+}
+
+/// The type that most bytes are stored in.
+DType MainType(const std::vector<TensorView>& views) {
+  std::map<DType, size_t> bytes;
+  for (const TensorView& view : views) bytes[view.dtype] += view.bytes.size();
+  return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+OpenModel OpenGguf(const fs::path& path, bool tokenizer) {
+  OpenModel open;
+  GgufFile file = ReadGguf(path);
+  open.model.format = "GGUF";
+  open.adjacent = true;
+  WithFrame(path.string(), [&] {
+    open.model.spec = GgufSpec(file);
+    open.views = MatchGguf(file, open.model.spec);
+    if (tokenizer) open.model.tokenizer = GgufTokenizer(file);
+  });
+  open.model.file_dtype = MainType(open.views);
+  open.source = std::move(file.tensors);
+  return open;
+}
+
 /// Rows of each head from pairs (2i, 2i+1) to pairs (i, i + D/2).
 void AdjacentToHalf(Mat weight, int32_t head_dim) {
   const int64_t half = head_dim / 2;
@@ -203,6 +236,14 @@ void AdjacentToHalf(Mat weight, int32_t head_dim) {
 
 // Tokenizers.
 
+void CheckVocab(const Tokenizer& tokenizer, const fs::path& path, const ModelSpec& spec) {
+  if (tokenizer.vocab_size() > spec.vocab) {
+    Fail(ErrorKind::kFormat,
+         "{}: the tokenizer has {} ids, the model only {}; pass the model's own by --tokenizer FILE", path.string(),
+         tokenizer.vocab_size(), spec.vocab);
+  }
+}
+
 std::shared_ptr<Tokenizer> FindTokenizer(const fs::path& model, const fs::path& given, const ModelSpec& spec) {
   fs::path path = given;
   if (path.empty() && IsFolder(model)) {
@@ -212,11 +253,7 @@ std::shared_ptr<Tokenizer> FindTokenizer(const fs::path& model, const fs::path& 
   }
   if (path.empty()) return nullptr;
   std::shared_ptr<Tokenizer> tokenizer = LoadTokenizer(path);
-  if (tokenizer->vocab_size() > spec.vocab) {
-    Fail(ErrorKind::kFormat,
-         "{}: the tokenizer has {} ids, the model only {}; pass the model's own by --tokenizer FILE", path.string(),
-         tokenizer->vocab_size(), spec.vocab);
-  }
+  CheckVocab(*tokenizer, path, spec);
   if (tokenizer->bos() < 0 && spec.bos < tokenizer->vocab_size()) tokenizer->set_bos(spec.bos);
   if (tokenizer->eos() < 0 && !spec.eos.empty() && spec.eos.front() < tokenizer->vocab_size()) {
     tokenizer->set_eos(spec.eos.front());
@@ -227,24 +264,25 @@ std::shared_ptr<Tokenizer> FindTokenizer(const fs::path& model, const fs::path& 
 /// Names the files that are something else.
 void CheckModelFile(const fs::path& path) {
   if (!Exists(path)) {
-    Fail(ErrorKind::kIo, "{}: no such file or folder; MODEL is a Hugging Face folder or a llama2.c .bin",
+    Fail(ErrorKind::kIo, "{}: no such file or folder; MODEL is a Hugging Face folder, a .gguf or a llama2.c .bin",
          path.string());
   }
   if (path.extension() == ".safetensors" || path.extension() == ".json") {
     Fail(ErrorKind::kUnsupported, "{}: pass the folder that holds config.json, not a file in it", path.string());
-  }
-  const MappedFile file(path);
-  if (file.bytes().size() >= 4 && std::memcmp(file.bytes().data(), "GGUF", 4) == 0) {
-    Fail(ErrorKind::kUnsupported, "{}: GGUF is not supported; MODEL is a Hugging Face folder or a llama2.c .bin",
-         path.string());
   }
 }
 
 OpenModel Open(const fs::path& name, const fs::path& tokenizer) {
   const fs::path path = ResolveModel(name);
   if (!IsFolder(path)) CheckModelFile(path);
-  OpenModel open = IsFolder(path) ? OpenFolder(path) : OpenLlama2c(path);
-  open.model.tokenizer = FindTokenizer(path, tokenizer, open.model.spec);
+  OpenModel open = IsFolder(path) ? OpenFolder(path)
+                   : IsGguf(path) ? OpenGguf(path, tokenizer.empty())
+                                  : OpenLlama2c(path);
+  if (open.model.tokenizer == nullptr) {
+    open.model.tokenizer = FindTokenizer(path, tokenizer, open.model.spec);
+  } else {
+    CheckVocab(*open.model.tokenizer, path, open.model.spec);
+  }
   return open;
 }
 
@@ -278,6 +316,10 @@ ModelSpec LoadSpec(const fs::path& name) {
     return spec;
   }
   CheckModelFile(path);
+  if (IsGguf(path)) {
+    const GgufFile file = ReadGguf(path);
+    return WithFrame(path.string(), [&] { return GgufSpec(file); });
+  }
   const Llama2c file = ReadLlama2c(path);
   return WithFrame(path.string(), [&] { return Llama2cSpec(file); });
 }

@@ -1,4 +1,5 @@
-// model/load.h - MODEL on the command line: a Hugging Face folder or a llama2.c .bin, into spec, weights, tokenizer.
+// model/load.h - MODEL on the command line: a Hugging Face folder, a GGUF file or a llama2.c .bin, into spec, weights
+// and tokenizer.
 #pragma once
 
 #include <filesystem>
@@ -11,7 +12,7 @@
 namespace hawser {
 
 struct LoadedModel {
-  std::string format;  // "Hugging Face folder", "llama2.c v1", "llama2.c legacy"
+  std::string format;  // "Hugging Face folder", "GGUF", "llama2.c v1", "llama2.c legacy"
   DType file_dtype = DType::kF32;
   ModelSpec spec;
   ParamStore params;                     // F32

@@ -284,9 +284,9 @@ TEST(LoadTest, NamesPathsThatAreNoModels) {
   const fs::path folder = FreshFolder("load_paths");
   ExpectError(ErrorKind::kIo, {"nowhere", "no such"}, [&] { LoadModel(folder / "nowhere"); });
   ExpectError(ErrorKind::kIo, {folder.string(), "config.json"}, [&] { LoadModel(folder); });
-  WriteBytes(folder / "x.gguf", "GGUF\3\0\0\0");
-  ExpectError(ErrorKind::kUnsupported, {"x.gguf", "GGUF"}, [&] { LoadModel(folder / "x.gguf"); });
-  ExpectError(ErrorKind::kUnsupported, {"GGUF"}, [&] { LoadSpec(folder / "x.gguf"); });
+  WriteBytes(folder / "x.gguf", std::string_view("GGUF\3\0\0\0", 8));
+  ExpectError(ErrorKind::kFormat, {"x.gguf", "truncated"}, [&] { LoadModel(folder / "x.gguf"); });
+  ExpectError(ErrorKind::kFormat, {"x.gguf", "truncated"}, [&] { LoadSpec(folder / "x.gguf"); });
   WriteBytes(folder / "m.safetensors", "");
   ExpectError(ErrorKind::kUnsupported, {"folder"}, [&] { LoadModel(folder / "m.safetensors"); });
   WriteBytes(folder / "m.bin", "this is a text, not a model");
