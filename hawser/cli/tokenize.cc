@@ -40,7 +40,7 @@ int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
   const std::vector<std::filesystem::path> files = ListDataFiles(options.data);
   ShardWriter writer(options.out, *tokenizer, options.shard_tokens);
   TokenizeFiles(files, *tokenizer,
-                [&](const std::string& source, const std::vector<int32_t>& ids) { writer.Add(source, ids); });
+                [&](const TokenisedDocument& d) { writer.Add(d.source, d.ids, d.weights); });
   writer.Finish();
   if (common.json) {
     nlohmann::json written = nlohmann::json::array();

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <cstdint>
 #include <exception>
+#include <initializer_list>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -31,6 +33,7 @@ struct RawDocument {
   TextDocument text;
   bool tokenised = false;
   std::vector<int32_t> ids;
+  std::vector<float> weights;  // of ids; empty: 1 each
 };
 using TakeRaw = std::function<void(RawDocument)>;
 
@@ -48,12 +51,44 @@ std::vector<int32_t> ParseIds(const nlohmann::json& list) {
   return ids;
 }
 
+std::vector<float> ParseWeights(const nlohmann::json* list, size_t ids) {
+  if (list == nullptr) return {};
+  if (!list->is_array() || list->size() != ids) {
+    Fail(ErrorKind::kFormat, "\"weights\": expected a list of {} numbers, one for each of \"input_ids\", found {}", ids,
+         list->is_array() ? fmt::format("{}", list->size()) : list->type_name());
+  }
+  std::vector<float> weights;
+  weights.reserve(ids);
+  for (const nlohmann::json& weight : *list) {
+    const double value = weight.is_number() ? weight.get<double>() : -1.0;
+    if (!(value >= 0) || !std::isfinite(static_cast<float>(value))) {
+      Fail(ErrorKind::kFormat, "\"weights\"[{}] is {}; wanted a number from 0 up", weights.size(), weight.dump());
+    }
+    weights.push_back(static_cast<float>(value));
+  }
+  return weights;
+}
+
+/// Errors: kFormat where an object says its text in two ways.
+void RefuseBeside(const JsonObject& object, const char* form, std::initializer_list<const char*> others) {
+  for (const char* other : others) {
+    if (object.Find(other) == nullptr) continue;
+    Fail(
+        ErrorKind::kFormat,
+        "both \"{}\" and \"{}\"; a document is one of \"text\", \"prompt\" with \"completion\", and \"input_ids\" with "
+        "or without \"weights\"",
+        form, other);
+  }
+}
+
 void TakeTokenised(const JsonObject& object, const fs::path& file, const TakeRaw& take) {
-  if (object.Find("text") != nullptr) Fail(ErrorKind::kFormat, "both \"text\" and \"input_ids\"; which one is it?");
+  RefuseBeside(object, "input_ids", {"text", "prompt", "completion"});
   const std::vector<int32_t> ids = ParseIds(*object.Find("input_ids"));
+  const std::vector<float> weights = ParseWeights(object.Find("weights"), ids.size());
   const auto emit = [&](std::string source, int64_t begin, int64_t end) {
     RawDocument document{.text = {.source = std::move(source), .path = file.string()}, .tokenised = true};
     document.ids.assign(ids.begin() + begin, ids.begin() + end);
+    if (!weights.empty()) document.weights.assign(weights.begin() + begin, weights.begin() + end);
     take(std::move(document));
   };
   const auto size = static_cast<int64_t>(ids.size());
@@ -76,9 +111,17 @@ void TakeLine(std::string_view line, const fs::path& file, const TakeRaw& take) 
   const nlohmann::json value = ParseJson(line);
   const JsonObject object(value, "document");
   if (object.Find("input_ids") != nullptr) return TakeTokenised(object, file, take);
-  take({.text = {.source = object.StringOr("source", FolderName(file)),
-                 .path = file.string(),
-                 .text = object.String("text")}});
+  TextDocument document{.source = object.StringOr("source", FolderName(file)), .path = file.string()};
+  if (object.Find("completion") != nullptr || object.Find("prompt") != nullptr) {
+    RefuseBeside(object, "completion", {"text", "weights"});
+    document.text = object.StringOr("prompt", "");
+    document.prompt_bytes = static_cast<int64_t>(document.text.size());
+    document.text += object.String("completion");
+  } else {
+    RefuseBeside(object, "text", {"weights"});
+    document.text = object.String("text");
+  }
+  take({.text = std::move(document)});
 }
 
 /// Documents of a .txt or .jsonl file.
@@ -185,12 +228,27 @@ FileSplit HoldOutFiles(std::vector<fs::path> files, int64_t held_out) {
   return {.train = {files.begin(), cut}, .validation = {cut, files.end()}};
 }
 
+namespace {
+
+std::vector<float> CompletionWeights(const TextDocument& text, const std::vector<int32_t>& ids,
+                                     const Tokenizer& tokenizer) {
+  const std::string_view prompt = std::string_view(text.text).substr(0, static_cast<size_t>(text.prompt_bytes));
+  const std::vector<int32_t> alone = tokenizer.Encode(prompt);
+  const auto changed = std::mismatch(ids.begin(), ids.end(), alone.begin(), alone.end()).first;
+  std::vector<float> weights(ids.size(), 1.0f);
+  std::fill_n(weights.begin(), changed - ids.begin(), 0.0f);
+  return weights;
+}
+
+}  // namespace
+
 std::vector<Document> TokenizeDocuments(const std::vector<TextDocument>& texts, const Tokenizer& tokenizer) {
   std::vector<Document> documents(texts.size());
   std::vector<std::exception_ptr> errors(texts.size());
   ParallelFor(static_cast<int64_t>(texts.size()), [&](int64_t i) {
     try {
       documents[i] = {.id = i, .tokens = tokenizer.Encode(texts[i].text)};
+      if (texts[i].prompt_bytes > 0) documents[i].weights = CompletionWeights(texts[i], documents[i].tokens, tokenizer);
     } catch (...) {
       errors[i] = std::current_exception();
     }
@@ -203,7 +261,7 @@ std::vector<Document> TokenizeDocuments(const std::vector<TextDocument>& texts, 
 
 namespace {
 
-using TakeIds = std::function<void(const std::string& source, std::vector<int32_t> ids)>;
+using TakeIds = std::function<void(TokenisedDocument)>;
 
 /// Text waits until there is enough of it to tokenise in parallel.
 class TokenizerQueue {
@@ -221,7 +279,9 @@ class TokenizerQueue {
   }
   void Flush() {
     std::vector<Document> documents = TokenizeDocuments(texts_, tokenizer_);
-    for (size_t i = 0; i < texts_.size(); ++i) take_(texts_[i].source, std::move(documents[i].tokens));
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      take_({std::move(texts_[i].source), std::move(documents[i].tokens), std::move(documents[i].weights)});
+    }
     texts_.clear();
     bytes_ = 0;
   }
@@ -235,8 +295,11 @@ class TokenizerQueue {
              tokenizer_.vocab_size());
       }
     }
-    if (!ids.empty() && tokenizer_.bos() >= 0 && ids[0] == tokenizer_.bos()) ids.erase(ids.begin());
-    take_(document.text.source, std::move(ids));
+    if (!ids.empty() && tokenizer_.bos() >= 0 && ids[0] == tokenizer_.bos()) {
+      ids.erase(ids.begin());
+      if (!document.weights.empty()) document.weights.erase(document.weights.begin());
+    }
+    take_({std::move(document.text.source), std::move(ids), std::move(document.weights)});
   }
 
   const Tokenizer& tokenizer_;
@@ -249,9 +312,9 @@ class TokenizerQueue {
 void ReadFiles(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const TakeIds& take_ids,
                const std::function<void(TokenShard)>& take_shard) {
   bool any_tokens = false;
-  const TakeIds counted = [&](const std::string& source, std::vector<int32_t> ids) {
-    any_tokens = any_tokens || !ids.empty();
-    take_ids(source, std::move(ids));
+  const TakeIds counted = [&](TokenisedDocument document) {
+    any_tokens = any_tokens || !document.ids.empty();
+    take_ids(std::move(document));
   };
   TokenizerQueue queue(tokenizer, counted);
   for (const fs::path& file : files) {
@@ -272,15 +335,24 @@ void ReadFiles(const std::vector<fs::path>& files, const Tokenizer& tokenizer, c
 
 void TokenizeFiles(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const TakeIds& take) {
   ReadFiles(files, tokenizer, take, [&](const TokenShard& shard) {
-    for (int64_t d = 0; d < shard.size(); ++d) take(shard.sources()[shard.source(d)], shard.Read(d));
+    for (int64_t d = 0; d < shard.size(); ++d) {
+      take({shard.sources()[shard.source(d)], shard.Read(d), shard.Weights(d)});
+    }
   });
+}
+
+void AddDocuments(const std::vector<fs::path>& files, const Tokenizer& tokenizer, DocumentSet* set) {
+  ReadFiles(
+      files, tokenizer,
+      [&](TokenisedDocument document) {
+        set->Add(document.source, std::move(document.ids), std::move(document.weights));
+      },
+      [&](TokenShard shard) { set->Add(std::move(shard)); });
 }
 
 DocumentSet LoadDocuments(const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
   DocumentSet set;
-  ReadFiles(
-      files, tokenizer, [&](const std::string& source, std::vector<int32_t> ids) { set.Add(source, std::move(ids)); },
-      [&](TokenShard shard) { set.Add(std::move(shard)); });
+  AddDocuments(files, tokenizer, &set);
   return set;
 }
 

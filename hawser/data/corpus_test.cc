@@ -219,5 +219,44 @@ TEST(TokenizeTest, InOrderForAnyNumberOfThreads) {
             std::string::npos);
 }
 
+TEST_F(CorpusTest, CompletionsAreTrainedOnAndPromptsAreNot) {
+  const ByteTokenizer tokenizer;
+  const fs::path path = Write("t.jsonl",
+                              "{\"prompt\": \"2 + 2 = \", \"completion\": \"4\", \"source\": \"sums\"}\n"
+                              "{\"completion\": \"all of it\"}\n{\"text\": \"ab\"}\n"
+                              "{\"input_ids\": [70, 71, 72], \"weights\": [0, 0.5, 1]}\n"
+                              "{\"input_ids\": [70, 71, 72, 73], \"weights\": [0, 1, 2, 3], \"source\": "
+                              "[{\"end\": 1}, {\"end\": 4}]}\n");
+  const DocumentSet set = LoadDocuments({path}, tokenizer);
+  ASSERT_EQ(set.size(), 6);
+  EXPECT_EQ(tokenizer.Decode(set.Get(0).tokens), "2 + 2 = 4");
+  EXPECT_EQ(set.sources()[set.source(0)], "sums");
+  std::vector<float> wanted(9, 0.0f);
+  wanted.back() = 1;
+  EXPECT_EQ(set.Get(0).weights, wanted);
+  EXPECT_TRUE(set.Get(1).weights.empty());
+  EXPECT_TRUE(set.Get(2).weights.empty());
+  EXPECT_EQ(set.Get(3).weights, (std::vector<float>{0, 0.5f, 1}));
+  EXPECT_EQ(set.Get(4).weights, (std::vector<float>{0}));
+  EXPECT_EQ(set.Get(5).weights, (std::vector<float>{1, 2, 3}));
+  // The same ids with other weights are other data.
+  const auto hash = [&](const char* weights) {
+    return LoadDocuments({Write("h.jsonl", std::string("{\"input_ids\": [70, 71], \"weights\": ") + weights + "}")},
+                         tokenizer)
+        .Hash();
+  };
+  EXPECT_NE(hash("[0, 1]"), hash("[1, 0]"));
+
+  for (const char* bad :
+       {"{\"text\": \"a\", \"completion\": \"b\"}", "{\"prompt\": \"a\"}", "{\"prompt\": 1, \"completion\": \"b\"}",
+        "{\"text\": \"a\", \"weights\": [1]}", "{\"input_ids\": [70], \"weights\": [1, 1]}",
+        "{\"input_ids\": [70], \"weights\": [-1]}", "{\"input_ids\": [70], \"weights\": [1e300]}",
+        "{\"input_ids\": [70], \"weights\": \"1\"}", "{\"input_ids\": [70], \"weights\": [true]}",
+        "{\"input_ids\": [70], \"completion\": \"b\"}"}) {
+    const std::string error = ErrorOf(ErrorKind::kFormat, [&] { LoadDocuments({Write("b.jsonl", bad)}, tokenizer); });
+    EXPECT_NE(error.find("line 1"), std::string::npos) << bad << ": " << error;
+  }
+}
+
 }  // namespace
 }  // namespace hawser

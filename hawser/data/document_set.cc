@@ -10,7 +10,7 @@
 namespace hawser {
 
 DocumentSet::DocumentSet(const std::vector<Document>& documents) {
-  for (const Document& document : documents) Add("", document.tokens);
+  for (const Document& document : documents) Add("", document.tokens, document.weights);
 }
 
 int32_t DocumentSet::SourceNumber(const std::string& source) {
@@ -19,21 +19,34 @@ int32_t DocumentSet::SourceNumber(const std::string& source) {
   return found->second;
 }
 
-void DocumentSet::Add(const std::string& source, std::vector<int32_t> tokens) {
+void DocumentSet::BeginSource(std::string name, double weight) {
+  HAWSER_CHECK(size_ == 0 || !mixture_.empty());
+  mixture_.push_back({.name = std::move(name), .weight = weight, .begin = size_, .end = size_});
+}
+
+void DocumentSet::Count(int64_t documents, int64_t tokens) {
+  size_ += documents;
+  tokens_ += tokens;
+  if (mixture_.empty()) return;
+  mixture_.back().end = size_;
+  mixture_.back().tokens += tokens;
+}
+
+void DocumentSet::Add(const std::string& source, std::vector<int32_t> tokens, std::vector<float> weights) {
   if (parts_.empty() || !parts_.back().shard.empty()) parts_.push_back({.begin = size_});
   Part& part = parts_.back();
   part.text_sources.push_back(SourceNumber(source));
-  tokens_ += static_cast<int64_t>(tokens.size());
-  tokens_in_memory_ += static_cast<int64_t>(tokens.size());
+  const auto size = static_cast<int64_t>(tokens.size());
+  tokens_in_memory_ += size;
   part.texts.push_back(std::move(tokens));
-  ++size_;
+  part.weights.push_back(std::move(weights));
+  Count(1, size);
 }
 
 void DocumentSet::Add(TokenShard shard) {
   Part& part = parts_.emplace_back(Part{.begin = size_});
   for (const std::string& source : shard.sources()) part.shard_sources.push_back(SourceNumber(source));
-  size_ += shard.size();
-  tokens_ += shard.tokens();
+  Count(shard.size(), shard.tokens());
   part.shard.push_back(std::move(shard));
 }
 
@@ -74,7 +87,8 @@ Document DocumentSet::Get(int64_t document) const {
   const int64_t d = document - part.begin;
   return {.id = document,
           .tokens = part.shard.empty() ? part.texts[d] : part.shard[0].Read(d),
-          .tag = tags_.empty() ? std::vector<int32_t>{} : tags_[source(document)]};
+          .tag = tags_.empty() ? std::vector<int32_t>{} : tags_[source(document)],
+          .weights = part.shard.empty() ? part.weights[d] : part.shard[0].Weights(d)};
 }
 
 uint64_t DocumentSet::Hash(bool sources) const {
@@ -85,6 +99,13 @@ uint64_t DocumentSet::Hash(bool sources) const {
       hash = Hash64(std::as_bytes(std::span(words)), hash);
     }
     for (const std::vector<int32_t>& text : part.texts) hash = Hash64(std::as_bytes(std::span(text)), hash);
+    for (const std::vector<float>& weights : part.weights) {
+      if (!weights.empty()) hash = Hash64(std::as_bytes(std::span(weights)), hash);
+    }
+  }
+  for (const MixtureSource& source : mixture_) {
+    const int64_t range[] = {source.begin, source.end};
+    hash = Hash64(std::as_bytes(std::span(range)), hash);
   }
   for (const std::vector<int32_t>& tag : tags_) hash = Hash64(std::as_bytes(std::span(tag)), hash);
   for (int64_t d = 0; sources && d < size_; ++d) {

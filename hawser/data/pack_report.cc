@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
+#include <numeric>
 
 #include "hawser/attn/schedule.h"
 #include "hawser/base/size.h"
@@ -32,10 +34,9 @@ std::vector<PackReport::Bucket> Histogram(const DocumentSet& documents) {
   return first == all.end() ? std::vector<PackReport::Bucket>{} : std::vector(first, last);
 }
 
-double ExpectedDensity(const DocumentSet& documents, const std::vector<uint32_t>& drawn, const PackOptions& options) {
+/// Visible pairs a token of `drawn` in the mean, the shared anchor apart.
+double PairsOfToken(const DocumentSet& documents, const std::vector<uint32_t>& drawn, const PackOptions& options) {
   const AttnPattern& pattern = options.variant.pattern;
-  if (pattern.window != AttnPattern::kAll || pattern.layered()) return -1;
-  if (pattern.scope == Scope::kSequence) return 1;
   const int64_t copies =
       options.variant.multi_bos ? static_cast<int64_t>(std::max<size_t>(options.anchor.size(), 1)) : 0;
   const int64_t own = copies > 0 ? copies : pattern.anchors == 0 && options.bos >= 0 ? 1 : 0;
@@ -52,8 +53,30 @@ double ExpectedDensity(const DocumentSet& documents, const std::vector<uint32_t>
     add(room, length / text);
     if (length % text > 0) add(length % text + own, 1);
   }
-  if (tokens == 0) return 1;
-  return std::min(1.0, (pairs / tokens + pattern.anchors) / ((options.length + 1) / 2.0));
+  return tokens > 0 ? pairs / tokens : std::numeric_limits<double>::infinity();
+}
+
+double ExpectedDensity(const DocumentSet& documents, const PackOptions& options, const Loader& loader, uint64_t seed,
+                       const UpsampleOptions& upsample) {
+  const AttnPattern& pattern = options.variant.pattern;
+  if (pattern.window != AttnPattern::kAll || pattern.layered()) return -1;
+  if (pattern.scope == Scope::kSequence) return 1;
+  double pairs = 0;
+  if (documents.mixture().empty()) {
+    pairs = PairsOfToken(documents, DrawDocuments(documents, upsample, seed, 0), options);
+  }
+  const std::vector<SourceTokens> sources = loader.source_tokens();
+  for (size_t s = 0; s < sources.size(); ++s) {
+    const MixtureSource& source = documents.mixture()[s];
+    std::vector<uint32_t> all(static_cast<size_t>(source.end - source.begin));
+    std::iota(all.begin(), all.end(), static_cast<uint32_t>(source.begin));
+    pairs += sources[s].share * PairsOfToken(documents, all, options);
+  }
+  return std::min(1.0, (pairs + pattern.anchors) / ((options.length + 1) / 2.0));
+}
+
+std::string Untrained(const PackCounts& c) {
+  return c.dropped_untrained > 0 ? fmt::format(", {} of sequences with nothing to train on", c.dropped_untrained) : "";
 }
 
 }  // namespace
@@ -64,7 +87,7 @@ std::string Summary(const PackCounts& c) {
                                  Counted(c.sequences, "sequence"), Counted(c.pieces, "piece"), c.padding);
   text += fmt::format("; dropped {} of {}, {} of overflow, {} of a last sequence", c.dropped_short,
                       Counted(c.short_documents, "short document"), c.dropped_overflow, c.dropped_partial);
-  return text;
+  return text + Untrained(c);
 }
 
 nlohmann::json ToJson(const PackCounts& c) {
@@ -77,10 +100,35 @@ nlohmann::json ToJson(const PackCounts& c) {
           {"dropped_short", c.dropped_short},
           {"dropped_overflow", c.dropped_overflow},
           {"dropped_partial", c.dropped_partial},
+          {"dropped_untrained", c.dropped_untrained},
           {"padding", c.padding},
           {"bos_tokens", c.bos_tokens},
           {"tag_tokens", c.tag_tokens},
           {"eos_tokens", c.eos_tokens}};
+}
+
+std::string Summary(const std::vector<SourceTokens>& sources) {
+  int64_t all = 0;
+  for (const SourceTokens& source : sources) all += source.tokens;
+  std::string text;
+  for (const SourceTokens& source : sources) {
+    text += fmt::format("{}{} {} tokens, {:.1f} % where {:.1f} % are wanted, {:.2f} epochs", text.empty() ? "" : "; ",
+                        source.name, source.tokens, 100 * PackReport::Ratio(source.tokens, all), 100 * source.share,
+                        source.epochs);
+  }
+  return "mixture: " + text;
+}
+
+nlohmann::json ToJson(const std::vector<SourceTokens>& sources) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const SourceTokens& source : sources) {
+    list.push_back({{"name", source.name},
+                    {"documents", source.documents},
+                    {"share", source.share},
+                    {"tokens", source.tokens},
+                    {"epochs", source.epochs}});
+  }
+  return list;
 }
 
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
@@ -100,8 +148,8 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
   report.weighted_length = squares / static_cast<double>(std::max<int64_t>(report.tokens, 1));
 
   Loader loader(&documents, options, seed, upsample);  // refuses a length without room for text
-  report.expected_density = ExpectedDensity(documents, DrawDocuments(documents, upsample, seed, 0), options);
-  for (size_t s = 0; s < documents.sources().size(); ++s) {
+  report.expected_density = ExpectedDensity(documents, options, loader, seed, upsample);
+  for (size_t s = 0; s < loader.draw_counts().size(); ++s) {
     report.sources.push_back({documents.sources()[s], loader.draw_counts()[s]});
   }
   PackedSequence sequence;
@@ -126,9 +174,11 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
     report.causal_pairs += full.visible_pairs;
     report.causal_tiles += dense.full + dense.partial;
     ++report.measured;
+    report.targets += std::count_if(sequence.weights.begin(), sequence.weights.end(), [](float w) { return w > 0; });
     if (max_sequences > 0 && report.measured >= max_sequences) break;
   }
   report.counts = loader.counts();
+  report.mixture = loader.source_tokens();
   return report;
 }
 
@@ -155,7 +205,9 @@ nlohmann::json ToJson(const PackReport& r) {
           {"weighted_length", r.weighted_length},
           {"histogram", histogram},
           {"sources", sources},
+          {"mixture", ToJson(r.mixture)},
           {"counts", ToJson(r.counts)},
+          {"targets", r.targets},
           {"measured_sequences", r.measured},
           {"visible_pairs", r.pairs},
           {"causal_pairs", r.causal_pairs},
@@ -189,6 +241,7 @@ std::string ToText(const PackReport& r) {
                           c.documents, c.tokens, c.drawn, c.left_short, c.left_budget, c.repeated);
     }
   }
+  if (!r.mixture.empty()) text += "\n" + Summary(r.mixture) + "\n";
   const PackCounts& c = r.counts;
   const double sequences = static_cast<double>(std::max<int64_t>(c.sequences, 1));
   text += fmt::format("\npacked         {} sequences of {}: {:.2f} documents each, {} tokens of text\n", c.sequences,
@@ -196,8 +249,11 @@ std::string ToText(const PackReport& r) {
   text += fmt::format("beside text    {} BOS, {} of tags, {} EOS, {} padding ({:.2f} %)\n", c.bos_tokens, c.tag_tokens,
                       c.eos_tokens, c.padding,
                       100 * static_cast<double>(c.padding) / (sequences * static_cast<double>(r.context)));
-  text += fmt::format("dropped        {} tokens of {} short documents, {} of overflow, {} of a last sequence\n",
-                      c.dropped_short, c.short_documents, c.dropped_overflow, c.dropped_partial);
+  const double rows = static_cast<double>(std::max<int64_t>(r.measured * r.context, 1));
+  text += fmt::format("trained on     {} targets, {:.2f} % of the rows\n", r.targets,
+                      100 * static_cast<double>(r.targets) / rows);
+  text += fmt::format("dropped        {} tokens of {} short documents, {} of overflow, {} of a last sequence{}\n",
+                      c.dropped_short, c.short_documents, c.dropped_overflow, c.dropped_partial, Untrained(c));
   text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles{}\n", r.attention,
                       r.density(), r.tile_density(), kTile, kTile,
                       r.measured < c.sequences ? fmt::format(" in {} sequences", r.measured) : "");

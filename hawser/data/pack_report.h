@@ -15,6 +15,10 @@ namespace hawser {
 std::string Summary(const PackCounts& counts);
 nlohmann::json ToJson(const PackCounts& counts);
 
+/// The same of a mixture: tokens, share found and wanted, and epochs of each source.
+std::string Summary(const std::vector<SourceTokens>& sources);
+nlohmann::json ToJson(const std::vector<SourceTokens>& sources);
+
 /// Of an epoch. Pairs and tiles may be of its first sequences only; `counts` is of all that was packed for them.
 struct PackReport {
   struct Bucket {  // documents of [begin, end) tokens
@@ -30,8 +34,10 @@ struct PackReport {
   double mean_length = 0;             // tokens of a document
   double weighted_length = 0;         // of the document that a token stands in: sum n^2 / sum n
   std::vector<Bucket> histogram;      // ends at powers of two, the first and last one not empty
-  std::vector<Source> sources;
+  std::vector<Source> sources;        // but for a mixture
   PackCounts counts;
+  std::vector<SourceTokens> mixture;  // of the sequences measured; empty: no mixture
+  int64_t targets = 0;                // rows of them with a target of some loss weight
 
   int64_t measured = 0;      // sequences that the following count
   int64_t pairs = 0;         // visible (query, key) pairs, as schedules count them

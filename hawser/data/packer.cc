@@ -1,6 +1,7 @@
 #include "hawser/data/packer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <utility>
 
@@ -18,13 +19,50 @@ int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size
 
 PackCounts& PackCounts::operator+=(const PackCounts& other) {
   using C = PackCounts;
-  for (int64_t C::*field :
-       {&C::documents, &C::pieces, &C::sequences, &C::tokens_in, &C::tokens_out, &C::short_documents, &C::dropped_short,
-        &C::dropped_overflow, &C::dropped_partial, &C::padding, &C::bos_tokens, &C::tag_tokens, &C::eos_tokens}) {
+  for (int64_t C::*field : {&C::documents, &C::pieces, &C::sequences, &C::tokens_in, &C::tokens_out,
+                            &C::short_documents, &C::dropped_short, &C::dropped_overflow, &C::dropped_partial,
+                            &C::dropped_untrained, &C::padding, &C::bos_tokens, &C::tag_tokens, &C::eos_tokens}) {
     this->*field += other.*field;
   }
   return *this;
 }
+
+int64_t PackedTokens(const PackOptions& options, int64_t text, int64_t tag) {
+  const bool has_bos = options.variant.multi_bos || (options.variant.pattern.anchors == 0 && options.bos >= 0);
+  const int64_t bos = !has_bos ? 0 : options.variant.multi_bos ? std::max(1, Size(options.anchor)) : 1;
+  return bos + tag + text + (options.eos >= 0 ? 1 : 0);
+}
+
+namespace {
+
+/// In the loss, of the token at `row`, which lies in `segment`.
+float TokenWeight(const PackedSequence& s, const Segment& segment, int32_t row) {
+  const int32_t tag = segment.begin + segment.bos_tokens;
+  if (row >= tag && row < tag + segment.tag_tokens) return 0.0f;
+  return s.token_weights.empty() ? 1.0f : s.token_weights[row];
+}
+
+/// Targets and weights of LossRows::kAll.
+void TargetEveryRow(PackedSequence* sequence) {
+  PackedSequence& s = *sequence;
+  std::vector<const Segment*> in_place;
+  for (const Segment& segment : s.segments) {
+    if (segment.document != Segment::kPadding) in_place.push_back(&segment);
+  }
+  std::sort(in_place.begin(), in_place.end(), [](const Segment* a, const Segment* b) { return a->place < b->place; });
+  int32_t row = -1;  // the one whose next token comes
+  for (const Segment* segment : in_place) {
+    for (int32_t i = segment->begin; i < segment->begin + segment->length; ++i) {
+      if (row >= 0) {
+        s.targets[row] = s.ids[i];
+        s.weights[row] = TokenWeight(s, *segment, i);
+      }
+      row = i;
+    }
+  }
+}
+
+}  // namespace
 
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
   PackedSequence& s = *sequence;
@@ -50,10 +88,9 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
     const bool anchor = segment.document == Segment::kAnchor;
     const int64_t first_position =
         options.variant.reset_positions && !anchor ? anchors + (segment.place - doc_place) : segment.place;
-    const int32_t tag_begin = segment.begin + segment.bos_tokens;
     const auto set_target = [&](int32_t row) {  // the token after `row` lies in this segment
       s.targets[row] = s.ids[row + 1];
-      s.weights[row] = row + 1 >= tag_begin && row + 1 < tag_begin + segment.tag_tokens ? 0.0f : 1.0f;
+      s.weights[row] = TokenWeight(s, segment, row + 1);
     };
     next = segment.begin + segment.length;
     const int32_t copies = options.variant.multi_bos ? segment.bos_tokens : 0;  // of anchor tokens
@@ -73,13 +110,16 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
     }
     const bool begins_document = segment.document >= 0 && segment.chunk == 0;
     if (options.first_token_from_anchor && anchors > 0 && begins_document && segment.tag_tokens == 0) {
-      s.extra_rows.push_back(anchors - 1);
-      s.extra_targets.push_back(s.ids[segment.begin]);
-      s.extra_weights.push_back(1.0f);
+      if (const float weight = TokenWeight(s, segment, segment.begin); weight > 0) {
+        s.extra_rows.push_back(anchors - 1);
+        s.extra_targets.push_back(s.ids[segment.begin]);
+        s.extra_weights.push_back(weight);
+      }
     }
     before = &segment;
   }
   HAWSER_CHECK(next == length);
+  if (options.loss_rows == LossRows::kAll) TargetEveryRow(&s);
   if (!options.separators.empty()) {
     s.layout.is_separator.resize(length);
     for (int32_t i = 0; i < length; ++i) s.layout.is_separator[i] = options.separators[s.ids[i]];
@@ -96,7 +136,8 @@ struct Packer::State {
 
   std::vector<Segment> segments;  // of the sequence being filled; the anchor is put first when it is closed
   std::vector<int32_t> ids;
-  std::deque<std::pair<std::vector<Segment>, std::vector<int32_t>>> ready;
+  std::vector<float> weights;  // of ids, from the first document on that has some; else empty
+  std::deque<PackedSequence> ready;
   std::vector<Waiting> waiting;  // oldest first
   bool finished = false;
 };
@@ -113,6 +154,11 @@ Packer::Packer(PackOptions options, uint64_t seed)
   }
   if (options_.first_token_from_anchor && options_.anchor.empty()) {
     Fail(ErrorKind::kUsage, "packing: first_token_from_anchor, but attention {} has no anchor", ToString(variant));
+  }
+  if (options_.first_token_from_anchor && options_.loss_rows == LossRows::kAll) {
+    Fail(ErrorKind::kUsage,
+         "packing: with all rows in the loss the anchor predicts the token after it; "
+         "first_token_from_anchor wants something else of it: choose one");
   }
   if (options_.lookahead < 1) Fail(ErrorKind::kUsage, "packing: lookahead {} is less than 1", options_.lookahead);
   if (variant.multi_bos) {
@@ -163,6 +209,16 @@ void Packer::Add(const Document& document) {
     }
   };
   check(document.tokens);
+  if (!document.weights.empty() && document.weights.size() != document.tokens.size()) {
+    Fail(ErrorKind::kUsage, "packing: document {}: {} weights for {} tokens", document.id, document.weights.size(),
+         document.tokens.size());
+  }
+  for (const float weight : document.weights) {
+    if (!(weight >= 0) || !std::isfinite(weight)) {
+      Fail(ErrorKind::kUsage, "packing: document {}: a loss weight of {}; wanted a finite one from 0 up", document.id,
+           weight);
+    }
+  }
   if (options_.variant.tags) check(document.tag);
   const int64_t prefix = PrefixTokens(document, 0);
   if (prefix + 1 > EmptyRoom()) {
@@ -244,6 +300,7 @@ void Packer::Place(const Document& document, int64_t offset, int32_t text) {
     segment.eos_tokens = 1;
   }
   segment.length = anchors + Size(s.ids) - segment.begin;
+  AddWeights(document, segment);
   s.segments.push_back(segment);
   ++counts_.pieces;
   counts_.tokens_out += text;
@@ -252,10 +309,40 @@ void Packer::Place(const Document& document, int64_t offset, int32_t text) {
   counts_.eos_tokens += segment.eos_tokens;
 }
 
+void Packer::AddWeights(const Document& document, const Segment& segment) {
+  State& s = *state_;
+  if (document.weights.empty() && s.weights.empty()) return;
+  s.weights.resize(s.ids.size() - static_cast<size_t>(segment.length), 1.0f);
+  const auto text = static_cast<size_t>(segment.text_tokens());
+  const std::vector<float> ones(document.weights.empty() ? text : 0, 1.0f);
+  const float* of_text = document.weights.empty() ? ones.data() : document.weights.data() + segment.source_offset;
+  s.weights.insert(s.weights.end(), segment.bos_tokens + segment.tag_tokens, of_text[0]);
+  s.weights.insert(s.weights.end(), of_text, of_text + text);
+  s.weights.insert(s.weights.end(), segment.eos_tokens, of_text[text - 1]);
+}
+
+void Packer::Discard(int64_t* dropped) {
+  State& s = *state_;
+  for (const Segment& segment : s.segments) {
+    *dropped += segment.text_tokens();
+    --counts_.pieces;
+    counts_.tokens_out -= segment.text_tokens();
+    counts_.bos_tokens -= segment.bos_tokens;
+    counts_.tag_tokens -= segment.tag_tokens;
+    counts_.eos_tokens -= segment.eos_tokens;
+  }
+  s.segments.clear();
+  s.ids.clear();
+  s.weights.clear();
+}
+
 void Packer::Close() {
   State& s = *state_;
   if (s.segments.empty()) return;
   const int32_t anchors = options_.variant.pattern.anchors;
+  if (!s.weights.empty() && std::all_of(s.weights.begin(), s.weights.end(), [](float w) { return w == 0; })) {
+    return Discard(&counts_.dropped_untrained);
+  }
   if (options_.variant.interleaved) Interleave(static_cast<uint64_t>(counts_.sequences), &s.segments);
   if (const int32_t room = Room(); room > 0) {
     const int32_t begin = options_.length - room;
@@ -267,10 +354,16 @@ void Packer::Close() {
     s.segments.insert(s.segments.begin(), {.document = Segment::kAnchor, .length = anchors});
     s.ids.insert(s.ids.begin(), options_.anchor.begin(), options_.anchor.end());
   }
+  if (!s.weights.empty()) {
+    s.weights.insert(s.weights.begin(), static_cast<size_t>(anchors), 1.0f);
+    s.weights.resize(s.ids.size(), 0.0f);  // padding
+  }
   ++counts_.sequences;
-  s.ready.emplace_back(std::move(s.segments), std::move(s.ids));
+  s.ready.push_back(
+      {.segments = std::move(s.segments), .ids = std::move(s.ids), .token_weights = std::move(s.weights)});
   s.segments.clear();
   s.ids.clear();
+  s.weights.clear();
 }
 
 void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
@@ -326,24 +419,14 @@ void Packer::Finish() {
     Close();
     return;
   }
-  for (const Segment& segment : s.segments) {
-    --counts_.pieces;
-    counts_.tokens_out -= segment.text_tokens();
-    counts_.dropped_partial += segment.text_tokens();
-    counts_.bos_tokens -= segment.bos_tokens;
-    counts_.tag_tokens -= segment.tag_tokens;
-    counts_.eos_tokens -= segment.eos_tokens;
-  }
-  s.segments.clear();
-  s.ids.clear();
+  Discard(&counts_.dropped_partial);
 }
 
 bool Packer::Next(PackedSequence* out, bool derive) {
   State& s = *state_;
   if (s.ready.empty()) return false;
   if (out != nullptr) {
-    out->segments = std::move(s.ready.front().first);
-    out->ids = std::move(s.ready.front().second);
+    *out = std::move(s.ready.front());
     if (derive) DeriveFromSegments(options_, out);
   }
   s.ready.pop_front();

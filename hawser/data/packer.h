@@ -15,7 +15,8 @@ namespace hawser {
 struct Document {
   int64_t id = 0;  // of its source, for audit
   std::vector<int32_t> tokens;
-  std::vector<int32_t> tag;  // tag tokens (variants with tags), may be empty
+  std::vector<int32_t> tag;    // tag tokens (variants with tags), may be empty
+  std::vector<float> weights;  // of each token in the loss, where it is the target; empty: 1 each
 };
 
 /// One run of tokens of one document inside a sequence: BOS, tag, text, EOS, each where there is one.
@@ -37,8 +38,11 @@ struct Segment {
 };
 
 struct PackedSequence {
-  std::vector<Segment> segments;   // the only source of what follows
-  std::vector<int32_t> ids;        // [L]
+  std::vector<Segment> segments;  // the only source of what follows
+  std::vector<int32_t> ids;       // [L]
+  // [L], of each token as a target: that of its document; BOS has that of the token after it, EOS that of the one
+  // before. Empty: 1 each
+  std::vector<float> token_weights;
   std::vector<int64_t> positions;  // [L]
   std::vector<int32_t> targets;    // [L]; -1: none (cross-document, padding, the last token of a piece cut off)
   std::vector<float> weights;      // [L]
@@ -60,6 +64,13 @@ struct PackedSequence {
 /// Room too small for BOS, tag and one token of text is padded; an EOS that has no room is left out.
 enum class Overflow : uint8_t { kRestart, kSplit, kDrop, kFit, kBestFit };
 
+/// Which rows have a target.
+///   kDocument  those whose next token is of the same document
+///   kAll       every row with a next token in the sequence, as the released AnchorAttention code averages: the anchor
+///              predicts the token after it, and the last token of a document the first one of the next document,
+///              which it does not see. The last row, whose next token lies in another sequence, has none
+enum class LossRows : uint8_t { kDocument, kAll };
+
 struct PackOptions {
   int32_t length = 0;  // L, tokens of a sequence
   AttnVariant variant;
@@ -70,18 +81,24 @@ struct PackOptions {
   Overflow overflow = Overflow::kRestart;
   int32_t lookahead = 512;               // pieces that wait at most, kBestFit only
   bool first_token_from_anchor = false;  // train the anchor on the first token of every document
-  bool keep_partial = true;              // emit the last sequence padded; false: drop it and count
-  std::vector<uint8_t> separators;       // [V] flags for TokenLayout; empty: none
+  LossRows loss_rows = LossRows::kDocument;
+  bool keep_partial = true;         // emit the last sequence padded; false: drop it and count
+  std::vector<uint8_t> separators;  // [V] flags for TokenLayout; empty: none
 };
+
+/// What a document with so many tokens of text takes of an empty sequence that has room for all of it: text, EOS, tag,
+/// and BOS or its copy of the anchor.
+int64_t PackedTokens(const PackOptions& options, int64_t text, int64_t tag);
 
 struct PackCounts {
   int64_t documents = 0, pieces = 0, sequences = 0;
-  int64_t tokens_in = 0;         // of documents, without BOS and tags
-  int64_t tokens_out = 0;        // of documents emitted
-  int64_t short_documents = 0;   // documents below min_document, empty ones included
-  int64_t dropped_short = 0;     // their tokens
-  int64_t dropped_overflow = 0;  // tokens discarded by kDrop
-  int64_t dropped_partial = 0;   // tokens of a last sequence not kept
+  int64_t tokens_in = 0;          // of documents, without BOS and tags
+  int64_t tokens_out = 0;         // of documents emitted
+  int64_t short_documents = 0;    // documents below min_document, empty ones included
+  int64_t dropped_short = 0;      // their tokens
+  int64_t dropped_overflow = 0;   // tokens discarded by kDrop
+  int64_t dropped_partial = 0;    // tokens of a last sequence not kept
+  int64_t dropped_untrained = 0;  // tokens of sequences without a target of any weight
   int64_t padding = 0, bos_tokens = 0, tag_tokens = 0, eos_tokens = 0;
 
   PackCounts& operator+=(const PackCounts& other);
@@ -94,11 +111,13 @@ struct PackCounts {
 ///              document (from 0) of a multi-bos sequence stands A k places later than behind a shared anchor
 ///   targets    the next token if it belongs to the same document and stands one position later, else -1; an anchor
 ///              token never predicts, but for first_token_from_anchor: then the last token of every copy predicts the
-///              token after it, and that of a shared anchor the first token of every document, each an extra target
-///   weights    1 where there is a target that is not a tag token, else 0 (and no extra target). A BOS that is no
-///   anchor
-///              is an ordinary token. first_token_from_anchor so adds the number of documents without tag, N, to the
-///              sum of weights: pieces that go on with a document in another sequence are documents there
+///              token after it, and that of a shared anchor the first token of every document, each an extra target.
+///              LossRows::kAll: every row that is not padding predicts the token at the next place, if that is not
+///              either
+///   weights    where there is a target that is not a tag token, its weight in `token_weights` (1 without), else 0; no
+///              extra target of weight 0. A BOS that is no anchor is an ordinary token. first_token_from_anchor so adds
+///              the number of documents without tag, N, to the sum of weights: pieces that go on with a document in
+///              another sequence are documents there
 /// Paper: arXiv:2411.13476 section 3.
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
 
@@ -113,7 +132,8 @@ class Packer {
   /// anchor ids that do not match the variant, first_token_from_anchor without an anchor, Validate of the variant).
   explicit Packer(PackOptions options, uint64_t seed = 0);
   ~Packer();
-  /// Errors: kUsage (negative document or token id, id outside `separators`, a tag that leaves no room, after Finish).
+  /// Errors: kUsage (negative document or token id, id outside `separators`, a tag that leaves no room, weights that
+  /// are not one a token, finite and from 0 up, after Finish).
   void Add(const Document& document);
   /// Declares that no document follows.
   void Finish();
@@ -131,7 +151,9 @@ class Packer {
   void Place(const Document& document, int64_t offset, int32_t text);
   void Wait(const Document& document);
   void FillFromWaiting();
+  void AddWeights(const Document& document, const Segment& segment);
   void Close();
+  void Discard(int64_t* dropped);  // what is in the sequence being filled, its text counted
   void Interleave(uint64_t number, std::vector<Segment>* segments) const;
 
   PackOptions options_;

@@ -532,5 +532,105 @@ TEST(PackerTest, InterleavedChunksAreShuffledInBoundsAndByTheSeed) {
   EXPECT_EQ(other[1].ids, out[1].ids) << "the shuffle shows in positions only";
 }
 
+TEST(PackerTest, AllRowsPredictWhatStandsAtTheNextPlace) {
+  PackOptions options{.length = 8, .variant = {.pattern = kAnchored}, .anchor = {kAnchor}, .bos = kBos};
+  options.loss_rows = LossRows::kAll;
+  auto out = Pack(options, kThree);
+  ASSERT_EQ(out[0].ids, (Ids{kAnchor, 100, 101, 102, 2100, 2101, 4100, 4101}));
+  EXPECT_EQ(out[0].targets, (Ids{100, 101, 102, 2100, 2101, 4100, 4101, -1}));
+  EXPECT_EQ(out[0].weights, (Weights{1, 1, 1, 1, 1, 1, 1, 0}));
+  EXPECT_TRUE(out[0].extra_rows.empty());
+  EXPECT_EQ(out[1].targets, (Ids{4102, 4103, -1, -1, -1, -1, -1, -1})) << "padding is no target";
+  options.first_token_from_anchor = true;
+  EXPECT_THROW(Packer{options}, Error);
+
+  // Copies of the anchor are predicted, and predict; a document without an anchor has BOS.
+  out = Pack({.length = 9, .variant = {.pattern = kIntra, .multi_bos = true}, .bos = kBos, .loss_rows = LossRows::kAll},
+             kThree);
+  ASSERT_EQ(out[0].ids, (Ids{kBos, 100, 101, 102, kBos, 2100, 2101, kBos, 4100}));
+  EXPECT_EQ(out[0].targets, (Ids{100, 101, 102, kBos, 2100, 2101, kBos, 4100, -1}));
+
+  // Names of sources are read, not learned.
+  out = Pack(
+      {.length = 10, .variant = {.pattern = kAnchored, .tags = true}, .anchor = {kAnchor}, .loss_rows = LossRows::kAll},
+      {MakeDocument(0, 2, 1), MakeDocument(1, 2, 2)});
+  EXPECT_EQ(out[0].ids, (Ids{kAnchor, kTag, 100, 101, kTag, kTag + 1, 2100, 2101, 0, 0}));
+  EXPECT_EQ(out[0].weights, (Weights{0, 1, 1, 0, 0, 1, 1, 0, 0, 0}));
+}
+
+TEST(PackerTest, AllRowsOfShuffledChunksFollowTheirPlaces) {
+  PackOptions options{.length = 96, .variant = {.pattern = kAnchored, .interleaved = true}, .anchor = {kAnchor}};
+  options.loss_rows = LossRows::kAll;
+  const auto out = Pack(options, {MakeDocument(0, 40), MakeDocument(1, 30), MakeDocument(2, 25)});
+  std::map<int64_t, int32_t> at;  // id by place
+  for (size_t i = 0; i < out[0].ids.size(); ++i) at[out[0].positions[i]] = out[0].ids[i];
+  ASSERT_EQ(at.size(), 96u);
+  for (size_t i = 0; i < out[0].ids.size(); ++i) {
+    const int64_t place = out[0].positions[i];
+    EXPECT_EQ(out[0].targets[i], place == 95 ? -1 : at[place + 1]);
+    EXPECT_EQ(out[0].weights[i], place == 95 ? 0.0f : 1.0f);
+  }
+}
+
+TEST(PackerTest, WeightsOfTokensGoWithThemAsTargets) {
+  // Token t of a document has the weight t / 2; unweighted documents have 1; EOS has that of the token before it.
+  Rng rng{3};
+  for (const auto overflow : {Overflow::kRestart, Overflow::kSplit, Overflow::kBestFit}) {
+    for (const bool interleaved : {false, true}) {
+      PackOptions options{.length = 64,
+                          .variant = {.pattern = kAnchored, .interleaved = interleaved},
+                          .anchor = {kAnchor},
+                          .eos = kEos,
+                          .overflow = overflow,
+                          .first_token_from_anchor = true};
+      std::vector<Document> documents, plain;
+      for (int64_t d = 0; d < 20; ++d) {
+        plain.push_back(MakeDocument(d, static_cast<int32_t>(3 + rng.Below(90))));
+        documents.push_back(plain.back());
+        if (d % 3 == 0) continue;
+        for (size_t t = 0; t < plain.back().tokens.size(); ++t) documents.back().weights.push_back(0.5f * t);
+      }
+      const auto weight = [](int64_t document, int64_t offset) {
+        return document % 3 == 0 ? 1.0f : 0.5f * static_cast<float>(offset);
+      };
+      const auto out = Pack(options, documents), without = Pack(options, plain);
+      ASSERT_EQ(out.size(), without.size());
+      for (size_t s = 0; s < out.size(); ++s) {
+        EXPECT_EQ(out[s].ids, without[s].ids);
+        EXPECT_EQ(out[s].targets, without[s].targets);
+        for (size_t i = 0; i < out[s].ids.size(); ++i) {
+          const int32_t target = out[s].targets[i];
+          if (target < 0) continue;
+          const int32_t token = target == kEos ? out[s].ids[i] : target;
+          EXPECT_EQ(out[s].weights[i], weight(DocumentOf(token), OffsetOf(token)));
+        }
+        for (size_t e = 0; e < out[s].extra_rows.size(); ++e) {
+          const int32_t target = out[s].extra_targets[e];
+          EXPECT_EQ(out[s].extra_weights[e], weight(DocumentOf(target), OffsetOf(target)));
+          EXPECT_GT(out[s].extra_weights[e], 0);
+        }
+      }
+    }
+  }
+}
+
+TEST(PackerTest, SequencesWithoutAnythingToTrainOnAreCountedAndLeftOut) {
+  Document prompt = MakeDocument(0, 40);
+  prompt.weights.assign(40, 0.0f);
+  prompt.weights.back() = 1.0f;
+  PackCounts counts;
+  const auto out = Pack({.length = 9, .bos = kBos}, {prompt}, &counts);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].segments[0].source_offset, 32);
+  EXPECT_EQ(counts.dropped_untrained, 32);
+  EXPECT_EQ(counts.tokens_in, counts.tokens_out + counts.dropped_untrained);
+  EXPECT_EQ(counts.pieces, 1);
+  EXPECT_EQ(counts.bos_tokens, 1);
+  prompt.weights.pop_back();
+  EXPECT_THROW(Pack({.length = 9, .bos = kBos}, {prompt}), Error);
+  prompt.weights.push_back(-1);
+  EXPECT_THROW(Pack({.length = 9, .bos = kBos}, {prompt}), Error);
+}
+
 }  // namespace
 }  // namespace hawser

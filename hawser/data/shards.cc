@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -19,6 +20,7 @@ namespace fs = std::filesystem;
 static_assert(std::endian::native == std::endian::little, "shards are mapped as they are written");
 
 constexpr char kMagic[8] = {'H', 'A', 'W', 'T', 'O', 'K', 'S', '1'};
+constexpr char kMagicWeighted[8] = {'H', 'A', 'W', 'T', 'O', 'K', 'S', '2'};
 constexpr uint64_t kMany = uint64_t{1} << 48;  // of anything: products below stay far from 2^64
 constexpr int64_t kMostShortIds = 1 << 16;
 
@@ -68,14 +70,17 @@ TokenShard::TokenShard(const fs::path& path) : path_(path), file_(path) {
   };
   refuse(bytes.size() < sizeof(Header), "shorter than its header");
   const auto header = Load<Header>(bytes, 0);
-  refuse(std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0, "it does not begin with HAWTOKS1");
+  weighted_ = std::memcmp(header.magic, kMagicWeighted, sizeof(kMagic)) == 0;
+  refuse(!weighted_ && std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0,
+         "it does not begin with HAWTOKS1, or HAWTOKS2 where it has loss weights");
   refuse(header.width != 2 && header.width != 4, fmt::format("ids of {} bytes; wanted 2 or 4", header.width));
   refuse(header.documents == 0 || header.documents > kMany || header.tokens > kMany || header.names_bytes > kMany,
          "impossible sizes in its header");
   refuse(header.vocab == 0 || header.vocab > (uint64_t{1} << 31) ||
              (header.width == 2 && header.vocab > uint64_t{kMostShortIds}),
          fmt::format("a vocabulary of {} ids of {} bytes", header.vocab, header.width));
-  ends_at_ = sizeof(Header) + RoundUp(header.tokens * header.width);
+  weights_at_ = sizeof(Header) + RoundUp(header.tokens * header.width);
+  ends_at_ = weights_at_ + (weighted_ ? RoundUp(header.tokens * sizeof(float)) : 0);
   sources_at_ = ends_at_ + header.documents * 8;
   const uint64_t names_at = sources_at_ + header.documents * 4, size = names_at + header.names_bytes;
   refuse(size != bytes.size(), fmt::format("its header wants {} bytes, the file has {}", size, bytes.size()));
@@ -84,7 +89,7 @@ TokenShard::TokenShard(const fs::path& path) : path_(path), file_(path) {
   tokens_ = static_cast<int64_t>(header.tokens);
   vocab_ = static_cast<int64_t>(header.vocab);
   fingerprint_ = header.fingerprint;
-  hash_ = header.hash;
+  hash_ = weighted_ ? Hash64(std::as_bytes(std::span(&header.rest, 1)), header.hash) : header.hash;
   WithFrame(fmt::format("{}: names of its sources", path.string()), [&] {
     const nlohmann::json names =
         ParseJson({reinterpret_cast<const char*>(bytes.data()) + names_at, static_cast<size_t>(header.names_bytes)});
@@ -134,6 +139,19 @@ std::vector<int32_t> TokenShard::Read(int64_t document) const {
   return ids;
 }
 
+std::vector<float> TokenShard::Weights(int64_t document) const {
+  if (!weighted_) return {};
+  std::vector<float> weights(static_cast<size_t>(length(document)));
+  const std::byte* from = file_.bytes().data() + weights_at_ + static_cast<size_t>(Begin(document)) * sizeof(float);
+  if (!weights.empty()) std::memcpy(weights.data(), from, weights.size() * sizeof(float));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] >= 0 && std::isfinite(weights[i])) continue;
+    Fail(ErrorKind::kFormat, "{}: document {}: token {} has the loss weight {}; wanted a finite one from 0 up",
+         path_.string(), document, i, weights[i]);
+  }
+  return weights;
+}
+
 ShardWriter::ShardWriter(fs::path folder, const Tokenizer& tokenizer, int64_t shard_tokens)
     : folder_(std::move(folder)),
       vocab_(tokenizer.vocab_size()),
@@ -142,10 +160,17 @@ ShardWriter::ShardWriter(fs::path folder, const Tokenizer& tokenizer, int64_t sh
   MakeDirectories(folder_);
 }
 
-void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tokens) {
+void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tokens,
+                      const std::vector<float>& weights) {
+  HAWSER_CHECK(weights.empty() || weights.size() == tokens.size());
   const auto [found, is_new] = source_numbers_.try_emplace(source, static_cast<uint32_t>(sources_.size()));
   if (is_new) sources_.push_back(source);
   document_sources_.push_back(found->second);
+  if (!weights.empty() || !weights_.empty()) {
+    weights_.resize(ids_.size(), 1.0f);
+    weights_.insert(weights_.end(), weights.begin(), weights.end());
+    weights_.resize(ids_.size() + tokens.size(), 1.0f);
+  }
   ids_.insert(ids_.end(), tokens.begin(), tokens.end());
   ends_.push_back(ids_.size());
   ++documents_;
@@ -171,8 +196,11 @@ void ShardWriter::Write() {
                 .fingerprint = fingerprint_,
                 .hash = Hash64(ids),
                 .names_bytes = names.size()};
-  std::memcpy(header.magic, kMagic, sizeof(kMagic));
+  std::memcpy(header.magic, weights_.empty() ? kMagic : kMagicWeighted, sizeof(kMagic));
   std::string tail(RoundUp(ids.size()) - ids.size(), '\0');
+  const size_t weights_bytes = weights_.size() * sizeof(float);
+  tail.append(reinterpret_cast<const char*>(weights_.data()), weights_bytes);
+  tail.append(RoundUp(weights_bytes) - weights_bytes, '\0');
   tail.append(reinterpret_cast<const char*>(ends_.data()), ends_.size() * 8);
   tail.append(reinterpret_cast<const char*>(document_sources_.data()), document_sources_.size() * 4);
   tail += names;
@@ -184,6 +212,7 @@ void ShardWriter::Write() {
   });
   files_.push_back(path);
   ids_.clear();
+  weights_.clear();
   ends_.clear();
   document_sources_.clear();
   sources_.clear();

@@ -1,11 +1,12 @@
 // data/shards.h - tokenised documents in a file that is mapped, not read: corpora larger than memory. A `.tokens` file
 // holds, little-endian:
-//   0   8 bytes  "HAWTOKS1"
+//   0   8 bytes  "HAWTOKS1", or "HAWTOKS2" with loss weights
 //   8   u32      bytes of a token id, 2 or 4        12  u32  checksum of all but the ids, 0: not known
 //   16  u64      documents N                        24  u64  tokens T
 //   32  u64      ids are below it                   40  u64  fingerprint of the tokenizer, 0: not known
 //   48  u64      Hash64 of the token bytes          56  u64  bytes of the names at the end
 //   64  T ids, without BOS and EOS, and zeros up to a multiple of 8
+//       f32[T]   HAWTOKS2: loss weight of each token, from 0 up; and zeros up to a multiple of 8
 //       u64[N]   where each document ends, in tokens; it begins where the one before ends
 //       u32[N]   the number of each document's source
 //       names of the sources: a JSON list of strings
@@ -37,13 +38,15 @@ class TokenShard {
   int64_t tokens() const { return tokens_; }
   int64_t vocab() const { return vocab_; }
   uint64_t fingerprint() const { return fingerprint_; }
-  uint64_t hash() const { return hash_; }  // as written in the header
+  uint64_t hash() const { return hash_; }  // of the ids, and of all the rest where that holds weights
   const std::vector<std::string>& sources() const { return sources_; }
 
   int64_t length(int64_t document) const { return End(document) - Begin(document); }
   int32_t source(int64_t document) const;
   /// Errors: kFormat naming file, document and token, for an id outside the vocabulary.
   std::vector<int32_t> Read(int64_t document) const;
+  /// Of each token of the document in the loss; empty: 1 each. Errors: kFormat for one that is negative or not finite.
+  std::vector<float> Weights(int64_t document) const;
 
  private:
   int64_t Begin(int64_t document) const { return document == 0 ? 0 : End(document - 1); }
@@ -52,9 +55,10 @@ class TokenShard {
   std::filesystem::path path_;
   MappedFile file_;
   int32_t width_ = 0;
+  bool weighted_ = false;
   int64_t documents_ = 0, tokens_ = 0, vocab_ = 0;
   uint64_t fingerprint_ = 0, hash_ = 0;
-  size_t ends_at_ = 0, sources_at_ = 0;
+  size_t weights_at_ = 0, ends_at_ = 0, sources_at_ = 0;
   std::vector<std::string> sources_;
 };
 
@@ -64,7 +68,7 @@ class ShardWriter {
  public:
   ShardWriter(std::filesystem::path folder, const Tokenizer& tokenizer, int64_t shard_tokens);
 
-  void Add(const std::string& source, const std::vector<int32_t>& tokens);
+  void Add(const std::string& source, const std::vector<int32_t>& tokens, const std::vector<float>& weights = {});
   /// Writes the last file. Nothing may follow.
   void Finish();
 
@@ -80,6 +84,7 @@ class ShardWriter {
   uint64_t fingerprint_;
   int64_t documents_ = 0, tokens_ = 0;
   std::vector<int32_t> ids_;
+  std::vector<float> weights_;  // from the first document of the file on that has some; else empty
   std::vector<uint64_t> ends_;
   std::vector<uint32_t> document_sources_;
   std::vector<std::string> sources_;

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/rng.h"
 #include "hawser/data/corpus.h"
 #include "hawser/testing/byte_tokenizer.h"
@@ -55,13 +58,41 @@ TEST_F(ShardsTest, WhatIsWrittenIsReadInBothWidths) {
       EXPECT_EQ(set.sources()[set.source(d)], sources[d]);
     }
     int at = 0;
-    TokenizeFiles(writer.files(), tokenizer, [&](const std::string& source, const Ids& ids) {
-      EXPECT_EQ(ids, texts[at]);
-      EXPECT_EQ(source, sources[at++]);
+    TokenizeFiles(writer.files(), tokenizer, [&](const TokenisedDocument& document) {
+      EXPECT_EQ(document.ids, texts[at]);
+      EXPECT_TRUE(document.weights.empty());
+      EXPECT_EQ(document.source, sources[at++]);
     });
     EXPECT_EQ(at, 30);
     EXPECT_NE(set.Hash(), LoadDocuments({writer.files()[0]}, tokenizer).Hash());
   }
+}
+
+TEST_F(ShardsTest, LossWeightsComeBack) {
+  const ByteTokenizer tokenizer(256);
+  ShardWriter writer(folder_, tokenizer, 7);
+  writer.Add("a", {1, 2, 3, 4});
+  writer.Add("a", {5, 6, 7}, {0, 0.25f, 2});  // the first file ends here
+  writer.Add("a", {8, 9, 1, 2, 3, 4, 5});     // the second has no weights
+  writer.Add("a", {3}, {0});
+  writer.Add("a", {4});
+  writer.Finish();
+  ASSERT_EQ(writer.files().size(), 3u);
+  const DocumentSet set = LoadDocuments(writer.files(), tokenizer);
+  EXPECT_EQ(set.Get(0).weights, (std::vector<float>{1, 1, 1, 1}));
+  EXPECT_EQ(set.Get(1).weights, (std::vector<float>{0, 0.25f, 2}));
+  EXPECT_TRUE(set.Get(2).weights.empty());
+  EXPECT_EQ(set.Get(3).weights, (std::vector<float>{0}));
+  EXPECT_EQ(set.Get(4).weights, (std::vector<float>{1}));
+  std::vector<std::vector<float>> seen;
+  TokenizeFiles(writer.files(), tokenizer, [&](const TokenisedDocument& d) { seen.push_back(d.weights); });
+  EXPECT_EQ(seen[1], set.Get(1).weights);
+
+  std::string bytes = ReadFile(writer.files()[0]);
+  const float bad = -1;
+  std::memcpy(bytes.data() + 64 + 16 + 4 * 5, &bad, 4);  // seven ids of two bytes, rounded up; the sixth weight
+  WriteBytes(writer.files()[0], bytes);
+  ExpectError(ErrorKind::kFormat, {"document 1", "token 1"}, [&] { TokenShard(writer.files()[0]).Weights(1); });
 }
 
 TEST_F(ShardsTest, AnotherTokenizerIsRefused) {
@@ -76,6 +107,7 @@ TEST_F(ShardsTest, AnotherTokenizerIsRefused) {
 TEST_F(ShardsTest, EveryTruncationAndEveryFlippedByteIsNoticed) {
   ShardWriter writer(folder_, ByteTokenizer(200), 100);
   for (int d = 0; d < 5; ++d) writer.Add(d % 2 == 0 ? "a" : "b", Ids(static_cast<size_t>(d * 3), d));
+  writer.Add("b", {1, 2}, {0, 1});
   writer.Finish();
   const fs::path good = writer.files()[0], bad = folder_ / "bad.tokens";
   const std::string whole = ReadFile(good);
@@ -86,6 +118,7 @@ TEST_F(ShardsTest, EveryTruncationAndEveryFlippedByteIsNoticed) {
       int64_t tokens = 0;
       for (int64_t d = 0; d < shard.size(); ++d) {
         tokens += static_cast<int64_t>(shard.Read(d).size());
+        EXPECT_EQ(shard.Weights(d).size(), shard.Read(d).size());
         EXPECT_LT(shard.source(d), static_cast<int32_t>(shard.sources().size()));
       }
       EXPECT_EQ(tokens, shard.tokens());
