@@ -64,11 +64,15 @@ std::function<int()> SetupHelp(Command, CommonOptions&);
 struct ModelOptions {
   std::filesystem::path model;
   std::filesystem::path tokenizer;
+  std::filesystem::path adapter;  // merged into the weights; empty: none
 };
-void AddModelOptions(Command command, ModelOptions& options);
-/// LoadModel for commands that need a tokenizer, with the position scheme `rope` instead of the model's own where it is
-/// given: in `params`, while `spec` is that of the file. `context`: the tokens that a scheme without a factor is to
-/// reach; 0: not known. Errors: kUsage without a tokenizer or for a wrong scheme.
+void AddModelOptions(Command command, ModelOptions& options, bool required = true);
+/// --adapter, for commands that OpenModel.
+void AddAdapterOption(Command command, ModelOptions& options);
+/// LoadModel for commands that need a tokenizer, with the adapters merged and with the position scheme `rope` instead
+/// of the model's own where it is given: in `params`, while `spec` is that of the file. `context`: the tokens that a
+/// scheme without a factor is to reach; 0: not known. Errors: kUsage without a tokenizer or for a wrong scheme,
+/// MergePeft.
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context);
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);

@@ -8,13 +8,19 @@
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/builtin.h"
+#include "hawser/train/peft.h"
 
 namespace hawser {
 
-void AddModelOptions(Command command, ModelOptions& options) {
-  command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, or builtin").Required();
+void AddModelOptions(Command command, ModelOptions& options, bool required) {
+  CommandOption model = command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, or builtin");
+  if (required) model.Required();
   command.Add("--tokenizer", options.tokenizer,
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
+}
+
+void AddAdapterOption(Command command, ModelOptions& options) {
+  command.Add("--adapter", options.adapter, "Folder of low-rank adapters (PEFT) to add to the weights");
 }
 
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context) {
@@ -23,6 +29,7 @@ LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_
     Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
          options.model.string());
   }
+  if (!options.adapter.empty()) MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
   RopeSpec& of_model = model.params.mutable_spec().rope;
   if (!rope.empty()) of_model = ApplyRopeText(of_model, rope, model.spec.context, context);
   return model;

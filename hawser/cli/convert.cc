@@ -6,6 +6,7 @@
 #include "hawser/base/error.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/hf_export.h"
+#include "hawser/train/peft.h"
 
 namespace hawser {
 namespace {
@@ -28,7 +29,8 @@ int Convert(const ConvertOptions& options, const CommonOptions& common) {
   if (!options.force && std::filesystem::exists(options.to / "config.json", code)) {
     Fail(ErrorKind::kUsage, "{} holds a model already; pass --force to write over it", options.to.string());
   }
-  const LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
+  LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
+  if (!options.model.adapter.empty()) MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
   const DType dtype = StoredDType(options, model.file_dtype);
   HfSource source = SourceOf(options.model.model, options.model.tokenizer);
   source.note = fmt::format("Converted by hawser; weights stored as {}.", Name(dtype));
@@ -53,6 +55,7 @@ int Convert(const ConvertOptions& options, const CommonOptions& common) {
 std::function<int()> SetupConvert(Command command, CommonOptions& common) {
   auto options = std::make_shared<ConvertOptions>();
   AddModelOptions(command, options->model);
+  AddAdapterOption(command, options->model);
   command.Add("DST", options->to, "Folder to write, in Hugging Face form").Required();
   command.Add("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of MODEL")
       .OneOf({"f32", "bf16", "f16"});

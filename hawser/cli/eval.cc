@@ -167,6 +167,7 @@ int RunEval(const EvalOptions& options, Command command, const CommonOptions& co
 std::function<int()> SetupEval(Command command, CommonOptions& common) {
   const auto options = std::make_shared<EvalOptions>();
   AddModelOptions(command, options->model);
+  AddAdapterOption(command, options->model);
   command
       .Add("task", options->task,
            "What to measure: ppl (perplexity by position) or retrieval (facts asked for, by distance)")

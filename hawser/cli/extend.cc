@@ -27,13 +27,17 @@ std::function<int()> SetupExtend(Command command, CommonOptions& common) {
     std::filesystem::path recipe;
   };
   auto options = std::make_shared<Options>();
-  AddModelOptions(command, options->model);
+  AddModelOptions(command, options->model, /*required=*/false);
   AddTrainingOptions(command, *options);
   command.Add("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
   return [options, command, &common] {
     TrainConfig config = ExtendDefaults();
+    const bool by_its_recipe = ResumesByItsRecipe(command, *options, options->model.model, config);
     if (!options->recipe.empty()) ApplyRecipeFile(config, options->recipe);
-    config.model = options->model.model.string();
+    if (!by_its_recipe) {
+      if (options->model.model.empty()) Fail(ErrorKind::kUsage, "which model? Give MODEL, or --resume RUN");
+      config.model = options->model.model.string();
+    }
     if (!options->model.tokenizer.empty()) config.tokenizer = options->model.tokenizer.string();
     ApplyTrainingOptions(command, common, *options, config);
     if (config.context == 0) Fail(ErrorKind::kUsage, "how long is the new context? Give --context TOKENS");

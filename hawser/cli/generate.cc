@@ -261,6 +261,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
 std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   AddModelOptions(command, options->model);
+  AddAdapterOption(command, options->model);
   command.Add("PROMPT", options->words, "Text to continue");
   command.Add("-p,--prompt", options->prompt,
               "Text to continue (default: what comes through a pipe, without a newline at its end)");

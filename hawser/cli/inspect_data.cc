@@ -35,7 +35,7 @@ TrainConfig MakeConfig(const Options& o, Command command, const CommonOptions& c
   if (!o.recipe.empty()) ApplyRecipeFile(config, o.recipe);
   if (!o.model.model.empty()) config.model = o.model.model.string();
   if (!o.model.tokenizer.empty()) config.tokenizer = o.model.tokenizer.string();
-  if (!o.data.empty()) config.data = o.data;
+  if (!o.data.empty()) SetData(config, o.data);
   ApplySeed(command, common, config);
   for (const std::string& setting : o.settings) ApplySetting(config, setting);
   for (const std::string& setting : o.sets) ApplySetting(config, setting);
@@ -101,7 +101,8 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   command.Add("MODEL", options->model.model, "The model to train further, for its tokenizer and sizes; or --tokenizer");
   command.Add("--tokenizer", options->model.tokenizer, "Tokenizer file or folder");
-  command.Add("--data", options->data, "Documents: .txt, .jsonl, .tokens, or folders of them");
+  command.Add("--data", options->data,
+              "Documents: .txt, .jsonl, .tokens, or folders of them; a mixture: books/=3 code/=1");
   command.Add("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
   const auto key = [&](const std::string& flag, const std::string& name, const std::string& help) {
     command.AddCall(

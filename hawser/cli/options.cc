@@ -153,6 +153,11 @@ CommandOption& CommandOption::OneArgument() {
   return *this;
 }
 
+CommandOption& CommandOption::OptionalArgument() {
+  option_->expected(0, 1);
+  return *this;
+}
+
 CommandOption& CommandOption::Excludes(CommandOption other) {
   option_->excludes(other.option_);
   return *this;

@@ -28,6 +28,7 @@ class CommandOption {
   CommandOption& ShowDefault();              // the value at this moment, in --help
   CommandOption& Delimiter(char delimiter);  // of a list in one argument
   CommandOption& OneArgument();              // a list takes one argument each time the option is given
+  CommandOption& OptionalArgument();         // may be given without its argument, which is then empty
   CommandOption& Excludes(CommandOption other);
 
  private:

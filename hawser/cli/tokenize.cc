@@ -39,8 +39,7 @@ int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
   const auto tokenizer = OpenTokenizer(options.model);
   const std::vector<std::filesystem::path> files = ListDataFiles(options.data);
   ShardWriter writer(options.out, *tokenizer, options.shard_tokens);
-  TokenizeFiles(files, *tokenizer,
-                [&](const TokenisedDocument& d) { writer.Add(d.source, d.ids, d.weights); });
+  TokenizeFiles(files, *tokenizer, [&](const TokenisedDocument& d) { writer.Add(d.source, d.ids, d.weights); });
   writer.Finish();
   if (common.json) {
     nlohmann::json written = nlohmann::json::array();

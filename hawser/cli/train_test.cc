@@ -315,6 +315,28 @@ TEST_F(TrainCommand, FoldersInUseAreLeftAlone) {
   EXPECT_EQ(Train("fresh").code, 0);
 }
 
+TEST_F(TrainCommand, ResumeWithARunAloneGoesOnByItsOwnRecipe) {
+  WriteRecipe("steps = 4\ncheckpoint_every = 2\n");
+  ASSERT_EQ(Train("straight", "--lora 2").code, 0);
+  ASSERT_EQ(Train("run", "--lora 2").code, 0);
+  for (const char* file : {"run/hawser.json", "run/model.safetensors"}) fs::remove(folder_ / file);
+  fs::remove_all(folder_ / "run/checkpoints/step_000004");
+  fs::remove(folder_ / "r.toml");
+  const std::string run = (folder_ / "run").string();
+  ASSERT_EQ(RunHawser(fmt::format("train --threads 1 --quiet --resume '{}' 2>&1", run)).code, 0);
+  ExpectSameRun("straight", "run");
+  // Finished, and by the other command that trains.
+  const CommandResult again = RunHawser(fmt::format("extend --resume '{}' --json --quiet 2>&1", run));
+  EXPECT_EQ(again.code, 0) << again.out;
+  EXPECT_NE(again.out.find("\"finished_before\":true"), std::string::npos) << again.out;
+  EXPECT_EQ(RunHawser(fmt::format("train --resume '{}' 2>&1", (folder_ / "text").string())).code, 2);
+  EXPECT_EQ(RunHawser(fmt::format("train '{0}/recipe.toml' --resume '{0}' --out '{0}' 2>&1", run)).code, 2);
+  EXPECT_EQ(RunHawser("train 2>&1").code, 2);
+  // Behind --out, --resume takes no argument: the word that follows is the recipe.
+  const CommandResult flag = RunHawser(fmt::format("train --out '{0}' --resume '{0}/recipe.toml' 2>&1", run));
+  EXPECT_EQ(flag.code, 0) << flag.out;
+}
+
 TEST_F(TrainCommand, AnotherRecipeOrOtherTextCannotResume) {
   WriteRecipe("steps = 4");
   const pid_t pid = Start("run");
@@ -607,6 +629,147 @@ TEST_F(TrainCommand, NotANumberStopsWithStepAndTensor) {
   EXPECT_NE(run.out.find("step 1:"), std::string::npos) << run.out;
   EXPECT_NE(run.out.find("model.layers.1.mlp.down_proj.weight"), std::string::npos) << run.out;
   EXPECT_FALSE(fs::exists(folder_ / "out/config.json"));
+}
+
+TEST_F(TrainCommand, MixturesAreSaidInTheRecipeOrByData) {
+  MakeDirectories(folder_ / "few");
+  for (uint64_t i = 0; i < 3; ++i) {
+    WriteFileAtomically(folder_ / "few" / fmt::format("{}.txt", i), MakeSyntheticDocument(2, i, 100).text);
+  }
+  const std::string text = (folder_ / "text").string(), few = (folder_ / "few").string();
+  WriteRecipe("steps = 30\ncheckpoint_every = 7");
+  ASSERT_EQ(Train("options", fmt::format("--data '{}=1' '{}=3'", text, few)).code, 0);
+  const auto mark = nlohmann::json::parse(ReadFile(folder_ / "options/hawser.json"));
+  ASSERT_EQ(mark["sources"].size(), 2u) << mark.dump();
+  const double tokens[] = {mark["sources"][0]["tokens"], mark["sources"][1]["tokens"]};
+  EXPECT_EQ(mark["sources"][1]["name"], "few");
+  EXPECT_NEAR(tokens[1] / (tokens[0] + tokens[1]), 0.75, 0.05);
+  EXPECT_GT(mark["sources"][1]["epochs"], 2);
+  EXPECT_LT(mark["sources"][0]["epochs"], 1);
+
+  // The same as tables, with paths from the recipe's folder; killed and gone on with.
+  std::string recipe = ReadFile(folder_ / "r.toml");
+  recipe.replace(recipe.find("data = \"text\"\n"), 14, "");
+  WriteFileAtomically(folder_ / "r.toml",
+                      recipe + "[[source]]\ndata = \"text\"\n[[source]]\ndata = [\"few\"]\nweight = 3\n");
+  ASSERT_EQ(Train("straight").code, 0);
+  EXPECT_TRUE(Model("straight") == Model("options"));
+  fs::remove(folder_ / "options/hawser.json");
+  for (const int step : {30, 28}) fs::remove_all(folder_ / fmt::format("options/checkpoints/step_{:06}", step));
+  ASSERT_EQ(RunHawser(fmt::format("train --threads 1 --quiet --resume '{}' 2>&1", (folder_ / "options").string())).code,
+            0);
+  ExpectSameRun("straight", "options");
+  const auto again = nlohmann::json::parse(ReadFile(folder_ / "options/hawser.json"));
+  EXPECT_EQ(again["sources"], mark["sources"]);
+
+  const auto inspected = RunHawser(fmt::format("inspect data --tokenizer '{}' --context 64 --data '{}=1' '{}=3' --json",
+                                               folder_.string(), text, few));
+  ASSERT_EQ(inspected.code, 0);
+  EXPECT_EQ(nlohmann::json::parse(inspected.out)["mixture"].size(), 2u);
+
+  const auto refused = [&](const std::string& more, const std::string& word) {
+    const CommandResult run = Train("bad", more);
+    EXPECT_EQ(run.code, 2) << more << ": " << run.out;
+    EXPECT_NE(run.out.find(word), std::string::npos) << more << ": " << run.out;
+  };
+  refused(fmt::format("--data '{}=1' '{}'", text, few), "weight");
+  refused(fmt::format("--data '{}=0' '{}=1'", text, few), "weight");
+  refused(fmt::format("--data '{0}=1' '{0}=1'", text), "text");
+  refused("--set upsample=global", "upsample");
+  refused("--set data=text", "source");
+  refused("--set 'source=[{data=\"x\", weigth=2}]'", "weight");
+  refused("--set source=3", "source");
+}
+
+TEST_F(TrainCommand, CompletionsAlone) {
+  std::string lines;
+  for (uint64_t i = 0; i < 40; ++i) {
+    const std::string text = MakeSyntheticDocument(1, i, 60).text;
+    lines += nlohmann::json{{"prompt", text.substr(0, 100)}, {"completion", text.substr(100)}}.dump() + "\n";
+  }
+  WriteFileAtomically(folder_ / "pairs.jsonl", lines);
+  WriteRecipe("steps = 4\neos = true");
+  const std::string pairs = (folder_ / "pairs.jsonl").string();
+  ASSERT_EQ(Train("pairs", fmt::format("--data '{}'", pairs)).code, 0);
+  // Tokenised beforehand, the weights come along.
+  ASSERT_EQ(RunHawser(fmt::format("tokenize '{}' --data '{}' --out '{}'", folder_.string(), pairs,
+                                  (folder_ / "shards").string()))
+                .code,
+            0);
+  ASSERT_EQ(Train("shards_run", fmt::format("--data '{}'", (folder_ / "shards").string())).code, 0);
+  EXPECT_TRUE(Model("pairs") == Model("shards_run"));
+  const auto inspect = [&](const std::string& more) {
+    const auto run = RunHawser(
+        fmt::format("inspect data --tokenizer '{}' --context 64 --data '{}' --json {}", folder_.string(), pairs, more));
+    return nlohmann::json::parse(run.out)["targets"].get<int64_t>();
+  };
+  const int64_t some = inspect(""), rows = inspect("--set loss_rows=all");
+  EXPECT_GT(some, 0);
+  EXPECT_GE(rows, some);
+  EXPECT_EQ(Train("both", "--set loss_rows=all --set first_token_from_anchor=true").code, 2);
+  EXPECT_EQ(Train("all", "--set loss_rows=all").code, 0);
+}
+
+TEST_F(TrainCommand, AdaptersGoOn) {
+  WriteRecipe("steps = 6\nschedule = \"constant\"");
+  ASSERT_EQ(Train("base").code, 0);
+  const auto extend = [&](const std::string& out, const std::string& more) {
+    return RunHawser(
+        fmt::format("extend '{}' --context 64 --data '{}' --batch-tokens 256 --steps 4 --dtype f32 "
+                    "--threads 1 --quiet --out '{}' {} 2>&1",
+                    (folder_ / "base").string(), (folder_ / "text").string(), (folder_ / out).string(), more));
+  };
+  ASSERT_EQ(extend("one", "--lora 3 --set 'lora_targets=[\"q_proj\",\"up_proj\"]'").code, 0);
+  const std::string adapter = fmt::format("--adapter '{}'", (folder_ / "one").string());
+  // What is saved merged is the base with the adapters.
+  const auto ppl = [&](const std::string& model) {
+    const auto run = RunHawser(
+        fmt::format("eval {} ppl --data '{}' --context 64 --json --quiet", model, (folder_ / "text/00.txt").string()));
+    return nlohmann::json::parse(run.out)["nll"].get<double>();
+  };
+  const std::string base = fmt::format("'{}'", (folder_ / "base").string());
+  const double merged = ppl(fmt::format("'{}'", (folder_ / "one").string()));
+  EXPECT_NEAR(ppl(base + " " + adapter), merged, 1e-6 * merged);
+  EXPECT_GT(std::abs(ppl(base) - merged), 1e-4 * merged);
+  EXPECT_EQ(RunHawser(fmt::format("generate {} {} --prompt a --max-new 2 --quiet", base, adapter)).code, 0);
+  ASSERT_EQ(RunHawser(fmt::format("convert {} '{}' {}", base, (folder_ / "converted").string(), adapter)).code, 0);
+  EXPECT_NEAR(ppl(fmt::format("'{}'", (folder_ / "converted").string())), merged, 1e-6 * merged);
+
+  // Trained on: with a rate of nothing they stay as they are.
+  ASSERT_EQ(extend("still", adapter + " --set lr=1e-30 --set weight_decay=0").code, 0);
+  EXPECT_TRUE(ReadFile(folder_ / "one/adapter/adapter_model.safetensors") ==
+              ReadFile(folder_ / "still/adapter/adapter_model.safetensors"));
+  ASSERT_EQ(extend("two", adapter).code, 0);
+  EXPECT_FALSE(Model("two") == Model("one"));
+  const auto config = nlohmann::json::parse(ReadFile(folder_ / "two/adapter/adapter_config.json"));
+  EXPECT_EQ(config["r"], 3);
+  EXPECT_EQ(config["target_modules"].size(), 4u);
+  EXPECT_EQ(extend("three", adapter + " --lora 5").code, 2);
+  EXPECT_EQ(extend("three", "--adapter '" + folder_.string() + "'").code, 3);
+  EXPECT_EQ(Train("scratch", adapter).code, 2);
+}
+
+TEST_F(TrainCommand, WhatPackingAddsFillsAContextToo) {
+  fs::remove_all(folder_ / "text");
+  MakeDirectories(folder_ / "text");
+  const auto tokens = [&](int n, int files) {
+    for (int f = 0; f < files; ++f) {
+      std::string ids;
+      for (int i = 0; i < n; ++i) ids += fmt::format("{}{}", i == 0 ? "" : ", ", 10 + i % 50);
+      WriteFileAtomically(folder_ / fmt::format("text/{}.jsonl", f), fmt::format("{{\"input_ids\": [{}]}}", ids));
+    }
+  };
+  WriteRecipe("steps = 1");
+  tokens(63, 1);
+  EXPECT_EQ(Train("anchor").code, 0) << "the anchor and 63 tokens";
+  EXPECT_EQ(Train("bos", "--attention intra").code, 0);
+  EXPECT_EQ(Train("no_bos", "--attention intra --set bos=false").code, 2);
+  EXPECT_EQ(Train("eos", "--attention intra --set bos=false --set eos=true").code, 0);
+  tokens(31, 2);
+  EXPECT_EQ(Train("two", "--attention intra").code, 0) << "each with its BOS";
+  const CommandResult less = Train("less");
+  EXPECT_EQ(less.code, 2);
+  EXPECT_NE(less.out.find("63 with"), std::string::npos) << less.out;
 }
 
 }  // namespace

@@ -83,7 +83,9 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
   command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model");
-  command.Add("--data", options.data, "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them");
+  command.Add(
+      "--data", options.data,
+      "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them; a mixture: books/=3 code/=1");
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
   key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
@@ -93,8 +95,13 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");
   key("--lr", "lr", "Highest learning rate (default: by the width of the model, 3e-3 at 64, 2e-5 at 4096)");
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
+  key("--lora", "lora_rank", "Train adapters of this rank instead of the weights; --set lora_targets=... says where");
+  key("--adapter", "adapter", "Train these adapters (PEFT) further instead of new ones");
   command.Add("--set", options.sets, "Any recipe key: key=value; may be given again; see help recipe");
-  command.Add("--resume", options.resume, "Go on after the newest checkpoint in --out");
+  command
+      .Add("--resume", options.resume_run,
+           "Go on after the newest checkpoint in --out; --resume RUN alone goes on with that run by its own recipe")
+      .OptionalArgument();
   command.Add("--dry-run", options.dry_run, "Print steps, memory and the time it may take, and stop");
 }
 
@@ -106,9 +113,28 @@ void ApplySeed(Command command, const CommonOptions& common, TrainConfig& config
   config.seed = static_cast<int64_t>(common.seed);
 }
 
+bool ResumesByItsRecipe(Command command, TrainingOptions& options, std::filesystem::path& positional,
+                        TrainConfig& config) {
+  options.resume = command.Has("--resume");
+  const std::filesystem::path named = options.resume_run;
+  if (named.empty()) return false;
+  if (!options.out.empty()) {
+    if (!positional.empty()) {
+      Fail(ErrorKind::kUsage, "--resume {} and --out {}: which run is to go on? Give one of them", named.string(),
+           options.out.string());
+    }
+    positional = named;
+    return false;
+  }
+  options.out = named;
+  if (!positional.empty()) return false;
+  config = RecipeOfRun(named);
+  return true;
+}
+
 void ApplyTrainingOptions(Command command, const CommonOptions& common, const TrainingOptions& options,
                           TrainConfig& config) {
-  if (!options.data.empty()) config.data = options.data;
+  if (!options.data.empty()) SetData(config, options.data);
   ApplySeed(command, common, config);
   if (command.Has("--steps")) config.tokens = 0;  // the option replaces the other way to say how long
   if (command.Has("--tokens")) config.steps = 0;
@@ -137,8 +163,8 @@ int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& optio
   const RunSummary summary = RunTraining(plan, options.out, options.resume, backend.get(), WriteRunReport);
   const std::string out = summary.out.string();
   if (summary.interrupted) {
-    LogLine(fmt::format("stopped after step {} of {}; the same command with --resume goes on", summary.steps,
-                        plan.config.steps));
+    LogLine(fmt::format("stopped after step {} of {}; hawser train --resume '{}' goes on", summary.steps,
+                        plan.config.steps, out));
   } else if (summary.was_finished) {
     LogLine(fmt::format("{}: the run is finished ({}); nothing to do", out, Counted(summary.steps, "step")));
   }

@@ -75,6 +75,7 @@ int RunTuneKv(const Options& options, const CommonOptions& common) {
 std::function<int()> SetupTuneKv(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   AddModelOptions(command, options->model);
+  AddAdapterOption(command, options->model);
   command
       .Add("--data", options->data,
            "Text: the first half of each document chooses, the second half judges; .txt, .jsonl or folders")

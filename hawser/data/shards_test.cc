@@ -92,6 +92,9 @@ TEST_F(ShardsTest, LossWeightsComeBack) {
   const float bad = -1;
   std::memcpy(bytes.data() + 64 + 16 + 4 * 5, &bad, 4);  // seven ids of two bytes, rounded up; the sixth weight
   WriteBytes(writer.files()[0], bytes);
+  EXPECT_THROW(TokenShard{writer.files()[0]}, Error) << "its checksum";
+  bytes.replace(12, 4, 4, '\0');  // of a writer that knows none
+  WriteBytes(writer.files()[0], bytes);
   ExpectError(ErrorKind::kFormat, {"document 1", "token 1"}, [&] { TokenShard(writer.files()[0]).Weights(1); });
 }
 

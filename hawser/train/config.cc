@@ -7,6 +7,8 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <set>
 #include <sstream>
 #include <type_traits>
 #include <utility>
@@ -46,6 +48,11 @@ const Names<Overflow>& NamesOf(Overflow) {
   return names;
 }
 
+const Names<LossRows>& NamesOf(LossRows) {
+  static const Names<LossRows> names = {{LossRows::kDocument, "document"}, {LossRows::kAll, "all"}};
+  return names;
+}
+
 const Names<Upsample>& NamesOf(Upsample) {
   static const Names<Upsample> names = {
       {Upsample::kNone, "none"}, {Upsample::kGlobal, "global"}, {Upsample::kPerSource, "per-source"}};
@@ -62,6 +69,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("model", c.model, kYes);
   visit("tokenizer", c.tokenizer, kYes);
   visit("data", c.data, kYes);
+  visit("source", c.sources, kYes);
   visit("holdout", c.holdout, kYes);
   visit("context", c.context, kYes);
   visit("shrink_context", c.shrink_context, kNo);
@@ -96,8 +104,10 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("anchor", c.anchor, kYes);
   visit("min_document", c.min_document, kYes);
   visit("first_token_from_anchor", c.first_token_from_anchor, kYes);
+  visit("loss_rows", c.loss_rows, kYes);
   visit("train_only", c.train_only, kYes);
   visit("freeze", c.freeze, kYes);
+  visit("adapter", c.adapter, kYes);
   visit("lora_rank", c.lora_rank, kYes);
   visit("lora_alpha", c.lora_alpha, kYes);
   visit("lora_targets", c.lora_targets, kYes);
@@ -189,6 +199,7 @@ void Assign(std::string_view key, const toml::node& node, int64_t& field) {
   if (!value || *value != std::floor(*value) || std::abs(*value) > 0x1p53) FailType(key, "a whole number", node);
   field = static_cast<int64_t>(*value);
 }
+void Assign(std::string_view key, const toml::node& node, SourceConfig& field);
 template <class E>
 requires std::is_enum_v<E>
 void Assign(std::string_view key, const toml::node& node, E& field) {
@@ -220,6 +231,24 @@ void Assign(std::string_view key, const toml::node& node, std::vector<T>& field)
   field = std::move(values);
 }
 
+void Assign(std::string_view key, const toml::node& node, SourceConfig& field) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) FailType(key, "tables [[source]] with data and weight", node);
+  for (const auto& [name, value] : *table) {
+    const std::string inner = fmt::format("{}.{}", key, name.str());
+    if (name == "name") {
+      Assign(inner, value, field.name);
+    } else if (name == "data") {
+      Assign(inner, value, field.data);
+    } else if (name == "weight") {
+      Assign(inner, value, field.weight);
+    } else {
+      Fail(ErrorKind::kUsage, "unknown recipe key \"{}\"{}", inner,
+           SuggestName(name.str(), {"name", "data", "weight"}));
+    }
+  }
+}
+
 std::string Print(const std::string& value) {
   std::ostringstream out;
   out << toml::value<std::string>(RecipeText(value));
@@ -235,11 +264,39 @@ requires std::is_enum_v<E> std::string Print(E value) {
   }
   Fail(ErrorKind::kInternal, "a value of a recipe has no name");
 }
+std::string Print(const SourceConfig& source);
 template <class T>
 std::string Print(const std::vector<T>& values) {
   std::string out;
   for (const T& value : values) out += (out.empty() ? "" : ", ") + Print(value);
   return "[" + out + "]";
+}
+
+std::string Print(const SourceConfig& source) {
+  return fmt::format("{{name = {}, data = {}, weight = {}}}", Print(source.name), Print(source.data),
+                     Print(source.weight));
+}
+
+/// Errors: kUsage for a mixture that is none.
+void CheckSources(const TrainConfig& c) {
+  if (c.sources.empty()) return;
+  if (!c.data.empty()) {
+    Fail(ErrorKind::kUsage, "both \"data\" and [[source]] say what to train on: put the data into a [[source]] too");
+  }
+  if (c.upsample != Upsample::kNone) {
+    Fail(ErrorKind::kUsage, "upsample = {} and the weights of [[source]] both say what is drawn more often: choose one",
+         Print(c.upsample));
+  }
+  std::set<std::string> names;
+  for (const SourceConfig& source : c.sources) {
+    if (source.data.empty()) Fail(ErrorKind::kUsage, "source \"{}\" has no data", source.name);
+    if (!(source.weight > 0) || !(source.weight <= 1e9)) {
+      Fail(ErrorKind::kUsage, "source \"{}\": the weight must be above 0, found {}", source.name, source.weight);
+    }
+    if (!names.insert(source.name).second) {
+      Fail(ErrorKind::kUsage, "two sources are called \"{}\": give each a name", source.name);
+    }
+  }
 }
 
 void AssignKey(TrainConfig& config, std::string_view key, const toml::node& node) {
@@ -316,7 +373,36 @@ void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path) {
   };
   from_folder(read.model, read.model != config.model);
   from_folder(read.tokenizer, read.tokenizer != config.tokenizer);
-  for (std::string& item : read.data) from_folder(item, read.data != config.data);
+  from_folder(read.adapter, read.adapter != config.adapter);
+  const bool other_data = read.data != config.data;
+  for (std::string& item : read.data) from_folder(item, other_data);
+  const bool other_sources = read.sources != config.sources;
+  for (SourceConfig& source : read.sources) {
+    for (std::string& item : source.data) from_folder(item, other_sources);
+  }
+  config = std::move(read);
+}
+
+void SetData(TrainConfig& config, const std::vector<std::string>& data) {
+  TrainConfig read = config;
+  read.data.clear();
+  read.sources.clear();
+  for (const std::string& item : data) {
+    const size_t equals = item.rfind('=');
+    std::error_code code;
+    const auto weight = equals == item.npos || std::filesystem::exists(item, code)
+                            ? std::nullopt
+                            : ParseNumber<double>(std::string_view(item).substr(equals + 1));
+    if (weight) {
+      read.sources.push_back({.data = {item.substr(0, equals)}, .weight = *weight});
+    } else {
+      read.data.push_back(item);
+    }
+  }
+  if (!read.data.empty() && !read.sources.empty()) {
+    Fail(ErrorKind::kUsage, "\"{}\" has a weight and \"{}\" has none: give every path one, or none",
+         read.sources.front().data.front(), read.data.front());
+  }
   config = std::move(read);
 }
 
@@ -358,7 +444,9 @@ std::string ToToml(const TrainConfig& config) {
 
 void Validate(const TrainConfig& c) {
   constexpr int64_t kMany = int64_t{1} << 40;
-  if (c.data.empty()) Fail(ErrorKind::kUsage, "no data: give files or folders of text (recipe key \"data\", --data)");
+  CheckSources(c);
+  if (c.data.empty() && c.sources.empty())
+    Fail(ErrorKind::kUsage, "no data: give files or folders of text (recipe key \"data\", --data)");
   if (c.steps == 0 && c.tokens == 0) Fail(ErrorKind::kUsage, "how long to train? Give one of steps and tokens");
   if (c.steps != 0 && c.tokens != 0) {
     Fail(ErrorKind::kUsage, "steps = {} and tokens = {} contradict each other: give one of them", c.steps, c.tokens);

@@ -35,15 +35,25 @@ struct ModelDims {
   bool operator==(const ModelDims&) const = default;
 };
 
+/// Data of a mixture: one of the tables [[source]] of a recipe.
+struct SourceConfig {
+  std::string name;               // empty: the last part of the first path
+  std::vector<std::string> data;  // .txt, .jsonl, .tokens or folders
+  double weight = 1;              // its share of all tokens is this over the sum
+
+  bool operator==(const SourceConfig&) const = default;
+};
+
 /// Keys of a recipe have the names of these fields; those of `dims` are in the table [model].
 struct TrainConfig {
   std::string model;  // the model to continue; empty: from scratch with `dims`
   ModelDims dims;
-  std::string tokenizer;          // file or folder; empty: the model's own
-  std::vector<std::string> data;  // .txt, .jsonl, .tokens or folders
-  int64_t holdout = 0;            // the last files of `data` kept for validation
-  int64_t context = 0;            // tokens of a sequence; 0: the model's
-  bool shrink_context = false;    // lets `context` be less than the model's, which it then is of the saved one
+  std::string tokenizer;              // file or folder; empty: the model's own
+  std::vector<std::string> data;      // .txt, .jsonl, .tokens or folders; or
+  std::vector<SourceConfig> sources;  // the tables [[source]], a mixture (data/loader.h)
+  int64_t holdout = 0;                // the last files of `data`, or of each source, kept for validation
+  int64_t context = 0;                // tokens of a sequence; 0: the model's
+  bool shrink_context = false;        // lets `context` be less than the model's, which it then is of the saved one
   std::string attention = "full";
   std::string rope;           // empty: the model's own, or ntk by context / old context where the context grows
   std::string rope_numerics;  // how rotations are rounded (pos/numerics.h); empty: the model's own, or as `rope` says
@@ -78,12 +88,14 @@ struct TrainConfig {
   std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS as often as the pattern wants
   int64_t min_document = 3;     // tokens
   bool first_token_from_anchor = false;
+  LossRows loss_rows = LossRows::kDocument;
   Upsample upsample = Upsample::kNone;
   int64_t long_document = 4096;  // tokens, and
   double short_keep = 0.1;       // probability of a shorter one, upsample only
 
   std::vector<std::string> train_only;  // globs of the parameters to train; empty: all (with adapters: none)
   std::vector<std::string> freeze;      // globs of parameters to leave as they are
+  std::string adapter;                  // folder of adapters (peft.h) to go on with; rank, alpha, targets are theirs
   int64_t lora_rank = 0;                // of the adapters B A (lora.h); 0: no adapters
   double lora_alpha = 16;               // W + alpha / rank B A
   std::vector<std::string> lora_targets = {"q_proj", "k_proj", "v_proj", "o_proj"};
@@ -97,6 +109,10 @@ struct TrainConfig {
 
   bool operator==(const TrainConfig&) const = default;
 };
+
+/// Sets `data`, or `sources` where paths come with weights: "books/=3" "code/=1". Both replace what was there. Errors:
+/// kUsage where some have weights and some have none.
+void SetData(TrainConfig& config, const std::vector<std::string>& data);
 
 /// Applies every key of a TOML recipe. Errors: kFormat (not TOML, with line and column), kUsage (unknown key with the
 /// nearest known one, a value of the wrong type, naming the key).

@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
-#include <span>
 #include <string_view>
 #include <utility>
 
 #include "hawser/base/error.h"
-#include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/base/text.h"
-#include "hawser/io/json.h"
-#include "hawser/io/safetensors.h"
 
 namespace hawser {
 namespace {
@@ -111,35 +107,6 @@ void Lora::Backward(const ParamStore& grads, ParamStore* adapter_grads) {
     backend_->MatMul({.a = scaled_.At(b), .trans_a = true, .b = dw, .c = adapter_grads->At(a), .accumulate = true});
     backend_->MatMul({.a = dw, .b = scaled_.At(a), .trans_b = true, .c = adapter_grads->At(b), .accumulate = true});
   });
-}
-
-void SavePeft(const ParamStore& adapters, const LoraSpec& lora, const std::string& base_model,
-              const std::filesystem::path& folder) {
-  MakeDirectories(folder);
-  std::vector<TensorToWrite> tensors;
-  std::set<std::string> modules;
-  for (const ParamInfo& info : adapters.layout().params()) {
-    const auto* data = static_cast<const std::byte*>(adapters.At(info).data);
-    const std::span bytes(data, static_cast<size_t>(info.size()) * sizeof(float));
-    tensors.push_back({"base_model.model." + info.name, {DType::kF32, {info.rows, info.cols}, bytes}, DType::kF32});
-    modules.insert(info.name.substr(0, info.name.rfind(".lora_")));
-  }
-  WriteSafetensors(folder / "adapter_model.safetensors", std::move(tensors));
-  nlohmann::json alpha = lora.alpha;
-  if (lora.alpha == std::floor(lora.alpha)) alpha = std::llround(lora.alpha);  // as other writers have it
-  const nlohmann::json config = {{"peft_type", "LORA"},
-                                 {"task_type", "CAUSAL_LM"},
-                                 {"base_model_name_or_path", base_model},
-                                 {"r", lora.rank},
-                                 {"lora_alpha", alpha},
-                                 {"lora_dropout", 0.0},
-                                 {"target_modules", modules},
-                                 {"bias", "none"},
-                                 {"fan_in_fan_out", false},
-                                 {"use_rslora", false},
-                                 {"modules_to_save", nullptr},
-                                 {"inference_mode", true}};
-  WriteFileAtomically(folder / "adapter_config.json", config.dump(2) + "\n");
 }
 
 }  // namespace hawser

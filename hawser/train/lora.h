@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -50,9 +49,5 @@ class Lora {
   ParamStore scaled_;  // s A, s B
   Matrix sum_;         // the largest target
 };
-
-/// adapter_model.safetensors (f32) and adapter_config.json as the PEFT library reads them. Errors: kIo.
-void SavePeft(const ParamStore& adapters, const LoraSpec& lora, const std::string& base_model,
-              const std::filesystem::path& folder);
 
 }  // namespace hawser

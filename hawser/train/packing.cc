@@ -18,6 +18,7 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   options.lookahead = static_cast<int32_t>(config.lookahead);
   options.min_document = static_cast<int32_t>(config.min_document);
   options.first_token_from_anchor = config.first_token_from_anchor;
+  options.loss_rows = config.loss_rows;
   const int32_t eos = tokenizer.eos() >= 0 ? tokenizer.eos() : spec.eos.empty() ? -1 : spec.eos.front();
   const int32_t bos = tokenizer.bos() >= 0 ? tokenizer.bos() : spec.bos;
   if (config.bos) options.bos = bos;
@@ -42,7 +43,14 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
 }
 
 DocumentSet TrainingDocuments(const TrainPlan& plan, const Tokenizer& tokenizer) {
-  DocumentSet documents = LoadDocuments(plan.files.train, tokenizer);
+  DocumentSet documents;
+  if (plan.source_files.empty()) AddDocuments(plan.files.train, tokenizer, &documents);
+  for (size_t s = 0; s < plan.source_files.size(); ++s) {
+    const SourceConfig& source = plan.config.sources[s];
+    documents.BeginSource(source.name, source.weight);
+    WithFrame(fmt::format("source \"{}\"", source.name),
+              [&] { AddDocuments(plan.source_files[s], tokenizer, &documents); });
+  }
   if (plan.variant.tags) documents.MakeTags(tokenizer);
   return documents;
 }
@@ -61,6 +69,7 @@ ValidationSet MakeValidationSet(const TrainPlan& plan, const Tokenizer& tokenize
   if (options.bos < 0 && !options.anchor.empty()) options.bos = options.anchor.back();
   options.anchor.clear();
   options.first_token_from_anchor = false;
+  options.loss_rows = LossRows::kDocument;
   options.overflow = Overflow::kRestart;
   const std::vector<std::filesystem::path>& files = plan.files.validation;
   const DocumentSet documents = LoadDocuments(files, tokenizer);

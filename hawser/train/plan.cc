@@ -8,6 +8,7 @@
 #include "hawser/model/load.h"
 #include "hawser/tok/separators.h"
 #include "hawser/train/conflicts.h"
+#include "hawser/train/peft.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
@@ -74,17 +75,61 @@ void CheckAveraging(const TrainConfig& config) {
        config.average_last, config.steps, config.checkpoint_every, saved);
 }
 
+/// Rank, alpha and targets are those of the adapters that the run goes on with. Errors: kUsage where the recipe says
+/// something else, ReadPeftSpec.
+void TakeAdapter(const ModelSpec& spec, TrainConfig* config) {
+  if (config->adapter.empty()) return;
+  if (config->model.empty()) {
+    Fail(ErrorKind::kUsage, "adapter = \"{}\" needs the model that it adapts: set the recipe key \"model\"",
+         config->adapter);
+  }
+  const LoraSpec lora = ReadPeftSpec(config->adapter, ParamLayout(spec));
+  const TrainConfig defaults;
+  const auto take = [&](const char* key, auto& value, const auto& by_default, const auto& of_adapter) {
+    if (value != of_adapter && value != by_default) {
+      Fail(ErrorKind::kUsage, "{} is not as in the adapters of {} that are to be trained on: leave it out", key,
+           config->adapter);
+    }
+    value = of_adapter;
+  };
+  take("lora_rank", config->lora_rank, defaults.lora_rank, lora.rank);
+  take("lora_alpha", config->lora_alpha, defaults.lora_alpha, lora.alpha);
+  take("lora_targets", config->lora_targets, defaults.lora_targets, lora.targets);
+}
+
+/// Errors: ListDataFiles, HoldOutFiles.
+void FindFiles(TrainPlan* plan) {
+  const auto files_of = [&](const std::vector<std::string>& data) {
+    return HoldOutFiles(ListDataFiles({data.begin(), data.end()}), plan->config.holdout);
+  };
+  if (plan->config.sources.empty()) plan->files = files_of(plan->config.data);
+  for (const SourceConfig& source : plan->config.sources) {
+    const FileSplit split = WithFrame(fmt::format("source \"{}\"", source.name), [&] { return files_of(source.data); });
+    plan->files.train.insert(plan->files.train.end(), split.train.begin(), split.train.end());
+    plan->files.validation.insert(plan->files.validation.end(), split.validation.begin(), split.validation.end());
+    plan->source_files.push_back(split.train);
+  }
+}
+
 }  // namespace
 
 TrainPlan MakePlan(const TrainConfig& recipe) {
-  Validate(recipe);
   TrainPlan plan;
   plan.config = recipe;
   TrainConfig& config = plan.config;
+  for (SourceConfig& source : config.sources) {
+    const fs::path first = source.data.empty() ? "" : source.data.front();
+    if (source.name.empty()) source.name = (first.has_filename() ? first : first.parent_path()).filename().string();
+  }
+  Validate(config);
   if (!config.model.empty()) config.model = ResolveModel(config.model).string();
   MakeAbsolute(config.model);
   MakeAbsolute(config.tokenizer);
+  MakeAbsolute(config.adapter);
   for (std::string& path : config.data) MakeAbsolute(path);
+  for (SourceConfig& source : config.sources) {
+    for (std::string& path : source.data) MakeAbsolute(path);
+  }
   plan.variant = ParseVariant(config.attention);
   config.attention = ToString(plan.variant);
 
@@ -112,6 +157,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   Validate(plan.spec);
   plan.variant.pattern.OfLayer(0, plan.spec.layers);  // says so if it is meant for another number of layers
 
+  TakeAdapter(plan.spec, &config);
   TrainedLayout(ParamLayout(plan.spec), config);  // names that match nothing, before anything is read
 
   if (config.lr == 0) config.lr = DefaultLearningRate(plan.spec.width);
@@ -124,8 +170,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   const int64_t parts = (plan.sequences_per_step + config.micro_batch - 1) / config.micro_batch;
   config.micro_batch = (plan.sequences_per_step + parts - 1) / parts;  // as even as they can be
 
-  std::vector<fs::path> paths(config.data.begin(), config.data.end());
-  plan.files = HoldOutFiles(ListDataFiles(paths), config.holdout);
+  FindFiles(&plan);
   RefuseConflicts(plan, old_context);
   plan.notes = RecipeNotes(recipe, plan);
   return plan;

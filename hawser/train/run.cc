@@ -25,6 +25,7 @@
 #include "hawser/train/lr.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/packing.h"
+#include "hawser/train/peft.h"
 #include "hawser/train/tensorboard.h"
 #include "hawser/train/trainer.h"
 
@@ -95,12 +96,17 @@ bool EnterRunFolder(const TrainPlan& plan, const fs::path& out, bool resume) {
   return is_run;
 }
 
-/// Errors: kUsage where all of the text is shorter than one context.
-void CheckText(const DocumentSet& documents, int64_t context) {
-  if (documents.tokens() >= context) return;
+/// Errors: kUsage where all of the text, with what packing puts before and after documents, fills no context.
+void CheckText(const DocumentSet& documents, const PackOptions& pack) {
+  int64_t tokens = pack.variant.pattern.anchors;
+  for (int64_t d = 0; d < documents.size() && tokens < pack.length; ++d) {
+    tokens += PackedTokens(pack, documents.length(d), documents.tag_tokens(d));
+  }
+  if (tokens >= pack.length) return;
   Fail(ErrorKind::kUsage,
-       "the data hold {} tokens in {} documents, less than one context of {}; give more text or a shorter --context",
-       documents.tokens(), documents.size(), context);
+       "the data hold {} tokens in {} documents, less than one context of {}{}; give more text or a shorter --context",
+       documents.tokens(), documents.size(), pack.length,
+       tokens == documents.tokens() ? "" : fmt::format(" ({} with BOS, anchor, tags and EOS)", tokens));
 }
 
 RunSummary ReadMark(const fs::path& out) {
@@ -244,7 +250,11 @@ class Run {
               .seed = static_cast<uint64_t>(config_.seed),
               .data_hash = documents_.Hash(config_.upsample == Upsample::kPerSource),
               .rope_hash = RopeHash(plan.spec)} {
-    CheckText(documents_, plan.spec.context);
+    CheckText(documents_, pack_);
+    if (config_.adapter.empty()) return;
+    const ParamStore adapters = ReadPeft(config_.adapter, plan.spec);
+    backend->Copy(adapters.arena(), trainer_.state().adapters->arena());
+    trainer_.ResumeAfter(0);
   }
 
   /// Goes on after the newest whole checkpoint of this run, if there is one.
@@ -325,6 +335,8 @@ class Run {
     }
     bar.Finish();
     LogLine(Summary(loader_.total_counts()));
+    const std::vector<SourceTokens> sources = loader_.source_tokens();
+    if (!sources.empty()) LogLine(Summary(sources));
     RunSummary summary{.steps = info_.step,
                        .tokens = info_.tokens,
                        .padding = info_.padding,
@@ -333,6 +345,7 @@ class Run {
                        .seconds = info_.seconds,
                        .density = info_.density,
                        .packing = loader_.total_counts(),
+                       .sources = sources,
                        .interrupted = info_.step < config_.steps,
                        .out = out_};
     if (summary.interrupted) {
@@ -443,7 +456,19 @@ nlohmann::json RunSummary::ToJson() const {
                          {"density", density},
                          {"out", out.string()}};
   if (packing.sequences > 0) json["packing"] = hawser::ToJson(packing);
+  if (!sources.empty()) json["sources"] = hawser::ToJson(sources);
   return json;
+}
+
+TrainConfig RecipeOfRun(const fs::path& out) {
+  const fs::path recipe = out / kRecipe;
+  std::error_code code;
+  if (!fs::exists(recipe, code)) {
+    Fail(ErrorKind::kUsage, "{}: holds no run to go on with: there is no {}", out.string(), kRecipe);
+  }
+  TrainConfig config;
+  ApplyRecipeFile(config, recipe);
+  return config;
 }
 
 RunText ReadRunText(const TrainPlan& plan) {
@@ -453,7 +478,7 @@ RunText ReadRunText(const TrainPlan& plan) {
   RunText text{.documents = TrainingDocuments(plan, *tokenizer),
                .pack = MakePackOptions(plan, *tokenizer),
                .upsample = MakeUpsampleOptions(plan.config)};
-  CheckText(text.documents, plan.spec.context);
+  CheckText(text.documents, text.pack);
   return text;
 }
 

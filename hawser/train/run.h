@@ -18,6 +18,7 @@
 
 #include "hawser/attn/variant.h"
 #include "hawser/data/corpus.h"
+#include "hawser/data/loader.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/train/config.h"
@@ -29,8 +30,9 @@ struct TrainPlan {
   TrainConfig config;  // paths absolute; context, rope, steps, micro_batch set; tokens 0
   ModelSpec spec;      // as saved: with the context and rope of the recipe
   AttnVariant variant;
-  FileSplit files;
-  std::shared_ptr<Tokenizer> tokenizer;  // loaded already for a model from scratch
+  FileSplit files;                                               // of all data
+  std::vector<std::vector<std::filesystem::path>> source_files;  // to train on, of each of config.sources
+  std::shared_ptr<Tokenizer> tokenizer;                          // loaded already for a model from scratch
   int64_t sequences_per_step = 0;
   std::vector<std::string> notes;  // what is probably not meant, a line each (conflicts.h)
 
@@ -55,20 +57,24 @@ RunText ReadRunText(const TrainPlan& plan);
 
 struct RunSummary {
   int64_t steps = 0;
-  int64_t tokens = 0;         // trained on, without
-  int64_t padding = 0;        // places that held none
-  int64_t targets = 0;        // predictions that counted
-  double loss = 0;            // nats per token, last step
-  double seconds = 0;         // spent in steps, over all resumptions
-  double density = 1;         // mean visible share of causal pairs
-  PackCounts packing;         // of all epochs; what was dropped, by reason
-  bool interrupted = false;   // by SIGINT or SIGTERM; a checkpoint of the last step is there
-  bool was_finished = false;  // before this call
+  int64_t tokens = 0;                 // trained on, without
+  int64_t padding = 0;                // places that held none
+  int64_t targets = 0;                // predictions that counted
+  double loss = 0;                    // nats per token, last step
+  double seconds = 0;                 // spent in steps, over all resumptions
+  double density = 1;                 // mean visible share of causal pairs
+  PackCounts packing;                 // of all epochs; what was dropped, by reason
+  std::vector<SourceTokens> sources;  // of a mixture
+  bool interrupted = false;           // by SIGINT or SIGTERM; a checkpoint of the last step is there
+  bool was_finished = false;          // before this call
   std::filesystem::path out;
 
   double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
   nlohmann::json ToJson() const;
 };
+
+/// The recipe that the run in `out` was started with. Errors: kUsage where it holds none.
+TrainConfig RecipeOfRun(const std::filesystem::path& out);
 
 /// What else is kept up to date in a run folder: called with it after each checkpoint, and once it is finished.
 using RunObserver = std::function<void(const std::filesystem::path& out)>;

@@ -18,6 +18,7 @@
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/lora.h"
+#include "hawser/train/peft.h"
 #include "hawser/train/trainer.h"
 
 namespace hawser {

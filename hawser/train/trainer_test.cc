@@ -297,5 +297,55 @@ TEST(ChooseMicroBatch, DoesNotDependOnRecompute) {
   EXPECT_EQ(ChooseMicroBatch(spec, none), ChooseMicroBatch(spec, layer));
 }
 
+TEST_F(TrainerTest, GradientsOfAWeightedLossByDifferences) {
+  for (const LossRows rows : {LossRows::kDocument, LossRows::kAll}) {
+    PackOptions options{.length = kLength, .variant = ParseVariant("anchor"), .anchor = {1}, .loss_rows = rows};
+    Packer packer(options);
+    Rng rng{8};
+    for (int64_t d = 0; d < 4; ++d) {
+      Document document{.id = d};
+      for (int i = 0; i < 40; ++i) {
+        document.tokens.push_back(static_cast<int32_t>(3 + rng.Below(kVocab - 3)));
+        document.weights.push_back(i < 15 ? 0.0f : static_cast<float>(rng.Uniform()));
+      }
+      packer.Add(document);
+    }
+    packer.Finish();
+    std::vector<PackedSequence> sequences(1);
+    ASSERT_TRUE(packer.Next(&sequences[0]));
+    TrainConfig config = Config();
+    config.lr = 0;
+    config.warmup = 0;
+    config.clip = 0;
+    Trainer trainer = Make(config);
+    const AttnPattern pattern = options.variant.pattern;
+    const double loss = trainer.Step(sequences).loss;
+    EXPECT_NEAR(loss, trainer.Score(sequences, pattern), 1e-6) << "what is trained is what is scored";
+    auto* weights = static_cast<float*>(trainer.state().weights->arena().data);
+    const auto* grads = static_cast<const float*>(trainer.gradients().arena().data);
+    // Along a random direction of each tensor.
+    for (const ParamInfo& info : trainer.weights().layout().params()) {
+      std::vector<double> direction(static_cast<size_t>(info.size()));
+      double slope = 0, length = 0;
+      for (double& d : direction) {
+        d = 2 * rng.Uniform() - 1;
+        length += d * d;
+      }
+      const double step = 0.02 / std::sqrt(length);
+      const std::vector<float> before(weights + info.offset, weights + info.offset + info.size());
+      const auto at = [&](double by) {
+        for (int64_t i = 0; i < info.size(); ++i) {
+          weights[info.offset + i] = static_cast<float>(before[i] + by * step * direction[i]);
+        }
+        const double score = trainer.Score(sequences, pattern);
+        std::copy(before.begin(), before.end(), weights + info.offset);
+        return score;
+      };
+      for (int64_t i = 0; i < info.size(); ++i) slope += step * direction[i] * grads[info.offset + i];
+      EXPECT_NEAR((at(1) - at(-1)) / 2, slope, 0.02 * std::abs(slope) + 2e-6) << info.name;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hawser
