@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <set>
 #include <span>
 #include <vector>
@@ -26,6 +28,47 @@ std::filesystem::path Fresh(const std::string& name) {
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder;
+}
+
+// Opening a pipe waits for the other end, reading a device need not end: both are refused unopened.
+TEST(FileTest, RefusesWhatIsNoRegularFile) {
+  const std::filesystem::path folder = Fresh("kinds");
+  const auto refused = [](const std::filesystem::path& path, std::string_view what) {
+    for (const auto& read :
+         std::initializer_list<std::function<void()>>{[&] { MappedFile file(path); }, [&] { ReadFile(path); },
+                                                      [&] { ReadPieces(path, [](std::span<const std::byte>) {}); }}) {
+      try {
+        read();
+        ADD_FAILURE() << path << " was read";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kIo);
+        EXPECT_NE(std::string_view(error.what()).find(what), std::string_view::npos) << error.what();
+      }
+    }
+  };
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0644), 0);
+  std::filesystem::create_symlink("pipe", folder / "link");
+  refused(folder / "pipe", "a pipe");
+  refused(folder / "link", "a pipe");
+  refused(folder, "a folder");
+  refused("/dev/zero", "a device");
+  refused(folder / "absent", "No such file");
+}
+
+TEST(FileTest, ReadsInPiecesWhatItReadsWhole) {
+  const std::filesystem::path path = Fresh("pieces") / "file";
+  std::string text(size_t{3} << 20, 'a');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 7 + i / 251);
+  for (const size_t size : {size_t{0}, size_t{5}, size_t{1} << 20, text.size() - 3}) {
+    WriteFileAtomically(path, std::string_view(text).substr(0, size));
+    std::string pieces;
+    ReadPieces(path, [&](std::span<const std::byte> piece) {
+      EXPECT_EQ(pieces.size() % (1 << 20), 0u);
+      pieces.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+    });
+    EXPECT_EQ(pieces, ReadFile(path));
+    EXPECT_EQ(pieces.size(), size);
+  }
 }
 
 TEST(DTypeTest, Bf16RoundsToNearestEven) {

@@ -5,11 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <utility>
+#include <vector>
 
 #include "hawser/base/error.h"
 
@@ -23,6 +26,7 @@ namespace {
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(other.Release()) {}
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() {
@@ -35,6 +39,26 @@ class Descriptor {
   int fd_;
 };
 
+/// A regular file, open for reading. Pipes, sockets, devices and folders are refused without being opened: that alone
+/// may block for ever or set a device going. What takes the file's place in between is found out after opening.
+Descriptor OpenRegular(const std::filesystem::path& path) {
+  const auto check = [&](int failed, const struct stat& info) {
+    if (failed != 0) FailIo(path, "open", errno);
+    if (S_ISREG(info.st_mode)) return;
+    const char* found = S_ISDIR(info.st_mode)    ? "a folder"
+                        : S_ISFIFO(info.st_mode) ? "a pipe"
+                        : S_ISSOCK(info.st_mode) ? "a socket"
+                                                 : "a device";
+    Fail(ErrorKind::kIo, "{}: not a regular file, but {}", path.string(), found);
+  };
+  struct stat info {};
+  check(stat(path.c_str(), &info), info);
+  Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (fd.get() < 0) FailIo(path, "open", errno);
+  check(fstat(fd.get(), &info), info);
+  return fd;
+}
+
 int64_t StatusKilobytes(std::string_view key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -46,11 +70,9 @@ int64_t StatusKilobytes(std::string_view key) {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) FailIo(path, "open", errno);
+  const Descriptor fd = OpenRegular(path);
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) FailIo(path, "stat", errno);
-  if (!S_ISREG(info.st_mode)) Fail(ErrorKind::kIo, "{}: not a regular file", path.string());
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* map = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
@@ -74,6 +96,26 @@ MappedFile::~MappedFile() {
 std::string ReadFile(const std::filesystem::path& path) {
   const MappedFile map(path);
   return {reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size()};
+}
+
+void ReadPieces(const std::filesystem::path& path, const std::function<void(std::span<const std::byte>)>& take,
+                int64_t begin, int64_t bytes) {
+  const Descriptor fd = OpenRegular(path);
+  if (lseek(fd.get(), begin, SEEK_SET) < 0) FailIo(path, "read", errno);
+  int64_t left = bytes < 0 ? std::numeric_limits<int64_t>::max() : bytes;
+  std::vector<std::byte> piece(size_t{1} << 20);
+  for (size_t filled = 0;;) {
+    const size_t wanted = std::min(piece.size() - filled, static_cast<size_t>(left));
+    const ssize_t got = read(fd.get(), piece.data() + filled, wanted);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) FailIo(path, "read", errno);
+    filled += static_cast<size_t>(got);
+    left -= got;
+    if (got > 0 && filled < piece.size()) continue;
+    if (filled > 0) take(std::span(piece).first(filled));
+    if (got == 0) return;
+    filled = 0;
+  }
 }
 
 void FileWriter::Append(const void* data, size_t bytes) {

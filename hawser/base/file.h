@@ -11,7 +11,7 @@
 
 namespace hawser {
 
-/// Read-only map of a file. Errors: kIo naming the path.
+/// Read-only map of a file. Errors: kIo naming the path, also for what is no regular file (a pipe, a device, a folder).
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -28,8 +28,13 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// The whole file. Errors: kIo naming the path.
+/// The whole file. Errors: as MappedFile.
 std::string ReadFile(const std::filesystem::path& path);
+
+/// `bytes` bytes of a file (-1: all there are) from byte `begin` on, or as many as there are, piece by piece: for files
+/// too large to stand in memory. All pieces but the last are of 1 MiB. Errors: as MappedFile.
+void ReadPieces(const std::filesystem::path& path, const std::function<void(std::span<const std::byte>)>& take,
+                int64_t begin = 0, int64_t bytes = -1);
 
 /// Sequential writer handed to WriteFileAtomically's body. Append throws kIo (no space left, ...).
 class FileWriter {

@@ -44,7 +44,7 @@ std::vector<int32_t> ParseIds(const nlohmann::json& list) {
   for (const nlohmann::json& id : list) {
     const bool whole = id.is_number_unsigned() || (id.is_number_integer() && id.get<int64_t>() >= 0);
     if (!whole || id.get<uint64_t>() > INT32_MAX) {
-      Fail(ErrorKind::kFormat, "\"input_ids\"[{}] is {}, no token id", ids.size(), id.dump());
+      Fail(ErrorKind::kFormat, "\"input_ids\"[{}] is {}, no token id", ids.size(), ShownJson(id));
     }
     ids.push_back(id.get<int32_t>());
   }
@@ -189,8 +189,8 @@ std::vector<fs::path> ListDataFiles(const std::vector<fs::path>& paths) {
     try {
       for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path)) {
         const fs::path extension = entry.path().extension();
-        if ((extension == ".txt" || extension == ".jsonl" || extension == ".tokens") && entry.is_regular_file())
-          found.push_back(entry.path());
+        const bool data = extension == ".txt" || extension == ".jsonl" || extension == ".tokens";
+        if (data && !entry.is_directory()) found.push_back(entry.path());  // reading refuses what is no regular file
       }
     } catch (const fs::filesystem_error& error) {
       Fail(ErrorKind::kIo, "{}: cannot read folder: {}", path.string(), error.code().message());
