@@ -1,6 +1,12 @@
 #include "hawser/base/error.h"
 
+#include "hawser/base/printable.h"
+
 namespace hawser {
+
+Error::Error(ErrorKind kind, std::string_view message) : kind_(kind), message_(PrintableLine(message)) {}
+
+void Error::AddFrame(std::string_view frame) { message_ = PrintableLine(fmt::format("{}: {}", frame, message_)); }
 
 int ExitCode(ErrorKind kind) {
   switch (kind) {

@@ -16,16 +16,16 @@ enum class ErrorKind { kInternal, kUsage, kFormat, kUnsupported, kNumeric, kIo }
 int ExitCode(ErrorKind kind);
 
 /// Thrown in cold code only (parse, load, configure, validate). The message says what was wanted, what was found and,
-/// where known, what to do.
+/// where known, what to do. Whatever it quotes, it is one printable line of bounded length (printable.h).
 class Error : public std::exception {
  public:
-  Error(ErrorKind kind, std::string message) : kind_(kind), message_(std::move(message)) {}
+  Error(ErrorKind kind, std::string_view message);
 
   ErrorKind kind() const { return kind_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
   /// Puts "frame: " in front of the message; use on the way up: `catch (Error& e) { e.AddFrame(path); throw; }`.
-  void AddFrame(std::string_view frame) { message_ = fmt::format("{}: {}", frame, message_); }
+  void AddFrame(std::string_view frame);
 
  private:
   ErrorKind kind_;

@@ -1,12 +1,8 @@
 #include "hawser/base/file_sum.h"
 
-#include <algorithm>
-#include <fstream>
-#include <limits>
 #include <span>
-#include <vector>
 
-#include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/hash.h"
 
 namespace hawser {

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <utility>
 
+#include "hawser/base/printable.h"
+
 namespace hawser {
 namespace {
 
@@ -36,7 +38,8 @@ void SetProgressSeconds(double seconds) { g_progress_seconds = seconds; }
 void LogLine(std::string_view line) {
   if (g_quiet) return;
   const std::lock_guard lock(g_mutex);
-  Print(g_bar.empty() ? fmt::format("{}\n", line) : fmt::format("{}{}\n{}", kClearLine, line, g_bar));
+  const std::string shown = PrintableLine(line);
+  Print(g_bar.empty() ? shown + "\n" : fmt::format("{}{}\n{}", kClearLine, shown, g_bar));
 }
 
 ProgressBar::ProgressBar(std::string title, int64_t total, int64_t done)
@@ -75,8 +78,8 @@ void ProgressBar::Update(int64_t done, std::string_view note) {
   constexpr int kWidth = 24;
   const int filled = static_cast<int>(share * kWidth);
   const std::lock_guard lock(g_mutex);
-  g_bar = fmt::format("{} [{}{}] {}/{} {} ETA {}", title_, std::string(filled, '='), std::string(kWidth - filled, ' '),
-                      done, total_, note, TimeLeft(done, now));
+  g_bar = PrintableLine(fmt::format("{} [{}{}] {}/{} {} ETA {}", title_, std::string(filled, '='),
+                                    std::string(kWidth - filled, ' '), done, total_, note, TimeLeft(done, now)));
   Print(fmt::format("{}{}", kClearLine, g_bar));
   std::fflush(stderr);
 }

@@ -77,7 +77,10 @@ LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 
-/// Results on stdout. Errors: kIo where it cannot be written, so that a full disk does not pass for success.
+/// Text that is itself the result, byte for byte on stdout. Errors: kIo where it cannot be written, so that a full disk
+/// does not pass for success.
+void PrintRaw(std::string_view text);
+/// Lines and tables for people on stdout, as PrintableText gives them. Errors: as PrintRaw.
 void PrintText(std::string_view text);
 /// One JSON object and a newline on stdout. Non-finite numbers become null.
 void PrintJson(const nlohmann::json& object);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/printable.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/builtin.h"
 #include "hawser/train/peft.h"
@@ -59,14 +60,16 @@ std::function<int()> SetupParts(Command command, std::span<const CommandRow> par
   };
 }
 
-void PrintText(std::string_view text) {
+void PrintRaw(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
     Fail(ErrorKind::kIo, "stdout: cannot write: {}", std::strerror(errno));
   }
 }
 
+void PrintText(std::string_view text) { PrintRaw(PrintableText(text)); }
+
 void PrintJson(const nlohmann::json& object) {
-  PrintText(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  PrintRaw(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace hawser

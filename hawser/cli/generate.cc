@@ -231,7 +231,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
   Generation generation(&decoder, &cache);
 
   const auto show = [&](std::string_view piece) {
-    if (!common.json) PrintText(piece);
+    if (!common.json) PrintRaw(piece);
   };
   if (options.echo) show(prompt);
   const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);

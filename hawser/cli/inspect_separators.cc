@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/printable.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/inspect.h"
@@ -106,7 +107,7 @@ int RunSeparators(const SeparatorOptions& options, const CommonOptions& common) 
   const size_t shown = std::min(ids.size(), static_cast<size_t>(options.top));
   for (size_t i = 0; i < shown; ++i) {
     const int32_t id = ids[i];
-    text += fmt::format("{:>8}  {:<16}", id, tokenizer->Display(id));
+    text += fmt::format("{:>8}  {:<16}", id, PrintableLine(tokenizer->Display(id), 60));
     if (m.tokens > 0) {
       text += fmt::format(" {:>10} {:>6.2f}%", count(id),
                           100.0 * static_cast<double>(count(id)) / static_cast<double>(m.tokens));

@@ -19,6 +19,7 @@
 #include "hawser/base/limits.h"
 #include "hawser/base/origin.h"
 #include "hawser/base/parallel.h"
+#include "hawser/base/printable.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 
@@ -147,13 +148,14 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "hawser: %s\n", error.what());
     return hawser::ExitCode(error.kind());
   } catch (const std::bad_alloc& error) {
-    std::fprintf(stderr, "hawser: out of memory: %s\n", error.what());
+    std::fprintf(stderr, "hawser: out of memory: %s\n", hawser::PrintableLine(error.what()).c_str());
     return hawser::ExitCode(hawser::ErrorKind::kUsage);
   } catch (const std::length_error& error) {
-    std::fprintf(stderr, "hawser: more than any machine has was asked for: %s\n", error.what());
+    std::fprintf(stderr, "hawser: more than any machine has was asked for: %s\n",
+                 hawser::PrintableLine(error.what()).c_str());
     return hawser::ExitCode(hawser::ErrorKind::kUsage);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "hawser: internal error: %s\n", error.what());
+    std::fprintf(stderr, "hawser: internal error: %s\n", hawser::PrintableLine(error.what()).c_str());
     return 1;
   }
 }

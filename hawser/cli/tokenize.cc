@@ -86,7 +86,7 @@ int RunTokenize(const TokenizeOptions& options, Command command, const CommonOpt
     if (given("--ids")) object["text"] = decoded;
     PrintJson(object);
   } else {
-    PrintText((given("--ids") ? decoded : fmt::format("{}", fmt::join(ids, " "))) + "\n");
+    PrintRaw((given("--ids") ? decoded : fmt::format("{}", fmt::join(ids, " "))) + "\n");
   }
   return 0;
 }

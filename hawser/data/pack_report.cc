@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "hawser/attn/schedule.h"
+#include "hawser/base/printable.h"
 #include "hawser/base/size.h"
 
 namespace hawser {
@@ -237,7 +238,7 @@ std::string ToText(const PackReport& r) {
                         "left short", "over budget", "repeated");
     for (const PackReport::Source& s : r.sources) {
       const DrawCounts& c = s.counts;
-      text += fmt::format("{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n", s.name.empty() ? "(none)" : s.name,
+      text += fmt::format("{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n", s.name.empty() ? "(none)" : PrintableLine(s.name, 60),
                           c.documents, c.tokens, c.drawn, c.left_short, c.left_budget, c.repeated);
     }
   }

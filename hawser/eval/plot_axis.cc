@@ -68,7 +68,9 @@ std::vector<double> AxisTicks(AxisScale scale, double low, double high, int coun
     for (const double factor : {5.0, 2.0, 1.0}) {
       if (factor * power >= raw * (1 - kSlack)) step = factor * power;
     }
-    for (double k = std::ceil(low / step - kSlack); k <= high / step + kSlack; ++k) ticks.push_back(k * step);
+    const double first = std::ceil(low / step - kSlack), last = high / step + kSlack;
+    if (!(std::max(std::abs(first), std::abs(last)) < 0x1p52)) return ticks;  // where k + 1 is k again
+    for (double k = first; k <= last; ++k) ticks.push_back(k * step);
     return ticks;
   }
   if (low <= 0) return ticks;

@@ -84,6 +84,8 @@ TEST(AxisTest, LogTicks) {
   EXPECT_TRUE(AxisTicks(AxisScale::kLog10, 0, 1, 5).empty());
   EXPECT_TRUE(AxisTicks(AxisScale::kLinear, 1, 1, 5).empty());
   EXPECT_TRUE(AxisTicks(AxisScale::kLinear, 0, std::numeric_limits<double>::infinity(), 5).empty());
+  EXPECT_TRUE(AxisTicks(AxisScale::kLinear, 1e17, 1e17 + 64, 5).empty()) << "one more step is no step there";
+  EXPECT_LE(AxisTicks(AxisScale::kLinear, -1e300, 1e300, 5).size(), 6u);
 }
 
 TEST(AxisTest, Labels) {

@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hawser/base/printable.h"
+
 #include "hawser/base/limits.h"
 
 namespace hawser {
 namespace {
+
+constexpr size_t kMostCell = 100;  // characters
 
 /// Bytes that begin a character, so that UTF-8 cells line up.
 size_t Width(const std::string& cell) {
@@ -20,6 +24,11 @@ bool IsNumber(const std::string& cell) {
 }
 
 }  // namespace
+
+void TextTable::Row(std::vector<std::string> cells) {
+  for (std::string& cell : cells) cell = PrintableLine(cell, kMostCell);
+  rows_.push_back(std::move(cells));
+}
 
 std::string TextTable::ToString() const {
   size_t columns = 0;

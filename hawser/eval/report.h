@@ -11,8 +11,8 @@ namespace hawser {
 class TextTable {
  public:
   explicit TextTable(std::vector<std::string> header) : rows_{std::move(header)} {}
-  /// Missing cells are blank.
-  void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  /// Missing cells are blank; cells are shown as PrintableLine gives them.
+  void Row(std::vector<std::string> cells);
   std::string ToString() const;
 
  private:
