@@ -5,6 +5,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/infer/stream.h"
+#include "hawser/io/json.h"
 
 namespace hawser {
 namespace {
@@ -67,7 +68,7 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
     const bool found = json.is_object() && json.contains(key) && json[key].is_array();
     for (const nlohmann::json& id : found ? json[key] : nlohmann::json::array()) {
       if (!id.is_number_integer() || id < 0 || id >= vocab) {
-        Fail(ErrorKind::kFormat, "the saved text's \"{}\" holds {}, which is no token id", key, id.dump());
+        Fail(ErrorKind::kFormat, "the saved text's \"{}\" holds {}, which is no token id", key, ShownJson(id));
       }
       list.push_back(id.get<int32_t>());
     }
@@ -88,7 +89,7 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   const nlohmann::json& rng = json["rng"];
   const bool is_rng = rng.is_array() && rng.size() == 3 &&
                       std::ranges::all_of(rng, [](const nlohmann::json& n) { return n.is_number_unsigned(); });
-  if (!is_rng) Fail(ErrorKind::kFormat, "the saved text's \"rng\" is {}", rng.dump());
+  if (!is_rng) Fail(ErrorKind::kFormat, "the saved text's \"rng\" is {}", ShownJson(rng));
   state.rng = Rng{.seed = rng[0].get<uint64_t>(), .stream = rng[1].get<uint64_t>(), .counter = rng[2].get<uint64_t>()};
   return state;
 }

@@ -1,20 +1,77 @@
 #include "hawser/io/json.h"
 
 #include <cmath>
-#include <set>
+#include <utility>
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/printable.h"
 
 namespace hawser {
 namespace {
 
-/// What was found, short enough for a message.
-std::string Shown(const nlohmann::json& value) {
-  std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
-}
+/// Builds a value from the parser's events. The parser's own builder that can be stopped looks through all elements of
+/// an array whenever one ends.
+class Builder : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit Builder(int max_depth) : max_depth_(max_depth) {}
+
+  bool null() override { return Put(nullptr); }
+  bool boolean(bool value) override { return Put(value); }
+  bool number_integer(nlohmann::json::number_integer_t value) override { return Put(value); }
+  bool number_unsigned(nlohmann::json::number_unsigned_t value) override { return Put(value); }
+  bool number_float(nlohmann::json::number_float_t value, const std::string&) override { return Put(value); }
+  bool string(std::string& value) override { return Put(std::move(value)); }
+  bool binary(nlohmann::json::binary_t&) override { return false; }  // no such thing in text
+  bool start_object(size_t) override { return Open(nlohmann::json::object()); }
+  bool start_array(size_t) override { return Open(nlohmann::json::array()); }
+  bool end_object() override { return Close(); }
+  bool end_array() override { return Close(); }
+  bool key(std::string& name) override {
+    nlohmann::json& object = *open_.back();
+    const size_t before = object.size();
+    member_ = &object[name];
+    if (object.size() == before) Fail(ErrorKind::kFormat, "JSON member {} is given twice", ShownJson(name));
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
+    Fail(ErrorKind::kFormat, "not valid JSON: {}", error.what());
+  }
+
+  nlohmann::json Take() { return std::move(root_); }
+
+ private:
+  nlohmann::json* Place(nlohmann::json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    if (open_.back()->is_array()) {
+      open_.back()->push_back(std::move(value));
+      return &open_.back()->back();
+    }
+    *member_ = std::move(value);
+    return member_;
+  }
+  bool Put(nlohmann::json value) {
+    Place(std::move(value));
+    return true;
+  }
+  bool Open(nlohmann::json value) {
+    CheckDepth(static_cast<int>(open_.size()), "JSON", max_depth_);
+    open_.push_back(Place(std::move(value)));
+    return true;
+  }
+  bool Close() {
+    open_.pop_back();
+    return true;
+  }
+
+  int max_depth_;
+  nlohmann::json root_;
+  nlohmann::json* member_ = nullptr;   // of the innermost object, what its last key names
+  std::vector<nlohmann::json*> open_;  // outer before inner; none moves while it is open
+};
 
 }  // namespace
 
@@ -23,28 +80,17 @@ nlohmann::json ParseJson(std::string_view text, int max_depth) {
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     Fail(ErrorKind::kFormat, "JSON holds a NUL byte at {}", nul);
   }
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
-  const auto check = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if ((event == Event::object_start || event == Event::array_start) && depth >= max_depth) {
-      Fail(ErrorKind::kFormat, "JSON is nested deeper than {} levels", max_depth);
-    }
-    if (event == Event::object_start) keys.emplace_back();
-    if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      Fail(ErrorKind::kFormat, "JSON member {} is given twice", Shown(parsed));
-    }
-    return true;
-  };
-  try {
-    return nlohmann::json::parse(text, check);
-  } catch (const nlohmann::json::exception& error) {
-    Fail(ErrorKind::kFormat, "not valid JSON: {}", error.what());
-  }
+  Builder builder(max_depth);
+  nlohmann::json::sax_parse(text, &builder);
+  return builder.Take();
+}
+
+std::string ShownJson(const nlohmann::json& value) {
+  return PrintableLine(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 60);
 }
 
 JsonObject::JsonObject(const nlohmann::json& value, std::string name) : value_(&value), name_(std::move(name)) {
-  if (!value.is_object()) Fail(ErrorKind::kFormat, "{} must be an object, found {}", name_, Shown(value));
+  if (!value.is_object()) Fail(ErrorKind::kFormat, "{} must be an object, found {}", name_, ShownJson(value));
 }
 
 const nlohmann::json* JsonObject::Find(const char* key) const {
@@ -65,7 +111,7 @@ int64_t JsonObject::Int(const char* key, int64_t low, int64_t high) const {
                       value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
   if (!fits || value.get<int64_t>() < low || value.get<int64_t>() > high) {
     Fail(ErrorKind::kFormat, "{}: '{}' must be a whole number from {} to {}, found {}", name_, key, low, high,
-         Shown(value));
+         ShownJson(value));
   }
   return value.get<int64_t>();
 }
@@ -77,7 +123,7 @@ int64_t JsonObject::IntOr(const char* key, int64_t fallback, int64_t low, int64_
 double JsonObject::Number(const char* key) const {
   const nlohmann::json& value = Require(key);
   if (!value.is_number() || !std::isfinite(value.get<double>())) {
-    Fail(ErrorKind::kFormat, "{}: '{}' must be a finite number, found {}", name_, key, Shown(value));
+    Fail(ErrorKind::kFormat, "{}: '{}' must be a finite number, found {}", name_, key, ShownJson(value));
   }
   return value.get<double>();
 }
@@ -90,14 +136,14 @@ bool JsonObject::BoolOr(const char* key, bool fallback) const {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return fallback;
   if (!value->is_boolean()) {
-    Fail(ErrorKind::kFormat, "{}: '{}' must be true or false, found {}", name_, key, Shown(*value));
+    Fail(ErrorKind::kFormat, "{}: '{}' must be true or false, found {}", name_, key, ShownJson(*value));
   }
   return value->get<bool>();
 }
 
 std::string JsonObject::String(const char* key) const {
   const nlohmann::json& value = Require(key);
-  if (!value.is_string()) Fail(ErrorKind::kFormat, "{}: '{}' must be a text, found {}", name_, key, Shown(value));
+  if (!value.is_string()) Fail(ErrorKind::kFormat, "{}: '{}' must be a text, found {}", name_, key, ShownJson(value));
   return value.get<std::string>();
 }
 

@@ -8,11 +8,17 @@
 #include <string>
 #include <string_view>
 
+#include "hawser/base/limits.h"
+
 namespace hawser {
 
-/// Parses one JSON value. Errors: kFormat with the byte for bad syntax, bytes that are not UTF-8, NUL bytes, a member
-/// name that comes twice in one object, and nesting deeper than `max_depth`.
-nlohmann::json ParseJson(std::string_view text, int max_depth = 64);
+/// Parses one JSON value, in time linear in the text. Errors: kFormat with the byte for bad syntax, bytes that are not
+/// UTF-8, NUL bytes, a member name that comes twice in one object, and nesting deeper than `max_depth`. This is the one
+/// way from text to JSON.
+nlohmann::json ParseJson(std::string_view text, int max_depth = kMaxDepth);
+
+/// A value on one line, short enough for a message.
+std::string ShownJson(const nlohmann::json& value);
 
 /// Typed members of an object. A member that is absent or null gives the default; one of another type, out of range or
 /// non-finite is an Error(kFormat) naming it. The forms without a default require the member.

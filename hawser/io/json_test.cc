@@ -23,6 +23,31 @@ TEST(JsonTest, LimitsDepth) {
   ExpectError(ErrorKind::kFormat, {"deeper"}, [] { ParseJson(std::string(1 << 20, '['), 64); });
 }
 
+TEST(JsonTest, DeepValuesAreRefusedBeforeTheyAreBuilt) {
+  for (const std::string open : {"[", "{\"a\":", "[{\"a\":[", "[[],"}) {
+    std::string text;
+    for (int i = 0; i < 200'000; ++i) text += open;
+    ExpectError(ErrorKind::kFormat, {"deeper than 64"}, [&] { ParseJson(text); });
+  }
+  std::string allowed(kMaxDepth, '[');
+  allowed.append(kMaxDepth, ']');
+  EXPECT_EQ(ParseJson(allowed).dump(), allowed);
+}
+
+// A parser that looks through an array whenever one of its elements ends would take minutes here.
+TEST(JsonTest, TakesLongListsAndObjects) {
+  constexpr size_t kMany = 200'000;
+  std::string objects, members, lists;
+  for (size_t i = 0; i < kMany; ++i) {
+    objects += i == 0 ? "[{}" : ",{}";
+    lists += i == 0 ? "[[]" : ",[]";
+    members += fmt::format("{}\"k{}\":[]", i == 0 ? "{" : ",", i);
+  }
+  EXPECT_EQ(ParseJson(objects + "]").size(), kMany);
+  EXPECT_EQ(ParseJson(lists + "]").size(), kMany);
+  EXPECT_EQ(ParseJson(members + "}").size(), kMany);
+}
+
 TEST(JsonTest, MembersAreNamedWithWhatWasFound) {
   const nlohmann::json json = ParseJson(R"({"n": 5, "x": 2.5, "t": "text", "z": null, "b": true,
                                             "huge": 18446744073709551615, "minus": -1})");

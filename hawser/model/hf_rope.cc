@@ -31,7 +31,7 @@ nlohmann::json MergeBlocks(const JsonObject& config) {
       const auto before = merged.find(key);
       if (before != merged.end() && *before != value) {
         Fail(ErrorKind::kFormat, "'{}' is {} in rope_scaling and {} in rope_parameters; make them agree", key,
-             before->dump(), value.dump());
+             ShownJson(*before), ShownJson(value));
       }
       merged[key] = value;
     }

@@ -11,6 +11,7 @@
 #include "hawser/base/hash.h"
 #include "hawser/base/q8.h"
 #include "hawser/io/convert.h"
+#include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
 
 namespace hawser {
@@ -44,7 +45,7 @@ T Value(const json& object, const char* key) {
   const bool fits = std::is_same_v<T, std::string> ? value.is_string()
                     : std::is_same_v<T, double>    ? value.is_number()
                                                    : value.is_number_integer();
-  if (!fits) Fail(ErrorKind::kFormat, "the state's \"{}\" is {}", key, value.dump());
+  if (!fits) Fail(ErrorKind::kFormat, "the state's \"{}\" is {}", key, ShownJson(value));
   return value.get<T>();
 }
 
@@ -57,7 +58,7 @@ json StateOf(const TensorSource& file) {
          kVersion);
   }
   const auto text = file.metadata.find("state");
-  json state = text == file.metadata.end() ? json() : json::parse(text->second, nullptr, false);
+  json state = text == file.metadata.end() ? json() : WithFrame("its state", [&] { return ParseJson(text->second); });
   if (!state.is_object()) Fail(ErrorKind::kFormat, "the metadata has no state");
   return state;
 }

@@ -7,6 +7,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/limits.h"
+#include "hawser/io/json.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/utf8.h"
 
@@ -14,7 +16,6 @@ namespace hawser {
 namespace {
 
 constexpr int64_t kMaxVocab = int64_t{1} << 22;
-constexpr int kMaxDepth = 16;                 // of Sequence inside Sequence
 constexpr std::string_view kMark = "\u2581";  // stands for a blank in SentencePiece vocabularies
 constexpr size_t kMaxCachedWord = 64;         // bytes
 constexpr size_t kMaxCachedWords = 1 << 16;
@@ -89,7 +90,7 @@ struct BpeTokenizer::Call {
 
 BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json_text_(std::move(json_text)) {
   try {
-    const nlohmann::json document = nlohmann::json::parse(json_text_);
+    const nlohmann::json document = WithFrame("not a valid tokenizer.json", [&] { return ParseJson(json_text_); });
     if (!document.is_object() || !document.contains("model")) {
       Fail(ErrorKind::kFormat, "not a tokenizer.json: it has no \"model\"");
     }
@@ -182,7 +183,7 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
 
 void BpeTokenizer::ReadDecoder(const nlohmann::json& decoder, int depth) {
   if (decoder.is_null()) return;
-  if (depth > kMaxDepth) Fail(ErrorKind::kFormat, "decoder: sequences nested deeper than {}", kMaxDepth);
+  CheckDepth(depth, "decoder");
   const auto type = decoder.at("type").get<std::string>();
   if (type == "Sequence") {
     for (const auto& part : decoder.at("decoders")) ReadDecoder(part, depth + 1);

@@ -6,14 +6,13 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/limits.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/regex.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
-
-constexpr int kMaxDepth = 16;  // of Sequence inside Sequence
 
 std::string Compose(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
@@ -77,7 +76,7 @@ Normalizer::Normalizer(const nlohmann::json& json, bool prepend_once) { Add(json
 
 void Normalizer::Add(const nlohmann::json& json, bool prepend_once, int depth) {
   if (json.is_null()) return;
-  if (depth > kMaxDepth) Fail(ErrorKind::kFormat, "normalizer: sequences nested deeper than {}", kMaxDepth);
+  CheckDepth(depth, "normalizer");
   const auto type = json.at("type").get<std::string>();
   if (type == "Sequence") {
     for (const auto& part : json.at("normalizers")) Add(part, prepend_once, depth + 1);

@@ -5,14 +5,13 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/limits.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/normalizer.h"
 #include "hawser/tok/regex.h"
 
 namespace hawser {
 namespace {
-
-constexpr int kMaxDepth = 16;  // of Sequence inside Sequence
 
 enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
@@ -73,7 +72,8 @@ PreTokenizer::PreTokenizer(const nlohmann::json& json) { Add(json, 0); }
 
 void PreTokenizer::Add(const nlohmann::json& json, int depth) {
   if (json.is_null()) return;
-  if (depth > kMaxDepth) Fail(ErrorKind::kFormat, "pre_tokenizer: sequences nested deeper than {}", kMaxDepth);
+  CheckDepth(depth, "pre_tokenizer");
+  CheckDepth(static_cast<int>(steps_.size()), "pre_tokenizer");  // each step calls the next
   const auto add_split = [this](Regex pattern, Behavior behavior, bool invert) {
     steps_.emplace_back(
         [pattern = std::move(pattern), behavior, invert](std::string_view text, bool at_start, const Sink& sink) {

@@ -126,6 +126,9 @@ TEST(PreTokenizer, RefusesWhatItDoesNotKnow) {
   json deep = {{"type", "WhitespaceSplit"}};
   for (int i = 0; i < 1000; ++i) deep = {{"type", "Sequence"}, {"pretokenizers", json::array({deep})}};
   ExpectError(ErrorKind::kFormat, {"deeper"}, [&] { PreTokenizer{deep}; });
+  json chain = {{"type", "Sequence"}, {"pretokenizers", json::array()}};
+  for (int i = 0; i < 30'000; ++i) chain["pretokenizers"].push_back({{"type", "WhitespaceSplit"}});
+  ExpectError(ErrorKind::kFormat, {"deeper"}, [&] { PreTokenizer{chain}; });
 }
 
 TEST(Normalizer, Forms) {

@@ -9,6 +9,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/io/json.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/gguf_vocab.h"
 #include "hawser/tok/scored_vocab.h"
@@ -22,11 +23,12 @@ using nlohmann::json;
 /// A JSON file of the folder; null where there is none.
 json ReadJsonIfPresent(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_regular_file(path, ignored)) return {};
-  const std::string text = ReadFile(path);
-  json value = json::parse(text, nullptr, false);
-  if (!value.is_object()) Fail(ErrorKind::kFormat, "{}: not a JSON object", path.string());
-  return value;
+  if (!fs::exists(path, ignored)) return {};
+  return WithFrame(path.string(), [&] {
+    json value = ParseJson(ReadFile(path));
+    if (!value.is_object()) Fail(ErrorKind::kFormat, "not a JSON object");
+    return value;
+  });
 }
 
 /// The id that `key` names: a token as text or as an object with "content", an id, or a list whose first one counts.
@@ -115,7 +117,7 @@ std::unique_ptr<Tokenizer> LoadTokenizer(const fs::path& path) {
   }
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
     const fs::path file = path / name;
-    if (fs::is_regular_file(file, ignored)) return WithFrame(file.string(), [&] { return LoadFile(file); });
+    if (fs::exists(file, ignored)) return WithFrame(file.string(), [&] { return LoadFile(file); });
   }
   Fail(ErrorKind::kIo,
        "{}: no tokenizer.json, tokenizer.model or tokenizer.bin in this folder; name one with --tokenizer",

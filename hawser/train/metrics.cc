@@ -11,9 +11,19 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/io/json.h"
 
 namespace hawser {
 namespace {
+
+/// What a line holds; null where a kill or a full disk cut it off.
+nlohmann::json Line(std::string_view text) {
+  try {
+    return ParseJson(text);
+  } catch (const Error&) {
+    return {};
+  }
+}
 
 /// visit(line) for the leading lines of `text` that are whole objects with a step, until it returns false. Returns the
 /// text of the lines visited.
@@ -21,7 +31,7 @@ template <class Visit>
 std::string_view VisitLines(std::string_view text, Visit&& visit) {
   size_t kept = 0;
   for (size_t end; (end = text.find('\n', kept)) != text.npos; kept = end + 1) {
-    auto line = nlohmann::json::parse(text.substr(kept, end - kept), nullptr, /*allow_exceptions=*/false);
+    nlohmann::json line = Line(text.substr(kept, end - kept));
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) break;
     if (!visit(line)) break;
   }
