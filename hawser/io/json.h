@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "hawser/base/limits.h"
+#include "hawser/base/depth.h"
 
 namespace hawser {
 

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "hawser/base/depth.h"
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
-#include "hawser/base/limits.h"
 #include "hawser/io/json.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/utf8.h"

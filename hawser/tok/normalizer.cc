@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "hawser/base/depth.h"
 #include "hawser/base/error.h"
-#include "hawser/base/limits.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/regex.h"
 #include "hawser/tok/utf8.h"

@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "hawser/base/depth.h"
 #include "hawser/base/error.h"
-#include "hawser/base/limits.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/normalizer.h"
 #include "hawser/tok/regex.h"

@@ -1,7 +1,5 @@
 #include "hawser/train/config.h"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -15,9 +13,11 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/printable.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
 #include "hawser/tok/utf8.h"
+#include "hawser/train/toml.h"
 
 namespace hawser {
 namespace {
@@ -166,7 +166,7 @@ std::string TextOfRecipe(const std::string& text) {
 [[noreturn]] void FailType(std::string_view key, std::string_view wanted, const toml::node& node) {
   std::ostringstream found;
   node.visit([&](const auto& n) { found << n; });
-  Fail(ErrorKind::kUsage, "recipe key \"{}\": expected {}, found {}", key, wanted, found.str());
+  Fail(ErrorKind::kUsage, "recipe key \"{}\": expected {}, found {}", key, wanted, PrintableLine(found.str(), 100));
 }
 
 void Assign(std::string_view key, const toml::node& node, std::string& field) {
@@ -312,15 +312,6 @@ void AssignKey(TrainConfig& config, std::string_view key, const toml::node& node
     Fail(ErrorKind::kUsage, "unknown recipe key \"{}\"{}; hawser help recipe lists all", key, SuggestName(key, known));
 }
 
-toml::table ParseToml(std::string_view text, std::string_view origin) {
-  try {
-    return toml::parse(text, origin);
-  } catch (const toml::parse_error& error) {
-    Fail(ErrorKind::kFormat, "{}:{}:{}: not TOML: {}", origin, error.source().begin.line, error.source().begin.column,
-         error.description());
-  }
-}
-
 void ApplyTable(TrainConfig& config, const toml::table& table, const std::string& prefix) {
   for (const auto& [key, node] : table) {
     const std::string name = prefix + std::string(key.str());
@@ -414,8 +405,8 @@ void ApplySetting(TrainConfig& config, std::string_view setting) {
   const std::string_view key = setting.substr(0, equals), value = setting.substr(equals + 1);
   toml::table table;
   try {
-    table = toml::parse("value = " + std::string(value));
-  } catch (const toml::parse_error&) {
+    table = ParseToml("value = " + std::string(value), key);
+  } catch (const Error&) {
     table.clear();
   }
   if (table.size() != 1) table = toml::table{{"value", std::string(value)}};

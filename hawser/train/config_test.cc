@@ -10,6 +10,7 @@
 
 #include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
+#include "hawser/train/toml.h"
 
 namespace hawser {
 namespace {
@@ -27,6 +28,27 @@ Error Failure(const std::function<void()>& body) {
     return error;
   }
   return Error(ErrorKind::kInternal, "nothing was thrown");
+}
+
+TEST(TomlTest, DeepDocumentsAreRefusedBeforeTheyAreRead) {
+  const auto many = [](std::string_view piece) {
+    std::string text;
+    for (int i = 0; i < 100'000; ++i) text += piece;
+    return text;
+  };
+  const std::string four = R"(""""a"""")";  // a text that ends with a quotation mark
+  for (const std::string& text : {"x = " + many("["), "x = " + many("{a="), "a" + many(".a") + " = 1",
+                                  "[a" + many(".a") + "]", "x = " + many("{a.a="), "x = " + four + "\na" + many(".a"),
+                                  "x = [" + four + ", {a" + many(".a"), "x = 'a.a' # '\ny" + many(" . \"b\"")}) {
+    const Error error = Failure([&] { ParseToml(text, "recipe"); });
+    EXPECT_EQ(error.kind(), ErrorKind::kFormat);
+    EXPECT_NE(std::string_view(error.what()).find("deeper than 64"), std::string_view::npos) << error.what();
+  }
+  // Dots of texts, comments and numbers are no levels.
+  const std::string dots(1000, '.');
+  const std::string text = "a = '" + dots + "' # " + dots + "\nb = [" + many("0.5, ") + "]\nc = \"\"\"\n" + dots +
+                           "\\\"\"\" " + dots + "\"\"\"\nd = '''" + dots + "\\'''\n\"" + dots + "\".e = 1.5\n";
+  EXPECT_EQ(ParseToml(text, "recipe").size(), 5u);
 }
 
 TEST(TrainConfig, ReadsEveryKindOfValue) {

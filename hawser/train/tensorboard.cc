@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
 constexpr std::string_view kSuffix = ".hawser";
+constexpr int64_t kLatest = 9'999'999'999;  // seconds: what the ten digits of a name hold
 constexpr size_t kHeader = 12, kFooter = 4;  // length and its crc; crc of the data
 
 std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
@@ -131,7 +132,8 @@ std::map<int64_t, fs::path> EventFiles(const fs::path& folder) {
       continue;
     }
     const auto middle = std::string_view(name).substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size());
-    if (const auto seconds = ParseNumber<int64_t>(middle); seconds && *seconds >= 0) files[*seconds] = it->path();
+    const auto seconds = ParseNumber<int64_t>(middle);
+    if (seconds && *seconds >= 0 && *seconds <= kLatest) files[*seconds] = it->path();
   }
   return files;
 }

@@ -174,6 +174,18 @@ TEST_F(TensorBoardTest, ResumeLeavesEveryStepOnceAndInOrder) {
   EXPECT_EQ(LossSteps(), want);
 }
 
+// What is not of our writing stays as it is, and its name cannot push ours beyond all numbers.
+TEST_F(TensorBoardTest, FilesOfImpossibleTimesAreNotOurs) {
+  for (const char* name : {"9223372036854775807", "9223372036854775806", "10000000000", "18446744073709551616", "-1"}) {
+    std::ofstream(folder_ / fmt::format("events.out.tfevents.{}.hawser", name)) << "theirs";
+  }
+  Write(0, 3);
+  int theirs = 0;
+  for (const fs::path& path : Files()) theirs += ReadFile(path) == "theirs" ? 1 : 0;
+  EXPECT_EQ(theirs, 5);
+  EXPECT_EQ(Files().size(), 6u);
+}
+
 TEST_F(TensorBoardTest, BrokenEndsAreCutOff) {
   Write(0, 2);
   const std::string whole = ReadFile(Files()[0]);
