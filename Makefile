@@ -2,7 +2,7 @@
 BUILD := build/release
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test bench build setup format asan tsan clean
+.PHONY: demo test bench build setup format asan tsan fuzz clean
 
 demo: build
 	$(BUILD)/hawser demo --out demo
@@ -32,6 +32,11 @@ tsan: setup
 	cmake --preset tsan
 	cmake --build build/tsan -j $(JOBS)
 	cd build/tsan && ctest --output-on-failure
+
+# Every target for MINUTES, with clang: docs/RELIABILITY.md.
+MINUTES ?= 1
+fuzz: setup
+	JOBS=$(JOBS) scripts/fuzz.sh $(MINUTES)
 
 format:
 	git ls-files '*.h' '*.cc' | xargs clang-format -i
