@@ -129,6 +129,16 @@ void RunManifest(std::string_view input) {
   LoadCheckpoint(manifest.parent_path().parent_path(), {});
 }
 
+/// Most are sealed again, so that more than the seal is looked at.
+std::string MutateManifest(std::string_view input, Rng& rng) {
+  static const Mutator one = JsonMutator({"step", "format", "sequences", "state_hash", "state_bytes", "loss", "seal"});
+  std::string text = one(input, rng);
+  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || rng.Below(4) == 0) return text;
+  SealManifest(&json);
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 void RunMetrics(std::string_view input) {
   const std::string path = InFile("metrics.jsonl", input);
   const size_t lines = ReadMetrics(path).size();
@@ -181,10 +191,7 @@ std::vector<Target> JsonTargets() {
              MergeSideFile(config, input);
            },
        .mutate = JsonMutator(ConfigWords())},
-      {.name = "manifest",
-       .seeds = Manifests,
-       .run = RunManifest,
-       .mutate = JsonMutator({"step", "state_hash", "loss"})},
+      {.name = "manifest", .seeds = Manifests, .run = RunManifest, .mutate = MutateManifest},
       {.name = "metrics",
        .seeds =
            [] {

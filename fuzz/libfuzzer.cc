@@ -1,9 +1,12 @@
 // The program that libFuzzer drives: hawser_fuzz --target=NAME [options of libFuzzer] CORPUS...
 //   hawser_fuzz --list                  the names of all targets
 //   hawser_fuzz --make-corpus=FOLDER    FOLDER/NAME/N, a corpus for each target, and FOLDER/NAME.dict
+#include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -28,6 +31,20 @@ const Target* Find(std::string_view name) {
   std::exit(2);
 }
 
+/// The words of a text: runs of letters, digits, _ and -.
+void AddWords(std::string_view text, std::set<std::string>* words) {
+  constexpr size_t kLongest = 32;
+  std::string word;
+  for (const char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-') {
+      word += c;
+      continue;
+    }
+    if (word.size() > 1 && word.size() <= kLongest) words->insert(word);
+    word.clear();
+  }
+}
+
 /// "value" with everything but letters and digits as \xNN, which is what a dictionary takes.
 std::string DictionaryLine(std::string_view word) {
   std::string line = "\"";
@@ -44,11 +61,13 @@ void MakeCorpus(const std::filesystem::path& folder) {
   for (const Target& target : hawser::fuzz::Targets()) {
     hawser::MakeDirectories(folder / target.name);
     int number = 0;
+    std::set<std::string> words(target.words.begin(), target.words.end());
     for (const std::string& seed : target.seeds()) {
       hawser::WriteFileAtomically(folder / target.name / std::to_string(number++), seed);
+      AddWords(seed, &words);
     }
     std::string dictionary;
-    for (const std::string& word : target.words) {
+    for (const std::string& word : words) {
       if (!word.empty()) dictionary += DictionaryLine(word);
     }
     hawser::WriteFileAtomically(folder / (target.name + ".dict"), dictionary);

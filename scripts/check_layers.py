@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that every room includes only rooms below it, and that none of them names a sibling."""
+"""Checks that every room includes only rooms below it, that none of them names a sibling, and that what checks its
+input for everybody is not gone round: files are read by base/file, JSON by io/json, TOML by train/toml."""
 import pathlib
 import re
 import sys
@@ -18,6 +19,13 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The one room that names the kinds of devices, and the rooms that may name it.
 DEVICE_USERS = {"device": {"cpu", "cuda"}, "cli": {"device"}}
 
+# What may be written in one file alone, tests apart.
+ONE_PLACE = [
+    (re.compile(r"\bjson::(parse|sax_parse|accept)\("), "io/json.cc", "ParseJson"),
+    (re.compile(r"\btoml::parse\w*\("), "train/toml.cc", "ParseToml"),
+    (re.compile(r"\b(i?fstream\b|fopen\()"), "base/", "MappedFile, ReadFile or ReadPieces"),
+]
+
 
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
@@ -31,6 +39,9 @@ def main() -> int:
         if room == "testing":
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
+            for pattern, place, instead in ONE_PLACE:
+                if not is_test and place not in path.as_posix() and pattern.search(line):
+                    bad.append(f"{path}:{number}: use {instead}: {line.strip()}")
             match = re.match(r'\s*#include "hawser/(\w+)/', line)
             if not match:
                 continue

@@ -30,9 +30,11 @@ for target in "${targets[@]}"; do
   log=$build/$target.log
   begin=$SECONDS
   result=clean
+  dictionary=()
+  [[ -s $build/seeds/$target.dict ]] && dictionary=("-dict=$build/seeds/$target.dict")
   # Inputs of 64 KiB are enough for any structure; 10 seconds or 2 GiB for one of them are findings.
   $fuzz "--target=$target" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=3072 -malloc_limit_mb=2048 \
-    -max_len=65536 -dict="$build/seeds/$target.dict" -artifact_prefix="$findings/$target-" -print_final_stats=1 \
+    -max_len=65536 "${dictionary[@]}" -artifact_prefix="$findings/$target-" -print_final_stats=1 \
     "$corpus/$target" "$build/seeds/$target" > "$log" 2>&1 || { result="FINDING, see $log"; status=1; }
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   printf '%-20s %14s %10s  %s\n' "$target" "${runs:-?}" "$((SECONDS - begin))" "$result"

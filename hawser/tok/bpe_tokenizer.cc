@@ -74,6 +74,12 @@ bool PutsTokenFirst(const nlohmann::json& processor) {
   return single.is_array() && !single.empty() && single[0].is_object() && single[0].contains("SpecialToken");
 }
 
+/// A number that is whole as it is written. Errors: kFormat naming what it belongs to.
+int64_t Whole(const nlohmann::json& value, std::string_view name) {
+  if (!value.is_number_integer()) Fail(ErrorKind::kFormat, "the number of \"{}\" is {}", name, ShownJson(value));
+  return value.get<int64_t>();
+}
+
 }  // namespace
 
 struct BpeTokenizer::Call {
@@ -129,8 +135,9 @@ void BpeTokenizer::ReadModel(const nlohmann::json& model, const std::vector<uint
   }
   if (!model.at("vocab").is_object()) Fail(ErrorKind::kFormat, "model.vocab is not an object");
   for (const auto& [name, id] : model.at("vocab").items()) {
-    Name(id.get<int64_t>(), name);
-    vocab_.emplace(name, id.get<int32_t>());
+    const int64_t number = Whole(id, name);
+    Name(number, name);
+    vocab_.emplace(name, static_cast<int32_t>(number));
   }
   const auto id_of = [&](const std::string& name) {
     const auto found = vocab_.find(name);
@@ -166,7 +173,7 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
                      .rstrip = Flag(entry, "rstrip"),
                      .special = Flag(entry, "special")};
     const int32_t known = IdOf(token.content);  // wins over the number in the list, as in the reference
-    const auto id = known >= 0 ? known : entry.at("id").get<int64_t>();
+    const auto id = known >= 0 ? known : Whole(entry.at("id"), token.content);
     Name(id, token.content);
     token.id = static_cast<int32_t>(id);
     vocab_.emplace(token.content, token.id);
@@ -202,7 +209,7 @@ void BpeTokenizer::ReadDecoder(const nlohmann::json& decoder, int depth) {
     }
     decoder_replaces_.emplace_back(pattern["String"].get<std::string>(), decoder.at("content").get<std::string>());
   } else if (type == "Strip") {
-    strip_first_ = Text(decoder, "content") == " " && decoder.at("start").get<int64_t>() > 0;
+    strip_first_ = Text(decoder, "content") == " " && Whole(decoder.at("start"), "start") > 0;
   } else if (type != "Fuse") {
     Fail(ErrorKind::kUnsupported, "decoder \"{}\" is not supported", type);
   }

@@ -128,6 +128,11 @@ TEST(BpeTokenizer, HostileFilesEndWell) {
       tokenizer.Decode(tokenizer.Encode("the red\u00e9  <x> we\u0301 <|bos|>\xff", true));
     });
   }
+  for (const double number : {1e300, 1.5}) {
+    json changed = document;
+    changed["model"]["vocab"].begin().value() = number;
+    ExpectError(ErrorKind::kFormat, {"the number of"}, [&] { BpeTokenizer tokenizer(changed.dump()); });
+  }
   // Every value replaced by one of another type.
   const json flat = document.flatten();
   int tried = 0;
