@@ -1,5 +1,6 @@
 // Files in JSON, and lines of it.
 #include <filesystem>
+#include <limits>
 #include <span>
 
 #include "fuzz/mutate.h"
@@ -142,7 +143,7 @@ std::string MutateManifest(std::string_view input, Rng& rng) {
 void RunMetrics(std::string_view input) {
   const std::string path = InFile("metrics.jsonl", input);
   const size_t lines = ReadMetrics(path).size();
-  { MetricsLog log(path, int64_t{1} << 62); }
+  { MetricsLog log(path, std::numeric_limits<int64_t>::max()); }
   if (ReadMetrics(path).size() != lines) Finding("opening metrics for appending drops whole lines");
 }
 
