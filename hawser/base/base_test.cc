@@ -2,11 +2,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <new>
 #include <set>
 #include <span>
 #include <vector>
@@ -203,6 +205,45 @@ TEST(FileTest, ErrorsNameThePath) {
     }
   }
   EXPECT_THROW(WriteFileAtomically("/nowhere/at/all", "x"), Error);
+}
+
+TEST(ParallelTest, ThrowsTheFirstExceptionOfAPieceAfterTheJoin) {
+  for (const int threads : {1, 2, 5}) {
+    SetThreads(threads);
+    std::atomic<int> running = 0;
+    const auto run = [&](int64_t bad) {
+      ParallelFor(100, [&](int64_t i) {
+        ++running;
+        if (i == bad || bad < 0) {
+          --running;
+          if (i % 2 == 1) throw std::bad_alloc();
+          Fail(ErrorKind::kNumeric, "piece {}", i);
+        }
+        --running;
+      });
+    };
+    for (const int64_t bad : {0, 42, 98}) {
+      try {
+        run(bad);
+        ADD_FAILURE() << "piece " << bad << " threw, the loop did not";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.what(), fmt::format("piece {}", bad));
+      }
+      EXPECT_EQ(running, 0);
+    }
+    EXPECT_THROW(run(99), std::bad_alloc);
+    EXPECT_ANY_THROW(run(-1));  // all of them throw
+    EXPECT_NO_THROW(run(100));  // and the next loop is not disturbed
+    int64_t sum = 0;
+    EXPECT_THROW(ParallelChunks(10, 3,
+                                [&](int64_t begin, int64_t) {
+                                  if (begin == 9) throw std::bad_alloc();
+                                }),
+                 std::bad_alloc);
+    ParallelFor(1, [&](int64_t i) { sum += i + 1; });
+    EXPECT_EQ(sum, 1);
+  }
+  SetThreads(0);
 }
 
 TEST(ParallelTest, EveryPieceOnceForAnyThreadCount) {

@@ -4,10 +4,11 @@
 
 #include <omp.h>
 
+#include <atomic>
 #include <cstdint>
+#include <exception>
 
 #ifdef __SANITIZE_THREAD__
-#include <atomic>
 #include <thread>
 #include <vector>
 #endif
@@ -48,17 +49,43 @@ void RunPieces(int64_t n, Body&& body) {
 inline bool InParallel() { return omp_in_parallel() != 0; }
 #endif
 
-/// body(i) for i in [0, n), handed out one at a time; body must not throw. Runs inline if n == 1 or nested.
+/// What leaves a piece must not leave its thread: the first exception waits for the join, and pieces not begun by then
+/// are left out.
+class FirstException {
+ public:
+  template <class Body>
+  void Run(Body&& body) noexcept {
+    if (thrown_.load(std::memory_order_relaxed)) return;
+    try {
+      body();
+    } catch (...) {
+      if (!thrown_.exchange(true)) first_ = std::current_exception();
+    }
+  }
+  /// After the join.
+  void Rethrow() const {
+    if (first_ != nullptr) std::rethrow_exception(first_);
+  }
+
+ private:
+  std::atomic<bool> thrown_ = false;
+  std::exception_ptr first_;
+};
+
+/// body(i) for i in [0, n), handed out one at a time. Runs inline if n == 1 or nested. If pieces throw, the first
+/// exception is thrown again once all threads are done.
 template <class Body>
 void ParallelFor(int64_t n, Body&& body) {
   if (n <= 1 || InParallel() || NumThreads() == 1) {
     for (int64_t i = 0; i < n; ++i) body(i);
     return;
   }
-  RunPieces(n, body);
+  FirstException exception;
+  RunPieces(n, [&](int64_t i) { exception.Run([&] { body(i); }); });
+  exception.Rethrow();
 }
 
-/// body(begin, end) over [0, n) in pieces of `grain`, the last one shorter; body must not throw.
+/// body(begin, end) over [0, n) in pieces of `grain`, the last one shorter. Exceptions as in ParallelFor.
 template <class Body>
 void ParallelChunks(int64_t n, int64_t grain, Body&& body) {
   const int64_t pieces = (n + grain - 1) / grain;
