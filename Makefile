@@ -2,7 +2,7 @@
 BUILD := build/release
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test bench build setup format asan tsan fuzz clean
+.PHONY: demo test bench build setup format asan tsan check-all fuzz soak clean
 
 demo: build
 	$(BUILD)/hawser demo --out demo
@@ -37,6 +37,17 @@ tsan: setup
 MINUTES ?= 1
 fuzz: setup
 	JOBS=$(JOBS) scripts/fuzz.sh $(MINUTES)
+
+# Both, and the release build: all rooms.
+check-all:
+	$(MAKE) test
+	$(MAKE) asan
+	$(MAKE) tsan
+
+HOURS ?= 1
+SEED ?= 1
+soak: build
+	scripts/soak.py --hawser $(BUILD)/hawser --hours $(HOURS) --seed $(SEED)
 
 format:
 	git ls-files '*.h' '*.cc' | xargs clang-format -i

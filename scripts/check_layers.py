@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks that every room includes only rooms below it, that none of them names a sibling, and that what checks its
-input for everybody is not gone round: files are read by base/file, JSON by io/json, TOML by train/toml."""
+"""Checks that every room includes only rooms below it, that none of them names a sibling, and that nobody goes round
+what checks files for everybody: they are read by base/file, JSON by io/json, TOML by train/toml, and disks are changed
+through base/file.h and base/lock.h alone, where faults can be put in."""
 import pathlib
 import re
 import sys
@@ -27,6 +28,12 @@ ONE_PLACE = [
 ]
 
 
+WRITES = re.compile(
+    r"\b(ofstream|std::fstream|fopen|O_CREAT|O_RDWR|remove_all|create_directory|create_directories|resize_file|copy_file|"
+    r"rename\(|unlink\(|rmdir\(|mkdir\(|truncate\(|mkstemp|fs::remove|filesystem::remove)")
+WRITERS = {"base/file.cc", "base/lock.cc", "base/file_fault.cc", "base/file_fault.h"}
+
+
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     bad = []
@@ -42,6 +49,8 @@ def main() -> int:
             for pattern, place, instead in ONE_PLACE:
                 if not is_test and place not in path.as_posix() and pattern.search(line):
                     bad.append(f"{path}:{number}: use {instead}: {line.strip()}")
+            if not is_test and str(path.relative_to(root / "hawser")) not in WRITERS and WRITES.search(line):
+                bad.append(f"{path}:{number}: writes past base/file.h: {line.strip()}")
             match = re.match(r'\s*#include "hawser/(\w+)/', line)
             if not match:
                 continue

@@ -15,13 +15,12 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file_fault.h"
+#include "hawser/base/folder.h"
+#include "hawser/base/lock.h"
 
 namespace hawser {
 namespace {
-
-[[noreturn]] void FailIo(const std::filesystem::path& path, std::string_view action, int code) {
-  Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));
-}
 
 class Descriptor {
  public:
@@ -121,7 +120,7 @@ void ReadPieces(const std::filesystem::path& path, const std::function<void(std:
 void FileWriter::Append(const void* data, size_t bytes) {
   const char* at = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t written = write(fd_, at, bytes);
+    const ssize_t written = disk::Write(fd_, at, bytes);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) Fail(ErrorKind::kIo, "cannot write: {}", std::strerror(errno));
     at += written;
@@ -130,32 +129,44 @@ void FileWriter::Append(const void* data, size_t bytes) {
 }
 
 void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path.string(), getpid());
-  Descriptor fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (fd.get() < 0) FailIo(path, "create", errno);
-  try {
-    FileWriter writer(fd.get());
-    WithFrame(path.string(), [&] { body(writer); });
-    if (fsync(fd.get()) != 0) FailIo(path, "sync", errno);
-    if (close(fd.Release()) != 0) FailIo(path, "close", errno);
-    if (rename(temporary.c_str(), path.c_str()) != 0) FailIo(path, "rename", errno);
-  } catch (...) {
-    unlink(temporary.c_str());
-    throw;
-  }
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  const Descriptor folder_fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder_fd.get() >= 0) fsync(folder_fd.get());
+  RemoveAbandonedOf(path);
+  TemporaryFile temporary(path);
+  FileWriter writer(temporary.fd());
+  WithFrame(path.string(), [&] { body(writer); });
+  if (disk::Sync(temporary.fd()) != 0) FailIo(path, "sync", errno);
+  if (disk::Rename(temporary.path().c_str(), path.c_str()) != 0) FailIo(path, "rename", errno);
+  temporary.Release();
+  SyncFolder(ParentFolder(path));
 }
 
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view contents) {
   WriteFileAtomically(path, [&](FileWriter& writer) { writer.Append(contents); });
 }
 
+AppendFile::AppendFile(const std::filesystem::path& path)
+    : path_(path), fd_(disk::Create(path.c_str(), O_WRONLY | O_APPEND)) {
+  if (fd_ < 0) FailIo(path, "open for appending", errno);
+}
+
+AppendFile::~AppendFile() { close(fd_); }
+
+void AppendFile::Append(std::string_view piece) {
+  WithFrame(path_.string(), [&] { FileWriter(fd_).Append(piece); });
+}
+
+void TruncateFile(const std::filesystem::path& path, uint64_t bytes) {
+  if (disk::Truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) FailIo(path, "cut off its end", errno);
+}
+
 void MakeDirectories(const std::filesystem::path& path) {
   std::error_code code;
-  std::filesystem::create_directories(path, code);
-  if (code) Fail(ErrorKind::kIo, "{}: cannot create folder: {}", path.string(), code.message());
+  std::filesystem::path folder;
+  for (const std::filesystem::path& part : path) {
+    folder /= part;
+    if (part.empty() || std::filesystem::is_directory(folder, code) || disk::MakeFolder(folder.c_str()) == 0) continue;
+    const int error = errno;  // another process may have made it meanwhile
+    if (!std::filesystem::is_directory(folder, code)) FailIo(path, "create folder", error);
+  }
 }
 
 int64_t PeakRssBytes() { return StatusKilobytes("VmHWM:") * 1024; }

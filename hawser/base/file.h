@@ -47,10 +47,31 @@ class FileWriter {
   int fd_;
 };
 
-/// Writes `path` by way of a temporary name in the same folder: body, fsync, rename, fsync of the folder. If anything
-/// fails the temporary file is removed, `path` is what it was before, and an Error(kIo) names it.
+/// Writes `path` by way of a temporary name in the same folder (lock.h): body, fsync, rename, fsync of the folder. If
+/// anything fails the temporary file is removed, `path` is what it was before, and an Error(kIo) names it. What killed
+/// processes left of the same `path` is removed. The mode is that of the umask.
 void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body);
 void WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);
+
+/// A file that grows by whole pieces. After a kill all pieces but the last are there; that one may be cut.
+class AppendFile {
+ public:
+  /// Opens `path`, made where it is absent. Errors: kIo naming it.
+  explicit AppendFile(const std::filesystem::path& path);
+  ~AppendFile();
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  /// One write where the disk allows it. Errors: kIo naming the path.
+  void Append(std::string_view piece);
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+};
+
+/// Cuts a file off behind its first `bytes`, in place. Errors: kIo naming the path.
+void TruncateFile(const std::filesystem::path& path, uint64_t bytes);
 
 /// Creates the folder and its parents. Errors: kIo naming the path.
 void MakeDirectories(const std::filesystem::path& path);

@@ -1,119 +1,127 @@
 #include "hawser/base/folder.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <string_view>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
-#include "hawser/base/text.h"
+#include "hawser/base/file_fault.h"
+#include "hawser/base/lock.h"
 
 namespace hawser {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSuffix = ".tmp";
-
-void Check(const std::error_code& code, const fs::path& path, std::string_view action) {
-  if (code) Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, code.message());
-}
-
-void SyncFolder(const fs::path& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
-}
-
-/// Removes "NAME.PID.tmp" of processes that are no more.
-void RemoveLeftovers(const fs::path& target) {
-  const std::string prefix = target.filename().string() + ".";
+/// A hard link where it is possible, a copy elsewhere; folders entry by entry.
+void KeepEntry(const fs::path& from, const fs::path& to) {
   std::error_code code;
-  for (const fs::directory_entry& entry : fs::directory_iterator(target.parent_path(), code)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix) || !name.ends_with(kSuffix) || name.size() <= prefix.size() + kSuffix.size())
-      continue;
-    const auto pid = ParseNumber<int32_t>(
-        std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - kSuffix.size()));
-    if (!pid || *pid < 1 || (kill(*pid, 0) == 0 || errno != ESRCH)) continue;
-    fs::remove_all(entry.path(), code);
+  const fs::file_status status = fs::symlink_status(from, code);
+  if (fs::is_directory(status)) {
+    MakeDirectories(to);
+    for (const fs::path& entry : EntriesOf(from)) KeepEntry(entry, to / entry.filename());
+  } else if (disk::Link(from.c_str(), to.c_str()) != 0) {
+    const int error = errno;
+    if (!fs::is_regular_file(status)) FailIo(from, "keep", error);
+    const MappedFile file(from);
+    WriteFileAtomically(to, [&](FileWriter& out) { out.Append(file.bytes().data(), file.bytes().size()); });
   }
-}
-
-/// Hard links where they are possible, copies elsewhere.
-void KeepEntries(const fs::path& from, const fs::path& into, const std::function<bool(const std::string&)>& stale) {
-  std::error_code code;
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string();
-    if (stale(name) || fs::exists(fs::symlink_status(into / name, code))) continue;
-    const auto options = fs::copy_options::recursive | fs::copy_options::copy_symlinks;
-    fs::copy(entry.path(), into / name, options | fs::copy_options::create_hard_links, code);
-    if (!code) continue;
-    fs::remove_all(into / name, code);
-    fs::copy(entry.path(), into / name, options, code);
-    Check(code, entry.path(), "keep");
-  }
+  fs::permissions(to, status.permissions(), fs::perm_options::replace | fs::perm_options::nofollow, code);
 }
 
 void Exchange(const fs::path& staged, const fs::path& target) {
-  if (renameat2(AT_FDCWD, staged.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) {
-    Fail(ErrorKind::kIo, "{}: cannot replace: {}", target.string(), std::strerror(errno));
-  }
+  if (disk::Exchange(staged.c_str(), target.c_str()) == 0) return;
   const fs::path old = staged.string() + ".old";
-  std::error_code code;
-  fs::rename(target, old, code);
-  Check(code, target, "replace");
-  fs::rename(staged, target, code);
-  if (code) {
-    std::error_code back;
-    fs::rename(old, target, back);
-    Check(code, target, "replace");
+  RenamePath(target, old);
+  if (disk::Rename(staged.c_str(), target.c_str()) != 0) {
+    const int error = errno;
+    disk::Rename(old.c_str(), target.c_str());
+    FailIo(target, "replace", error);
   }
-  fs::rename(old, staged, code);
-  Check(code, old, "rename");
+  RenamePath(old, staged);
 }
 
 }  // namespace
+
+void FailIo(const fs::path& path, std::string_view action, int code) {
+  Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));
+}
+
+fs::path ParentFolder(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+std::vector<fs::path> EntriesOf(const fs::path& folder) {
+  std::error_code code;
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
+    entries.push_back(it->path());
+  }
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+void SyncFolder(const fs::path& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  disk::Sync(fd);
+  close(fd);
+}
+
+void RemoveFile(const fs::path& path) {
+  if (disk::Unlink(path.c_str()) != 0 && errno != ENOENT) FailIo(path, "remove", errno);
+}
+
+void RemoveTree(const fs::path& path) {
+  std::error_code code;
+  if (!fs::is_directory(fs::symlink_status(path, code))) return RemoveFile(path);
+  for (const fs::path& entry : EntriesOf(path)) RemoveTree(entry);
+  if (disk::RemoveFolder(path.c_str()) != 0 && errno != ENOENT) FailIo(path, "remove", errno);
+}
+
+void RemoveQuietly(const fs::path& path) {
+  try {
+    RemoveTree(path);
+  } catch (const Error&) {
+  }
+}
+
+void RenamePath(const fs::path& from, const fs::path& to) {
+  if (disk::Rename(from.c_str(), to.c_str()) != 0) FailIo(to, "rename to it", errno);
+}
 
 void ReplaceFolder(const fs::path& path, const std::function<bool(const std::string&)>& stale,
                    const std::function<void(const fs::path&)>& write) {
   std::error_code code;
   fs::path target = fs::weakly_canonical(path, code);
-  Check(code, path, "resolve");
+  if (code) FailIo(path, "resolve", code.value());
   if (!target.has_filename()) target = target.parent_path();
-  MakeDirectories(target.parent_path());
-  RemoveLeftovers(target);
-  const fs::path staged = fmt::format("{}.{}{}", target.string(), getpid(), kSuffix);
-  fs::remove_all(staged, code);
+  const fs::path parent = target.parent_path();
+  MakeDirectories(parent);
+  for (const fs::path& entry : EntriesOf(parent)) {
+    if (TemporaryTarget(entry.filename().string()) == target.filename().string()) RemoveTree(entry);
+  }
+  const fs::path staged = fmt::format("{}.{}.tmp", target.string(), getpid());
   try {
     MakeDirectories(staged);
     write(staged);
-    if (fs::exists(target, code)) {
-      KeepEntries(target, staged, stale);
-      fs::permissions(staged, fs::status(target).permissions(), code);
-      SyncFolder(staged);
-      Exchange(staged, target);
-    } else {
-      SyncFolder(staged);
-      fs::rename(staged, target, code);
-      Check(code, target, "create");
+    const bool replaces = fs::exists(target, code);
+    for (const fs::path& entry : EntriesOf(target)) {
+      const std::string name = entry.filename().string();
+      if (name == kLockName || stale(name) || fs::exists(fs::symlink_status(staged / name, code))) continue;
+      KeepEntry(entry, staged / name);
     }
-  } catch (const fs::filesystem_error& error) {
-    fs::remove_all(staged, code);
-    Fail(ErrorKind::kIo, "{}", error.what());
+    if (replaces) fs::permissions(staged, fs::status(target).permissions(), code);
+    SyncFolder(staged);
+    replaces ? Exchange(staged, target) : RenamePath(staged, target);
   } catch (...) {
-    fs::remove_all(staged, code);
+    RemoveQuietly(staged);
     throw;
   }
-  SyncFolder(target.parent_path());
-  fs::remove_all(staged, code);  // now what was there before
+  SyncFolder(parent);
+  RemoveQuietly(staged);  // now what was there before
 }
 
 }  // namespace hawser

@@ -7,6 +7,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/lock.h"
+#include "hawser/testing/fault_walk.h"
 #include "hawser/testing/hostile.h"
 
 namespace hawser {
@@ -72,6 +74,7 @@ TEST(ReplaceFolderTest, WhatAKilledProcessLeftIsRemoved) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
+    const FolderLock lock(folder);
     ReplaceFolder(folder, IsModel, [](const fs::path& to) {
       WriteBytes(to / "model.a", "new");
       kill(getpid(), SIGKILL);
@@ -83,13 +86,71 @@ TEST(ReplaceFolderTest, WhatAKilledProcessLeftIsRemoved) {
   ASSERT_TRUE(WIFSIGNALED(status));
   EXPECT_EQ(ReadFile(folder / "model.a"), "old");
   EXPECT_EQ(Entries(folder.parent_path()), 2u);
-  const fs::path alive = folder.string() + fmt::format(".{}.tmp", getppid()), other = folder.string() + ".x.tmp";
-  fs::create_directory(alive);
-  fs::create_directory(other);
+  fs::create_directory(folder.string() + ".x.tmp");
+  fs::create_directory(folder.string() + fmt::format(".{}.tmp", getppid()));  // its number is in use again
+  const FolderLock lock(folder);
   ReplaceFolder(folder, IsModel, [](const fs::path& to) { WriteBytes(to / "model.a", "new"); });
   EXPECT_EQ(ReadFile(folder / "model.a"), "new");
-  EXPECT_TRUE(fs::exists(alive) && fs::exists(other));  // of a process that lives, and of nobody
-  EXPECT_EQ(Entries(folder.parent_path()), 3u);
+  EXPECT_TRUE(fs::exists(folder.string() + ".x.tmp"));
+  EXPECT_EQ(Entries(folder.parent_path()), 2u);
+}
+
+TEST(ReplaceFolderTest, EveryFaultLeavesOldOrNewAndNoLitterAfterTheNext) {
+  const WalkFolder parent("replace_faults");
+  const fs::path folder = parent / "m";
+  const auto write = [&](const std::string& text) {
+    const FolderLock lock(folder);
+    ReplaceFolder(folder, IsModel, [&](const fs::path& fresh) {
+      WriteFileAtomically(fresh / "model.a", text);
+      MakeDirectories(fresh / "model_sub");
+      WriteFileAtomically(fresh / "model_sub" / "w", text);
+    });
+  };
+  for (const char* kind : {"fail", "full", "cut", "short"}) {
+    const FaultWalk walk = WalkFaults(
+        kind,
+        [&] {
+          write("old");
+          WriteBytes(folder / "model.b", "of the old one");
+          WriteBytes(folder / "notes.txt", "mine");
+        },
+        [&] { write("new"); },
+        [&](bool threw) {
+          const std::string text = ReadFile(folder / "model.a");
+          EXPECT_EQ(ReadFile(folder / "model_sub" / "w"), text);
+          EXPECT_EQ(fs::exists(folder / "model.b"), text == "old");
+          EXPECT_EQ(ReadFile(folder / "notes.txt"), "mine");
+          EXPECT_TRUE(text == "new" || threw);
+          write("last");
+          EXPECT_EQ(Entries(parent.path()), 1u);
+          EXPECT_EQ(Entries(folder), 3u);
+        });
+    EXPECT_EQ(walk.errors > 5, kind != std::string_view("short")) << kind;
+  }
+}
+
+TEST(FolderTest, TreesAreRemovedAndLinksNotFollowed) {
+  const fs::path folder = FreshFolder("tree");
+  MakeDirectories(folder / "a" / "b" / "c");
+  MakeDirectories(folder / "kept");
+  WriteBytes(folder / "kept" / "x", "x");
+  WriteBytes(folder / "a" / "b" / "y", "y");
+  fs::create_directory_symlink(folder / "kept", folder / "a" / "link");
+  RemoveTree(folder / "a");
+  RemoveTree(folder / "a");
+  EXPECT_EQ(Entries(folder), 1u);
+  EXPECT_EQ(ReadFile(folder / "kept" / "x"), "x");
+  EXPECT_FALSE(fs::exists(folder / "a"));
+}
+
+TEST(FolderTest, MakesFoldersWithAndWithoutASlashAtTheEnd) {
+  const fs::path folder = FreshFolder("make");
+  MakeDirectories(folder / "a" / "b");
+  MakeDirectories((folder / "c" / "d").string() + "/");
+  EXPECT_TRUE(fs::is_directory(folder / "a" / "b") && fs::is_directory(folder / "c" / "d"));
+  WriteBytes(folder / "file", "");
+  ExpectError(ErrorKind::kIo, {"file"}, [&] { MakeDirectories(folder / "file" / "below"); });
+  ExpectError(ErrorKind::kIo, {"file"}, [&] { MakeDirectories(folder / "file"); });
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "hawser/base/error.h"
-#include "hawser/base/file.h"
+#include "hawser/base/lock.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/hf_export.h"
 #include "hawser/train/average.h"
@@ -49,6 +49,7 @@ int Average(const AverageOptions& options, const CommonOptions& common) {
   if (!options.force && std::filesystem::exists(options.out / "config.json", code)) {
     Fail(ErrorKind::kUsage, "{} holds a model already; pass --force to write over it", options.out.string());
   }
+  const FolderLock lock(options.out);
   TrainConfig config;
   ApplyRecipeFile(config, recipe);
   const std::vector<int64_t> steps = ChooseSteps(options);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "hawser/base/error.h"
+#include "hawser/base/lock.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/hf_export.h"
 #include "hawser/train/peft.h"
@@ -26,6 +27,7 @@ DType StoredDType(const ConvertOptions& options, DType file_dtype) {
 
 int Convert(const ConvertOptions& options, const CommonOptions& common) {
   std::error_code code;
+  const FolderLock lock(options.to);
   if (!options.force && std::filesystem::exists(options.to / "config.json", code)) {
     Fail(ErrorKind::kUsage, "{} holds a model already; pass --force to write over it", options.to.string());
   }

@@ -6,6 +6,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/folder.h"
+#include "hawser/base/lock.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/rng.h"
 #include "hawser/cli/command.h"
@@ -50,11 +52,12 @@ class Stopwatch {
 /// A folder this command made before, or none: nothing else is ever overwritten.
 void PrepareFolder(const fs::path& out) {
   const fs::path marker = out / "results.json";
-  if (fs::exists(out) && !fs::is_empty(out) && !fs::exists(marker) && !fs::exists(out / "data" / "tokenizer.json")) {
+  if (!IsUnused(out) && !fs::exists(marker) && !fs::exists(out / "data" / "tokenizer.json")) {
     Fail(ErrorKind::kUsage, "{} holds files that are no demo's; give another --out", out.string());
   }
   for (const char* part : {"builtin", "data", "base", "anchor", "full", "results.json", "report.html"})
-    fs::remove_all(out / part);
+    RemoveTree(out / part);
+  RemoveAbandoned(out);
   MakeDirectories(out / "data");
 }
 
@@ -151,6 +154,7 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
 int RunDemo(const Options& options, const CommonOptions& common) {
   const Stopwatch watch;
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  const FolderLock lock(options.out);
   PrepareFolder(options.out);
   const fs::path data = options.out / "data";
   WriteFileAtomically(data / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));

@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/lock.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/data/corpus.h"
@@ -32,10 +33,10 @@ struct TokenizeOptions {
 /// Documents into .tokens files, which training maps instead of reading.
 int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
   if (options.out.empty()) Fail(ErrorKind::kUsage, "tokenize --data needs a folder for its files: --out FOLDER");
-  std::error_code code;
-  if (std::filesystem::exists(options.out, code) && !std::filesystem::is_empty(options.out, code)) {
+  if (!IsUnused(options.out) && !IsUnfinishedShards(options.out)) {
     Fail(ErrorKind::kUsage, "{}: exists and is not empty; give --out a new folder", options.out.string());
   }
+  const FolderLock lock(options.out);
   const auto tokenizer = OpenTokenizer(options.model);
   const std::vector<std::filesystem::path> files = ListDataFiles(options.data);
   ShardWriter writer(options.out, *tokenizer, options.shard_tokens);

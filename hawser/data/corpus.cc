@@ -10,6 +10,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/folder.h"
 #include "hawser/base/parallel.h"
 #include "hawser/io/json.h"
 #include "hawser/tok/utf8.h"
@@ -182,12 +183,15 @@ std::vector<fs::path> ListDataFiles(const std::vector<fs::path>& paths) {
     const fs::file_status status = fs::status(path, code);
     if (!fs::exists(status)) Fail(ErrorKind::kIo, "{}: no such file or folder", path.string());
     if (!fs::is_directory(status)) {
+      if (path.extension() == ".tokens") CheckFinished(ParentFolder(path));
       files.push_back(path);
       continue;
     }
     std::vector<fs::path> found;
+    CheckFinished(path);
     try {
       for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path)) {
+        if (entry.is_directory()) CheckFinished(entry.path());
         const fs::path extension = entry.path().extension();
         const bool data = extension == ".txt" || extension == ".jsonl" || extension == ".tokens";
         if (data && !entry.is_directory()) found.push_back(entry.path());  // reading refuses what is no regular file

@@ -9,7 +9,9 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file_sum.h"
+#include "hawser/base/folder.h"
 #include "hawser/base/hash.h"
+#include "hawser/base/lock.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -19,6 +21,7 @@ namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "shards are mapped as they are written");
 
+constexpr const char* kUnfinished = "tokens.unfinished";
 constexpr char kMagic[8] = {'H', 'A', 'W', 'T', 'O', 'K', 'S', '1'};
 constexpr char kMagicWeighted[8] = {'H', 'A', 'W', 'T', 'O', 'K', 'S', '2'};
 constexpr uint64_t kMany = uint64_t{1} << 48;  // of anything: products below stay far from 2^64
@@ -52,7 +55,30 @@ std::span<const std::byte> AsBytes(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
 }
 
+std::string ShardName(int64_t number) { return fmt::format("{:05}.tokens", number); }
+
+/// Those of the names that a writer gives, from the first on.
+void RemoveShards(const fs::path& folder) {
+  std::error_code code;
+  for (int64_t number = 0; fs::exists(folder / ShardName(number), code); ++number) {
+    RemoveFile(folder / ShardName(number));
+  }
+}
+
 }  // namespace
+
+bool IsUnfinishedShards(const fs::path& folder) {
+  std::error_code code;
+  return fs::exists(folder / kUnfinished, code);
+}
+
+void CheckFinished(const fs::path& folder) {
+  if (!IsUnfinishedShards(folder)) return;
+  Fail(ErrorKind::kFormat,
+       "{}: an unfinished set of .tokens files: hawser tokenize is still writing it, or was stopped; run it again with "
+       "this --out",
+       folder.string());
+}
 
 uint64_t TokenizerFingerprint(const Tokenizer& tokenizer) {
   uint64_t hash = static_cast<uint64_t>(tokenizer.vocab_size());
@@ -158,6 +184,9 @@ ShardWriter::ShardWriter(fs::path folder, const Tokenizer& tokenizer, int64_t sh
       shard_tokens_(shard_tokens),
       fingerprint_(TokenizerFingerprint(tokenizer)) {
   MakeDirectories(folder_);
+  RemoveAbandoned(folder_);
+  if (IsUnfinishedShards(folder_)) RemoveShards(folder_);
+  WriteFileAtomically(folder_ / kUnfinished, "hawser tokenize is writing .tokens files here, or was stopped.\n");
 }
 
 void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tokens,
@@ -180,10 +209,12 @@ void ShardWriter::Add(const std::string& source, const std::vector<int32_t>& tok
 
 void ShardWriter::Finish() {
   if (!ends_.empty()) Write();
+  RemoveFile(folder_ / kUnfinished);
+  SyncFolder(folder_);
 }
 
 void ShardWriter::Write() {
-  const fs::path path = folder_ / fmt::format("{:05}.tokens", files_.size());
+  const fs::path path = folder_ / ShardName(static_cast<int64_t>(files_.size()));
   const bool narrow = vocab_ <= kMostShortIds;
   std::vector<uint16_t> short_ids;
   if (narrow) short_ids.assign(ids_.begin(), ids_.end());

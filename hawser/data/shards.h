@@ -62,8 +62,15 @@ class TokenShard {
   std::vector<std::string> sources_;
 };
 
+/// True where a ShardWriter is at work in `folder`, or was stopped there: what it holds is a part.
+bool IsUnfinishedShards(const std::filesystem::path& folder);
+
+/// Errors: kFormat naming the folder if it is one.
+void CheckFinished(const std::filesystem::path& folder);
+
 /// Writes documents to FOLDER/00000.tokens, 00001.tokens, ..., a new file whenever one holds `shard_tokens` or more.
-/// Ids take 2 bytes where the vocabulary allows it. Holds one shard in memory.
+/// The file FOLDER/tokens.unfinished is there until all are written. What a writer that was stopped left there is
+/// removed. Ids take 2 bytes where the vocabulary allows it. Holds one shard in memory.
 class ShardWriter {
  public:
   ShardWriter(std::filesystem::path folder, const Tokenizer& tokenizer, int64_t shard_tokens);

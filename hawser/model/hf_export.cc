@@ -199,11 +199,7 @@ void ExportHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DTy
   const std::string side = SideFileText(spec, config);
 
   MakeDirectories(folder);
-  std::error_code code;
-  for (const char* stale : {kConfig, kIndex, kSideFile}) {
-    fs::remove(folder / stale, code);
-    if (code) Fail(ErrorKind::kIo, "{}: cannot remove: {}", (folder / stale).string(), code.message());
-  }
+  for (const char* stale : {kConfig, kIndex, kSideFile}) RemoveFile(folder / stale);
   std::vector<TensorToWrite> tensors;
   for (const ParamInfo& info : params.layout().params()) {
     const ConstMat weight = params.Get(info.role, info.layer);

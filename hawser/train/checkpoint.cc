@@ -1,8 +1,5 @@
 #include "hawser/train/checkpoint.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -13,6 +10,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/file_sum.h"
+#include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/io/json.h"
@@ -32,11 +30,17 @@ constexpr std::string_view kPrefix = "step_";
 
 fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kPrefix, step); }
 
-void SyncFolder(const fs::path& folder) {
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
+/// What a checkpoint is called while it is made or removed.
+fs::path HiddenFolder(const fs::path& folder, int64_t step) {
+  return folder / fmt::format(".{}{:06}.tmp", kPrefix, step);
+}
+
+/// In one step for all who look: a checkpoint that has its name is never half there.
+void RemoveCheckpoint(const fs::path& folder, int64_t step) {
+  const fs::path hidden = HiddenFolder(folder, step);
+  RemoveTree(hidden);
+  RenamePath(StepFolder(folder, step), hidden);
+  RemoveTree(hidden);
 }
 
 /// visit(store, prefix of its tensor names)
@@ -201,19 +205,18 @@ uint64_t RopeHash(const ModelSpec& spec) {
 void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const TrainState& state, int64_t keep,
                     int64_t best) {
   MakeDirectories(folder);
-  const fs::path target = StepFolder(folder, info.step);
-  const fs::path temporary = folder / ("." + target.filename().string() + ".tmp");
+  const fs::path target = StepFolder(folder, info.step), hidden = HiddenFolder(folder, info.step);
   std::error_code code;
-  fs::remove_all(temporary, code);
+  // Only ever one that could not be used: another would have been resumed from.
+  if (fs::exists(target, code)) RemoveCheckpoint(folder, info.step);
+  RemoveTree(hidden);
   try {
-    MakeDirectories(temporary);
-    WriteState(temporary / kState, state);
-    WriteManifest(temporary, info);
-    fs::remove_all(target, code);  // only ever one that could not be used: another would have been resumed from
-    fs::rename(temporary, target, code);
-    if (code) Fail(ErrorKind::kIo, "{}: cannot rename to it: {}", target.string(), code.message());
+    MakeDirectories(hidden);
+    WriteState(hidden / kState, state);
+    WriteManifest(hidden, info);
+    RenamePath(hidden, target);
   } catch (...) {
-    fs::remove_all(temporary, code);
+    RemoveQuietly(hidden);
     throw;
   }
   SyncFolder(folder);
@@ -221,9 +224,17 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
   const auto later = std::upper_bound(steps.begin(), steps.end(), info.step);
   const int64_t extra = std::max<int64_t>(0, (later - steps.begin()) - keep);
   for (auto it = steps.begin(); it != steps.end(); ++it) {
-    const bool old = it - steps.begin() < extra && *it != best;
-    if (it >= later || old) fs::remove_all(StepFolder(folder, *it), code);
+    if (it >= later || (it - steps.begin() < extra && *it != best)) RemoveCheckpoint(folder, *it);
   }
+}
+
+void RemoveUnfinishedCheckpoints(const fs::path& folder) {
+  std::error_code code;
+  std::vector<fs::path> hidden;
+  for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
+    if (it->path().filename().string().starts_with("." + std::string(kPrefix))) hidden.push_back(it->path());
+  }
+  for (const fs::path& path : hidden) RemoveTree(path);
 }
 
 std::optional<CheckpointInfo> LoadCheckpoint(const fs::path& folder, const TrainState& state,

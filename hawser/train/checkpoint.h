@@ -40,6 +40,9 @@ struct CheckpointInfo {
 void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& info, const TrainState& state,
                     int64_t keep, int64_t best = -1);
 
+/// Removes what a killed process left of checkpoints that it was making or removing.
+void RemoveUnfinishedCheckpoints(const std::filesystem::path& folder);
+
 /// Reads the newest checkpoint that is whole, and that `check` lets pass, into `state`; others are reported with a log
 /// line and passed over. `check` throws an Error that says what is wrong. Nothing if there is no checkpoint at all.
 /// Errors: that of the newest one if none can be used; kFormat if the tensors are not those of this model;

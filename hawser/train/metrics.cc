@@ -1,10 +1,5 @@
 #include "hawser/train/metrics.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,6 +33,16 @@ std::string_view VisitLines(std::string_view text, Visit&& visit) {
   return text.substr(0, kept);
 }
 
+/// `path`, once the lines of later steps and a last line that was cut off are gone from it.
+const std::filesystem::path& CutBehind(const std::filesystem::path& path, int64_t step) {
+  if (!std::filesystem::exists(path)) return path;
+  const std::string text = ReadFile(path);
+  const auto up_to_step = [&](const nlohmann::json& line) { return line["step"].get<int64_t>() <= step; };
+  const std::string_view kept = VisitLines(text, up_to_step);
+  if (kept.size() != text.size()) WriteFileAtomically(path, kept);
+  return path;
+}
+
 }  // namespace
 
 std::vector<nlohmann::json> ReadMetrics(const std::filesystem::path& path) {
@@ -59,21 +64,8 @@ std::map<int64_t, double> ReadValidationLosses(const std::filesystem::path& path
   return losses;
 }
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : path_(path) {
-  if (std::filesystem::exists(path)) {
-    const std::string text = ReadFile(path);
-    const auto up_to_step = [&](const nlohmann::json& line) { return line["step"].get<int64_t>() <= step; };
-    const std::string_view kept = VisitLines(text, up_to_step);
-    if (kept.size() != text.size()) WriteFileAtomically(path, kept);
-  }
-  fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (fd_ < 0) Fail(ErrorKind::kIo, "{}: cannot open for appending: {}", path.string(), std::strerror(errno));
-}
+MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : file_(CutBehind(path, step)) {}
 
-MetricsLog::~MetricsLog() { close(fd_); }
-
-void MetricsLog::Append(const nlohmann::json& line) {
-  WithFrame(path_.string(), [&] { FileWriter(fd_).Append(line.dump() + "\n"); });
-}
+void MetricsLog::Append(const nlohmann::json& line) { file_.Append(line.dump() + "\n"); }
 
 }  // namespace hawser

@@ -8,6 +8,8 @@
 #include <map>
 #include <vector>
 
+#include "hawser/base/file.h"
+
 namespace hawser {
 
 /// The leading lines of a metrics.jsonl that are whole; none where there is no such file. Each is an object with an
@@ -21,16 +23,11 @@ class MetricsLog {
  public:
   /// Opens for appending after dropping every line of a step after `step`, and a last line that was cut off.
   MetricsLog(const std::filesystem::path& path, int64_t step);
-  ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
-
   /// One write of a whole line; `line` has a key "step". Errors: kIo.
   void Append(const nlohmann::json& line);
 
  private:
-  std::filesystem::path path_;
-  int fd_;
+  AppendFile file_;
 };
 
 }  // namespace hawser

@@ -12,6 +12,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/folder.h"
+#include "hawser/base/lock.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
 #include "hawser/data/loader.h"
@@ -37,6 +39,7 @@ namespace fs = std::filesystem;
 constexpr const char* kRecipe = "recipe.toml";
 constexpr const char* kMark = "hawser.json";
 constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kCheckpoints = "checkpoints";
 
 /// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process.
 class InterruptGuard {
@@ -79,20 +82,20 @@ TrainConfig CheckSameRecipe(TrainConfig config, std::string_view recipe, const s
   return before;
 }
 
+[[noreturn]] void FailForeign(const fs::path& out) {
+  Fail(ErrorKind::kUsage, "{}: exists and is no run folder; give --out a new one", out.string());
+}
+
 /// True if `out` holds a run to go on with.
 bool EnterRunFolder(const TrainPlan& plan, const fs::path& out, bool resume) {
   std::error_code code;
-  const bool used = fs::exists(out, code) && !(fs::is_directory(out, code) && fs::is_empty(out, code));
   const fs::path recipe = out / kRecipe;
   const bool is_run = fs::exists(recipe, code);
-  if (used && !is_run) {
-    Fail(ErrorKind::kUsage, "{}: exists and is no run folder; give --out a new one", out.string());
-  }
+  if (!is_run && !IsUnused(out)) FailForeign(out);
   if (is_run && !resume) {
     Fail(ErrorKind::kUsage, "{}: holds a run already; go on with --resume, or give --out another folder", out.string());
   }
   if (is_run) CheckSameRecipe(plan.config, ReadFile(recipe), recipe.string());
-  MakeDirectories(out);
   return is_run;
 }
 
@@ -167,7 +170,7 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
   if (config.lora_rank > 0 && config.average_last < 2)
     SavePeft(trainer.adapters(), LoraOf(config), config.model, summary.out / "adapter");
   if (config.average_last > 1) {
-    const fs::path checkpoints = summary.out / "checkpoints";
+    const fs::path checkpoints = summary.out / kCheckpoints;
     const std::vector<int64_t> steps = LastCheckpoints(checkpoints, config.average_last);
     save(AverageCheckpoints(checkpoints, steps, plan.spec, config, backend));
     mark["averaged_steps"] = steps;
@@ -285,7 +288,7 @@ class Run {
     loader_.Skip(info_.sequences);
     validation_losses_ = ReadValidationLosses(out_ / kMetrics);
     validation_losses_.erase(validation_losses_.upper_bound(info_.step), validation_losses_.end());
-    fs::remove(out_ / kMark, code);  // from here on the run is not finished
+    RemoveFile(out_ / kMark);  // from here on the run is not finished
     LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
   }
 
@@ -358,7 +361,7 @@ class Run {
   }
 
  private:
-  fs::path Checkpoints() const { return out_ / "checkpoints"; }
+  fs::path Checkpoints() const { return out_ / kCheckpoints; }
 
   /// Errors: those of a checkpoint that this run did not write.
   void Check(const CheckpointInfo& info) const {
@@ -485,7 +488,13 @@ RunText ReadRunText(const TrainPlan& plan) {
 RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend,
                        const RunObserver& observer) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
+  std::error_code code;
+  if (fs::exists(out, code) && !fs::is_directory(out, code)) FailForeign(out);
+  const FolderLock lock(out);
   const bool is_run = EnterRunFolder(plan, out, resume);
+  RemoveAbandoned(out);
+  RemoveAbandoned(out / "adapter");
+  RemoveUnfinishedCheckpoints(out / kCheckpoints);
   if (is_run) {
     if (std::optional<RunSummary> summary = FinishedSummary(plan.config, out)) return *std::move(summary);
   }

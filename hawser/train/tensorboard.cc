@@ -1,12 +1,8 @@
 #include "hawser/train/tensorboard.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -14,7 +10,7 @@
 #include <string>
 
 #include "hawser/base/error.h"
-#include "hawser/base/file.h"
+#include "hawser/base/folder.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -148,6 +144,22 @@ std::string EventHead(int64_t step) {
   return event;
 }
 
+/// The name of a file after all that are there, which are cut behind `step`.
+fs::path NewEventFile(const fs::path& folder, int64_t step) {
+  auto seconds = static_cast<int64_t>(Now());
+  for (const auto& [before, path] : EventFiles(folder)) {
+    const std::string text = ReadFile(path);
+    const size_t kept = KeptBytes(text, step);
+    if (kept == 0) {
+      RemoveFile(path);
+      continue;
+    }
+    if (kept < text.size()) TruncateFile(path, kept);  // in place: a reader may have it open
+    seconds = std::max(seconds, before + 1);
+  }
+  return folder / fmt::format("{}{:010}{}", kPrefix, seconds, kSuffix);
+}
+
 }  // namespace
 
 uint32_t Crc32c(std::span<const std::byte> bytes) {
@@ -167,33 +179,12 @@ uint32_t Crc32c(std::span<const std::byte> bytes) {
 
 uint32_t MaskedCrc32c(std::span<const std::byte> bytes) { return std::rotr(Crc32c(bytes), 15) + 0xa282ead8u; }
 
-TensorBoardLog::TensorBoardLog(const fs::path& folder, int64_t step) {
-  const std::map<int64_t, fs::path> files = EventFiles(folder);
-  for (const auto& [seconds, path] : files) {
-    const std::string text = ReadFile(path);
-    const size_t kept = KeptBytes(text, step);
-    std::error_code code;
-    if (kept < text.size()) fs::resize_file(path, kept, code);  // in place: a reader may have it open
-    if (code) Fail(ErrorKind::kIo, "{}: cannot cut off its end: {}", path.string(), code.message());
-  }
-  auto seconds = static_cast<int64_t>(Now());
-  if (!files.empty()) seconds = std::max(seconds, files.rbegin()->first + 1);
-  path_ = folder / fmt::format("{}{:010}{}", kPrefix, seconds, kSuffix);
-  fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (fd_ < 0) Fail(ErrorKind::kIo, "{}: cannot open for appending: {}", path_.string(), std::strerror(errno));
+TensorBoardLog::TensorBoardLog(const fs::path& folder, int64_t step) : file_(NewEventFile(folder, step)) {
   std::string version = EventHead(0), start = EventHead(step + 1);
   PutBytes(&version, 3, "brain.Event:2");
   PutBytes(&start, 7, "\x08\x01");
-  const std::string head = Record(version) + (step > 0 ? Record(start) : "");
-  try {
-    WithFrame(path_.string(), [&] { FileWriter(fd_).Append(head); });
-  } catch (...) {
-    close(fd_);
-    throw;
-  }
+  file_.Append(Record(version) + (step > 0 ? Record(start) : ""));
 }
-
-TensorBoardLog::~TensorBoardLog() { close(fd_); }
 
 void TensorBoardLog::Append(int64_t step, std::span<const std::pair<std::string_view, double>> scalars) {
   std::string summary;
@@ -206,7 +197,7 @@ void TensorBoardLog::Append(int64_t step, std::span<const std::pair<std::string_
   }
   std::string event = EventHead(step);
   PutBytes(&event, 5, summary);
-  WithFrame(path_.string(), [&] { FileWriter(fd_).Append(Record(event)); });
+  file_.Append(Record(event));
 }
 
 }  // namespace hawser

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "hawser/base/file.h"
+
 namespace hawser {
 
 uint32_t Crc32c(std::span<const std::byte> bytes);
@@ -20,19 +22,15 @@ uint32_t MaskedCrc32c(std::span<const std::byte> bytes);
 
 class TensorBoardLog {
  public:
-  /// Cuts every event of a step after `step`, and a record that was cut off, from the files in `folder`, and begins a
-  /// new file after them. Readers that hold an older file open learn of it by a START event. Errors: kIo.
+  /// Cuts every event of a step after `step`, and a record that was cut off, from the files in `folder`, removes files
+  /// that hold nothing then, and begins a new file after them. Readers that hold an older file open learn of it by a
+  /// START event. Errors: kIo.
   TensorBoardLog(const std::filesystem::path& folder, int64_t step);
-  ~TensorBoardLog();
-  TensorBoardLog(const TensorBoardLog&) = delete;
-  TensorBoardLog& operator=(const TensorBoardLog&) = delete;
-
   /// One event with all of `scalars`, in one write. Errors: kIo.
   void Append(int64_t step, std::span<const std::pair<std::string_view, double>> scalars);
 
  private:
-  std::filesystem::path path_;
-  int fd_ = -1;
+  AppendFile file_;
 };
 
 }  // namespace hawser

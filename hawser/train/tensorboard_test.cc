@@ -207,7 +207,8 @@ TEST_F(TensorBoardTest, BrokenEndsAreCutOff) {
     bad[at] = static_cast<char>(bad[at] ^ 1 << at % 8);
     std::ofstream(folder_ / "events.out.tfevents.0000000007.hawser", std::ios::binary) << bad;
     TensorBoardLog(folder_, 3);
-    Reader(ReadFile(folder_ / "events.out.tfevents.0000000007.hawser"));
+    const fs::path file = folder_ / "events.out.tfevents.0000000007.hawser";
+    if (fs::exists(file)) Reader(ReadFile(file));  // one without a whole record at its begin is removed
   }
   std::ofstream(folder_ / "events.out.tfevents.1.other", std::ios::binary) << "theirs";
   TensorBoardLog(folder_, 0);
