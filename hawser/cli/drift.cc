@@ -19,6 +19,7 @@ namespace {
 
 struct DriftCommand {
   ModelOptions model;
+  std::string bos = "auto";
   std::vector<std::filesystem::path> data;
   std::vector<std::string> pipelines;
   std::vector<int32_t> deltas, lengths;
@@ -105,7 +106,8 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
     LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
   }
   if (!options.out.empty()) MakeDirectories(options.out);
-  const auto sequences = DriftSequences(documents, *model.tokenizer, options.sequences, tokens);
+  const auto sequences =
+      DriftSequences(documents, *model.tokenizer, options.sequences, tokens, ParseBosRule(options.bos));
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
@@ -156,6 +158,9 @@ std::function<int()> SetupDrift(Command command, CommonOptions& common) {
                   "; or fields, as inv_freq=bf16+table=bf16. docs/NUMERICS.md says what each rounds");
   command.Add("--sequences", options->sequences, "Sequences to average over, spread evenly over the text")
       .Range(1, 1 << 20)
+      .ShowDefault();
+  command.Add("--bos", options->bos, "BOS in front of a sequence: auto (the tokenizer's rule), on or off")
+      .OneOf({"auto", "on", "off"})
       .ShowDefault();
   command.Add("--tokens", options->tokens, "Tokens of a sequence; default: 4096, or the model's context if shorter")
       .Range(2, 1 << 24);

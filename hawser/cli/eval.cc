@@ -24,6 +24,7 @@ struct EvalOptions {
   std::vector<std::filesystem::path> data;
   std::string protocol, kv, rope, attention;
   std::string dtype = "f32";
+  std::string bos = "auto";
   std::filesystem::path nll_file;
   PplOptions ppl;
   int64_t documents = 64;  // retrieval
@@ -72,6 +73,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   if (options.data.empty()) Fail(ErrorKind::kUsage, "eval ppl: which text? Give --data PATH...");
   PplOptions& ppl = options.ppl;
   ReadProtocol(options, &ppl);
+  ppl.bos = ParseBosRule(options.bos);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = OpenInDType(options);
   const int64_t own_context = model.spec.context;
@@ -108,10 +110,11 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
          kMost);
   }
   std::vector<RetrievalDocument> documents;
+  const BosRule bos = ParseBosRule(options.bos);
   int64_t questions = 0, answer_tokens = 0;
   for (int64_t i = 0; i < options.documents; ++i) {
     const uint64_t number = kRetrievalDocuments + static_cast<uint64_t>(i);
-    documents.push_back(MakeRetrievalDocument(common.seed, number, context, *model.tokenizer));
+    documents.push_back(MakeRetrievalDocument(common.seed, number, context, *model.tokenizer, bos));
     questions += static_cast<int64_t>(documents.back().questions.size());
     for (const RetrievalQuestion& question : documents.back().questions) answer_tokens += question.tokens;
   }
@@ -204,6 +207,12 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
       .Range(1, std::numeric_limits<int64_t>::max())
       .ShowDefault();
   command.Add("--dtype", options->dtype, "Weights and activations: f32 or bf16").OneOf({"f32", "bf16"}).ShowDefault();
+  command
+      .Add("--bos", options->bos,
+           "BOS in front of a text: auto (ppl: the convention of the protocol; retrieval: the tokenizer's rule), on or "
+           "off")
+      .OneOf({"auto", "on", "off"})
+      .ShowDefault();
   command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each");
   return [options, command, &common] { return RunEval(*options, command, common); };
 }

@@ -38,6 +38,7 @@ struct Options {
   std::string rope;
   int64_t context = 0;
   std::string dtype;
+  std::string bos = "auto";
   bool echo = false;
   std::filesystem::path load_state, save_state;
 };
@@ -113,23 +114,21 @@ GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions&
                                     const Tokenizer& tokenizer, int64_t max_new) {
   GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
   generate.sampler.seed = common.seed;
-  generate.end_ids = spec.eos;
-  // A new text begins only where this one has ended.
-  for (int32_t id : {tokenizer.eos(), tokenizer.bos()}) {
-    if (id >= 0) generate.end_ids.push_back(id);
-  }
+  generate.end_ids = EndIds(spec, tokenizer);
   if (options.ignore_eos) generate.sampler.never = std::move(generate.end_ids);
   return generate;
 }
 
-/// Fills the cache and the text that goes on from a saved state.
-void LoadEarlier(const Options& options, const ParamStore& params, bool has_prompt, KvCache* cache, Earlier* earlier) {
-  const nlohmann::json notes = LoadKvState(options.load_state, params, cache);
-  earlier->text = WithFrame(options.load_state.string(), [&] { return ParseTextState(notes, params.spec().vocab); });
-  if (!has_prompt && earlier->text.pending.empty()) {
+/// The prompt of a new text, or the text that goes on behind an earlier one.
+std::vector<int32_t> IdsToFeed(const Options& options, const std::string& prompt, const Tokenizer& tokenizer,
+                               const Earlier& earlier) {
+  if (!earlier.given) return PromptIds(prompt, tokenizer, options.parse_special, ParseBosRule(options.bos));
+  std::vector<int32_t> ids = tokenizer.Encode(prompt, options.parse_special, /*goes_on=*/!earlier.text.at_start);
+  if (ids.empty() && earlier.text.pending.empty()) {
     Fail(ErrorKind::kUsage, "the text saved in {} has come to its end; say how it goes on with --prompt",
          options.load_state.string());
   }
+  return ids;
 }
 
 /// The text to continue: of one of the options, or of a pipe or file at stdin. Errors: kUsage for two of them.
@@ -190,22 +189,26 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
 
 int Run(Options options, Command command, const CommonOptions& common) {
   const std::string prompt = ReadPrompt(options, command);
-  Earlier earlier{.given = !options.load_state.empty()};
-  if (earlier.given) {
-    earlier.info = ReadKvStateInfo(options.load_state);
+  Earlier earlier;
+  if (!options.load_state.empty()) {
+    earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
     WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
   }
   LoadedModel model = OpenModel(options.model, options.rope, options.context);
   const Tokenizer& tokenizer = *model.tokenizer;
   const ModelSpec spec = model.params.spec();
+  if (earlier.given) {
+    earlier.text =
+        WithFrame(options.load_state.string(), [&] { return ParseTextState(earlier.info.notes, spec.vocab); });
+  }
   const KvForm form = ChoosePolicy(options, earlier, spec);
-  const std::vector<int32_t> ids = earlier.given ? tokenizer.Encode(prompt, options.parse_special)
-                                                 : PromptIds(prompt, tokenizer, options.parse_special);
+  const std::vector<int32_t> ids = IdsToFeed(options, prompt, tokenizer, earlier);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
 
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
-  generate.at_start = prompt.empty() && !earlier.given;
+  generate.at_start = prompt.empty() && (!earlier.given || earlier.text.at_start);
+  generate.hold = !options.save_state.empty();
 
   const DType dtype = ChooseDType(options, model.file_dtype);
   if (form.kind == KvKind::kFull) {
@@ -225,7 +228,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
                 length);
   TextState& text = earlier.text;
   if (earlier.given) {
-    LoadEarlier(options, model.params, !ids.empty(), &cache, &earlier);
+    LoadKvState(options.load_state, model.params, &cache);
     if (command.Has("--seed")) text.rng.reset();
   }
   Generation generation(&decoder, &cache);
@@ -250,7 +253,10 @@ int Run(Options options, Command command, const CommonOptions& common) {
     nlohmann::json json = ResultJson(result, cache, prompt_tokens);
     json["text"] = options.echo ? prompt + result.text : result.text;
     if (earlier.given) json["continues_after"] = earlier.info.seen;
-    if (!options.save_state.empty()) json["saved_state"] = options.save_state.string();
+    if (!options.save_state.empty()) {
+      json["saved_state"] = options.save_state.string();
+      json["held_bytes"] = text.held.size();
+    }
     PrintJson(json);
   }
   return 0;
@@ -267,6 +273,9 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
               "Text to continue (default: what comes through a pipe, without a newline at its end)");
   command.Add("--prompt-file", options->prompt_file, "File with the text to continue; -: standard input as it is");
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the prompt are those tokens");
+  command.Add("--bos", options->bos, "BOS in front of the prompt: auto (the tokenizer's rule), on or off")
+      .OneOf({"auto", "on", "off"})
+      .ShowDefault();
   command.Add("--echo", options->echo, "Print the prompt in front of its continuation");
   command
       .Add("-n,--max-new", options->max_new,

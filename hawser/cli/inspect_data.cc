@@ -72,9 +72,10 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
     Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", plan.config.model);
   }
   const DocumentSet documents = TrainingDocuments(plan, *tokenizer);
+  const PackOptions pack = MakePackOptions(plan, *tokenizer);
   const PackReport report =
-      MeasurePacking(documents, MakePackOptions(plan, *tokenizer), static_cast<uint64_t>(plan.config.seed),
-                     MakeUpsampleOptions(plan.config), o.max_sequences, plan.spec.layers, OwnPattern(plan.spec));
+      MeasurePacking(documents, pack, static_cast<uint64_t>(plan.config.seed), MakeUpsampleOptions(plan.config),
+                     o.max_sequences, plan.spec.layers, OwnPattern(plan.spec));
   if (!o.svg.empty()) WritePicture(o.svg, Histogram(report));
 
   const bool has_model = !plan.config.model.empty();
@@ -83,11 +84,12 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
   const double full_flops = ExecutedFlops(plan.spec, plan.config.recompute, tokens, report.causal_pairs);
   if (common.json) {
     nlohmann::json json = ToJson(report);
+    json["prefix"] = pack.anchor.empty() && pack.bos >= 0 ? std::vector<int32_t>{pack.bos} : pack.anchor;
     json["step_saving"] = has_model ? nlohmann::json(1 - flops / full_flops) : nlohmann::json();
     PrintJson(json);
     return 0;
   }
-  PrintText(ToText(report));
+  PrintText(ToText(report) + PrefixText(pack, plan, *tokenizer) + "\n");
   if (has_model) {
     PrintText(fmt::format("a whole step   {:.1f} % of the FLOPs of full attention with this model\n",
                           100 * flops / full_flops));
@@ -110,6 +112,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   };
   key("--context", "context", "Tokens of a sequence");
   key("--attention", "attention", "full, intra, anchor, anchor-reset, ...; see help attention");
+  key("--bos", "bos", "BOS before each document: auto (the tokenizer's rule), on or off");
   key("--overflow", "overflow", "What a document longer than the room left does: restart, split, drop, fit, best-fit");
   command.Add("--set", options->sets, "Any recipe key: key=value (upsample=per-source, min_document=8, ...)")
       .OneArgument();

@@ -89,6 +89,7 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence");
   key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
+  key("--bos", "bos", "BOS before each document: auto (the tokenizer's rule), on or off");
   key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, theta=5e6, ...; see help rope");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");

@@ -19,6 +19,7 @@ struct Options {
   ModelOptions model;
   std::vector<std::filesystem::path> data;
   std::string rope;
+  std::string bos = "auto";
   TuneKvOptions tune;
 };
 
@@ -26,7 +27,8 @@ nlohmann::json WindowJson(int32_t window) {
   return window == AttnPattern::kAll ? nlohmann::json() : nlohmann::json(window);
 }
 
-int RunTuneKv(const Options& options, const CommonOptions& common) {
+int RunTuneKv(Options options, const CommonOptions& common) {
+  options.tune.bos = ParseBosRule(options.bos);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = OpenModel(options.model, options.rope, options.tune.context);
   const auto backend = MakeBackend(common.device);
@@ -88,6 +90,9 @@ std::function<int()> SetupTuneKv(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--sinks", options->tune.sinks, "Initial tokens that stay").Range(0, 1 << 20).ShowDefault();
   command.Add("--sep", options->tune.separator_set, "Which tokens separate; see inspect separators (default: text)");
+  command.Add("--bos", options->bos, "BOS in front of a window: auto (the convention of eval ppl), on or off")
+      .OneOf({"auto", "on", "off"})
+      .ShowDefault();
   command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
   return [options, &common] { return RunTuneKv(*options, common); };
 }

@@ -299,7 +299,8 @@ class TokenizerQueue {
              tokenizer_.vocab_size());
       }
     }
-    if (!ids.empty() && tokenizer_.bos() >= 0 && ids[0] == tokenizer_.bos()) {
+    const std::vector<int32_t>& prefix = tokenizer_.prefix();
+    if (!prefix.empty() && !ids.empty() && ids[0] == prefix[0]) {
       ids.erase(ids.begin());
       if (!document.weights.empty()) document.weights.erase(document.weights.begin());
     }

@@ -58,8 +58,8 @@ struct TokenisedDocument {
 };
 
 /// Every document of every file in order. Text is tokenised in parallel some
-/// megabytes at a time, so that more than fits in memory can pass through; a BOS that opens a tokenised document is
-/// taken off. Errors: as ReadDocuments; kUsage for a shard of another tokenizer.
+/// megabytes at a time, so that more than fits in memory can pass through; what the tokenizer puts before a text
+/// is taken off a tokenised document. Errors: as ReadDocuments; kUsage for a shard of another tokenizer.
 void TokenizeFiles(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer,
                    const std::function<void(TokenisedDocument)>& take);
 

@@ -306,12 +306,14 @@ void DriftSums::Add(const DriftSums& other, double weight) {
 }
 
 std::vector<std::vector<int32_t>> DriftSequences(const std::vector<TextDocument>& documents, const Tokenizer& tokenizer,
-                                                 int64_t count, int64_t tokens) {
+                                                 int64_t count, int64_t tokens, BosRule bos) {
   if (count < 1 || tokens < 2) {
     Fail(ErrorKind::kUsage, "wanted 1 sequence or more of 2 tokens or more, found {} of {}", count, tokens);
   }
   const std::vector<Document> texts = TokenizeDocuments(documents, tokenizer);
-  const int64_t text_tokens = tokenizer.bos() >= 0 ? tokens - 1 : tokens;
+  const std::vector<int32_t> prefix = TextPrefix(tokenizer, bos);
+  const int64_t text_tokens = tokens - static_cast<int64_t>(prefix.size());
+  if (text_tokens < 1) Fail(ErrorKind::kUsage, "{} tokens a sequence leave no room for text", tokens);
   std::vector<std::pair<size_t, int64_t>> begins;  // document, first token
   int64_t longest = 0;
   for (size_t d = 0; d < texts.size(); ++d) {
@@ -328,8 +330,7 @@ std::vector<std::vector<int32_t>> DriftSequences(const std::vector<TextDocument>
   std::vector<std::vector<int32_t>> sequences;
   for (int64_t i = 0; i < count; ++i) {
     const auto [d, begin] = begins[static_cast<size_t>(i * found / count)];
-    std::vector<int32_t>& sequence = sequences.emplace_back();
-    if (tokenizer.bos() >= 0) sequence.push_back(tokenizer.bos());
+    std::vector<int32_t>& sequence = sequences.emplace_back(prefix);
     const auto from = texts[d].tokens.begin() + begin;
     sequence.insert(sequence.end(), from, from + text_tokens);
   }

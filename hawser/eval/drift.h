@@ -21,6 +21,7 @@
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
 #include "hawser/pos/numerics.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -82,10 +83,10 @@ struct DriftReport {
   double seconds = 0;
 };
 
-/// `count` sequences of `tokens` tokens, BOS (where the tokenizer has one) and text, evenly spread over the documents;
+/// `count` sequences of `tokens` tokens, TextPrefix and text, evenly spread over the documents;
 /// fewer where the text has fewer. Errors: kUsage if it has none that long.
 std::vector<std::vector<int32_t>> DriftSequences(const std::vector<TextDocument>& documents, const Tokenizer& tokenizer,
-                                                 int64_t count, int64_t tokens);
+                                                 int64_t count, int64_t tokens, BosRule bos = BosRule::kAuto);
 
 /// `weights` F32; every sequence has the same length T. Memory: shifts * T * (C + (H + 2G) D) values running free, and
 /// for each thread the head that it is at under every shift, shifts * 3 T D values in f64. Errors: kUsage (shifts,

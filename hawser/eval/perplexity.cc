@@ -43,13 +43,17 @@ class Measurement {
  public:
   Measurement(const ModelSpec& spec, const Tokenizer& tokenizer, const PplOptions& options, PplReport* report)
       : spec_(spec), tokenizer_(tokenizer), options_(options), report_(report) {
-    if (options.protocol == PplProtocol::kLines) {
-      bos_ = tokenizer.adds_bos() ? tokenizer.bos() : -1;
-    } else {
+    if (options.bos == BosRule::kAuto && options.protocol != PplProtocol::kLines) {
       bos_ = tokenizer.bos() >= 0 ? tokenizer.bos() : tokenizer.eos();
+      report->bos_rule = "convention of the protocols: BOS, or EOS where there is none";
+    } else {
+      const std::vector<int32_t> prefix = TextPrefix(tokenizer, options.bos);
+      bos_ = prefix.empty() ? -1 : prefix.back();
+      report->bos_rule = options.bos == BosRule::kAuto ? "the tokenizer's own rule" : Name(options.bos);
     }
     if (bos_ >= 0) CheckIds({&bos_, 1}, "BOS");
-    report->bos = bos_ >= 0;
+    report->bos = bos_;
+    if (bos_ >= 0) report->bos_token = tokenizer.Display(bos_);
     piece_bytes_.resize(spec.vocab);
     for (int32_t id = 0; id < std::min(spec.vocab, tokenizer.vocab_size()); ++id) {
       piece_bytes_[id] = static_cast<int32_t>(tokenizer.Piece(id).size());
@@ -392,7 +396,7 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     }
     Decoder decoder(backend, params);
     MeasureWindows(&decoder, &m, texts, documents, options, &report);
-    if (report.tokens + (report.bos ? 0 : report.windows) == texts.total) report.words = texts.words;
+    if (report.tokens + (report.bos >= 0 ? 0 : report.windows) == texts.total) report.words = texts.words;
   } else {
     // The policy is read before any work, so that a wrong text fails at once.
     const KvForm form = ParseKvForm(options.kv);

@@ -14,6 +14,7 @@
 #include "hawser/model/kv_cache.h"
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -51,13 +52,14 @@ inline bool IsStreaming(PplProtocol p) { return p == PplProtocol::kStreaming || 
 
 struct PplOptions {
   PplProtocol protocol = PplProtocol::kWindowed;
-  int64_t context = 0;          // L; 0: the model's own. Of a stream: its declared length; 0: what is seen
-  int64_t stride = 0;           // S; 0: L/2. Given with `windowed` it makes it `sliding`
-  int64_t max_tokens = 0;       // predicted at most (windowed protocols: read at most); 0: all
-  int64_t batch_tokens = 8192;  // rows of one pass over windows; a longer window goes alone
-  AttnPattern pattern;          // of windows
-  std::string kv = "full";      // of streams
-  int64_t stretch = 0;          // tokens of each PplStretch; 0: at most 128 of them
+  int64_t context = 0;           // L; 0: the model's own. Of a stream: its declared length; 0: what is seen
+  int64_t stride = 0;            // S; 0: L/2. Given with `windowed` it makes it `sliding`
+  int64_t max_tokens = 0;        // predicted at most (windowed protocols: read at most); 0: all
+  int64_t batch_tokens = 8192;   // rows of one pass over windows; a longer window goes alone
+  AttnPattern pattern;           // of windows
+  std::string kv = "full";       // of streams
+  BosRule bos = BosRule::kAuto;  // auto: the convention of the protocol, said above
+  int64_t stretch = 0;           // tokens of each PplStretch; 0: at most 128 of them
   /// Called with the number of every predicted token and its nats, in order, if given.
   std::function<void(int64_t, float)> on_token;
 };
@@ -105,15 +107,17 @@ struct PplDocument {
 struct PplReport {
   PplProtocol protocol;
   int64_t context = 0, stride = 0, windows = 0;  // 0 where they do not apply
-  bool bos = false;
-  std::string kv_policy;    // streams
-  AttnPattern pattern;      // windows
-  int64_t tokens = 0;       // predicted
-  double nll = 0;           // nats, summed
-  double nll_squares = 0;   // sum of squares
-  double window_means = 0;  // sum over windows of their mean nats a token
-  int64_t bytes = 0;        // of the text predicted
-  int64_t words = 0;        // between blanks; 0 where parts of the text were not predicted
+  int32_t bos = -1;                              // the id put first, -1: none
+  std::string bos_token;                         // as written in the vocabulary
+  std::string bos_rule;                          // why, for people
+  std::string kv_policy;                         // streams
+  AttnPattern pattern;                           // windows
+  int64_t tokens = 0;                            // predicted
+  double nll = 0;                                // nats, summed
+  double nll_squares = 0;                        // sum of squares
+  double window_means = 0;                       // sum over windows of their mean nats a token
+  int64_t bytes = 0;                             // of the text predicted
+  int64_t words = 0;                             // between blanks; 0 where parts of the text were not predicted
   std::vector<PplBucket> buckets;
   std::vector<PplStretch> stretches;   // streams
   std::vector<PplDocument> documents;  // windowed protocols

@@ -33,7 +33,10 @@ nlohmann::json ToJson(const PplReport& r) {
       {"task", "ppl"},
       {"protocol", Name(r.protocol)},
       {"context", r.context},
-      {"bos", r.bos},
+      {"bos", r.bos >= 0},
+      {"bos_id", r.bos >= 0 ? nlohmann::json(r.bos) : nlohmann::json()},
+      {"bos_token", r.bos >= 0 ? nlohmann::json(r.bos_token) : nlohmann::json()},
+      {"bos_rule", r.bos_rule},
       {"tokens", r.tokens},
       {"nll", r.nll},
       {"ppl", r.ppl()},
@@ -105,6 +108,8 @@ std::string ToText(const PplReport& r) {
                        r.stride > 0 ? fmt::format(", stride {}", r.stride) : "", HumanCount(r.windows),
                        ToString(r.pattern));
   }
+  out += fmt::format("\n{} in front ({})", r.bos >= 0 ? fmt::format("{} (id {})", r.bos_token, r.bos) : "no token",
+                     r.bos_rule);
   if (IsStreaming(r.protocol)) {
     out += "\n" + r.kv_text + "\n";
   } else {

@@ -33,9 +33,8 @@ nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets) {
   return rows;
 }
 
-RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer) {
-  RetrievalDocument out;
-  if (tokenizer.bos() >= 0) out.ids.push_back(tokenizer.bos());
+RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer, BosRule bos) {
+  RetrievalDocument out{.ids = TextPrefix(tokenizer, bos)};
   std::vector<uint8_t> is_value(static_cast<size_t>(document.words), 0);
   for (const SyntheticQuery& query : document.queries) is_value[query.fact] = is_value[query.answer] = 1;
   struct Span {
@@ -69,10 +68,11 @@ RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tok
   return out;
 }
 
-RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer) {
+RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer,
+                                        BosRule bos) {
   for (int64_t words = context - 1;;) {
     RetrievalDocument document =
-        TokenizeSynthetic(MakeSyntheticDocument(seed, number, static_cast<int32_t>(words)), tokenizer);
+        TokenizeSynthetic(MakeSyntheticDocument(seed, number, static_cast<int32_t>(words)), tokenizer, bos);
     const auto tokens = static_cast<int64_t>(document.ids.size());
     if (tokens <= context) return document;
     words = std::min(words - 1, words * context / tokens);

@@ -12,6 +12,7 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -41,13 +42,15 @@ struct RetrievalBucket {
 /// A list of begin, end, questions, correct, accuracy.
 nlohmann::json ToJson(const std::vector<RetrievalBucket>& buckets);
 
-/// A synthetic document as token ids behind the tokenizer's BOS. The text is cut before and behind every answer and
+/// A synthetic document as token ids behind TextPrefix. The text is cut before and behind every answer and
 /// every fact's value, so that each is a span of whole tokens under any tokenizer.
-RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer);
+RetrievalDocument TokenizeSynthetic(const SyntheticDocument& document, const Tokenizer& tokenizer,
+                                    BosRule bos = BosRule::kAuto);
 
 /// Document `number` of a seed, as long as fits in `context` tokens: one of context - 1 words where each is a token,
 /// else of fewer. It may be too short for any question.
-RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer);
+RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t context, const Tokenizer& tokenizer,
+                                        BosRule bos = BosRule::kAuto);
 
 struct RetrievalReport {
   std::vector<RetrievalBucket> buckets;

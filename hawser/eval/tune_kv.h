@@ -9,16 +9,18 @@
 #include "hawser/data/corpus.h"
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
 
 struct TuneKvOptions {
-  double budget = 0.4;         // share of the keys that full attention keeps, mean over layers and tokens
-  int64_t context = 0;         // tokens of a window of text; 0: the model's own
-  int64_t max_tokens = 32768;  // of the calibration text, and as many of the held-out text
-  int32_t sinks = 3;           // a of sep:a,n
-  std::string separator_set;   // tok/separators.h
+  double budget = 0.4;           // share of the keys that full attention keeps, mean over layers and tokens
+  int64_t context = 0;           // tokens of a window of text; 0: the model's own
+  int64_t max_tokens = 32768;    // of the calibration text, and as many of the held-out text
+  int32_t sinks = 3;             // a of sep:a,n
+  std::string separator_set;     // tok/separators.h
+  BosRule bos = BosRule::kAuto;  // as of PplOptions
 };
 
 struct KvChoice {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/infer/stream.h"
@@ -55,7 +56,8 @@ double GenerateResult::prefill_tokens_per_second() const { return Rate(prompt_to
 double GenerateResult::decode_tokens_per_second() const { return Rate(steps, decode_seconds); }
 
 nlohmann::json ToJson(const TextState& state) {
-  nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen.ids}};
+  nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen.ids}, {"at_start", state.at_start}};
+  json["held"] = std::vector<uint8_t>(state.held.begin(), state.held.end());
   if (!state.seen.counts.empty()) json["seen_counts"] = state.seen.counts;
   if (state.rng) json["rng"] = {state.rng->seed, state.rng->stream, state.rng->counter};
   return json;
@@ -85,6 +87,19 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
     if (!is_counts) Fail(ErrorKind::kFormat, "the saved text's \"seen_counts\" are no counts of its \"seen\"");
     state.seen.counts = counts->get<std::vector<int64_t>>();
   }
+  if (json.contains("held")) {  // states from before it was kept held nothing
+    const bool listed = json["held"].is_array();
+    for (const nlohmann::json& byte : listed ? json["held"] : nlohmann::json::array({-1})) {
+      if (!byte.is_number_integer() || byte < 0 || byte > 255) {
+        Fail(ErrorKind::kFormat, "the saved text's \"held\" is no list of bytes");
+      }
+      state.held += static_cast<char>(byte.get<int>());
+    }
+  }
+  if (json.contains("at_start")) {
+    if (!json["at_start"].is_boolean()) Fail(ErrorKind::kFormat, "the saved text's \"at_start\" is no yes or no");
+    state.at_start = json["at_start"].get<bool>();
+  }
   if (!json.contains("rng")) return state;
   const nlohmann::json& rng = json["rng"];
   const bool is_rng = rng.is_array() && rng.size() == 3 &&
@@ -94,13 +109,20 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   return state;
 }
 
-std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special) {
-  std::vector<int32_t> ids = tokenizer.Encode(text, parse_special);
-  if (tokenizer.bos() >= 0) ids.insert(ids.begin(), tokenizer.bos());
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special, BosRule bos) {
+  std::vector<int32_t> ids = TextPrefix(tokenizer, bos);
+  const std::vector<int32_t> of_text = tokenizer.Encode(text, parse_special);
+  ids.insert(ids.end(), of_text.begin(), of_text.end());
   if (ids.empty()) {
-    Fail(ErrorKind::kUsage, "the prompt is empty and this tokenizer has no token that begins a text; pass --prompt");
+    Fail(ErrorKind::kUsage, "the prompt is empty and no token is put before it; pass --prompt{}",
+         tokenizer.bos() >= 0 ? " or --bos on" : "");
   }
   return ids;
+}
+
+std::vector<int32_t> EndIds(const ModelSpec& spec, const Tokenizer& tokenizer) {
+  if (!spec.eos.empty() || tokenizer.eos() < 0) return spec.eos;
+  return {tokenizer.eos()};
 }
 
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
@@ -115,6 +137,11 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
     result.text += text;
     if (on_text && !text.empty()) on_text(text);
   };
+  if (state != nullptr && !state->held.empty()) {
+    show(stream.Push(std::exchange(state->held, {})));
+    if (!prompt.empty()) show(stream.Finish());
+  }
+  bool at_start = options.at_start;
   // Rows of the head beyond the tokenizer's ids are padding of the matrix, not tokens.
   const int32_t vocab = std::min(generation.vocab(), tokenizer.vocab_size());
   Sampler sampler(options.sampler, vocab);
@@ -128,16 +155,17 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   std::span<const float> logits = prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed);
   result.prefill_seconds = prefill.Seconds();
   Stopwatch decode;
-  while (static_cast<int64_t>(result.ids.size()) < options.max_new) {
+  if (stream.stopped()) result.stop = StopReason::kStop;
+  while (!stream.stopped() && static_cast<int64_t>(result.ids.size()) < options.max_new) {
     const int32_t id = sampler.Sample(logits.first(vocab));
     if (std::ranges::find(options.end_ids, id) != options.end_ids.end()) {
       result.stop = StopReason::kEos;
       break;
     }
     std::string piece = tokenizer.Piece(id);
-    if (options.at_start && result.ids.empty() && tokenizer.adds_dummy_prefix() && piece.starts_with(' ')) {
-      piece.erase(0, 1);
-    }
+    const bool first = at_start && !piece.empty();
+    at_start = at_start && piece.empty();
+    if (first && tokenizer.adds_dummy_prefix() && piece.starts_with(' ')) piece.erase(0, 1);
     result.ids.push_back(id);
     sampler.Accept({&id, 1});
     show(stream.Push(piece));
@@ -149,13 +177,16 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
     logits = generation.Step(id);
     ++result.steps;
   }
-  show(stream.Finish());
+  const bool goes_on = options.hold && state != nullptr && result.stop == StopReason::kLength;
+  if (goes_on) state->held = stream.held();
+  if (!goes_on) show(stream.Finish());
   result.decode_seconds = decode.Seconds();
   if (state != nullptr) {
     state->pending.clear();
     if (result.stop != StopReason::kEos && !result.ids.empty()) state->pending = {result.ids.back()};
     state->seen = sampler.seen();
     state->rng = sampler.rng();
+    state->at_start = at_start;
   }
   return result;
 }

@@ -13,6 +13,7 @@
 #include "hawser/infer/sampler.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/kv_cache.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -45,6 +46,7 @@ struct GenerateOptions {
   std::vector<std::string> stops;  // text; the result ends in front of the first of them
   std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
   bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
+  bool hold = false;               // the text will go on: what is not yet certain stays in the state, unshown
 };
 
 struct GenerateResult {
@@ -65,17 +67,23 @@ struct TextState {
   std::vector<int32_t> pending;           // the last token of a text that was cut: the cache has not seen it yet
   Sampler::Seen seen;                     // what the penalties count
   std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
+  std::string held;                       // bytes made but not shown: of a cut character, or where a stop may begin
+  bool at_start = false;                  // nothing of the text has come yet
 };
 nlohmann::json ToJson(const TextState& state);
 /// Errors: kFormat for anything but what ToJson writes, with ids below `vocab`.
 TextState ParseTextState(const nlohmann::json& json, int32_t vocab);
 
-/// BOS, where the tokenizer has one, and the text. Errors: kUsage if that is nothing at all.
-/// `parse_special`: names of special tokens in the text are those tokens.
-std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special = false);
+/// TextPrefix and the text. `parse_special`: names of special tokens in the text are those tokens. Errors: kUsage if
+/// that is nothing at all.
+std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer, bool parse_special = false,
+                               BosRule bos = BosRule::kAuto);
 
-/// Continues `prompt`, after what `state` holds where it is given (and then updated). `on_text`, if given, receives the
-/// text piece by piece as soon as it is certain.
+/// The tokens that end a text: those that the model names, the tokenizer's EOS where it names none.
+std::vector<int32_t> EndIds(const ModelSpec& spec, const Tokenizer& tokenizer);
+
+/// Continues `prompt`, after what `state` holds where it is given (and then updated); bytes that it held are shown
+/// first where a prompt follows them. `on_text`, if given, receives the text piece by piece as soon as it is certain.
 GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
                         const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {},
                         TextState* state = nullptr);

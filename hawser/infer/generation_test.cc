@@ -28,10 +28,10 @@ int32_t ArgMax(std::span<const float> x) {
 /// Ids 1 and 2 are control pieces, all others one character each, id 3 with a blank in front.
 class LetterTokenizer final : public Tokenizer {
  public:
-  LetterTokenizer() { bos_ = 1, eos_ = 2; }
+  LetterTokenizer() { bos_ = 1, eos_ = 2, prefix_ = {1}; }
   std::string Kind() const override { return "letters"; }
   int32_t vocab_size() const override { return 60; }  // fewer than the model's 64
-  std::vector<int32_t> Encode(std::string_view text, bool) const override {
+  std::vector<int32_t> Encode(std::string_view text, bool, bool) const override {
     std::vector<int32_t> ids;
     for (char c : text) ids.push_back(c - '0');
     return ids;
@@ -309,6 +309,72 @@ TEST_F(Stories260KTest, StreamsFarBeyondItsContextStayFinite) {
   int64_t letters = 0;
   for (char c : result.text) letters += std::isalpha(static_cast<unsigned char>(c)) || c == ' ';
   EXPECT_GT(letters, static_cast<int64_t>(result.text.size() * 9 / 10));
+}
+
+/// Piece b of the first 256 ids is the byte b.
+class BytePieces final : public Tokenizer {
+ public:
+  std::string Kind() const override { return "bytes"; }
+  int32_t vocab_size() const override { return 64; }
+  std::vector<int32_t> Encode(std::string_view, bool, bool) const override { return {}; }
+  std::string Piece(int32_t id) const override {
+    static const std::string kText = "a\xE2\x82\xAC<end>";  // over and over
+    return std::string(1, kText[static_cast<size_t>(id) % kText.size()]);
+  }
+  std::string Display(int32_t id) const override { return Piece(id); }
+  void Save(const std::filesystem::path&) const override {}
+};
+
+TEST_F(GenerationTest, WhereverATextIsSavedBothPartsAreTheWhole) {
+  const BytePieces bytes;
+  const auto run = [&](KvCache* cache, std::vector<int32_t> prompt, int64_t count, TextState* state) {
+    GenerateOptions options{.max_new = count, .stops = {"<end>", "\xAC<e"}, .hold = true};
+    options.sampler.seed = 3;
+    Generation generation(&decoder_, cache);
+    return Generate(generation, prompt, bytes, options, {}, state);
+  };
+  const auto fresh = [&] { return KvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512); };
+  KvCache cache = fresh();
+  TextState whole_state;
+  const GenerateResult whole = run(&cache, {1, 5}, 60, &whole_state);
+  int held = 0;
+  for (int64_t cut = 1; cut + 1 < static_cast<int64_t>(whole.ids.size()); ++cut) {
+    KvCache again = fresh();
+    TextState state;
+    const GenerateResult first = run(&again, {1, 5}, cut, &state);
+    held += state.held.empty() ? 0 : 1;
+    state = ParseTextState(ToJson(state), 64);
+    const GenerateResult second = run(&again, {}, 60 - cut, &state);
+    EXPECT_EQ(first.text + second.text + state.held, whole.text + whole_state.held) << cut;
+    EXPECT_EQ(second.stop, whole.stop) << cut;
+  }
+  EXPECT_GT(held, 0);
+}
+
+TEST(TextStateTest, OlderStatesAndWrongOnes) {
+  const nlohmann::json older = {{"pending", {3}}, {"seen", {3, 4}}};
+  const TextState state = ParseTextState(older, 10);
+  EXPECT_EQ(state.held, "");
+  EXPECT_FALSE(state.at_start);
+  TextState full{.pending = {3}, .seen = {.ids = {4}}, .held = "\xE2\x82<", .at_start = true};
+  const TextState back = ParseTextState(ToJson(full), 10);
+  EXPECT_EQ(back.held, full.held);
+  EXPECT_TRUE(back.at_start);
+  const std::pair<const char*, nlohmann::json> wrong[] = {{"held", {256}}, {"held", "x"}, {"at_start", 1}};
+  for (const auto& [key, value] : wrong) {
+    nlohmann::json json = older;
+    json[key] = value;
+    EXPECT_THROW(ParseTextState(json, 10), Error) << key << value;
+  }
+}
+
+TEST(EndIds, TheModelSaysWhichTokensEnd) {
+  const LetterTokenizer tokenizer;
+  ModelSpec spec;
+  spec.bos = 1;
+  EXPECT_EQ(EndIds(spec, tokenizer), (std::vector<int32_t>{2}));
+  spec.eos = {7, 9};
+  EXPECT_EQ(EndIds(spec, tokenizer), (std::vector<int32_t>{7, 9}));
 }
 
 }  // namespace

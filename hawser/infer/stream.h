@@ -20,6 +20,9 @@ class TextStream {
   /// What was held back, when no more bytes come.
   std::string Finish();
 
+  /// The bytes held back, which a stream that goes on elsewhere is pushed first.
+  const std::string& held() const { return pending_; }
+
   bool stopped() const { return stopped_; }
 
  private:

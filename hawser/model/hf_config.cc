@@ -135,9 +135,8 @@ HfConfig ParseHfConfig(std::string_view text) {
 
 void MergeGenerationConfig(std::string_view text, ModelSpec& spec) {
   const nlohmann::json json = ParseJson(text);
-  for (const int32_t id : Ids(JsonObject(json, "the configuration"), "eos_token_id")) {
-    if (std::find(spec.eos.begin(), spec.eos.end(), id) == spec.eos.end()) spec.eos.push_back(id);
-  }
+  const JsonObject config(json, "the configuration");
+  if (config.Find("eos_token_id") != nullptr) spec.eos = Ids(config, "eos_token_id");
   Validate(spec);
 }
 

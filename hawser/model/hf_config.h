@@ -20,7 +20,7 @@ struct HfConfig {
 /// and the known values.
 HfConfig ParseHfConfig(std::string_view text);
 
-/// Adds what generation_config.json says about token ids: its end-of-sequence ids join spec.eos.
+/// Takes what generation_config.json says about token ids: its end-of-sequence ids, if any, replace spec.eos.
 void MergeGenerationConfig(std::string_view text, ModelSpec& spec);
 
 /// config.json for weights stored as `dtype`. Errors: kUsage for a spec that no family can express.

@@ -271,8 +271,11 @@ TEST(HfConfigTest, LayerTypesAreThoseOfTheModel) {
   });
 }
 
-TEST(HfConfigTest, GenerationConfigAddsStopIds) {
+TEST(HfConfigTest, StopIdsOfTheGenerationConfigReplaceThoseOfTheModel) {
   ModelSpec spec = TinySpec();
+  spec.eos = {3};
+  MergeGenerationConfig(R"({"temperature": 0.6})", spec);
+  EXPECT_EQ(spec.eos, (std::vector<int32_t>{3}));
   MergeGenerationConfig(R"({"eos_token_id": [2, 9], "temperature": 0.6})", spec);
   EXPECT_EQ(spec.eos, (std::vector<int32_t>{2, 9}));
   MergeGenerationConfig(GenerationConfigText(spec), spec);

@@ -22,7 +22,7 @@ struct KvStateInfo {
   std::string policy;
   int64_t seen = 0;
   int64_t declared_length = 0;
-  nlohmann::json notes;
+  nlohmann::json notes;  // of SaveKvState
 };
 KvStateInfo ReadKvStateInfo(const std::filesystem::path& path);
 

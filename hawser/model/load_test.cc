@@ -325,7 +325,7 @@ class NotingTokenizer : public Tokenizer {
   explicit NotingTokenizer(bool fails) : fails_(fails) {}
   std::string Kind() const override { return "test"; }
   int32_t vocab_size() const override { return 1; }
-  std::vector<int32_t> Encode(std::string_view, bool) const override { return {}; }
+  std::vector<int32_t> Encode(std::string_view, bool, bool) const override { return {}; }
   std::string Piece(int32_t) const override { return {}; }
   std::string Display(int32_t) const override { return {}; }
   void Save(const fs::path& folder) const override {

@@ -12,7 +12,7 @@ class ByteTokenizer : public Tokenizer {
   explicit ByteTokenizer(int32_t vocab = 256) : vocab_(vocab) {}
   std::string Kind() const override { return "bytes"; }
   int32_t vocab_size() const override { return vocab_; }
-  std::vector<int32_t> Encode(std::string_view text, bool) const override {
+  std::vector<int32_t> Encode(std::string_view text, bool, bool) const override {
     if (text == "bad") Fail(ErrorKind::kFormat, "cannot encode");
     std::vector<int32_t> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));

@@ -8,46 +8,47 @@
 namespace hawser {
 namespace {
 
-bool IsBlank(char32_t c) {
-  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return (c >= 0x09 && c <= 0x0D) || c == 0x85 || category == UTF8PROC_CATEGORY_ZS ||
-         category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
-}
-
 bool IsWord(char32_t c) {
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
   return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
 }
 
-/// Start of the character that ends at `end` (> 0).
-size_t StartOfLast(std::string_view text, size_t end) {
-  size_t start = end - 1;
-  while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
-  return start;
-}
-
 }  // namespace
 
-void AddedTokens::Add(AddedToken token) {
-  if (token.content.empty()) return;
-  auto& bucket = by_first_byte_[static_cast<unsigned char>(token.content[0])];
-  const auto place = std::find_if(bucket.begin(), bucket.end(),
-                                  [&](const AddedToken& other) { return other.content.size() < token.content.size(); });
-  bucket.insert(place, std::move(token));
-  empty_ = false;
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+  std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
+  std::reverse(tokens_.begin(), tokens_.end());  // the last of equals comes first, and stays
+  std::ranges::stable_sort(tokens_, {}, &AddedToken::content);
+  const auto repeated = std::ranges::unique(tokens_, {}, &AddedToken::content);
+  tokens_.erase(repeated.begin(), repeated.end());
+  for (const AddedToken& token : tokens_) ++first_byte_[static_cast<unsigned char>(token.content[0]) + 1u];
+  for (size_t b = 0; b < 256; ++b) first_byte_[b + 1] += first_byte_[b];
 }
 
 const AddedToken* AddedTokens::LongestAt(std::string_view text, size_t at, bool parse_special) const {
-  for (const AddedToken& token : by_first_byte_[static_cast<unsigned char>(text[at])]) {
-    if ((!token.special || parse_special) && text.substr(at).starts_with(token.content)) return &token;
+  const auto byte = static_cast<unsigned char>(text[at]);
+  auto begin = tokens_.begin() + first_byte_[byte];
+  auto end = tokens_.begin() + first_byte_[byte + 1u];
+  const AddedToken* longest = nullptr;
+  // Tokens of [begin, end) share their first `depth` bytes with the text; the shortest of them stands first.
+  for (size_t depth = 1; begin != end; ++depth) {
+    if (begin->content.size() == depth) {
+      if (!begin->special || parse_special) longest = &*begin;
+      ++begin;
+    }
+    if (at + depth == text.size()) break;
+    const auto next = static_cast<unsigned char>(text[at + depth]);
+    const auto byte_of = [depth](const AddedToken& token) { return static_cast<unsigned char>(token.content[depth]); };
+    begin = std::ranges::lower_bound(begin, end, next, {}, byte_of);
+    end = std::ranges::upper_bound(begin, end, next, {}, byte_of);
   }
-  return nullptr;
+  return longest;
 }
 
 void AddedTokens::ForEach(std::string_view text, bool parse_special,
                           const std::function<void(std::string_view, int32_t)>& sink) const {
   size_t done = 0;
-  for (size_t at = 0; at < text.size() && !empty_;) {
+  for (size_t at = 0; at < text.size() && !empty();) {
     const AddedToken* token = LongestAt(text, at, parse_special);
     if (token == nullptr) {
       ++at;

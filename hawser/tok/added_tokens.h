@@ -22,8 +22,14 @@ struct AddedToken {
 /// Finds added tokens: leftmost first, the longest of those that start there.
 class AddedTokens {
  public:
-  /// A token with empty content is never found.
-  void Add(AddedToken token);
+  AddedTokens() = default;
+  /// A token with empty content is never found; of equal contents the last one counts.
+  explicit AddedTokens(std::vector<AddedToken> tokens);
+
+  bool empty() const { return tokens_.empty(); }
+
+  /// The longest token that `text` has at `at`, null for none. Special tokens are passed over unless `parse_special`.
+  const AddedToken* LongestAt(std::string_view text, size_t at, bool parse_special) const;
 
   /// sink(stretch, -1) for plain text and sink(content, id) for tokens, in order; together they cover `text`, less the
   /// blanks that lstrip and rstrip take. Special tokens are plain text unless `parse_special`.
@@ -31,10 +37,8 @@ class AddedTokens {
                const std::function<void(std::string_view part, int32_t id)>& sink) const;
 
  private:
-  const AddedToken* LongestAt(std::string_view text, size_t at, bool parse_special) const;
-
-  std::array<std::vector<AddedToken>, 256> by_first_byte_;  // longest first
-  bool empty_ = true;
+  std::vector<AddedToken> tokens_;          // by content
+  std::array<uint32_t, 257> first_byte_{};  // those that begin with byte b: [first_byte_[b], first_byte_[b + 1])
 };
 
 }  // namespace hawser

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <limits>
 
 #include "hawser/base/error.h"
@@ -10,7 +11,7 @@ namespace hawser {
 
 MergeTable::MergeTable(const std::vector<Merge>& merges) {
   if (merges.empty()) return;
-  slots_.assign(std::bit_ceil(2 * merges.size()), Merge{.left = -1});
+  slots_.assign(std::bit_ceil(merges.size() + merges.size() / 3 + 1), Merge{.left = -1});
   for (const Merge& merge : merges) slots_[Slot(merge.left, merge.right)] = merge;
 }
 
@@ -20,6 +21,12 @@ size_t MergeTable::Slot(int32_t left, int32_t right) const {
   size_t slot = static_cast<size_t>((key * 0x9e3779b97f4a7c15ull) >> 32) & mask;
   while (slots_[slot].left >= 0 && (slots_[slot].left != left || slots_[slot].right != right)) slot = (slot + 1) & mask;
   return slot;
+}
+
+std::vector<Merge> MergeTable::All() const {
+  std::vector<Merge> merges;
+  std::ranges::copy_if(slots_, std::back_inserter(merges), [](const Merge& merge) { return merge.left >= 0; });
+  return merges;
 }
 
 const Merge* MergeTable::Find(int32_t left, int32_t right) const {

@@ -21,6 +21,11 @@ class MergeTable {
   /// A pair given twice counts as its last mention.
   explicit MergeTable(const std::vector<Merge>& merges);
 
+  bool empty() const { return slots_.empty(); }
+
+  /// Every merge, in no order.
+  std::vector<Merge> All() const;
+
   /// Null where the pair does not merge.
   const Merge* Find(int32_t left, int32_t right) const;
 
@@ -47,7 +52,7 @@ class MergeTable {
  private:
   size_t Slot(int32_t left, int32_t right) const;
 
-  std::vector<Merge> slots_;  // open addressing, a power of two; left < 0: free
+  std::vector<Merge> slots_;  // open addressing, a power of two, at most 3/4 full; left < 0: free
 };
 
 }  // namespace hawser

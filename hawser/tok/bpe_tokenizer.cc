@@ -10,14 +10,19 @@
 #include "hawser/base/file.h"
 #include "hawser/io/json.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/tok/post_processor.h"
+#include "hawser/tok/replace.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
 
 constexpr int64_t kMaxVocab = int64_t{1} << 22;
-constexpr std::string_view kMark = "\u2581";  // stands for a blank in SentencePiece vocabularies
-constexpr size_t kMaxCachedWord = 64;         // bytes
+constexpr int64_t kFreeIds = 65536, kIdsPerName = 16;  // ids are below the one, and so many for each name, more
+constexpr size_t kMaxReplaces = 256;                   // of a decoder
+constexpr std::string_view kMark = "\u2581";           // stands for a blank in SentencePiece vocabularies
+constexpr size_t kMostMergeText = 64 << 20;            // bytes, and MostGrown of the names
+constexpr size_t kMaxCachedWord = 64;                  // bytes
 constexpr size_t kMaxCachedWords = 1 << 16;
 
 /// "<0x0A>" -> 10; -1 for anything else.
@@ -60,20 +65,6 @@ std::pair<std::string, std::string> ReadMerge(const nlohmann::json& merge) {
   return {text.substr(0, blank), text.substr(blank + 1)};
 }
 
-/// Whether a post_processor begins a single text with a special token.
-bool PutsTokenFirst(const nlohmann::json& processor) {
-  if (!processor.is_object()) return false;
-  const std::string type = Text(processor, "type");
-  if (type == "Sequence" && processor.contains("processors") && processor["processors"].is_array()) {
-    return std::ranges::any_of(processor["processors"], [](const nlohmann::json& part) {
-      return part.is_object() && Text(part, "type") != "Sequence" && PutsTokenFirst(part);
-    });
-  }
-  if (type != "TemplateProcessing" || !processor.contains("single")) return false;
-  const nlohmann::json& single = processor["single"];
-  return single.is_array() && !single.empty() && single[0].is_object() && single[0].contains("SpecialToken");
-}
-
 /// A number that is whole as it is written. Errors: kFormat naming what it belongs to.
 int64_t Whole(const nlohmann::json& value, std::string_view name) {
   if (!value.is_number_integer()) Fail(ErrorKind::kFormat, "the number of \"{}\" is {}", name, ShownJson(value));
@@ -100,12 +91,22 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
     if (!document.is_object() || !document.contains("model")) {
       Fail(ErrorKind::kFormat, "not a tokenizer.json: it has no \"model\"");
     }
-    normalizer_ = Normalizer(Part(document, "normalizer"), origin.prepend_once);
+    normalizer_ = Normalizer(Part(document, "normalizer"));
     pre_tokenizer_ = PreTokenizer(Part(document, "pre_tokenizer"));
-    ReadModel(document.at("model"), origin.ranks);
+    const nlohmann::json& model = document.at("model");
+    ReadVocab(model);
+    sentencepiece_ = SentencePieceText(Part(model, "hawser"), [&](int64_t id) {
+      if (id < 0 || id >= vocab_size()) Fail(ErrorKind::kFormat, "model.hawser: id {} is outside the vocabulary", id);
+      return names_[static_cast<size_t>(id)];
+    });
     ReadAddedTokens(Part(document, "added_tokens"));
+    has_merges_ = origin.merges.empty();
+    ReadMerges(model, std::move(origin.merges));
     ReadDecoder(Part(document, "decoder"), 0);
-    adds_bos_ = PutsTokenFirst(Part(document, "post_processor"));
+    prefix_ = PrefixOfPostProcessor(Part(document, "post_processor"), [&](const std::string& t) { return IdOf(t); });
+    for (const int32_t id : prefix_) {
+      if (id >= vocab_size()) Fail(ErrorKind::kFormat, "post_processor: id {} is outside the vocabulary", id);
+    }
   } catch (const nlohmann::json::exception& error) {
     Fail(ErrorKind::kFormat, "not a valid tokenizer.json: {}", error.what());
   }
@@ -117,46 +118,39 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
 }
 
 void BpeTokenizer::Name(int64_t id, const std::string& name) {
-  if (id < 0 || id >= kMaxVocab) Fail(ErrorKind::kFormat, "token \"{}\": id {} is out of range", name, id);
+  // Ids may leave gaps, but a small file must not ask for a table of gigabytes.
+  const auto most = std::min<int64_t>(kMaxVocab, kFreeIds + kIdsPerName * static_cast<int64_t>(vocab_.size()));
+  if (id < 0 || id >= most) Fail(ErrorKind::kFormat, "token \"{}\": id {} is out of range", name, id);
   const auto index = static_cast<size_t>(id);
   if (index >= names_.size()) {
     names_.resize(index + 1);
     control_.resize(index + 1);
     added_.resize(index + 1);
+    of_model_.resize(index + 1);
   }
   names_[index] = name;
 }
 
-void BpeTokenizer::ReadModel(const nlohmann::json& model, const std::vector<uint32_t>& ranks) {
+void BpeTokenizer::ReadVocab(const nlohmann::json& model) {
   const std::string type = model.contains("type") || !model.contains("merges") ? Text(model, "type") : "BPE";
   if (type != "BPE") Fail(ErrorKind::kUnsupported, "model type \"{}\" is not supported, only BPE is", type);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!Text(model, key).empty()) Fail(ErrorKind::kUnsupported, "model.{} is not supported", key);
   }
   if (!model.at("vocab").is_object()) Fail(ErrorKind::kFormat, "model.vocab is not an object");
+  vocab_.reserve(model.at("vocab").size());
   for (const auto& [name, id] : model.at("vocab").items()) {
     const int64_t number = Whole(id, name);
-    Name(number, name);
+    if (number < 0 || number >= kMaxVocab)
+      Fail(ErrorKind::kFormat, "token \"{}\": id {} is out of range", name, number);
     vocab_.emplace(name, static_cast<int32_t>(number));
   }
-  const auto id_of = [&](const std::string& name) {
-    const auto found = vocab_.find(name);
-    if (found == vocab_.end()) Fail(ErrorKind::kFormat, "model.merges: \"{}\" is not in the vocabulary", name);
-    return found->second;
-  };
-  std::vector<Merge> merges;
-  cut_at_marks_ = vocab_.contains(kMark);
-  for (const nlohmann::json& entry : model.at("merges")) {
-    const auto [left, right] = ReadMerge(entry);
-    const size_t place = merges.size();
-    const uint32_t rank = place < ranks.size() ? ranks[place] : static_cast<uint32_t>(place);
-    merges.push_back({id_of(left), id_of(right), id_of(left + right), rank});
-    if (right.starts_with(kMark) && !left.ends_with(kMark)) cut_at_marks_ = false;
+  for (const auto& [name, id] : vocab_) {
+    Name(id, name);
+    of_model_[static_cast<size_t>(id)] = 1;
   }
-  merges_ = MergeTable(merges);
   fuse_unk_ = Flag(model, "fuse_unk");
   ignore_merges_ = Flag(model, "ignore_merges");
-  cut_at_marks_ = cut_at_marks_ && !ignore_merges_;
   if (const std::string unk = Text(model, "unk_token"); !unk.empty()) unk_ = IdOf(unk);
   byte_ids_.fill(-1);
   for (int b = 0; b < 256 && Flag(model, "byte_fallback"); ++b) {
@@ -165,6 +159,7 @@ void BpeTokenizer::ReadModel(const nlohmann::json& model, const std::vector<uint
 }
 
 void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
+  std::vector<AddedToken> raw, normalized;
   for (const nlohmann::json& entry : list) {
     AddedToken token{.id = 0,
                      .content = entry.at("content").get<std::string>(),
@@ -179,13 +174,47 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
     vocab_.emplace(token.content, token.id);
     control_[static_cast<size_t>(id)] = token.special;
     added_[static_cast<size_t>(id)] = 1;
-    if (!Flag(entry, "normalized")) {
-      raw_tokens_.Add(std::move(token));
+    if (sentencepiece_.user_defined(token.id)) continue;
+    if (sentencepiece_ || !Flag(entry, "normalized")) {
+      raw.push_back(std::move(token));
     } else {
-      token.content = normalizer_.Apply(token.content, true);
-      normalized_tokens_.Add(std::move(token));
+      token.content = normalizer_.Apply(token.content, TextPlace::kStart);
+      normalized.push_back(std::move(token));
     }
   }
+  raw_tokens_ = AddedTokens(std::move(raw));
+  normalized_tokens_ = AddedTokens(std::move(normalized));
+}
+
+void BpeTokenizer::ReadMerges(const nlohmann::json& model, std::vector<Merge> merges) {
+  const auto id_of = [&](const std::string& name) {
+    const int32_t id = IdOf(name);
+    if (id < 0 || of_model_[static_cast<size_t>(id)] == 0) {
+      Fail(ErrorKind::kFormat, "model.merges: \"{}\" is not in the vocabulary", name);
+    }
+    return id;
+  };
+  if (merges.empty()) {
+    std::vector<size_t> ties;
+    if (sentencepiece_) ties = model.at("hawser").value("ties", std::vector<size_t>());
+    auto tie = ties.begin();
+    for (const nlohmann::json& entry : model.at("merges")) {
+      const auto [left, right] = ReadMerge(entry);
+      const bool tied = tie != ties.end() && *tie == merges.size() && !merges.empty();
+      if (tied) ++tie;
+      const uint32_t rank = tied ? merges.back().rank : static_cast<uint32_t>(merges.size());
+      merges.push_back({id_of(left), id_of(right), id_of(left + right), rank});
+    }
+  }
+  const auto name = [&](int32_t id) -> const std::string& { return names_[static_cast<size_t>(id)]; };
+  // Cut at marks, if no merge has one inside.
+  cut_at_marks_ = vocab_.contains(kMark) && !ignore_merges_;
+  for (const Merge& merge : merges) {
+    if (name(merge.right).starts_with(kMark) && !name(merge.left).ends_with(kMark)) cut_at_marks_ = false;
+  }
+  // What is spelled like a special token is none.
+  std::erase_if(merges, [&](const Merge& merge) { return control_[static_cast<size_t>(merge.result)] != 0; });
+  merges_ = MergeTable(merges);
 }
 
 void BpeTokenizer::ReadDecoder(const nlohmann::json& decoder, int depth) {
@@ -199,13 +228,20 @@ void BpeTokenizer::ReadDecoder(const nlohmann::json& decoder, int depth) {
   } else if (type == "ByteFallback") {
     decodes_byte_fallback_ = true;
   } else if (type == "Metaspace") {
-    decoder_replaces_.emplace_back(decoder.at("replacement").get<std::string>(), " ");
+    const auto mark = decoder.at("replacement").get<std::string>();
+    if (!IsOneCharacter(mark)) {
+      Fail(ErrorKind::kFormat, "decoder Metaspace: its replacement \"{}\" is not one character", mark);
+    }
+    decoder_replaces_.emplace_back(mark, " ");
     const bool prefix = Flag(decoder, "add_prefix_space") || !decoder.contains("add_prefix_space");
     strip_first_ = decoder.contains("prepend_scheme") ? Text(decoder, "prepend_scheme") != "never" : prefix;
   } else if (type == "Replace") {
     const auto& pattern = decoder.at("pattern");
     if (!pattern.is_object() || !pattern.contains("String") || pattern["String"].get<std::string>().empty()) {
       Fail(ErrorKind::kUnsupported, "decoder Replace of anything but a string is not supported");
+    }
+    if (decoder_replaces_.size() == kMaxReplaces) {
+      Fail(ErrorKind::kFormat, "decoder: more than {} replacements", kMaxReplaces);
     }
     decoder_replaces_.emplace_back(pattern["String"].get<std::string>(), decoder.at("content").get<std::string>());
   } else if (type == "Strip") {
@@ -228,34 +264,36 @@ void BpeTokenizer::SetPieces() {
       if (added_[id] != 0 || !ByteLevelToBytes(name, piece)) piece = name;
     } else {
       piece = name;
-      for (const auto& [from, to] : decoder_replaces_) {
-        for (size_t at = piece.find(from); at != std::string::npos; at = piece.find(from, at + to.size())) {
-          piece.replace(at, from.size(), to);
-        }
-      }
+      const size_t most = MostGrown(name.size());
+      for (const auto& [from, to] : decoder_replaces_) piece = ReplaceText(piece, from, to, most);
     }
   }
 }
 
-std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_special) const {
+std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_special, bool goes_on) const {
   Call call;
   const std::string clean = EscapeInvalidUtf8(text);
-  const PreTokenizer::Sink take_piece = [&](std::string_view piece, bool) { EncodePiece(piece, call); };
-  size_t raw_done = 0;
-  raw_tokens_.ForEach(clean, parse_special, [&](std::string_view stretch, int32_t raw_id) {
-    const bool at_start = std::exchange(raw_done, 1) == 0;
-    if (raw_id >= 0) {
-      call.out.push_back(raw_id);
-      return;
-    }
-    const std::string normalized = normalizer_.Apply(stretch, at_start);
-    size_t done = 0;
-    normalized_tokens_.ForEach(normalized, parse_special, [&](std::string_view part, int32_t id) {
-      const bool part_at_start = std::exchange(done, 1) == 0 && at_start;
-      id >= 0 ? call.out.push_back(id) : pre_tokenizer_.Apply(part, part_at_start, take_piece);
-    });
+  TextPlace place = goes_on ? TextPlace::kGoesOn : TextPlace::kStart;
+  raw_tokens_.ForEach(clean, parse_special, [&](std::string_view stretch, int32_t id) {
+    const TextPlace here = std::exchange(place, TextPlace::kInside);
+    id >= 0 ? call.out.push_back(id) : EncodeStretch(stretch, parse_special, here, call);
   });
   return std::move(call.out);
+}
+
+void BpeTokenizer::EncodeStretch(std::string_view text, bool parse_special, TextPlace place, Call& call) const {
+  if (sentencepiece_) {
+    sentencepiece_.ForEach(sentencepiece_.Normalize(text, place), [&](std::string_view part, int32_t id) {
+      id >= 0 ? call.out.push_back(id) : EncodePiece(part, call);
+    });
+    return;
+  }
+  const PreTokenizer::Sink take_piece = [&](std::string_view piece, TextPlace) { EncodePiece(piece, call); };
+  const std::string normalized = normalizer_.Apply(text, place);
+  normalized_tokens_.ForEach(normalized, parse_special, [&](std::string_view part, int32_t id) {
+    const TextPlace here = std::exchange(place, TextPlace::kInside);
+    id >= 0 ? call.out.push_back(id) : pre_tokenizer_.Apply(part, here, take_piece);
+  });
 }
 
 void BpeTokenizer::EncodePiece(std::string_view piece, Call& call) const {
@@ -275,8 +313,8 @@ void BpeTokenizer::EncodePiece(std::string_view piece, Call& call) const {
 
 void BpeTokenizer::EncodeWord(std::string_view word, Call& call) const {
   if (ignore_merges_) {
-    if (const auto found = vocab_.find(word); found != vocab_.end()) {
-      call.out.push_back(found->second);
+    if (const int32_t id = EncodedId(word); id >= 0) {
+      call.out.push_back(id);
       return;
     }
   }
@@ -301,9 +339,9 @@ void BpeTokenizer::AppendWord(std::string_view word, Call& call) const {
     const CodePoint point = CodePointAt(word, at);
     const std::string_view character = word.substr(at, point.length);
     at += point.length;
-    const auto found = vocab_.find(character);
-    if (found != vocab_.end() && !IsEscapedByte(point.value)) {
-      symbols.push_back(found->second);
+    const int32_t id = IsEscapedByte(point.value) ? -1 : EncodedId(character);
+    if (id >= 0) {
+      symbols.push_back(id);
       after_unknown = false;
       continue;
     }
@@ -319,6 +357,12 @@ void BpeTokenizer::AppendWord(std::string_view word, Call& call) const {
     }
   }
   merges_.Apply(symbols, call.scratch);
+}
+
+/// The id that a piece of text may become: one of the merges' own vocabulary, and no special token.
+int32_t BpeTokenizer::EncodedId(std::string_view name) const {
+  const int32_t id = IdOf(name);
+  return id < 0 || of_model_[static_cast<size_t>(id)] == 0 || control_[static_cast<size_t>(id)] != 0 ? -1 : id;
 }
 
 int32_t BpeTokenizer::IdOf(std::string_view name) const {
@@ -343,11 +387,59 @@ std::string BpeTokenizer::Display(int32_t id) const {
   return names_[static_cast<size_t>(id)];
 }
 
+void BpeTokenizer::set_config(nlohmann::json config) {
+  config_ = std::move(config);
+  if (!config_.is_object() || !config_.contains("add_bos_token") || !config_["add_bos_token"].is_boolean()) return;
+  if (!config_["add_bos_token"].get<bool>()) {
+    prefix_.clear();
+  } else if (prefix_.empty() && bos_ >= 0) {
+    prefix_ = {bos_};
+  }
+}
+
+/// The document with the merges that its origin brought beside it.
+nlohmann::json BpeTokenizer::WithMerges() const {
+  std::vector<Merge> merges = merges_.All();
+  const auto name = [&](int32_t id) -> const std::string& { return names_[static_cast<size_t>(id)]; };
+  // Among equal ranks the longer result, then the longer left half: a reader that knows no ties then lets a row of one
+  // character grow from the left, as it does where ties go to the leftmost pair.
+  std::ranges::sort(merges, [&](const Merge& a, const Merge& b) {
+    if (a.rank != b.rank) return a.rank < b.rank;
+    if (a.result != b.result) {
+      const size_t size_a = name(a.result).size(), size_b = name(b.result).size();
+      return size_a != size_b ? size_a > size_b : a.result < b.result;
+    }
+    return name(a.left).size() > name(b.left).size();
+  });
+  size_t bytes = 0, of_names = 0;
+  for (const Merge& merge : merges) bytes += name(merge.result).size();
+  for (const std::string& each : names_) of_names += each.size();
+  if (bytes > kMostMergeText + MostGrown(of_names)) {
+    Fail(ErrorKind::kUnsupported, "a tokenizer.json of this vocabulary would hold {} bytes of merges", bytes);
+  }
+  const bool has_blanks = std::ranges::any_of(names_, [](const auto& each) { return each.find(' ') != each.npos; });
+  nlohmann::json document = ParseJson(json_text_);
+  nlohmann::json list = nlohmann::json::array(), ties = nlohmann::json::array();
+  for (size_t i = 0; i < merges.size(); ++i) {
+    const std::string &left = name(merges[i].left), &right = name(merges[i].right);
+    if (i > 0 && merges[i].rank == merges[i - 1].rank) ties.push_back(i);
+    if (has_blanks) {  // the older form, with one blank between, would be ambiguous
+      list.push_back({left, right});
+    } else {
+      list.push_back(left + " " + right);
+    }
+  }
+  document["model"]["merges"] = std::move(list);
+  document["model"]["hawser"]["ties"] = std::move(ties);
+  return document;
+}
+
 void BpeTokenizer::Save(const std::filesystem::path& folder) const {
   nlohmann::json config = config_;
   if (!config.is_object()) {
     config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
   }
+  if (!has_merges_) config["tokenizer_class"] = "PreTrainedTokenizerFast";  // what reads a tokenizer.json as it is
   for (const auto& [key, id] : {std::pair("bos_token", bos_), std::pair("eos_token", eos_)}) {
     if (id >= 0) {
       config[key] = Display(id);
@@ -355,8 +447,9 @@ void BpeTokenizer::Save(const std::filesystem::path& folder) const {
       config.erase(key);
     }
   }
+  const std::string text = has_merges_ ? json_text_ : WithMerges().dump();
   MakeDirectories(folder);
-  WriteFileAtomically(folder / "tokenizer.json", json_text_);
+  WriteFileAtomically(folder / "tokenizer.json", text);
   WriteFileAtomically(folder / "tokenizer_config.json", config.dump(2) + "\n");
 }
 

@@ -17,15 +17,15 @@
 #include "hawser/tok/bpe.h"
 #include "hawser/tok/normalizer.h"
 #include "hawser/tok/pre_tokenizer.h"
+#include "hawser/tok/sentencepiece_text.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
 
-/// What a format that was turned into a tokenizer.json knows beyond it.
+/// What a format that was turned into a tokenizer.json brings beside its text.
 struct TokenizerOrigin {
-  std::string kind;             // empty: "tokenizer.json ..."
-  std::vector<uint32_t> ranks;  // of the merges, equal ones allowed; empty: their places in the list
-  bool prepend_once = false;    // the blank goes before the text, not again after each added token
+  std::string kind;           // empty: "tokenizer.json ..."
+  std::vector<Merge> merges;  // where the text has none; equal ranks allowed
 };
 
 class BpeTokenizer final : public Tokenizer {
@@ -35,7 +35,7 @@ class BpeTokenizer final : public Tokenizer {
 
   std::string Kind() const override { return kind_; }
   int32_t vocab_size() const override { return static_cast<int32_t>(names_.size()); }
-  std::vector<int32_t> Encode(std::string_view text, bool parse_special = false) const override;
+  std::vector<int32_t> Encode(std::string_view text, bool parse_special = false, bool goes_on = false) const override;
   std::string Piece(int32_t id) const override;
   std::string Display(int32_t id) const override;
   bool adds_dummy_prefix() const override { return strip_first_; }
@@ -44,13 +44,9 @@ class BpeTokenizer final : public Tokenizer {
   /// The id of a piece as it is written in the vocabulary; -1 where there is none.
   int32_t IdOf(std::string_view name) const;
 
-  /// tokenizer_config.json as it was found; Save writes it again with the present BOS and EOS.
-  void set_config(nlohmann::json config) {
-    config_ = std::move(config);
-    if (config_.is_object() && config_.contains("add_bos_token") && config_["add_bos_token"].is_boolean()) {
-      adds_bos_ = config_["add_bos_token"].get<bool>();
-    }
-  }
+  /// tokenizer_config.json as it was found; Save writes it again with the present BOS and EOS. Its "add_bos_token",
+  /// where it is said, wins over the template.
+  void set_config(nlohmann::json config);
 
  private:
   struct StringHash {
@@ -61,12 +57,16 @@ class BpeTokenizer final : public Tokenizer {
   using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
   struct Call;  // what one Encode keeps: output, cache of words, scratch
 
-  void ReadModel(const nlohmann::json& model, const std::vector<uint32_t>& ranks);
+  void ReadVocab(const nlohmann::json& model);
   void ReadAddedTokens(const nlohmann::json& list);
+  void ReadMerges(const nlohmann::json& model, std::vector<Merge> merges);
+  nlohmann::json WithMerges() const;
   void ReadDecoder(const nlohmann::json& decoder, int depth);
   void SetPieces();
   void Name(int64_t id, const std::string& name);
   void CheckId(int32_t id) const;
+  int32_t EncodedId(std::string_view name) const;
+  void EncodeStretch(std::string_view text, bool parse_special, TextPlace place, Call& call) const;
   void EncodePiece(std::string_view piece, Call& call) const;
   void EncodeWord(std::string_view word, Call& call) const;
   void AppendWord(std::string_view word, Call& call) const;
@@ -76,20 +76,23 @@ class BpeTokenizer final : public Tokenizer {
   nlohmann::json config_;
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
-  AddedTokens raw_tokens_;         // looked for in the text as it came
-  AddedTokens normalized_tokens_;  // looked for after the normalizer
-  StringMap<int32_t> vocab_;
+  AddedTokens raw_tokens_;           // looked for in the text as it came
+  AddedTokens normalized_tokens_;    // looked for after the normalizer
+  SentencePieceText sentencepiece_;  // in place of normalizer and pre-tokenizer, where it is set
+  StringMap<int32_t> vocab_;         // of names, those of added tokens too
   MergeTable merges_;
   std::array<int32_t, 256> byte_ids_{};  // "<0x00>"...; -1: none
   int32_t unk_ = -1;
   bool fuse_unk_ = false;
   bool ignore_merges_ = false;
+  bool has_merges_ = true;     // in json_text_
   bool cut_at_marks_ = false;  // no merge reaches across the start of a word, so words can be merged one by one
 
   std::vector<std::string> names_;   // by id, as written
   std::vector<std::string> pieces_;  // by id, the bytes
-  std::vector<uint8_t> control_;     // by id: decodes to nothing
+  std::vector<uint8_t> control_;     // by id: a special token, decodes to nothing
   std::vector<uint8_t> added_;       // by id: an added token
+  std::vector<uint8_t> of_model_;    // by id: in the vocabulary of the merges
   bool decodes_byte_level_ = false;
   bool decodes_byte_fallback_ = false;
   bool strip_first_ = false;

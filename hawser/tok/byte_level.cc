@@ -125,6 +125,17 @@ std::string ByteLevelTokenizerJson(const std::vector<std::string>& words) {
                      {"special", true}});
     add_piece(name);
   }
+  const std::string bos = "<|bos|>";
+  const nlohmann::json begin = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
+  const auto text = [](const char* id, int type) {
+    return nlohmann::json{{"Sequence", {{"id", id}, {"type_id", type}}}};
+  };
+  const nlohmann::json bos_first = {
+      {"type", "TemplateProcessing"},
+      {"single", nlohmann::json::array({begin, text("A", 0)})},
+      {"pair", nlohmann::json::array({begin, text("A", 0), text("B", 1)})},
+      {"special_tokens",
+       {{bos, {{"id", bos}, {"ids", nlohmann::json::array({vocab[bos]})}, {"tokens", nlohmann::json::array({bos})}}}}}};
   const nlohmann::json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
   const nlohmann::json document = {{"version", "1.0"},
@@ -133,7 +144,7 @@ std::string ByteLevelTokenizerJson(const std::vector<std::string>& words) {
                                    {"added_tokens", std::move(added)},
                                    {"normalizer", nullptr},
                                    {"pre_tokenizer", byte_level},
-                                   {"post_processor", nullptr},
+                                   {"post_processor", bos_first},
                                    {"decoder", byte_level},
                                    {"model",
                                     {{"type", "BPE"},

@@ -20,7 +20,8 @@ void AppendByteLevel(std::string_view text, std::string& out);
 bool ByteLevelToBytes(std::string_view text, std::string& out);
 
 /// A tokenizer.json in which every word is one id. Ids: 0..255 the bytes, then the merged pieces (words and what they
-/// are built of), then <|bos|> and <|eos|>. A word that starts a text has no blank, one inside has: list both forms
+/// are built of), then <|bos|> and <|eos|>; texts begin with <|bos|>. A word that starts a text has no blank, one
+/// inside has: list both forms
 /// ("the", " the") where both occur. Any other text falls apart into smaller pieces and bytes.
 /// Errors: kUsage for a word that is empty, not UTF-8, or that the pattern cuts in two ("it's").
 std::string ByteLevelTokenizerJson(const std::vector<std::string>& words);

@@ -9,10 +9,13 @@
 #include "hawser/base/error.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/regex.h"
+#include "hawser/tok/replace.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
+
+constexpr size_t kMaxSteps = 1024;  // in all
 
 std::string Compose(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
@@ -43,25 +46,25 @@ std::string MapCodePoints(std::string_view text, Map&& map) {
   return out;
 }
 
-std::string ReplaceAll(const std::string& text, const Regex& pattern, std::string_view content) {
+std::string ReplaceMatches(const std::string& text, const Regex& pattern, std::string_view content, size_t most) {
   std::string out;
   size_t done = 0;
   pattern.ForEachMatch(text, [&](size_t begin, size_t end) {
     out.append(text, done, begin - done).append(content);
+    CheckGrown(out.size(), most);
     done = end;
   });
   return out.append(text, done);
 }
 
-std::string ReplaceLiteral(const std::string& text, std::string_view from, std::string_view to) {
-  std::string out;
-  out.reserve(text.size());
-  size_t done = 0;
-  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, done)) {
-    out.append(text, done, at - done).append(to);
-    done = at + from.size();
+std::string Stripped(std::string_view text, bool left, bool right) {
+  while (left && !text.empty() && IsBlank(CodePointAt(text, 0).value)) text.remove_prefix(CodePointAt(text, 0).length);
+  while (right && !text.empty()) {
+    const size_t last = StartOfLast(text, text.size());
+    if (!IsBlank(CodePointAt(text, last).value)) break;
+    text = text.substr(0, last);
   }
-  return out.append(text, done);
+  return std::string(text);
 }
 
 }  // namespace
@@ -72,39 +75,43 @@ Regex PatternOf(const nlohmann::json& json) {
   return Regex(QuoteRegex((pattern.is_object() ? pattern.at("String") : pattern).get<std::string>()));
 }
 
-Normalizer::Normalizer(const nlohmann::json& json, bool prepend_once) { Add(json, prepend_once, 0); }
+Normalizer::Normalizer(const nlohmann::json& json) { Add(json, 0); }
 
-void Normalizer::Add(const nlohmann::json& json, bool prepend_once, int depth) {
+void Normalizer::Add(const nlohmann::json& json, int depth) {
   if (json.is_null()) return;
   CheckDepth(depth, "normalizer");
+  if (steps_.size() == kMaxSteps) Fail(ErrorKind::kFormat, "normalizer: more than {} steps", kMaxSteps);
   const auto type = json.at("type").get<std::string>();
   if (type == "Sequence") {
-    for (const auto& part : json.at("normalizers")) Add(part, prepend_once, depth + 1);
+    for (const auto& part : json.at("normalizers")) Add(part, depth + 1);
   } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
     const int options = UTF8PROC_STABLE | (type.back() == 'C' ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                         (type.size() == 4 ? UTF8PROC_COMPAT : 0);
-    steps_.emplace_back(
-        [options](std::string text, bool) { return IsAscii(text) ? std::move(text) : Compose(text, options); });
+    steps_.emplace_back([options](std::string text, TextPlace, size_t) {
+      return IsAscii(text) ? std::move(text) : Compose(text, options);
+    });
   } else if (type == "Replace") {
     auto content = json.at("content").get<std::string>();
     const auto& pattern = json.at("pattern");
     if (pattern.is_object() && pattern.contains("String")) {
       auto from = pattern["String"].get<std::string>();
       if (from.empty()) Fail(ErrorKind::kUnsupported, "normalizer Replace of an empty string");
-      steps_.emplace_back([from = std::move(from), content = std::move(content)](std::string text, bool) {
-        return ReplaceLiteral(text, from, content);
-      });
+      steps_.emplace_back(
+          [from = std::move(from), content = std::move(content)](std::string text, TextPlace, size_t most) {
+            return ReplaceText(text, from, content, most);
+          });
       return;
     }
-    steps_.emplace_back([regex = PatternOf(json), content = std::move(content)](std::string text, bool) {
-      return ReplaceAll(text, regex, content);
-    });
+    steps_.emplace_back(
+        [regex = PatternOf(json), content = std::move(content)](std::string text, TextPlace, size_t most) {
+          return ReplaceMatches(text, regex, content, most);
+        });
   } else if (type == "Prepend") {
-    steps_.emplace_back([prefix = json.at("prepend").get<std::string>(), prepend_once](std::string text, bool start) {
-      return text.empty() || (prepend_once && !start) ? std::move(text) : prefix + text;
+    steps_.emplace_back([prefix = json.at("prepend").get<std::string>()](std::string text, TextPlace place, size_t) {
+      return text.empty() || place == TextPlace::kGoesOn ? std::move(text) : prefix + text;
     });
   } else if (type == "Lowercase") {
-    steps_.emplace_back([](std::string text, bool) {
+    steps_.emplace_back([](std::string text, TextPlace, size_t) {
       return MapCodePoints(text, [](std::string& out, char32_t c) {
         if (c == 0x130) {
           out += "i\u0307";  // the one character whose lower case is two
@@ -114,19 +121,19 @@ void Normalizer::Add(const nlohmann::json& json, bool prepend_once, int depth) {
       });
     });
   } else if (type == "StripAccents") {
-    steps_.emplace_back([](std::string text, bool) {
+    steps_.emplace_back([](std::string text, TextPlace, size_t) {
       return MapCodePoints(text, [](std::string& out, char32_t c) {
         const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
         if (category < UTF8PROC_CATEGORY_MN || category > UTF8PROC_CATEGORY_ME) AppendUtf8(out, c);
       });
     });
   } else if (type == "Strip") {
-    std::string pattern = json.value("strip_left", true) ? R"(\A\s+)" : "";
-    if (json.value("strip_right", true)) pattern += pattern.empty() ? R"(\s+\z)" : R"(|\s+\z)";
-    if (pattern.empty()) return;
-    steps_.emplace_back([regex = Regex(pattern)](std::string text, bool) { return ReplaceAll(text, regex, ""); });
+    const bool left = json.value("strip_left", true), right = json.value("strip_right", true);
+    steps_.emplace_back([left, right](std::string text, TextPlace place, size_t) {
+      return Stripped(text, left && place != TextPlace::kGoesOn, right);
+    });
   } else if (type == "ByteLevel") {
-    steps_.emplace_back([](std::string text, bool) {
+    steps_.emplace_back([](std::string text, TextPlace, size_t) {
       std::string out;
       AppendByteLevel(text, out);
       return out;
@@ -136,9 +143,13 @@ void Normalizer::Add(const nlohmann::json& json, bool prepend_once, int depth) {
   }
 }
 
-std::string Normalizer::Apply(std::string_view text, bool at_start) const {
+std::string Normalizer::Apply(std::string_view text, TextPlace place) const {
+  const size_t most = MostGrown(text.size());
   std::string out(text);
-  for (const Step& step : steps_) out = step(std::move(out), at_start);
+  for (const Step& step : steps_) {
+    out = step(std::move(out), place, most);
+    CheckGrown(out.size(), most);
+  }
   return out;
 }
 

@@ -7,23 +7,25 @@
 #include <string_view>
 #include <vector>
 
+#include "hawser/tok/text_place.h"
+
 namespace hawser {
 
 class Normalizer {
  public:
   Normalizer() = default;
   /// Sequence, NFC, NFD, NFKC, NFKD, Replace, Prepend, Lowercase, Strip, StripAccents and ByteLevel; null: none.
-  /// `prepend_once`: Prepend acts at the start of a text only, not again after every added token.
-  /// Errors: kFormat, kUnsupported naming the type.
-  Normalizer(const nlohmann::json& json, bool prepend_once);
+  /// Errors: kFormat (too many or too deep steps too), kUnsupported naming the type.
+  explicit Normalizer(const nlohmann::json& json);
 
-  /// `at_start`: `text` begins where the whole text does.
-  std::string Apply(std::string_view text, bool at_start) const;
+  /// Prepend acts wherever the text does not go on from before. Errors: kUnsupported where the text grows beyond
+  /// MostGrown, or a pattern needs too much work.
+  std::string Apply(std::string_view text, TextPlace place) const;
   bool empty() const { return steps_.empty(); }
 
  private:
-  using Step = std::function<std::string(std::string text, bool at_start)>;
-  void Add(const nlohmann::json& json, bool prepend_once, int depth);
+  using Step = std::function<std::string(std::string text, TextPlace place, size_t most)>;
+  void Add(const nlohmann::json& json, int depth);
 
   std::vector<Step> steps_;
 };

@@ -9,6 +9,7 @@
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/normalizer.h"
 #include "hawser/tok/regex.h"
+#include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
@@ -26,13 +27,13 @@ Behavior ParseBehavior(const std::string& name) {
 
 /// Cuts `text` in matches and the stretches between them (`invert` swaps the two) and hands on what `behavior` makes
 /// of that row: neighbours are joined or matches dropped.
-void Split(const Regex& pattern, Behavior behavior, bool invert, std::string_view text, bool at_start,
+void Split(const Regex& pattern, Behavior behavior, bool invert, std::string_view text, TextPlace place,
            const PreTokenizer::Sink& sink) {
   size_t begin = 0;  // the piece being built is [begin, end)
   size_t end = 0;
   bool open_is_match = false;
   const auto flush = [&] {
-    if (end > begin) sink(text.substr(begin, end - begin), at_start && begin == 0);
+    if (end > begin) sink(text.substr(begin, end - begin), begin == 0 ? place : TextPlace::kInside);
     begin = end;
   };
   const auto take = [&](size_t to, bool match) {
@@ -76,8 +77,8 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
   CheckDepth(static_cast<int>(steps_.size()), "pre_tokenizer");  // each step calls the next
   const auto add_split = [this](Regex pattern, Behavior behavior, bool invert) {
     steps_.emplace_back(
-        [pattern = std::move(pattern), behavior, invert](std::string_view text, bool at_start, const Sink& sink) {
-          Split(pattern, behavior, invert, text, at_start, sink);
+        [pattern = std::move(pattern), behavior, invert](std::string_view text, TextPlace place, const Sink& sink) {
+          Split(pattern, behavior, invert, text, place, sink);
         });
   };
   const auto type = json.at("type").get<std::string>();
@@ -85,29 +86,32 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
     for (const auto& part : json.at("pretokenizers")) Add(part, depth + 1);
   } else if (type == "ByteLevel") {
     if (json.value("add_prefix_space", true)) {
-      steps_.emplace_back([](std::string_view text, bool at_start, const Sink& sink) {
-        text.starts_with(' ') ? sink(text, at_start) : sink(" " + std::string(text), at_start);
+      steps_.emplace_back([](std::string_view text, TextPlace place, const Sink& sink) {
+        const bool wanted = !text.starts_with(' ') && place != TextPlace::kGoesOn;
+        wanted ? sink(" " + std::string(text), place) : sink(text, place);
       });
     }
     if (json.value("use_regex", true)) add_split(Regex(kGpt2Pattern), Behavior::kIsolated, false);
-    steps_.emplace_back([](std::string_view text, bool at_start, const Sink& sink) {
+    steps_.emplace_back([](std::string_view text, TextPlace place, const Sink& sink) {
       std::string mapped;
       AppendByteLevel(text, mapped);
-      sink(mapped, at_start);
+      sink(mapped, place);
     });
     byte_level_ = true;
   } else if (type == "Split") {
     add_split(PatternOf(json), ParseBehavior(json.at("behavior").get<std::string>()), json.value("invert", false));
   } else if (type == "Metaspace") {
     const auto mark = json.at("replacement").get<std::string>();
+    if (!IsOneCharacter(mark)) Fail(ErrorKind::kFormat, "Metaspace: its replacement \"{}\" is not one character", mark);
     const auto scheme =
         json.value("prepend_scheme", json.value("add_prefix_space", true) ? std::string("always") : "never");
-    steps_.emplace_back([mark, scheme](std::string_view text, bool at_start, const Sink& sink) {
+    steps_.emplace_back([mark, scheme](std::string_view text, TextPlace place, const Sink& sink) {
       std::string marked;
       for (const char c : text) c == ' ' ? marked += mark : marked += c;
-      const bool wanted = scheme == "always" || (scheme == "first" && at_start);
+      const bool wanted =
+          (scheme == "always" && place != TextPlace::kGoesOn) || (scheme == "first" && place == TextPlace::kStart);
       if (wanted && !marked.starts_with(mark)) marked.insert(0, mark);
-      sink(marked, at_start);
+      sink(marked, place);
     });
     if (json.value("split", true)) add_split(Regex(QuoteRegex(mark)), Behavior::kMergedWithNext, false);
   } else if (type == "Digits") {
@@ -123,13 +127,13 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
   }
 }
 
-void PreTokenizer::Run(size_t step, std::string_view text, bool at_start, const Sink& sink) const {
+void PreTokenizer::Run(size_t step, std::string_view text, TextPlace place, const Sink& sink) const {
   if (text.empty()) return;
   if (step == steps_.size()) {
-    sink(text, at_start);
+    sink(text, place);
     return;
   }
-  steps_[step](text, at_start, [&](std::string_view piece, bool start) { Run(step + 1, piece, start, sink); });
+  steps_[step](text, place, [&](std::string_view piece, TextPlace at) { Run(step + 1, piece, at, sink); });
 }
 
 }  // namespace hawser

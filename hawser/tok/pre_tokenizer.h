@@ -6,28 +6,30 @@
 #include <string_view>
 #include <vector>
 
+#include "hawser/tok/text_place.h"
+
 namespace hawser {
 
 class PreTokenizer {
  public:
-  /// Receives pieces in order. `at_start`: the piece begins where the whole text does.
-  using Sink = std::function<void(std::string_view piece, bool at_start)>;
+  /// Receives pieces in order, and where they stand: those after the first are inside.
+  using Sink = std::function<void(std::string_view piece, TextPlace place)>;
 
   PreTokenizer() = default;
   /// Sequence, ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace and WhitespaceSplit; null: none.
-  /// Errors: kFormat, kUnsupported naming the type or the pattern.
+  /// Errors: kFormat (too many or too deep steps too), kUnsupported naming the type or the pattern.
   explicit PreTokenizer(const nlohmann::json& json);
 
-  void Apply(std::string_view text, bool at_start, const Sink& sink) const { Run(0, text, at_start, sink); }
+  void Apply(std::string_view text, TextPlace place, const Sink& sink) const { Run(0, text, place, sink); }
 
   /// True where pieces come out in the printable alphabet of byte_level.h.
   bool byte_level() const { return byte_level_; }
   bool empty() const { return steps_.empty(); }
 
  private:
-  using Step = std::function<void(std::string_view text, bool at_start, const Sink& sink)>;
+  using Step = std::function<void(std::string_view text, TextPlace place, const Sink& sink)>;
   void Add(const nlohmann::json& json, int depth);
-  void Run(size_t step, std::string_view text, bool at_start, const Sink& sink) const;
+  void Run(size_t step, std::string_view text, TextPlace place, const Sink& sink) const;
 
   std::vector<Step> steps_;
   bool byte_level_ = false;

@@ -29,12 +29,13 @@ Pieces Matches(std::string_view pattern, std::string_view text) {
 
 Pieces Cut(const json& pre_tokenizer, std::string_view text, bool at_start = true) {
   Pieces out;
-  PreTokenizer(pre_tokenizer).Apply(text, at_start, [&](std::string_view piece, bool) { out.emplace_back(piece); });
+  const TextPlace place = at_start ? TextPlace::kStart : TextPlace::kInside;
+  PreTokenizer(pre_tokenizer).Apply(text, place, [&](std::string_view piece, TextPlace) { out.emplace_back(piece); });
   return out;
 }
 
-std::string Normal(const json& normalizer, std::string_view text, bool at_start = true) {
-  return Normalizer(normalizer, true).Apply(text, at_start);
+std::string Normal(const json& normalizer, std::string_view text, TextPlace place = TextPlace::kStart) {
+  return Normalizer(normalizer).Apply(text, place);
 }
 
 json Split(std::string_view regex, std::string_view behavior, bool invert = false) {
@@ -53,9 +54,9 @@ TEST(Regex, ClassesMeanWhatTheyMeanInOniguruma) {
   EXPECT_EQ(Matches(R"((?i:'s))", "'S'\u017f"), (Pieces{"'S", "'\u017f"}));
 }
 
-TEST(Regex, EmptyMatchesAreNone) {
-  EXPECT_EQ(Matches("a*", "baac"), (Pieces{"aa"}));
-  EXPECT_EQ(Matches("", "abc"), Pieces{});
+TEST(Regex, EmptyMatchesMoveOnAndFollowNoOther) {
+  EXPECT_EQ(Matches("a*", "baac"), (Pieces{"", "aa", ""}));
+  EXPECT_EQ(Matches("", "ab"), (Pieces{"", "", ""}));
   EXPECT_EQ(Matches("a", ""), Pieces{});
 }
 
@@ -145,10 +146,10 @@ TEST(Normalizer, Forms) {
   EXPECT_EQ(Normal({{"type", "Replace"}, {"pattern", {{"String", "aa"}}}, {"content", "b"}}, "aaaaa"), "bba");
   EXPECT_EQ(Normal({{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", "_"}}, "a  b c   "), "a_b c_");
   EXPECT_EQ(Normal({{"type", "Prepend"}, {"prepend", "_"}}, "a"), "_a");
-  EXPECT_EQ(Normal({{"type", "Prepend"}, {"prepend", "_"}}, "a", false), "a");
+  EXPECT_EQ(Normal({{"type", "Prepend"}, {"prepend", "_"}}, "a", TextPlace::kGoesOn), "a");
   EXPECT_EQ(Normal({{"type", "Prepend"}, {"prepend", "_"}}, ""), "");
-  EXPECT_EQ(Normalizer({{"type", "Prepend"}, {"prepend", "_"}}, false).Apply("a", false), "_a");
-  ExpectError(ErrorKind::kUnsupported, {"Precompiled"}, [] { Normalizer({{"type", "Precompiled"}}, false); });
+  EXPECT_EQ(Normalizer(json{{"type", "Prepend"}, {"prepend", "_"}}).Apply("a", TextPlace::kInside), "_a");
+  ExpectError(ErrorKind::kUnsupported, {"Precompiled"}, [] { Normalizer(json({{"type", "Precompiled"}})); });
 }
 
 TEST(Utf8, EscapedBytesAreUnambiguous) {

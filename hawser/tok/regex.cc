@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include "hawser/base/error.h"
+#include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
@@ -61,6 +62,16 @@ std::string Translate(std::string_view pattern) {
   return out;
 }
 
+/// What one match may cost.
+struct Limits {
+  pcre2_match_context* context = pcre2_match_context_create(nullptr);
+  Limits() {
+    pcre2_set_match_limit(context, 10'000'000);
+    pcre2_set_depth_limit(context, 10'000'000);
+    pcre2_set_heap_limit(context, 64 << 10);  // KiB
+  }
+};
+
 std::string Message(int code) {
   PCRE2_UCHAR text[160];
   pcre2_get_error_message(code, text, sizeof(text));
@@ -83,25 +94,29 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern) {
 }
 
 void Regex::ForEachMatch(std::string_view text, const std::function<void(size_t, size_t)>& sink) const {
+  static const Limits limits;
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(pcre2_match_data_create(1, nullptr),
                                                                             pcre2_match_data_free);
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-  for (size_t at = 0; at < text.size();) {
-    int found = pcre2_match(code, subject, text.size(), at, options, data.get(), nullptr);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found = pcre2_match(code, subject, text.size(), at, options | PCRE2_NO_JIT, data.get(), nullptr);
-    }
+  size_t done = std::string_view::npos;  // where the last match ended
+  for (size_t at = 0; at <= text.size();) {
+    const auto match_from = [&](uint32_t more) {
+      return pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | more, data.get(), limits.context);
+    };
+    int found = match_from(0);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match_from(PCRE2_NO_JIT);
     if (found == PCRE2_ERROR_NOMATCH) return;
     if (found < 0) Fail(ErrorKind::kUnsupported, "regex \"{}\" gave up: {}", pattern_, Message(found));
     const PCRE2_SIZE* match = pcre2_get_ovector_pointer(data.get());
     // \K and look-behind can put a match's start before `at`, or its end before its start.
-    if (match[0] < at || match[1] <= match[0]) {
+    if (match[0] < at || match[1] < match[0]) {
       Fail(ErrorKind::kUnsupported, "regex \"{}\": its matches overlap", pattern_);
     }
-    sink(match[0], match[1]);
-    at = match[1];
+    const bool empty = match[1] == match[0];
+    if (!empty || match[1] != done) sink(match[0], match[1]);
+    at = done = match[1];
+    if (empty) at += at < text.size() ? CodePointAt(text, at).length : 1;
   }
 }
 

@@ -16,8 +16,8 @@ class Regex {
   /// classes. Errors: kUnsupported naming the pattern and what PCRE2 said.
   explicit Regex(std::string_view pattern);
 
-  /// sink(begin, end) for every match that is not empty, left to right, none overlapping. `text` must be UTF-8.
-  /// Errors: kUnsupported where the pattern needs more work than the engine's limits allow.
+  /// sink(begin, end) for every match, left to right, none overlapping; an empty one not straight behind another.
+  /// `text` must be UTF-8. Errors: kUnsupported where a match needs more than ten million steps or 64 MiB.
   void ForEachMatch(std::string_view text, const std::function<void(size_t, size_t)>& sink) const;
 
  private:

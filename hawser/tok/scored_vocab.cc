@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <unordered_map>
 #include <utility>
 
@@ -16,39 +17,68 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxPiece = 4096;  // bytes; finding the merges of a piece costs the square of this
+bool ByteLess(char a, char b) { return static_cast<unsigned char>(a) < static_cast<unsigned char>(b); }
 
-struct ScoredMerge {
-  int32_t left;
-  int32_t right;
-  int32_t result;
-};
+constexpr size_t kMaxPiece = 4096;  // bytes; a longer one is damage
 
-/// Every pair of normal pieces whose joined text is a normal piece, best score first. Among equal scores the longer
-/// result, then the longer left half: with these ranks a row of one character grows from the left, as it does where
-/// ties go to the leftmost pair.
-std::vector<ScoredMerge> DeriveMerges(const std::vector<ScoredPiece>& pieces) {
-  std::unordered_map<std::string_view, int32_t> ids;
-  for (size_t id = 0; id < pieces.size(); ++id) {
-    if (pieces[id].type == PieceType::kNormal) ids.emplace(pieces[id].text, static_cast<int32_t>(id));
+/// For each text the longest other text that it begins with (`ends`: ends with), -1 for none. Texts are distinct.
+std::vector<int32_t> LongestInside(const std::vector<std::string_view>& texts, bool ends) {
+  const auto less = [ends](std::string_view a, std::string_view b) {
+    return ends ? std::lexicographical_compare(a.rbegin(), a.rend(), b.rbegin(), b.rend(), ByteLess)
+                : std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), ByteLess);
+  };
+  std::vector<int32_t> order(texts.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto text = [&](int32_t i) { return texts[static_cast<size_t>(i)]; };
+  std::ranges::sort(order, [&](int32_t a, int32_t b) { return less(text(a), text(b)); });
+  std::vector<int32_t> inside(texts.size(), -1);
+  std::vector<int32_t> open;  // texts that may still be found inside, each inside the next
+  for (const int32_t i : order) {
+    while (!open.empty() && !(ends ? text(i).ends_with(text(open.back())) : text(i).starts_with(text(open.back())))) {
+      open.pop_back();
+    }
+    if (!open.empty()) inside[static_cast<size_t>(i)] = open.back();
+    open.push_back(i);
   }
-  std::vector<ScoredMerge> merges;
-  for (const auto& [text, id] : ids) {
-    for (size_t cut = CodePointAt(text, 0).length; cut < text.size(); cut += CodePointAt(text, cut).length) {
-      const auto left = ids.find(text.substr(0, cut));
-      const auto right = left == ids.end() ? ids.end() : ids.find(text.substr(cut));
-      if (right != ids.end()) merges.push_back({left->second, right->second, id});
+  return inside;
+}
+
+/// Every pair of normal pieces whose joined text is a normal piece, ranked by its score, best first; pieces of equal
+/// scores share a rank. Time and memory follow the bytes of the pieces.
+std::vector<Merge> DeriveMerges(const std::vector<ScoredPiece>& pieces) {
+  std::vector<int32_t> ids;
+  std::vector<std::string_view> texts;
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    if (pieces[id].type != PieceType::kNormal) continue;
+    ids.push_back(static_cast<int32_t>(id));
+    texts.push_back(pieces[id].text);
+  }
+  const std::vector<int32_t> begins = LongestInside(texts, false), finishes = LongestInside(texts, true);
+  const auto score = [&](int32_t i) { return pieces[static_cast<size_t>(ids[static_cast<size_t>(i)])].score; };
+  std::vector<int32_t> order(texts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int32_t a, int32_t b) { return score(a) > score(b); });
+
+  std::vector<Merge> merges;
+  uint32_t rank = 0;
+  std::vector<int32_t> rights;  // shortest first
+  for (size_t place = 0; place < order.size(); ++place) {
+    const int32_t whole = order[place];
+    if (place == 0 || score(whole) != score(order[place - 1])) rank = static_cast<uint32_t>(merges.size());
+    const auto size = [&](int32_t i) { return texts[static_cast<size_t>(i)].size(); };
+    rights.clear();
+    for (int32_t i = finishes[static_cast<size_t>(whole)]; i >= 0; i = finishes[static_cast<size_t>(i)]) {
+      rights.push_back(i);
+    }
+    auto right = rights.rbegin();
+    for (int32_t left = begins[static_cast<size_t>(whole)]; left >= 0; left = begins[static_cast<size_t>(left)]) {
+      while (right != rights.rend() && size(*right) < size(whole) - size(left)) ++right;
+      if (right == rights.rend()) break;
+      if (size(*right) != size(whole) - size(left)) continue;
+      merges.push_back(
+          {ids[static_cast<size_t>(left)], ids[static_cast<size_t>(*right)], ids[static_cast<size_t>(whole)], rank});
     }
   }
-  const auto piece = [&](int32_t id) -> const ScoredPiece& { return pieces[static_cast<size_t>(id)]; };
-  std::sort(merges.begin(), merges.end(), [&](const ScoredMerge& a, const ScoredMerge& b) {
-    const ScoredPiece& to_a = piece(a.result);
-    const ScoredPiece& to_b = piece(b.result);
-    if (to_a.score != to_b.score) return to_a.score > to_b.score;
-    if (to_a.text.size() != to_b.text.size()) return to_a.text.size() > to_b.text.size();
-    if (a.result != b.result) return a.result < b.result;
-    return piece(a.left).text.size() > piece(b.left).text.size();
-  });
   return merges;
 }
 
@@ -89,14 +119,14 @@ std::unique_ptr<BpeTokenizer> MakeScoredTokenizer(ScoredVocab vocab) {
 
   json entries = json::object();
   json added = json::array();
+  json user_defined = json::array();
   bool has_bytes = false;
-  bool has_blanks = false;
   for (size_t id = 0; id < pieces.size(); ++id) {
     const ScoredPiece& piece = pieces[id];
     entries[piece.text] = id;
     has_bytes = has_bytes || piece.type == PieceType::kByte;
-    has_blanks = has_blanks || piece.text.find(' ') != std::string::npos;
     if (piece.type == PieceType::kNormal || piece.type == PieceType::kByte) continue;
+    if (piece.type == PieceType::kUserDefined) user_defined.push_back(id);
     added.push_back({{"id", id},
                      {"content", piece.text},
                      {"single_word", false},
@@ -106,25 +136,12 @@ std::unique_ptr<BpeTokenizer> MakeScoredTokenizer(ScoredVocab vocab) {
                      {"special", piece.type != PieceType::kUserDefined}});
   }
 
-  json merge_list = json::array();
-  std::vector<uint32_t> ranks;
-  int32_t previous = -1;
-  for (const ScoredMerge& merge : DeriveMerges(pieces)) {
-    const bool tie =
-        previous >= 0 && pieces[static_cast<size_t>(previous)].score == pieces[static_cast<size_t>(merge.result)].score;
-    ranks.push_back(tie ? ranks.back() : static_cast<uint32_t>(ranks.size()));
-    previous = merge.result;
-    if (has_blanks) {  // the older form, with one blank between, would be ambiguous
-      merge_list.push_back({text(merge.left), text(merge.right)});
-    } else {
-      merge_list.push_back(text(merge.left) + " " + text(merge.right));
-    }
-  }
+  for (json& token : vocab.added) added.push_back(std::move(token));
 
   json normalizers = json::array();
   if (vocab.remove_extra_whitespaces) {
-    normalizers.push_back(Replace({{"Regex", "\\A +| +\\z"}}, ""));
     normalizers.push_back(Replace({{"Regex", " {2,}"}}, " "));
+    normalizers.push_back(Replace({{"Regex", "\\A | \\z"}}, ""));
   }
   if (vocab.add_dummy_prefix)
     normalizers.push_back({{"type", "Prepend"}, {"prepend", vocab.escape_whitespaces ? kMark : " "}});
@@ -169,9 +186,14 @@ std::unique_ptr<BpeTokenizer> MakeScoredTokenizer(ScoredVocab vocab) {
                            {"byte_fallback", has_bytes},
                            {"ignore_merges", false},
                            {"vocab", std::move(entries)},
-                           {"merges", std::move(merge_list)}}}};
-  auto tokenizer = std::make_unique<BpeTokenizer>(
-      document.dump(), TokenizerOrigin{.kind = vocab.kind, .ranks = std::move(ranks), .prepend_once = true});
+                           {"merges", json::array()},
+                           {"hawser",
+                            {{"add_dummy_prefix", vocab.add_dummy_prefix},
+                             {"remove_extra_whitespaces", vocab.remove_extra_whitespaces},
+                             {"escape_whitespaces", vocab.escape_whitespaces},
+                             {"user_defined", std::move(user_defined)}}}}}};
+  auto tokenizer = std::make_unique<BpeTokenizer>(document.dump(),
+                                                  TokenizerOrigin{.kind = vocab.kind, .merges = DeriveMerges(pieces)});
   tokenizer->set_bos(vocab.bos);
   tokenizer->set_eos(vocab.eos);
   json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,7 @@ struct ScoredVocab {
   int32_t unk = 0;
   int32_t bos = 1;  // -1: none
   int32_t eos = 2;
+  nlohmann::json added = nullptr;  // tokens beyond the pieces, as "added_tokens" of a tokenizer.json
 };
 
 /// A tokenizer that joins, again and again, the neighbours whose joined text is the piece with the best score (the

@@ -287,7 +287,18 @@ TEST(ScoredVocab, SentencePieceFlags) {
   EXPECT_EQ(encode({.bytes = false}, "aéüb"), "|\u2581a|<unk>|b");
   EXPECT_EQ(encode({}, "\u00fc"), "|\u2581|<0xC3>|<0xBC>");
   EXPECT_EQ(encode({.user_defined = {"<x>", "bab"}}, "b<x>ababa"), "|\u2581|b|<x>|a|bab|a");
+  EXPECT_EQ(encode({.user_defined = {"\u2581b", "a b"}}, "b ba a b"), "|\u2581b|\u2581b|a|\u2581a|\u2581b");
+  EXPECT_EQ(encode({.extra_whitespaces = true, .user_defined = {"a  b"}}, "a  b  b"),
+            "|\u2581a|\u2581|\u2581|b|\u2581|b");
   EXPECT_EQ(encode({}, "<s>").find("<s>"), std::string::npos);
+}
+
+TEST(ScoredVocab, PiecesInsidePiecesCostWhatTheirBytesDo) {
+  std::vector<RawPiece> pieces = {{" ", 0}};
+  for (size_t n = 1; n <= 1500; ++n) pieces.push_back({std::string(n, 'a'), -static_cast<float>(n)});
+  const auto tokenizer = FromLlama2c(pieces);  // a million merges
+  EXPECT_EQ(tokenizer->Encode("aaaa"), NaiveEncode(pieces, "aaaa"));
+  ExpectError(ErrorKind::kUnsupported, {"merges", "bytes"}, [&] { tokenizer->Save(FreshFolder("scored_rows_long")); });
 }
 
 TEST(ScoredVocab, RefusesWhatItCannotDo) {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -13,59 +13,47 @@
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/gguf_vocab.h"
 #include "hawser/tok/scored_vocab.h"
+#include "hawser/tok/side_files.h"
 
 namespace hawser {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
-/// A JSON file of the folder; null where there is none.
-json ReadJsonIfPresent(const fs::path& path) {
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) return {};
-  return WithFrame(path.string(), [&] {
-    json value = ParseJson(ReadFile(path));
-    if (!value.is_object()) Fail(ErrorKind::kFormat, "not a JSON object");
-    return value;
-  });
-}
+constexpr const char* kFileNames[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
 
-/// The id that `key` names: a token as text or as an object with "content", an id, or a list whose first one counts.
-int32_t SpecialId(const json& object, const std::string& key, const BpeTokenizer& tokenizer) {
-  if (!object.is_object() || !object.contains(key)) return -1;
-  const json* value = &object[key];
-  if (value->is_array() && !value->empty()) value = &(*value)[0];
-  if (value->is_object() && value->contains("content")) value = &(*value)["content"];
-  if (value->is_string()) return tokenizer.IdOf(value->get<std::string>());
-  if (!value->is_number_integer()) return -1;
-  const auto id = value->get<int64_t>();
-  return id >= 0 && id < tokenizer.vocab_size() ? static_cast<int32_t>(id) : -1;
-}
-
-int32_t FirstNamed(const BpeTokenizer& tokenizer, std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    if (const int32_t id = tokenizer.IdOf(name); id >= 0) return id;
+/// A tokenizer.json with the tokens that lie beside it.
+std::string WithAddedTokens(std::string_view file, const TokenizerSideFiles& beside) {
+  nlohmann::json document = ParseJson(file);
+  if (!document.is_object() || !document.contains("model")) return std::string(file);  // its reader says what is wrong
+  std::unordered_map<std::string, int32_t> known;
+  const nlohmann::json& model = document["model"];
+  if (model.is_object() && model.contains("vocab") && model["vocab"].is_object()) {
+    for (const auto& [name, id] : model["vocab"].items()) {
+      if (id.is_number_integer()) known.emplace(name, id.get<int32_t>());
+    }
   }
-  return -1;
+  const nlohmann::json& list = document.contains("added_tokens") ? document["added_tokens"] : nlohmann::json();
+  for (const nlohmann::json& token : list) {
+    if (!token.is_object() || !token.contains("content") || !token.contains("id")) return std::string(file);
+    if (!token["content"].is_string() || !token["id"].is_number_integer()) return std::string(file);
+    known.emplace(token["content"].get<std::string>(), token["id"].get<int32_t>());
+  }
+  nlohmann::json added = beside.AddedTokens(known);
+  if (added.empty()) return std::string(file);
+  nlohmann::json& all = document["added_tokens"];
+  if (!all.is_array()) all = nlohmann::json::array();
+  for (nlohmann::json& token : added) all.push_back(std::move(token));
+  return document.dump();
 }
 
-/// BOS and EOS from the files in `folder`, where one is given, then from the names that well-known vocabularies use.
-void FindSpecials(const std::optional<fs::path>& folder, BpeTokenizer& tokenizer) {
-  int32_t bos = -1;
-  int32_t eos = -1;
-  for (const auto& [file, suffix] :
-       {std::pair("tokenizer_config.json", "_token"), std::pair("special_tokens_map.json", "_token"),
-        std::pair("generation_config.json", "_token_id"), std::pair("config.json", "_token_id")}) {
-    json object = folder ? ReadJsonIfPresent(*folder / file) : json();
-    if (bos < 0) bos = SpecialId(object, std::string("bos") + suffix, tokenizer);
-    if (eos < 0) eos = SpecialId(object, std::string("eos") + suffix, tokenizer);
-    if (file == std::string_view("tokenizer_config.json")) tokenizer.set_config(std::move(object));
+std::unique_ptr<BpeTokenizer> FromPieces(ScoredVocab vocab, const TokenizerSideFiles& beside) {
+  std::unordered_map<std::string, int32_t> known;
+  for (size_t id = 0; id < vocab.pieces.size(); ++id) {
+    known.emplace(vocab.pieces[id].text, static_cast<int32_t>(id));
   }
-  if (bos < 0) bos = FirstNamed(tokenizer, {"<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"});
-  if (eos < 0) eos = FirstNamed(tokenizer, {"<|eos|>", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"});
-  tokenizer.set_bos(bos);
-  tokenizer.set_eos(eos);
+  vocab.added = beside.AddedTokens(known);
+  return MakeScoredTokenizer(std::move(vocab));
 }
 
 bool IsGguf(const fs::path& path) {
@@ -85,19 +73,22 @@ std::unique_ptr<Tokenizer> LoadFile(const fs::path& path) {
   const std::string_view file(reinterpret_cast<const char*>(map.bytes().data()), map.bytes().size());
   const size_t first = file.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos) Fail(ErrorKind::kFormat, "the file is empty");
-  if (file[first] == '{') {
-    auto tokenizer = std::make_unique<BpeTokenizer>(std::string(file));
-    // A file of another name (gpt2.tokenizer.json) does not lie in a model's folder.
-    const bool in_model = path.filename() == "tokenizer.json";
-    FindSpecials(in_model ? std::optional(path.parent_path()) : std::nullopt, *tokenizer);
-    return tokenizer;
-  }
   if (file.starts_with("24ka")) Fail(ErrorKind::kFormat, "a model's weights, not a tokenizer");
+  // A file of another name (gpt2.tokenizer.json) does not lie in a model's folder.
+  const bool in_model = std::ranges::find(kFileNames, path.filename()) != std::end(kFileNames);
+  const TokenizerSideFiles beside = in_model ? TokenizerSideFiles(path.parent_path()) : TokenizerSideFiles();
   // SentencePiece starts with a piece (field 1) of at least one byte; llama2.c with a small little-endian number.
   const bool sentencepiece = file.size() >= 2 && file[0] == '\n' && file[1] != '\0';
-  return sentencepiece
-             ? WithFrame("as SentencePiece model", [&] { return MakeScoredTokenizer(ParseSentencePiece(file)); })
-             : WithFrame("as llama2.c tokenizer", [&] { return MakeScoredTokenizer(ParseLlama2cTokenizer(file)); });
+  std::unique_ptr<BpeTokenizer> tokenizer;
+  if (file[first] == '{') {
+    tokenizer = std::make_unique<BpeTokenizer>(WithAddedTokens(file, beside));
+  } else if (sentencepiece) {
+    tokenizer = WithFrame("as SentencePiece model", [&] { return FromPieces(ParseSentencePiece(file), beside); });
+  } else {
+    tokenizer = WithFrame("as llama2.c tokenizer", [&] { return FromPieces(ParseLlama2cTokenizer(file), beside); });
+  }
+  beside.Apply(tokenizer.get());
+  return tokenizer;
 }
 
 }  // namespace
@@ -115,7 +106,7 @@ std::unique_ptr<Tokenizer> LoadTokenizer(const fs::path& path) {
     if (IsGguf(path)) return LoadGguf(path);
     return WithFrame(path.string(), [&] { return LoadFile(path); });
   }
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
+  for (const char* name : kFileNames) {
     const fs::path file = path / name;
     if (fs::exists(file, ignored)) return WithFrame(file.string(), [&] { return LoadFile(file); });
   }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace hawser {
@@ -18,9 +19,11 @@ class Tokenizer {
   virtual std::string Kind() const = 0;
   virtual int32_t vocab_size() const = 0;  // ids are [0, vocab_size)
 
-  /// Ids of `text`, without BOS or EOS. Text of special tokens is ordinary text unless `parse_special`.
-  /// Input that is not UTF-8 is taken byte by byte where the vocabulary has bytes.
-  virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special = false) const = 0;
+  /// Ids of `text`, without BOS or EOS. Text of special tokens is ordinary text unless `parse_special`: their ids never
+  /// come out. `goes_on`: the text stands straight behind earlier text, so that the blank which some vocabularies put
+  /// before a text does not belong there. Input that is not UTF-8 is taken byte by byte where the vocabulary has bytes.
+  virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special = false,
+                                      bool goes_on = false) const = 0;
 
   /// Bytes of the ids, exactly; BOS, EOS and other control pieces give nothing. With `at_start` the space that some
   /// vocabularies put before a text is taken off again.
@@ -34,13 +37,15 @@ class Tokenizer {
   /// True where Encode puts a blank before the text that Decode takes off.
   virtual bool adds_dummy_prefix() const { return false; }
 
-  /// True where texts begin with BOS unless one asks for none (Llama does, GPT-NeoX does not). Encode never adds it.
-  bool adds_bos() const { return adds_bos_ && bos_ >= 0; }
+  /// The ids that a text begins with by the rule of the tokenizer's files: BOS for Llama, nothing for GPT-NeoX. Encode
+  /// never adds them; bos.h says who does.
+  const std::vector<int32_t>& prefix() const { return prefix_; }
 
   int32_t bos() const { return bos_; }
   int32_t eos() const { return eos_; }
   void set_bos(int32_t id) { bos_ = id; }
   void set_eos(int32_t id) { eos_ = id; }
+  void set_prefix(std::vector<int32_t> ids) { prefix_ = std::move(ids); }
 
   /// Writes what a Hugging Face folder needs to load this tokenizer again, here and elsewhere: tokenizer.json and
   /// tokenizer_config.json (atomically).
@@ -49,7 +54,7 @@ class Tokenizer {
  protected:
   int32_t bos_ = -1;
   int32_t eos_ = -1;
-  bool adds_bos_ = false;
+  std::vector<int32_t> prefix_;
 };
 
 /// Loads tokenizer.json, a llama2.c tokenizer.bin or a SentencePiece .model by content, or a folder that holds one of

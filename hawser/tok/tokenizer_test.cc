@@ -112,6 +112,90 @@ TEST(BpeTokenizer, RefusesWhatItCannotDo) {
   ExpectError(ErrorKind::kFormat, {"model"}, [] { BpeTokenizer("{}"); });
 }
 
+/// Pieces p, a, d, "pad" made by merges, and what else is wanted.
+json Letters(json vocab, const json& added) {
+  vocab.update({{"p", 0}, {"a", 1}, {"d", 2}});
+  return {{"added_tokens", added}, {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}}};
+}
+
+TEST(BpeTokenizer, NamesOfSpecialTokensAreOrdinaryText) {
+  for (const bool of_model : {false, true}) {
+    for (const bool whole : {false, true}) {
+      json document = Letters(of_model ? json{{"pad", 3}, {"x", 4}} : json::object(),
+                              json::array({Added(3, "pad", {{"special", true}}), Added(4, "x", {{"special", true}})}));
+      document["model"]["ignore_merges"] = whole;
+      const BpeTokenizer tokenizer(document.dump());
+      EXPECT_EQ(tokenizer.Encode("pad"), (Ids{0, 1, 2}));
+      EXPECT_EQ(tokenizer.Encode("axd"), (Ids{1, 2}));  // no piece and no byte for x
+      EXPECT_EQ(tokenizer.Encode("axpad", true), (Ids{1, 4, 3}));
+      EXPECT_EQ(tokenizer.Decode({0, 3, 1}), "pa");
+    }
+  }
+  json document = Letters({{"pa", 3}, {"pad", 4}}, json::array({Added(4, "pad", {{"special", true}})}));
+  document["model"]["merges"] = {"p a", "pa d"};
+  EXPECT_EQ(BpeTokenizer(document.dump()).Encode("pad"), (Ids{3, 2}));
+}
+
+TEST(BpeTokenizer, TextThatGoesOnHasNoBlankInFront) {
+  json document = Letters({{"_", 3}}, json::array({Added(4, "<x>")}));
+  const auto encode = [&](std::string_view text, bool goes_on) {
+    return BpeTokenizer(document.dump()).Encode(text, false, goes_on);
+  };
+  document["normalizer"] = {{"type", "Prepend"}, {"prepend", "_"}};
+  EXPECT_EQ(encode("p<x>a", false), (Ids{3, 0, 4, 3, 1}));
+  EXPECT_EQ(encode("p<x>a", true), (Ids{0, 4, 3, 1}));
+  document["normalizer"] = nullptr;
+  for (const char* scheme : {"first", "always"}) {
+    document["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", scheme}};
+    EXPECT_EQ(encode("p", false), (Ids{3, 0})) << scheme;
+    EXPECT_EQ(encode("p", true), Ids{0}) << scheme;
+    EXPECT_EQ(encode(" p", true), (Ids{3, 0})) << scheme;
+  }
+  document = json::parse(ByteLevelTokenizerJson({" red"}));
+  document["pre_tokenizer"]["add_prefix_space"] = true;
+  const BpeTokenizer bytes(document.dump());
+  EXPECT_EQ(encode("red", false), bytes.Encode(" red", false, true));
+  EXPECT_EQ(encode("red", true), (Ids{'r', 'e', 'd'}));
+}
+
+TEST(BpeTokenizer, WorkAndMemoryFollowTheFile) {
+  // Replacements that grow.
+  json document = Letters({}, json::array());
+  const json grow = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(100, 'a')}};
+  document["normalizer"] = {{"type", "Sequence"}, {"normalizers", json::array({grow, grow, grow, grow, grow})}};
+  const BpeTokenizer growing(document.dump());
+  ExpectError(ErrorKind::kUnsupported, {"replacements", "bytes"}, [&] { growing.Encode("aaa"); });
+  document["decoder"] = {{"type", "Sequence"}, {"decoders", json::array({grow, grow, grow, grow, grow})}};
+  ExpectError(ErrorKind::kUnsupported, {"replacements", "bytes"}, [&] { BpeTokenizer{document.dump()}; });
+  document = Letters({}, json::array());
+  // Nothing to find.
+  for (const char* mark : {"", "__"}) {
+    document["decoder"] = {{"type", "Metaspace"}, {"replacement", mark}};
+    ExpectError(ErrorKind::kFormat, {"Metaspace", "one character"}, [&] { BpeTokenizer{document.dump()}; });
+    document["decoder"] = nullptr;
+    document["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", mark}};
+    ExpectError(ErrorKind::kFormat, {"Metaspace", "one character"}, [&] { BpeTokenizer{document.dump()}; });
+    document["pre_tokenizer"] = nullptr;
+  }
+  // Steps without end, ids without names, patterns without end.
+  document["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", json::array()}};
+  for (int i = 0; i < 30000; ++i) document["pre_tokenizer"]["pretokenizers"].push_back({{"type", "WhitespaceSplit"}});
+  ExpectError(ErrorKind::kFormat, {"pre_tokenizer", "steps"}, [&] { BpeTokenizer{document.dump()}; });
+  document = Letters({{"far", 4000000}}, json::array());
+  ExpectError(ErrorKind::kFormat, {"far", "4000000"}, [&] { BpeTokenizer{document.dump()}; });
+  document = Letters({}, json::array());
+  document["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a|aa)+$"}}}, {"behavior", "Isolated"}};
+  const BpeTokenizer slow(document.dump());
+  ExpectError(ErrorKind::kUnsupported, {"(a|aa)+$", "limit"}, [&] { slow.Encode(std::string(60, 'a') + "p"); });
+}
+
+TEST(BpeTokenizer, AHundredThousandAddedTokens) {
+  json added = json::array();
+  for (int i = 0; i < 100000; ++i) added.push_back(Added(10 + i, "pp" + std::to_string(i)));
+  const BpeTokenizer tokenizer(Letters({}, added).dump());
+  EXPECT_EQ(tokenizer.Encode("pp99999pp9999ppp123pp1"), (Ids{100009, 10009, 0, 133, 11}));
+}
+
 TEST(BpeTokenizer, HostileFilesEndWell) {
   json document = SmallDocument();
   const std::string text = document.dump();

@@ -40,6 +40,24 @@ inline bool IsUtf8(std::string_view text) {
   return true;
 }
 
+inline bool IsOneCharacter(std::string_view text) {
+  return !text.empty() && CodePointAt(text, 0).length == text.size();
+}
+
+/// The White_Space property.
+inline bool IsBlank(char32_t c) {
+  const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return (c >= 0x09 && c <= 0x0D) || c == 0x85 || category == UTF8PROC_CATEGORY_ZS ||
+         category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
+}
+
+/// Start of the character that ends at `end` (> 0).
+inline size_t StartOfLast(std::string_view text, size_t end) {
+  size_t start = end - 1;
+  while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
+  return start;
+}
+
 /// A byte b >= 0x80 that is no part of a character travels as the private code point kEscapedByte + b. Characters of
 /// the text that already lie in that range are taken apart into escaped bytes too, so that nothing is ambiguous.
 inline constexpr char32_t kEscapedByte = 0x10FF00;

@@ -53,6 +53,11 @@ const Names<LossRows>& NamesOf(LossRows) {
   return names;
 }
 
+const Names<BosRule>& NamesOf(BosRule) {
+  static const Names<BosRule> names = {{BosRule::kAuto, "auto"}, {BosRule::kOn, "on"}, {BosRule::kOff, "off"}};
+  return names;
+}
+
 const Names<Upsample>& NamesOf(Upsample) {
   static const Names<Upsample> names = {
       {Upsample::kNone, "none"}, {Upsample::kGlobal, "global"}, {Upsample::kPerSource, "per-source"}};
@@ -213,6 +218,13 @@ void Assign(std::string_view key, const toml::node& node, E& field) {
     wanted += fmt::format("{}\"{}\"", wanted.empty() ? "" : " or ", name);
   }
   FailType(key, wanted, node);
+}
+void Assign(std::string_view key, const toml::node& node, BosRule& field) {
+  if (const auto value = node.value_exact<bool>()) {
+    field = *value ? BosRule::kOn : BosRule::kOff;
+    return;
+  }
+  Assign<BosRule>(key, node, field);
 }
 /// A list, or one value that stands for a list of one.
 template <class T>

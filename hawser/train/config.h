@@ -11,6 +11,7 @@
 #include "hawser/data/upsample.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/spec.h"
+#include "hawser/tok/bos.h"
 
 namespace hawser {
 
@@ -82,10 +83,11 @@ struct TrainConfig {
   Recompute recompute = Recompute::kNone;
 
   Overflow overflow = Overflow::kRestart;
-  int64_t lookahead = 512;      // pieces that wait, overflow = best-fit only
-  bool bos = true;              // BOS before each document, or as the anchor where the pattern has anchors
+  int64_t lookahead = 512;  // pieces that wait, overflow = best-fit only
+  BosRule bos =
+      BosRule::kAuto;           // before each document, where the pattern has no anchors; true and false are on and off
   bool eos = false;             // EOS after each document
-  std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS as often as the pattern wants
+  std::vector<int64_t> anchor;  // token ids of the anchor; empty: BOS, or EOS where there is none, as often as wanted
   int64_t min_document = 3;     // tokens
   bool first_token_from_anchor = false;
   LossRows loss_rows = LossRows::kDocument;

@@ -21,7 +21,19 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   options.loss_rows = config.loss_rows;
   const int32_t eos = tokenizer.eos() >= 0 ? tokenizer.eos() : spec.eos.empty() ? -1 : spec.eos.front();
   const int32_t bos = tokenizer.bos() >= 0 ? tokenizer.bos() : spec.bos;
-  if (config.bos) options.bos = bos;
+  if (config.bos == BosRule::kOn && bos < 0) {
+    Fail(ErrorKind::kUsage,
+         "bos = \"on\", but neither tokenizer nor model has a BOS token; \"auto\" and \"off\" need none");
+  }
+  if (config.bos == BosRule::kOn) options.bos = bos;
+  if (config.bos == BosRule::kAuto) {
+    const std::vector<int32_t> prefix = TextPrefix(tokenizer);
+    if (prefix.size() > 1) {
+      Fail(ErrorKind::kUnsupported, "the tokenizer begins a text with {} tokens, a document takes one at most; set bos",
+           prefix.size());
+    }
+    if (!prefix.empty()) options.bos = prefix.front();
+  }
   if (config.eos) {
     if (eos < 0) Fail(ErrorKind::kUsage, "eos = true, but neither tokenizer nor model has an end-of-text token");
     options.eos = eos;
@@ -32,7 +44,8 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   }
   const int32_t anchors = plan.variant.multi_bos ? 1 : plan.variant.pattern.anchors;
   if (anchors > 0 && options.anchor.empty()) {
-    const int32_t anchor = bos >= 0 ? bos : eos;  // a vocabulary without BOS keeps documents apart by EOS
+    // On purpose BOS even where the tokenizer puts none before a text: the anchor is a token that all documents see.
+    const int32_t anchor = bos >= 0 ? bos : eos;
     if (anchor < 0) Fail(ErrorKind::kUsage, "the anchor needs token ids: set the recipe key \"anchor\"");
     options.anchor.assign(static_cast<size_t>(anchors), anchor);
   }
@@ -40,6 +53,26 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
     options.separators = ModelSeparators(&tokenizer, plan.variant.pattern.separator_set, spec.vocab);
   }
   return options;
+}
+
+std::string PrefixText(const PackOptions& options, const TrainPlan& plan, const Tokenizer& tokenizer) {
+  const auto shown = [&](int32_t id) {
+    return id < tokenizer.vocab_size() ? fmt::format("{} (id {})", tokenizer.Display(id), id)
+                                       : fmt::format("id {}", id);
+  };
+  if (options.anchor.empty()) {
+    if (options.bos < 0) return fmt::format("no token before a document (bos = \"{}\")", Name(plan.config.bos));
+    return fmt::format("{} before each document (bos = \"{}\")", shown(options.bos), Name(plan.config.bos));
+  }
+  std::string text = "anchor token";
+  for (size_t i = 0; i < options.anchor.size(); ++i) text += (i > 0 ? ", " : " ") + shown(options.anchor[i]);
+  text += plan.config.anchor.empty() ? ", the vocabulary's" : ", as the key anchor says";
+  const std::vector<int32_t> own = tokenizer.prefix();
+  if (own != options.anchor) {
+    text += own.empty() ? "; the tokenizer puts no token before a text, so serve the model with --bos on"
+                        : fmt::format("; the tokenizer puts {} before a text", shown(own.front()));
+  }
+  return text;
 }
 
 DocumentSet TrainingDocuments(const TrainPlan& plan, const Tokenizer& tokenizer) {

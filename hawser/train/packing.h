@@ -1,6 +1,7 @@
 // train/packing.h - what a recipe says about documents and how they are packed.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "hawser/data/document_set.h"
@@ -15,6 +16,9 @@ namespace hawser {
 PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer);
 
 /// The documents to train on, with tags where the variant has them. Errors: LoadDocuments, DocumentSet::MakeTags.
+/// Which tokens stand before the documents and why, a line for people.
+std::string PrefixText(const PackOptions& options, const TrainPlan& plan, const Tokenizer& tokenizer);
+
 DocumentSet TrainingDocuments(const TrainPlan& plan, const Tokenizer& tokenizer);
 
 UpsampleOptions MakeUpsampleOptions(const TrainConfig& config);

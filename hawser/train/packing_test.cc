@@ -117,11 +117,11 @@ TEST_F(ValidationSetTest, EveryDocumentIsReadAsItIsAlone) {
 
 TEST_F(ValidationSetTest, WithoutBosTheAnchorStandsInFront) {
   TrainPlan plan = Plan("anchor");
-  plan.config.bos = false;
+  plan.config.bos = BosRule::kOff;
   plan.config.anchor = {7};
   EXPECT_EQ(Make(plan).sequences[0].ids[0], 7);
   plan = Plan("full");
-  plan.config.bos = false;
+  plan.config.bos = BosRule::kOff;
   const PackedSequence s = Make(plan).sequences[0];
   EXPECT_EQ(s.ids[0], 'h');
   EXPECT_EQ(s.weights[0], 1.0f);

@@ -392,6 +392,7 @@ class Run {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
+    LogLine(PrefixText(pack_, plan_, *tokenizer_));
     LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
                         Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),
                         Counted(config_.steps, "step"), Counted(plan_.tokens_per_step(), "token"),

@@ -46,7 +46,7 @@ def write_books(books, path):
 
 
 def train_tokenizer(documents, logs, path):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -58,6 +58,11 @@ def train_tokenizer(documents, logs, path):
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents + logs, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A",
+        pair="<|bos|> $A $B",
+        special_tokens=[("<|bos|>", tokenizer.token_to_id("<|bos|>"))],
+    )
     tokenizer.save(str(path / "tokenizer.json"))
     config = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (path / "tokenizer_config.json").write_text(json.dumps(config) + "\n")
