@@ -215,7 +215,7 @@ TEST_F(FileFaults, AStateIsTheOldOrTheNewOne) {
   MakeDirectories(states);
   std::map<int64_t, std::string> bytes;
   for (const int count : {3, 5}) {
-    decoder.Extend(std::vector<int32_t>(count, 7), &cache, &logits);
+    decoder.Extend(std::vector<int32_t>(count, 7), &cache, logits);
     SaveKvState(cache, params, path, nullptr);
     bytes[cache.seen()] = ReadFile(path);
   }
