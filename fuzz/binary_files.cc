@@ -12,6 +12,8 @@
 #include "hawser/base/hash.h"
 #include "hawser/data/shards.h"
 #include "hawser/device/registry.h"
+#include "hawser/io/gguf.h"
+#include "hawser/io/gguf_writer.h"
 #include "hawser/io/llama2c.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/model/decoder.h"
@@ -148,6 +150,44 @@ std::string MutateLlama2c(std::string_view input, Rng& rng) {
   const auto edge = static_cast<int32_t>(EdgeNumber(rng));
   if (rng.Below(2) == 0) PutAt(&file, 4 * rng.Below(10), edge);
   if (rng.Below(4) == 0) file.resize(rng.Below(file.size() + 8));
+  return rng.Below(4) == 0 ? MutateBytes(file, rng) : file;
+}
+
+// GGUF: counts, typed metadata, tensors behind it.
+
+std::string GgufContents(Rng& rng) {
+  const std::string path = InFile("seed.gguf", "");
+  std::vector<GgufField> fields = {{"general.architecture", std::string("llama")},
+                                   {"general.alignment", uint32_t{32}},
+                                   {"llama.block_count", static_cast<uint32_t>(rng.Below(4))},
+                                   {"llama.rope.freq_base", 1e4f},
+                                   {"tokenizer.ggml.add_bos_token", true},
+                                   {"tokenizer.ggml.tokens", std::vector<std::string>{"<s>", "a", "\xe6\x97\xa5"}},
+                                   {"tokenizer.ggml.scores", std::vector<float>{0, -1, -2}},
+                                   {"tokenizer.ggml.token_type", std::vector<int32_t>{3, 1, 1}}};
+  fields.resize(1 + rng.Below(fields.size()));
+  std::vector<float> numbers(64);
+  const auto bytes = std::as_bytes(std::span(numbers));
+  std::vector<TensorToWrite> tensors;
+  for (uint64_t n = rng.Below(4); n > 0; --n) {
+    const int64_t rows = 1 + static_cast<int64_t>(rng.Below(2));
+    const TensorView view{DType::kF32, {rows, 32}, bytes.first(static_cast<size_t>(rows) * 128)};
+    tensors.push_back({fmt::format("t{}", n), view, rng.Below(2) == 0 ? DType::kF32 : DType::kF16});
+  }
+  WriteGguf(path, fields, tensors);
+  return ReadFile(path);
+}
+
+void RunGguf(std::string_view input) {
+  const GgufFile file = ReadGguf(InFile("fuzz.gguf", input));
+  uint64_t hash = file.metadata().size();
+  for (const auto& [name, view] : file.tensors.tensors()) hash = Hash64(view.bytes, hash);
+}
+
+std::string MutateGguf(std::string_view input, Rng& rng) {
+  std::string file = rng.Below(2) == 0 ? GgufContents(rng) : std::string(input);
+  if (rng.Below(2) == 0) PutAt(&file, rng.Below(file.size() + 1), EdgeNumber(rng));
+  if (rng.Below(2) == 0) PutAt(&file, rng.Below(file.size() + 1), static_cast<uint32_t>(rng.Below(40)));
   return rng.Below(4) == 0 ? MutateBytes(file, rng) : file;
 }
 
@@ -329,6 +369,18 @@ std::vector<Target> BinaryTargets() {
            },
        .run = RunLlama2c,
        .mutate = MutateLlama2c},
+      {.name = "gguf",
+       .seeds =
+           [] {
+             std::vector<std::string> files;
+             for (uint64_t i = 0; i < 8; ++i) {
+               Rng rng{.seed = i};
+               files.push_back(GgufContents(rng));
+             }
+             return files;
+           },
+       .run = RunGguf,
+       .mutate = MutateGguf},
       {.name = "shard",
        .seeds = ShardFiles,
        .run = RunShard,

@@ -7,6 +7,7 @@
 #include "fuzz/target.h"
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/jinja/template.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/regex.h"
@@ -246,6 +247,15 @@ std::vector<std::string> Some(Make make) {
   return files;
 }
 
+void RunTemplate(std::string_view input) {
+  static const jinja::Value globals = jinja::Value::FromJson(
+      nlohmann::ordered_json::parse(
+          R"({"messages": [{"role": "user", "content": " a b "}, {"role": "assistant", "content": "x"}],
+              "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": true, "tools": null})"),
+      true);
+  jinja::Template(input).Render(globals, {.steps = 20'000, .bytes = size_t{1} << 20});
+}
+
 void RunRegex(std::string_view input) {
   const Regex regex(input);
   size_t end = 0;
@@ -281,6 +291,76 @@ std::vector<Target> TokenizerTargets() {
        .seeds = [] { return Some(Llama2cTokenizerFile); },
        .run = [](std::string_view input) { Use(*MakeScoredTokenizer(ParseLlama2cTokenizer(input))); },
        .mutate = MadeOrChanged(Llama2cTokenizerFile)},
+      {.name = "template",
+       .seeds =
+           [] {
+             return std::vector<std::string>{
+                 "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[{{ m['content'] | trim }}]{% else %}"
+                 "{{ m.content ~ eos_token }}{% endif %}{% endfor %}",
+                 "{%- set ns = namespace(x=0) -%}{%- for i in range(3) if i % 2 == 0 -%}{% set ns.x = ns.x + i %}"
+                 "{{ loop.index0 }}{%- endfor -%}{{ ns.x if ns.x is defined else raise_exception('no') }}",
+                 "{% macro f(a, b=1) %}{{ a * b }}{% endmacro %}{{ f(2) }}{{ messages[-1:][0].content.split('a')|join "
+                 "}}"};
+           },
+       .run = RunTemplate,
+       .mutate = WordMutator({"{{",
+                              "}}",
+                              "{%",
+                              "%}",
+                              "{%-",
+                              "-%}",
+                              "{#",
+                              "#}",
+                              "if",
+                              "else",
+                              "elif",
+                              "endif",
+                              "for",
+                              "in",
+                              "endfor",
+                              "set",
+                              "endset",
+                              "macro",
+                              "endmacro",
+                              "raw",
+                              "endraw",
+                              "generation",
+                              "endgeneration",
+                              "break",
+                              "continue",
+                              "not",
+                              "and",
+                              "or",
+                              "is",
+                              "defined",
+                              "none",
+                              "true",
+                              "namespace",
+                              "range",
+                              "dict",
+                              "loop",
+                              "messages",
+                              "content",
+                              "role",
+                              "bos_token",
+                              "trim",
+                              "upper",
+                              "length",
+                              "join",
+                              "tojson",
+                              "default",
+                              "replace",
+                              "list",
+                              "items",
+                              "first",
+                              "selectattr",
+                              "map",
+                              "strftime_now",
+                              "raise_exception",
+                              "'a'",
+                              "1e9",
+                              "x"},
+                             " .,|()[]{}%'=+-*/~:<>")},
       {.name = "regex",
        .seeds =
            [] {
