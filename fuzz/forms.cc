@@ -37,7 +37,7 @@ void RunVariant(std::string_view input) {
   const AttnVariant variant = ParseVariant(input);
   ExpectSame(variant, [](const std::string& text) { return ParseVariant(text); });
   constexpr int32_t kLayers = 4;
-  const LayerPatterns patterns = PatternsOfLayers(variant.pattern, kLayers, 0);
+  const LayerPatterns patterns = PatternsOfLayers(variant.pattern, kLayers);
   if (patterns.of_layer.size() != kLayers) Finding("a layer has no pattern");
 }
 
