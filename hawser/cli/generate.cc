@@ -20,6 +20,7 @@
 #include "hawser/io/json.h"
 #include "hawser/model/kv_report.h"
 #include "hawser/model/kv_state.h"
+#include "hawser/tok/chat_template.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -30,6 +31,8 @@ struct Options {
   std::string prompt, words;  // --prompt, or behind MODEL
   std::string prompt_file;    // "-": stdin
   bool parse_special = false;
+  bool chat = false;
+  std::string system;
   bool ignore_eos = false;
   int64_t max_new = 0;  // 0: as many as the default allows
   SamplerOptions sampler;
@@ -119,9 +122,18 @@ GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions&
   return generate;
 }
 
+/// The prompt as a user's message, in the form that the model was trained on.
+std::vector<int32_t> ChatIds(const Options& options, const std::string& prompt, const Tokenizer& tokenizer) {
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  return ChatTemplate(tokenizer).Ids(messages, /*answer=*/true);
+}
+
 /// The prompt of a new text, or the text that goes on behind an earlier one.
 std::vector<int32_t> IdsToFeed(const Options& options, const std::string& prompt, const Tokenizer& tokenizer,
                                const Earlier& earlier) {
+  if (options.chat) return ChatIds(options, prompt, tokenizer);
   if (!earlier.given) return PromptIds(prompt, tokenizer, options.parse_special, ParseBosRule(options.bos));
   std::vector<int32_t> ids = tokenizer.Encode(prompt, options.parse_special, /*goes_on=*/!earlier.text.at_start);
   if (ids.empty() && earlier.text.pending.empty()) {
@@ -189,6 +201,10 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
 
 int Run(Options options, Command command, const CommonOptions& common) {
   const std::string prompt = ReadPrompt(options, command);
+  if (options.chat && !options.load_state.empty()) {
+    Fail(ErrorKind::kUsage, "--chat begins a conversation; behind --load-state give the text as it goes on");
+  }
+  if (!options.chat && !options.system.empty()) Fail(ErrorKind::kUsage, "--system goes with --chat");
   Earlier earlier;
   if (!options.load_state.empty()) {
     earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
@@ -273,6 +289,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
               "Text to continue (default: what comes through a pipe, without a newline at its end)");
   command.Add("--prompt-file", options->prompt_file, "File with the text to continue; -: standard input as it is");
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the prompt are those tokens");
+  command.Add("--chat", options->chat, "The prompt is a user's message, put in the model's chat template");
+  command.Add("--system", options->system, "System message in front of it, with --chat");
   command.Add("--bos", options->bos, "BOS in front of the prompt: auto (the tokenizer's rule), on or off")
       .OneOf({"auto", "on", "off"})
       .ShowDefault();

@@ -47,9 +47,25 @@ const AddedToken* AddedTokens::LongestAt(std::string_view text, size_t at, bool 
 
 void AddedTokens::ForEach(std::string_view text, bool parse_special,
                           const std::function<void(std::string_view, int32_t)>& sink) const {
+  ForEachFound(
+      text, [&](size_t at) { return LongestAt(text, at, parse_special); }, sink);
+}
+
+void AddedTokens::ForEachMarked(std::string_view text, std::string_view marks,
+                                const std::function<void(std::string_view, int32_t)>& sink) const {
+  const auto find = [&](size_t at) {
+    const AddedToken* token = LongestAt(text, at, true);
+    const bool given = token != nullptr && marks.substr(at, token->content.size()).find('\1') != marks.npos;
+    return given && token->special ? LongestAt(text, at, false) : token;
+  };
+  ForEachFound(text, find, sink);
+}
+
+void AddedTokens::ForEachFound(std::string_view text, const Finder& find,
+                               const std::function<void(std::string_view, int32_t)>& sink) const {
   size_t done = 0;
   for (size_t at = 0; at < text.size() && !empty();) {
-    const AddedToken* token = LongestAt(text, at, parse_special);
+    const AddedToken* token = find(at);
     if (token == nullptr) {
       ++at;
       continue;

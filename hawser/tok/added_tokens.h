@@ -36,7 +36,15 @@ class AddedTokens {
   void ForEach(std::string_view text, bool parse_special,
                const std::function<void(std::string_view part, int32_t id)>& sink) const;
 
+  /// The same with special tokens, but for those of whose bytes one is marked: marks [text] '\1'.
+  void ForEachMarked(std::string_view text, std::string_view marks,
+                     const std::function<void(std::string_view part, int32_t id)>& sink) const;
+
  private:
+  using Finder = std::function<const AddedToken*(size_t at)>;
+  void ForEachFound(std::string_view text, const Finder& find,
+                    const std::function<void(std::string_view part, int32_t id)>& sink) const;
+
   std::vector<AddedToken> tokens_;          // by content
   std::array<uint32_t, 257> first_byte_{};  // those that begin with byte b: [first_byte_[b], first_byte_[b + 1])
 };

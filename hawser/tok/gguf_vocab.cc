@@ -186,6 +186,7 @@ std::unique_ptr<BpeTokenizer> ByteLevelTokenizer(const GgufFile& file) {
   tokenizer->set_bos(SpecialId(file, "bos", tokens.size(), -1));
   tokenizer->set_eos(SpecialId(file, "eos", tokens.size(), -1));
   tokenizer->set_config(ConfigJson(file, false));
+  tokenizer->set_chat_template(std::string(file.Text("tokenizer.chat_template").value_or("")));
   return tokenizer;
 }
 
@@ -208,6 +209,7 @@ std::unique_ptr<BpeTokenizer> ScoredTokenizer(const GgufFile& file) {
   vocab.eos = SpecialId(file, "eos", tokens.size(), or_none(2));
   auto tokenizer = MakeScoredTokenizer(std::move(vocab));
   tokenizer->set_config(ConfigJson(file, true));
+  tokenizer->set_chat_template(std::string(file.Text("tokenizer.chat_template").value_or("")));
   return tokenizer;
 }
 

@@ -64,6 +64,18 @@ void CollectSpecials(const json& object, std::set<std::string>* out) {
   }
 }
 
+/// "chat_template" of a tokenizer_config.json: a text, or a list of named ones.
+std::string ChatTemplateOf(const json& config) {
+  if (!config.is_object() || !config.contains("chat_template")) return "";
+  const json& stored = config["chat_template"];
+  if (stored.is_string()) return stored.get<std::string>();
+  for (const json& entry : stored.is_array() ? stored : json::array()) {
+    if (!entry.is_object() || entry.value("name", json()) != "default" || !entry.contains("template")) continue;
+    if (entry["template"].is_string()) return entry["template"].get<std::string>();
+  }
+  return "";
+}
+
 bool Flag(const json& token, const char* key) {
   return token.is_object() && token.contains(key) && token[key].is_boolean() && token[key].get<bool>();
 }
@@ -75,7 +87,11 @@ TokenizerSideFiles::TokenizerSideFiles(const fs::path& folder)
       map_(ReadJsonIfPresent(folder / "special_tokens_map.json")),
       added_(ReadJsonIfPresent(folder / "added_tokens.json")),
       generation_(ReadJsonIfPresent(folder / "generation_config.json")),
-      model_(ReadJsonIfPresent(folder / "config.json")) {}
+      model_(ReadJsonIfPresent(folder / "config.json")) {
+  std::error_code ignored;
+  const fs::path file = folder / "chat_template.jinja";
+  chat_template_ = fs::exists(file, ignored) ? ReadFile(file) : ChatTemplateOf(config_);
+}
 
 json TokenizerSideFiles::AddedTokens(const std::unordered_map<std::string, int32_t>& known) const {
   if (!added_.is_object() && !config_.is_object()) return json::array();
@@ -154,6 +170,7 @@ void TokenizerSideFiles::Apply(BpeTokenizer* tokenizer) const {
   tokenizer->set_eos(eos);
   if (own_bos) tokenizer->set_prefix({bos});  // a rule that says BOS, whichever token that is
   if (config_.is_object()) tokenizer->set_config(config_);
+  tokenizer->set_chat_template(chat_template_);
 }
 
 }  // namespace hawser

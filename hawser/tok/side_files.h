@@ -1,5 +1,5 @@
 // tok/side_files.h - what the files of a model's folder say beside the tokenizer's own file: tokenizer_config.json,
-// special_tokens_map.json, added_tokens.json, generation_config.json, config.json.
+// special_tokens_map.json, added_tokens.json, generation_config.json, config.json, chat_template.jinja.
 #pragma once
 
 #include <filesystem>
@@ -28,6 +28,7 @@ class TokenizerSideFiles {
 
  private:
   nlohmann::json config_, map_, added_, generation_, model_;
+  std::string chat_template_;
 };
 
 }  // namespace hawser

@@ -25,6 +25,13 @@ class Tokenizer {
   virtual std::vector<int32_t> Encode(std::string_view text, bool parse_special = false,
                                       bool goes_on = false) const = 0;
 
+  /// Ids of `text` with the names of special tokens parsed, but not where a byte of the name is marked ('\1' in
+  /// `marks`, which is as long as the text, UTF-8): there they are ordinary text. Here: a vocabulary without such
+  /// names.
+  virtual std::vector<int32_t> EncodeMarked(std::string_view text, std::string_view /*marks*/) const {
+    return Encode(text);
+  }
+
   /// Bytes of the ids, exactly; BOS, EOS and other control pieces give nothing. With `at_start` the space that some
   /// vocabularies put before a text is taken off again.
   std::string Decode(const std::vector<int32_t>& ids, bool at_start = true) const;
@@ -41,6 +48,10 @@ class Tokenizer {
   /// never adds them; bos.h says who does.
   const std::vector<int32_t>& prefix() const { return prefix_; }
 
+  /// The chat template that came with the vocabulary (chat_template.h); empty: none.
+  const std::string& chat_template() const { return chat_template_; }
+  void set_chat_template(std::string text) { chat_template_ = std::move(text); }
+
   int32_t bos() const { return bos_; }
   int32_t eos() const { return eos_; }
   void set_bos(int32_t id) { bos_ = id; }
@@ -55,6 +66,7 @@ class Tokenizer {
   int32_t bos_ = -1;
   int32_t eos_ = -1;
   std::vector<int32_t> prefix_;
+  std::string chat_template_;
 };
 
 /// Loads tokenizer.json, a llama2.c tokenizer.bin or a SentencePiece .model by content, or a folder that holds one of
