@@ -203,6 +203,9 @@ TEST(HfConfigTest, KeysThatAreNotReadMustBeHarmless) {
   // As published folders have them: Llama 2 and 3, TinyLlama, SmolLM2, Vicuna, Yi, Mistral, copies by other tools.
   const json harmless = {
       {"_name_or_path", "x"},
+      {"_model_name_or_path", "x"},
+      {"_attn_implementation", "sdpa"},
+      {"_flash_attn_2_enabled", true},
       {"attention_dropout", 0.1},
       {"initializer_range", 0.02},
       {"pad_token_id", 0},

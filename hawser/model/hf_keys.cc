@@ -41,13 +41,7 @@ constexpr std::string_view kRead[] = {"architectures",
 
 /// Change nothing that is computed here, whatever they say: where a file came from, how a program runs it, how it was
 /// initialised, labels of classifiers, defaults of sampling, and dropout, which is for training elsewhere.
-constexpr std::string_view kHarmless[] = {"_attn_implementation",
-                                          "_attn_implementation_autoset",
-                                          "_commit_hash",
-                                          "_flash_attn_2_enabled",
-                                          "_from_model_config",
-                                          "_name_or_path",
-                                          "attention_dropout",
+constexpr std::string_view kHarmless[] = {"attention_dropout",
                                           "attn_implementation",
                                           "auto_map",
                                           "bad_words_ids",
@@ -141,6 +135,13 @@ bool In(std::span<const std::string_view> list, std::string_view key) {
   return std::find(list.begin(), list.end(), key) != list.end();
 }
 
+/// Words and flags under a name with a leading underscore are a program's own notes, as are paths it read.
+template <class Json>
+bool IsNote(std::string_view key, const Json& value) {
+  const bool word = value.is_string() || value.is_boolean();
+  return word && (key.starts_with('_') || key.ends_with("name_or_path"));
+}
+
 /// What a member that is not there would be.
 template <class Json>
 bool IsOff(const Json& value) {
@@ -174,7 +175,7 @@ bool NamesNoWindow(const json& config, std::string_view key, const json& value) 
 
 void CheckHfKeys(const json& config, bool has_windows) {
   for (const auto& [key, value] : config.items()) {
-    if (IsOff(value) || In(kHarmless, key)) continue;
+    if (IsOff(value) || In(kHarmless, key) || IsNote(key, value)) continue;
     const bool is_window = key == "sliding_window" || key == "layer_types";
     if (is_window && !has_windows ? !NamesNoWindow(config, key, value) : !In(kRead, key)) Refuse(key, value);
     if ((key != "rope_scaling" && key != "rope_parameters") || !value.is_object()) continue;
@@ -185,7 +186,7 @@ void CheckHfKeys(const json& config, bool has_windows) {
 }
 
 bool IsCarriedHfKey(std::string_view key, const nlohmann::ordered_json& value) {
-  return !In(kRead, key) && key != "auto_map" && (In(kHarmless, key) || IsOff(value));
+  return !In(kRead, key) && key != "auto_map" && (In(kHarmless, key) || IsNote(key, value) || IsOff(value));
 }
 
 }  // namespace hawser
