@@ -106,11 +106,11 @@ json TokenizerSideFiles::AddedTokens(const std::unordered_map<std::string, int32
   std::unordered_map<int64_t, std::string_view> taken;
   for (const auto& [content, id] : known) taken.emplace(id, content);
   const auto add = [&](const std::string& content, int64_t id, const json& flags, std::string_view where) {
-    const auto found = known.find(content);
-    const int64_t own = found == known.end() ? -1 : found->second;
-    if (own == id) return;
-    if (own >= 0)
-      Fail(ErrorKind::kFormat, "{}: token \"{}\" has id {}, the vocabulary has it as {}", where, content, id, own);
+    if (const auto found = known.find(content); found != known.end()) {
+      if (found->second == id) return;
+      Fail(ErrorKind::kFormat, "{}: token \"{}\" has id {}, the vocabulary has it as {}", where, content, id,
+           found->second);
+    }
     if (id < 0 || id > INT32_MAX)
       Fail(ErrorKind::kFormat, "{}: token \"{}\": id {} is out of range", where, content, id);
     const auto [entry, is_new] = taken.emplace(id, content);
@@ -135,7 +135,7 @@ json TokenizerSideFiles::AddedTokens(const std::unordered_map<std::string, int32
       const auto id = ParseNumber<int64_t>(number);
       const std::string* content = Content(token);
       if (!id || content == nullptr) {
-        Fail(ErrorKind::kFormat, "added_tokens_decoder: \"{}\" is no token: {}", number, token.dump());
+        Fail(ErrorKind::kFormat, "added_tokens_decoder: \"{}\" is no token: {}", number, ShownJson(token));
       }
       add(*content, *id, token, "added_tokens_decoder");
     }
@@ -143,7 +143,7 @@ json TokenizerSideFiles::AddedTokens(const std::unordered_map<std::string, int32
   if (added_.is_object()) {
     for (const auto& [content, id] : added_.items()) {
       if (!id.is_number_integer())
-        Fail(ErrorKind::kFormat, "added_tokens.json: \"{}\" has no id: {}", content, id.dump());
+        Fail(ErrorKind::kFormat, "added_tokens.json: \"{}\" has no id: {}", content, ShownJson(id));
       add(content, id.get<int64_t>(), json(), "added_tokens.json");
     }
   }

@@ -24,7 +24,7 @@ constexpr const char* kFileNames[] = {"tokenizer.json", "tokenizer.model", "toke
 
 /// A tokenizer.json with the tokens that lie beside it.
 std::string WithAddedTokens(std::string_view file, const TokenizerSideFiles& beside) {
-  nlohmann::json document = ParseJson(file);
+  nlohmann::json document = WithFrame("not a valid tokenizer.json", [&] { return ParseJson(file); });
   if (!document.is_object() || !document.contains("model")) return std::string(file);  // its reader says what is wrong
   std::unordered_map<std::string, int32_t> known;
   const nlohmann::json& model = document["model"];

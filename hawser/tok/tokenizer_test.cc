@@ -180,7 +180,7 @@ TEST(BpeTokenizer, WorkAndMemoryFollowTheFile) {
   // Steps without end, ids without names, patterns without end.
   document["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", json::array()}};
   for (int i = 0; i < 30000; ++i) document["pre_tokenizer"]["pretokenizers"].push_back({{"type", "WhitespaceSplit"}});
-  ExpectError(ErrorKind::kFormat, {"pre_tokenizer", "steps"}, [&] { BpeTokenizer{document.dump()}; });
+  ExpectError(ErrorKind::kFormat, {"pre_tokenizer", "deeper"}, [&] { BpeTokenizer{document.dump()}; });
   document = Letters({{"far", 4000000}}, json::array());
   ExpectError(ErrorKind::kFormat, {"far", "4000000"}, [&] { BpeTokenizer{document.dump()}; });
   document = Letters({}, json::array());
