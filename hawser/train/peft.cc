@@ -80,7 +80,8 @@ std::vector<std::string> Targets(const TensorSource& source, const LoraSpec& lor
     return LoraLayout(all, spec);
   };
   std::set<std::string> known, full, last;
-  for (const ParamInfo& info : layout_of({"*"}).params()) known.insert(std::string(kPrefix) + info.name);
+  const ParamLayout everything = layout_of({"*"});  // outlives the loop over it
+  for (const ParamInfo& info : everything.params()) known.insert(std::string(kPrefix) + info.name);
   for (const auto& [name, view] : source.tensors()) {
     if (!known.contains(name)) {
       Fail(ErrorKind::kUsage, "tensor \"{}\" adapts nothing in this model that can be adapted", name);
