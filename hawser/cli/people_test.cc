@@ -137,7 +137,8 @@ TEST_F(People, YarnWithoutAFactorReachesTheContext) {
 }
 
 TEST_F(People, WordsAfterGenerate) {
-  const std::string text = Expect(0, "generate builtin -p The -n 1 --temperature 0", "wrote 1 token (");
+  const std::string text =
+      Expect(0, "generate builtin -p The -n 1 --temperature 0", "wrote 1 token, ended by --max-new");
   EXPECT_NE(text.find("cache "), std::string::npos) << text;
   EXPECT_NE(text.find(" tokens kept"), std::string::npos) << text;
 }
@@ -201,7 +202,7 @@ TEST_F(People, ALimitOnFileSizesEndsInALine) {
   const std::string limit = "ulimit -f 1; ";  // of 512 or 1024 bytes
   const auto files = [&] { return std::distance(fs::directory_iterator(folder_), {}); };
   const auto before = files();
-  const std::string out = (folder_ / "new").string();
+  const std::string out = (folder_ / "new.svg").string();
   for (const std::string& arguments : {"convert builtin '" + out + "'", "corpus --documents 50 --out '" + out + "'",
                                        "generate builtin -p a -n 4 --quiet --save-state '" + out + "'",
                                        "inspect pattern full --length 500 --svg '" + out + "'"}) {
