@@ -124,7 +124,6 @@ TEST_F(People, APromptComesInManyWays) {
   EXPECT_EQ(Text(fmt::format("--prompt-file '{}'", (folder_ / "prompt").string()), "echo no | "), want);
   EXPECT_EQ(Text("--prompt 'Once upon'", "echo no | "), want);
   EXPECT_EQ(Text("--prompt ''", "echo no | "), Text(""));
-  EXPECT_EQ(RunHawser("generate builtin -p a -n 1 --quiet > /dev/null; cat", "echo left | ").out, "left\n");
   Expect(2, "generate builtin -p a b", "twice");
   Expect(3, "generate builtin --prompt-file /nowhere", "/nowhere");
 }
@@ -207,7 +206,7 @@ TEST_F(People, ALimitOnFileSizesEndsInALine) {
                                        "generate builtin -p a -n 4 --quiet --save-state '" + out + "'",
                                        "inspect pattern full --length 500 --svg '" + out + "'"}) {
     const std::string text = Expect(3, arguments, "File too large", limit);
-    EXPECT_EQ(text.find("tmp"), std::string::npos) << text;
+    EXPECT_EQ(text.find(".tmp"), std::string::npos) << text;
     fs::remove(out);  // an empty folder may be left
     EXPECT_EQ(files(), before) << arguments;
   }
