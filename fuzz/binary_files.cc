@@ -1,5 +1,6 @@
 // Files of tensors, token ids and streams. Mutators make files whose sizes, offsets and checksums agree, so that what
 // lies behind those checks is reached; bytes alone are changed too.
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -133,9 +134,17 @@ std::string Llama2cFile(Rng& rng) {
     file.resize(256);
   }
   const int64_t c = width, kv = 8 * groups;
-  int64_t floats = (tied ? 1 : 2) * c * vocab + layers * (2 * c + 2 * c * c + 2 * kv * c + 3 * c * mlp) + c;
-  if (legacy) floats += context * (8 / 2) * 2;
-  for (int64_t i = 0; i < floats; ++i) Put(&file, static_cast<float>(rng.Normal()));
+  const auto put_weights = [&](int64_t floats) {
+    for (int64_t i = 0; i < floats; ++i) Put(&file, static_cast<float>(rng.Normal()));
+  };
+  put_weights(c * vocab + layers * (2 * c + 2 * c * c + 2 * kv * c + 3 * c * mlp) + c);
+  for (const bool sine : {false, true}) {  // the tables of rotations, which must be those of theta 10000
+    for (int32_t at = 0; legacy && at < context * 4; ++at) {
+      const double angle = (at / 4) * std::pow(10000.0, -(at % 4) / 4.0);
+      Put(&file, static_cast<float>(sine ? std::sin(angle) : std::cos(angle)));
+    }
+  }
+  if (!tied) put_weights(c * vocab);
   return file;
 }
 
