@@ -98,6 +98,7 @@ TEST_F(CorpusTest, BadInputIsNamed) {
 TEST_F(CorpusTest, TokenisedLinesAreCutAtTheirSources) {
   ByteTokenizer tokenizer;
   tokenizer.set_bos(1);
+  tokenizer.set_prefix({1});
   const DocumentSet set =
       LoadDocuments({Write("set/a.jsonl",
                            "{\"input_ids\":[1,5,6,7,1,8,9],\"source\":[{\"source\":\"web\",\"start\":0,\"end\":4},"

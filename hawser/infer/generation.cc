@@ -80,10 +80,11 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   state.pending = ids("pending");
   state.seen.ids = ids("seen");
   if (const auto counts = json.find("seen_counts"); counts != json.end()) {
-    const bool is_counts = counts->is_array() && counts->size() == state.seen.ids.size() &&
-                           std::ranges::all_of(*counts, [](const nlohmann::json& n) {
-                             return n.is_number_unsigned() && n.get<uint64_t>() > 0 && n.get<uint64_t>() < 1ull << 53;
-                           });
+    const bool is_counts =
+        counts->is_array() && counts->size() == state.seen.ids.size() &&
+        std::ranges::all_of(*counts, [](const nlohmann::json& n) {
+          return n.is_number_integer() && n.get<int64_t>() > 0 && n.get<int64_t>() < int64_t{1} << 53;
+        });
     if (!is_counts) Fail(ErrorKind::kFormat, "the saved text's \"seen_counts\" are no counts of its \"seen\"");
     state.seen.counts = counts->get<std::vector<int64_t>>();
   }

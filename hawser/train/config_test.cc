@@ -154,7 +154,7 @@ TEST(TrainConfig, SizesAndBytesGoThroughARecipe) {
   c.data = {"/text/na\xefve.txt", "rel\xe9", "/caf\xc3\xa9.txt", "file:///plain", "100%", "/a\nb"};
   const std::string text = ToToml(c);
   EXPECT_NE(text.find("file:///models/caf%E9%20%2541/%FF"), std::string::npos) << text;
-  EXPECT_NE(text.find("\"/caf\xc3\xa9.txt\""), std::string::npos) << text;
+  EXPECT_NE(text.find("/caf\xc3\xa9.txt"), std::string::npos) << text;
   EXPECT_EQ(Parse(text), c);
   EXPECT_EQ(Parse("model = \"file:///a%4\"").model, "/a%4");
   c.steps = 1;

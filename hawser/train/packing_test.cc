@@ -33,6 +33,7 @@ class ValidationSetTest : public ::testing::Test {
   TrainPlan Plan(const std::string& attention, const std::vector<std::string>& texts = kTexts) {
     TrainPlan plan;
     plan.config.attention = attention;
+    plan.config.bos = BosRule::kOn;
     plan.config.validate_sequences = 100;
     plan.variant = ParseVariant(attention);
     plan.spec = spec_;
