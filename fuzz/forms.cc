@@ -247,7 +247,13 @@ std::vector<Target> FormTargets() {
            },
        .mutate = WordMutator(
            {"standard", "self-adjust", "self-adjust-product", "nb", "db", "0", "1e29", "1e-30", "nan"}, ":,=")},
-      {.name = "separators", .seeds = Presets, .run = RunSeparators, .mutate = WordMutator(Presets(), "+-")},
+      {.name = "separators",
+       .seeds =
+           [] {
+             return std::vector<std::string>{"text", "13+11", "text+5+250"};
+           },
+       .run = RunSeparators,
+       .mutate = WordMutator(Presets(), "+-")},
       {.name = "recipe",
        .seeds =
            [] {
@@ -260,8 +266,9 @@ std::vector<Target> FormTargets() {
              extend.data = {"a", "b.jsonl"};
              extend.tokens = 1 << 20;
              extend.anchor = {1, 2};
-             return std::vector<std::string>{ToToml(scratch), ToToml(extend),
-                                             "data = 'x'\nsteps = 2e3\n[model]\nwidth = 64\nlayers = 1\nheads = 2\n"};
+             return std::vector<std::string>{
+                 ToToml(scratch), ToToml(extend),
+                 "data = 'x'\nsteps = 2e3\ncontext = 64\n[model]\nwidth = 64\nlayers = 1\nheads = 2\n"};
            },
        .run = RunRecipe,
        .mutate = WordMutator(RecipeWords(), "\n =,[]{}\"'.#")},

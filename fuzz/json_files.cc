@@ -94,9 +94,7 @@ std::vector<std::string> Configs() {
   }
   texts.push_back(
       R"({"model_type": "mistral", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "head_dim": 8,
-          "num_attention_heads": 4, "intermediate_size": 48, "sliding_window": 16, "eos_token_id": [2, 3],
-          "rope_scaling": {"type": "longrope", "short_factor": [1,1,1,1], "long_factor": [2,2,2,2],
-          "original_max_position_embeddings": 64}})");
+          "num_attention_heads": 4, "intermediate_size": 48, "sliding_window": 16, "eos_token_id": [2, 3]})");
   return texts;
 }
 
