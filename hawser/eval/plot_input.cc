@@ -68,6 +68,14 @@ std::vector<double> Numbers(const JsonObject& object, const char* key) {
   return numbers;
 }
 
+/// Each curve is held against all others, to keep those apart that coincide.
+void CheckSeries(const LinePlot& plot) {
+  constexpr size_t kMost = 64;
+  if (plot.series.size() > kMost) {
+    Fail(ErrorKind::kFormat, "{} series; a plot has {} at most", plot.series.size(), kMost);
+  }
+}
+
 LinePlot ParseForm(const json& value) {
   const JsonObject object(value, "plot");
   CheckMembers(value, "plot", {"title", "subtitle", "x", "y", "series", "marks"});
@@ -98,6 +106,7 @@ LinePlot ParseForm(const json& value) {
     plot.marks.push_back({one.Number("x"), one.StringOr("name", "")});
   }
   if (plot.series.empty()) Fail(ErrorKind::kFormat, "no series");
+  CheckSeries(plot);
   return plot;
 }
 
@@ -321,6 +330,7 @@ LinePlot PlotOfResults(std::vector<Result> results, const std::string& wanted) {
   if (plot.series.empty()) {
     Fail(ErrorKind::kUsage, "no number '{}' in {}; there are: {}", key, Describe(kind), NumbersIn(results));
   }
+  CheckSeries(plot);
   if (results.size() == 1 && kind != ResultKind::kRetrieval) plot.subtitle = results[0].name;
   return plot;
 }
