@@ -142,7 +142,7 @@ std::vector<Target> FormTargets() {
                                              "intra-interleaved",
                                              "scope=doc anchors=1 sinks=3 window=256 sep",
                                              "window=2+all+5+7 every=3",
-                                             "sinks=4 window=8 sep=neox-20 full-layers=0+-1 reset"};
+                                             "sinks=4 window=8 sep=neox-20 full-layers=0+-1"};
            },
        .run = RunVariant,
        .mutate =
@@ -187,7 +187,7 @@ std::vector<Target> FormTargets() {
                                              "fix:4,64,8",
                                              "sep-stream:4,64,256,800,policy=full,accumulate=off",
                                              "sepcache:init_cache_size=2,local_size=8,APPLY_PE_SHIFT=True",
-                                             "sep-stream:1+2,3,4,90,dtype=q8_0,sep=13+11"};
+                                             "sep-stream:1+2+3,3,4,90,dtype=q8_0,sep=13+11"};
            },
        .run = RunKv,
        .mutate = WordMutator({"full",

@@ -94,7 +94,7 @@ std::vector<std::string> Configs() {
   }
   texts.push_back(
       R"({"model_type": "mistral", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "head_dim": 8,
-          "num_attention_heads": 4, "intermediate_size": 48, "sliding_window": 16, "eos_token_id": [2, 3]})");
+          "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "sliding_window": 16, "eos_token_id": [2, 3]})");
   return texts;
 }
 

@@ -108,7 +108,7 @@ double Seconds(const Target& target, const std::string& input) {
 }
 
 void ExpectLinear(const Target& target, const std::string& what, const std::function<std::string(size_t)>& make) {
-  constexpr size_t kBytes = 32 << 10, kTimes = 8;
+  constexpr size_t kBytes = 16 << 10, kTimes = 8;
   const double once = Seconds(target, make(kBytes)), more = Seconds(target, make(kTimes * kBytes));
   EXPECT_LT(more, 30 * once + 2e-3) << target.name << ", " << what << ": " << once << " s and " << more << " s";
 }
