@@ -149,11 +149,18 @@ std::string ReadPrompt(const Options& options, Command command) {
              by_file = command.Has("--prompt-file");
   if (by_option + by_word + by_file > 1) {
     Fail(ErrorKind::kUsage,
-         "a prompt is given twice; one of --prompt, --prompt-file and a text behind MODEL is enough");
+         "a prompt is given twice: each of --prompt, --prompt-file and a text behind MODEL excludes the others");
   }
   if (by_option) return options.prompt;
   if (by_word) return options.words;
-  if (by_file) return options.prompt_file == "-" ? ReadStdin() : ReadFile(options.prompt_file);
+  if (by_file && options.prompt_file == "-") return ReadStdin();
+  if (by_file) {
+    std::error_code code;
+    if (!std::filesystem::exists(options.prompt_file, code)) {
+      Fail(ErrorKind::kUsage, "--prompt-file {}: there is no such file", options.prompt_file);
+    }
+    return ReadFile(options.prompt_file);
+  }
   if (!StdinHoldsText()) return "";
   std::string text = ReadStdin();
   if (text.ends_with('\n')) text.pop_back();  // that of echo, or of the last line of a file

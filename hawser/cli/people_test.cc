@@ -125,7 +125,7 @@ TEST_F(People, APromptComesInManyWays) {
   EXPECT_EQ(Text("--prompt 'Once upon'", "echo no | "), want);
   EXPECT_EQ(Text("--prompt ''", "echo no | "), Text(""));
   Expect(2, "generate builtin -p a b", "twice");
-  Expect(3, "generate builtin --prompt-file /nowhere", "/nowhere");
+  Expect(2, "generate builtin --prompt-file /nowhere", "/nowhere");
 }
 
 TEST_F(People, YarnWithoutAFactorReachesTheContext) {

@@ -19,7 +19,7 @@ struct CommandResult {
 inline CommandResult RunHawser(const std::string& arguments, const std::string& before = "") {
   std::string command = before + "'";
   command.append(HAWSER_BINARY).append("' ");
-  if (!before.ends_with("| ")) command.append("</dev/null ");
+  if (before.find('|') == std::string::npos) command.append("</dev/null ");
   command.append(arguments);
   CommandResult result;
   FILE* pipe = popen(command.c_str(), "r");
