@@ -27,6 +27,9 @@ void RefuseUnsupported(const JsonObject& config) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
     if (config.BoolOr(key, false)) Fail(ErrorKind::kUnsupported, "{} = true is not supported; known is false", key);
   }
+  if (!config.BoolOr("is_causal", true)) {
+    Fail(ErrorKind::kUnsupported, "is_causal = false is not supported; known is true");
+  }
   if (const std::string act = config.StringOr("hidden_act", "silu"); act != "silu" && act != "swish") {
     Fail(ErrorKind::kUnsupported, "hidden_act '{}' is not supported; known is silu", act);
   }
