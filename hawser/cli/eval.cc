@@ -37,8 +37,8 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   const bool policy = !options.kv.empty() && options.kv != "full";
   if (!options.protocol.empty()) {
     ppl->protocol = ParsePplProtocol(options.protocol);
-  } else if (policy) {
-    ppl->protocol = PplProtocol::kStreaming;
+  } else if (!options.kv.empty()) {
+    ppl->protocol = PplProtocol::kStreaming;  // a cache is asked for, also one that keeps everything
   }
   const bool stream = IsStreaming(ppl->protocol);
   if (policy && !stream) {

@@ -128,6 +128,19 @@ TEST_F(People, APromptComesInManyWays) {
   Expect(2, "generate builtin --prompt-file /nowhere", "/nowhere");
 }
 
+TEST_F(People, ACacheMeansAStream) {
+  WriteFileAtomically(folder_ / "book.txt", "Once upon a time there was a harbour, and in it lay a boat.");
+  const auto protocol = [&](const std::string& options) {
+    const std::string data = (folder_ / "book.txt").string();
+    const auto run = RunHawser(fmt::format("eval builtin ppl --data '{}' {} --json --quiet", data, options));
+    return nlohmann::json::parse(run.out)["protocol"].get<std::string>();
+  };
+  EXPECT_EQ(protocol(""), "windowed");
+  EXPECT_EQ(protocol("--kv full"), "streaming");
+  EXPECT_EQ(protocol("--kv sink:2,20"), "streaming");
+  EXPECT_EQ(protocol("--protocol windowed --kv full"), "windowed");
+}
+
 TEST_F(People, YarnWithoutAFactorReachesTheContext) {
   Expect(2, "generate builtin -p a -n 1 --rope yarn", "--context");
   const int64_t own = nlohmann::json::parse(RunHawser("info builtin --json").out)["context"];
