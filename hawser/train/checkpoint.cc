@@ -220,8 +220,12 @@ void SaveCheckpoint(const fs::path& folder, const CheckpointInfo& info, const Tr
     throw;
   }
   SyncFolder(folder);
-  std::vector<int64_t> steps = CheckpointSteps(folder);
-  const auto later = std::upper_bound(steps.begin(), steps.end(), info.step);
+  DropCheckpoints(folder, info.step, keep, best);
+}
+
+void DropCheckpoints(const fs::path& folder, int64_t step, int64_t keep, int64_t best) {
+  const std::vector<int64_t> steps = CheckpointSteps(folder);
+  const auto later = std::upper_bound(steps.begin(), steps.end(), step);
   const int64_t extra = std::max<int64_t>(0, (later - steps.begin()) - keep);
   for (auto it = steps.begin(); it != steps.end(); ++it) {
     if (it >= later || (it - steps.begin() < extra && *it != best)) RemoveCheckpoint(folder, *it);

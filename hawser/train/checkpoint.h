@@ -40,6 +40,9 @@ struct CheckpointInfo {
 void SaveCheckpoint(const std::filesystem::path& folder, const CheckpointInfo& info, const TrainState& state,
                     int64_t keep, int64_t best = -1);
 
+/// Deletes checkpoints of steps after `step`, and of the others all but the last `keep` and that of step `best`.
+void DropCheckpoints(const std::filesystem::path& folder, int64_t step, int64_t keep, int64_t best = -1);
+
 /// Removes what a killed process left of checkpoints that it was making or removing.
 void RemoveUnfinishedCheckpoints(const std::filesystem::path& folder);
 

@@ -288,7 +288,8 @@ class Run {
     loader_.Skip(info_.sequences);
     validation_losses_ = ReadValidationLosses(out_ / kMetrics);
     validation_losses_.erase(validation_losses_.upper_bound(info_.step), validation_losses_.end());
-    RemoveFile(out_ / kMark);  // from here on the run is not finished
+    DropCheckpoints(Checkpoints(), info_.step, config_.keep, BestStep());  // a kill may have come before it
+    RemoveFile(out_ / kMark);                                              // from here on the run is not finished
     LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
   }
 
@@ -422,11 +423,16 @@ class Run {
     return {report, seconds};
   }
 
-  void Save() {
+  /// Of the step that is done and those with a checkpoint; -1 where none was validated.
+  int64_t BestStep() const {
     std::vector<int64_t> steps = CheckpointSteps(Checkpoints());
     steps.push_back(info_.step);
     const std::vector<int64_t> ranked = RankByLoss(steps, validation_losses_);
-    SaveCheckpoint(Checkpoints(), info_, trainer_.state(), config_.keep, ranked.empty() ? -1 : ranked.front());
+    return ranked.empty() ? -1 : ranked.front();
+  }
+
+  void Save() {
+    SaveCheckpoint(Checkpoints(), info_, trainer_.state(), config_.keep, BestStep());
     saved_step_ = info_.step;
   }
 
