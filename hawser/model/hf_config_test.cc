@@ -128,7 +128,12 @@ TEST(HfConfigTest, ReadsEveryRopeKindInBothLayouts) {
       {"original_max_position_embeddings", 100},
       {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 5.12}, {"original_max_position_embeddings", 9}}}};
   EXPECT_EQ(Parse(With(Config(), top)).spec.rope.scaling.original, 100);
+  testing::internal::CaptureStderr();
   EXPECT_EQ(Parse(With(Config(), {{"partial_rotary_factor", 0.5}})).spec.rope.rotary_dim, 8);
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("8 of 16 channels"), std::string::npos);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(Parse(With(Config(), {{"partial_rotary_factor", 1.0}})).spec.rope.rotary_dim, 16);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 TEST(HfConfigTest, NamesWhatIsUnsupportedOrWrong) {

@@ -147,6 +147,12 @@ HfRope ParseHfRope(const JsonObject& config, int32_t head_dim, int64_t context) 
     Fail(ErrorKind::kFormat, "partial_rotary_factor must be above 0 and at most 1, found {}", share);
   }
   rope.rotary_dim = static_cast<int32_t>(head_dim * share);
+  if (rope.rotary_dim != head_dim) {
+    LogLine(
+        fmt::format("partial_rotary_factor {}: {} of {} channels of a head are rotated; some readers of these families "
+                    "ignore the factor and rotate all, or refuse it",
+                    share, rope.rotary_dim, head_dim));
+  }
   if (kind == "default") return result;
 
   const char* original = "original_max_position_embeddings";
