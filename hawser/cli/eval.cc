@@ -162,6 +162,9 @@ int RunEval(const EvalOptions& options, Command command, const CommonOptions& co
     refuse({"--data", "--protocol", "--attention", "--max-tokens", "--stride", "--batch-tokens", "--nll"}, "ppl");
     return RunRetrieval(options, common);
   }
+  if (const std::string model = options.model.model.string(); model == "ppl" || model == "retrieval") {
+    Fail(ErrorKind::kUsage, "MODEL stands before the task: hawser eval {} {}", options.task, model);
+  }
   Fail(ErrorKind::kUsage, "unknown task '{}'{}", options.task, SuggestName(options.task, {"ppl", "retrieval"}));
 }
 

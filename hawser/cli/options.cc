@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <sstream>
 #include <string_view>
@@ -44,7 +45,9 @@ std::vector<std::string> OptionNames(const CLI::App* app) {
   std::vector<std::string> names;
   for (; app != nullptr; app = app->get_parent()) {
     for (const CLI::Option* option : app->get_options()) {
-      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+      for (const std::string& name : option->get_lnames()) {
+        if (std::ranges::find(names, "--" + name) == names.end()) names.push_back("--" + name);
+      }
     }
   }
   return names;
@@ -68,6 +71,51 @@ std::string Suggest(std::string_view name, const std::vector<std::string>& known
   return SuggestName(name, std::vector<std::string_view>(known.begin(), known.end()));
 }
 
+std::string PathOf(const CLI::App* app) {
+  const CLI::App* parent = app->get_parent();
+  return parent == nullptr ? app->get_name() : PathOf(parent) + " " + app->get_name();
+}
+
+/// What other programs call our options.
+constexpr std::pair<std::string_view, std::string_view> kElsewhere[] = {{"--batch-size", "--batch-tokens"},
+                                                                        {"--ctx", "--context"},
+                                                                        {"--ctx-size", "--context"},
+                                                                        {"--dataset", "--data"},
+                                                                        {"--file", "--prompt-file"},
+                                                                        {"--learning-rate", "--lr"},
+                                                                        {"--max-length", "--max-new"},
+                                                                        {"--max-new-tokens", "--max-new"},
+                                                                        {"--max-tokens", "--max-new"},
+                                                                        {"--n-predict", "--max-new"},
+                                                                        {"--num-predict", "--max-new"},
+                                                                        {"--output", "--out"},
+                                                                        {"--precision", "--dtype"},
+                                                                        {"--seq-len", "--context"},
+                                                                        {"-c", "--context"},
+                                                                        {"-d", "--data"},
+                                                                        {"-f", "--prompt-file"},
+                                                                        {"-k", "--top-k"},
+                                                                        {"-o", "--out"},
+                                                                        {"-q", "--quiet"},
+                                                                        {"-s", "--seed"},
+                                                                        {"-t", "--threads"}};
+
+/// The end of an error about the unknown option `name`: what it is called here, what it begins, or what is near.
+std::string SuggestOption(const CLI::App* app, const std::string& name) {
+  const auto guess = [](std::string_view option) { return fmt::format("; did you mean '{}'?", option); };
+  for (const auto& [theirs, ours] : kElsewhere) {
+    if (name == theirs && Takes(app, std::string(ours))) return guess(ours);
+  }
+  const std::vector<std::string> names = OptionNames(app);
+  for (const std::string& option : names) {
+    if (name.size() > 3 && option.starts_with(name)) return guess(option);
+  }
+  for (const CLI::App* part : app->get_subcommands({})) {
+    if (Takes(part, name)) return fmt::format("; options stand behind the command: {} COMMAND {}", PathOf(app), name);
+  }
+  return Suggest(name, names);
+}
+
 /// The subcommand that the words after `argv[at]` lead to; `at` becomes the first word that names none.
 const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>& words, size_t* at) {
   for (; *at < words.size() && !words[*at].starts_with("-"); ++*at) {
@@ -76,11 +124,6 @@ const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>&
     app = next;
   }
   return app;
-}
-
-std::string PathOf(const CLI::App* app) {
-  const CLI::App* parent = app->get_parent();
-  return parent == nullptr ? app->get_name() : PathOf(parent) + " " + app->get_name();
 }
 
 /// Says what is wrong with a command line that CLI11 does not take.
@@ -99,16 +142,22 @@ std::string PathOf(const CLI::App* app) {
       Fail(ErrorKind::kUsage, "which command? {} {{{}}}; {} --help tells more", path, fmt::join(parts, ", "), path);
     }
     const std::string& word = words[at];
-    if (!word.starts_with("-")) Fail(ErrorKind::kUsage, "unknown command '{}'{}", word, Suggest(word, parts));
+    if (!word.starts_with("-")) {
+      const std::string option = "--" + word;  // hawser version
+      Fail(ErrorKind::kUsage, "unknown command '{}'{}", word,
+           Takes(app, option) ? fmt::format("; did you mean '{}'?", option) : Suggest(word, parts));
+    }
   }
   for (; at < words.size() && words[at] != "--"; ++at) {
     const std::string name = words[at].substr(0, words[at].find('='));
     const bool is_number = name.size() > 1 && std::string_view("0123456789.").find(name[1]) != std::string_view::npos;
     if (name.size() < 2 || name[0] != '-' || is_number || Takes(app, name)) continue;
     if (name[1] != '-' && Takes(app, name.substr(0, 2))) continue;  // -n32
-    Fail(ErrorKind::kUsage, "{}unknown option '{}'{}", prefix, name, Suggest(name, OptionNames(app)));
+    Fail(ErrorKind::kUsage, "{}unknown option '{}'{}", prefix, name, SuggestOption(app, name));
   }
-  Fail(ErrorKind::kUsage, "{}{}; {} --help tells more", prefix, reason, path);
+  const bool extra = reason.find("not expected") != std::string::npos;
+  Fail(ErrorKind::kUsage, "{}{}{}; {} --help tells more", prefix, reason,
+       extra ? " (a text with blanks stands in quotes)" : "", path);
 }
 
 }  // namespace
@@ -195,7 +244,13 @@ CommandOption Command::AddCall(const std::string& name, std::function<void(const
 
 Command Command::AddCommand(const std::string& name, const std::string& summary) {
   app_->require_subcommand(1);
-  return Command(app_->add_subcommand(name, summary)->fallthrough());
+  CLI::App* part = app_->add_subcommand(name, summary)->fallthrough();
+  part->footer([app = app_] {
+    std::vector<std::string> names = OptionNames(app);
+    std::erase_if(names, [](const std::string& option) { return option == "--help" || option == "--version"; });
+    return fmt::format("\nAlso takes what {} takes: {}", PathOf(app), fmt::join(names, ", "));
+  });
+  return Command(part);
 }
 
 Program::Program(const std::string& name, const std::string& summary, const std::string& version)

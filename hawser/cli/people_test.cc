@@ -3,8 +3,11 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
+#include <vector>
 
 #include "hawser/base/file.h"
 #include "hawser/base/size.h"
@@ -70,8 +73,75 @@ TEST_F(People, MisspeltNamesSuggestTheNearest) {
   Expect(2, "generate builtin --kv streamin", "did you mean 'streaming'?");
   const std::string keys = Expect(2, Train(folder_ / "text.txt", "--set warmpu=3"), "did you mean 'warmup'?");
   EXPECT_LT(keys.size(), 200u) << keys;  // three of sixty
-  Expect(2, "generate builtin a b c", "not expected");
+  Expect(2, "generate builtin a b c", "a text with blanks stands in quotes");
+  Expect(2, "generate builtin --temp 0", "did you mean '--temperature'?");  // the beginning of one
+  Expect(2, "generate builtin --max-tokens 5", "did you mean '--max-new'?");
+  Expect(2, "extend builtin --learning-rate 1", "did you mean '--lr'?");
+  Expect(2, "generate builtin --learning-rate 1", "nearest");  // not an option of this command
+  Expect(2, "eval ppl builtin", "eval builtin ppl");
+  Expect(2, "version", "did you mean '--version'?");
+  Expect(2, "--quiet info builtin", "options stand behind the command");
+  EXPECT_EQ(Expect(2, "generate builtin --hel", "--help").find("--help, --help"), std::string::npos);
   Expect(2, "generate builtin -n", "generate: ");
+}
+
+// Lines of code on the pages that begin with "hawser COMMAND": the command is there and its help names every option.
+TEST(Pages, CommandsTakeTheOptionsTheyAreShownWith) {
+  const fs::path root = fs::path(__FILE__).parent_path().parent_path().parent_path();
+  if (!fs::exists(root / "docs")) GTEST_SKIP() << "docs are not beside the sources";
+  std::vector<fs::path> pages = {root / "README.md"};
+  for (const auto& entry : fs::directory_iterator(root / "docs")) {
+    if (entry.path().extension() == ".md") pages.push_back(entry.path());
+  }
+  std::map<std::string, std::string> helps;
+  int lines = 0;
+  for (const fs::path& page : pages) {
+    const std::string text = std::regex_replace(ReadFile(page), std::regex(R"(\\\n)"), " ");
+    const std::regex shown(R"((^|\n)hawser ((?:inspect |bench )?[a-z-]+)([^\n#]*))"), option(R"(\s(--[a-z][a-z-]*))");
+    for (std::sregex_iterator line(text.begin(), text.end(), shown), end; line != end; ++line, ++lines) {
+      const std::string command = (*line)[2], rest = (*line)[3];
+      if (!helps.contains(command)) helps[command] = RunHawser(command + " --help").out + " ";
+      for (std::sregex_iterator at(rest.begin(), rest.end(), option); at != end; ++at) {
+        EXPECT_TRUE(std::regex_search(helps[command], std::regex((*at)[1].str() + "[^a-z-]")))
+            << page.filename() << ": hawser " << command << rest << ": " << (*at)[1];
+      }
+    }
+  }
+  EXPECT_GE(lines, 30);
+}
+
+// The first column of the page on messages: what stands between the values of a message is in the sources.
+TEST(Pages, MessagesAreThoseOfTheProgram) {
+  const fs::path root = fs::path(__FILE__).parent_path().parent_path().parent_path();
+  if (!fs::exists(root / "docs")) GTEST_SKIP() << "docs are not beside the sources";
+  std::string sources;
+  for (const auto& entry : fs::recursive_directory_iterator(root / "hawser")) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_regular_file() && name.find("_test.") == name.npos) sources += ReadFile(entry.path());
+  }
+  // Long messages are broken over lines.
+  std::string joined;
+  for (size_t at = 0; at < sources.size(); ++at) {
+    const size_t next = sources[at] == '"' ? sources.find_first_not_of(" \n", at + 1) : std::string::npos;
+    if (next != std::string::npos && next > at + 1 && sources[next] == '"') {
+      at = next;
+    } else {
+      joined += sources[at];
+    }
+  }
+  const std::string page = ReadFile(root / "docs/TROUBLESHOOTING.md");
+  const std::regex row(R"(\n\| `([^`]+)`)"), value(R"('?\.\.\.'?|\b[NM]\b)");
+  int rows = 0;
+  for (std::sregex_iterator at(page.begin(), page.end(), row), end; at != end; ++at, ++rows) {
+    const std::string message = (*at)[1];
+    for (std::sregex_token_iterator part(message.begin(), message.end(), value, -1), last; part != last; ++part) {
+      std::string text = *part;
+      text.erase(0, text.find_first_not_of(' '));
+      text.erase(text.find_last_not_of(' ') + 1);
+      EXPECT_NE(joined.find(text), std::string::npos) << message << ": \"" << text << '"';
+    }
+  }
+  EXPECT_GE(rows, 10);
 }
 
 TEST_F(People, EveryCommandRefusesAnUnknownDevice) {
