@@ -235,6 +235,12 @@ TEST_F(TrainCommand, ARunIsMadeLonger) {
   check("run", "copy", "[4, 4]");
   ASSERT_EQ(Train("run", "--resume --tokens 2304").code, 0);  // 9 steps of 256
   check("run", "again", "[4, 4, 8, 8]");
+  for (const char* steps : {"3", "8"}) {  // below and at what it has been
+    const CommandResult less =
+        RunHawser(fmt::format("train --resume '{}' --steps {} 2>&1", (folder_ / "run").string(), steps));
+    EXPECT_EQ(less.code, 2);
+    EXPECT_NE(less.out.find("longer, not shorter"), std::string::npos) << less.out;
+  }
   // One that is not finished: it was killed after step 6 of 8.
   WriteRecipe("steps = 8\ncheckpoint_every = 3");
   ASSERT_EQ(Train("cut").code, 0);
@@ -613,6 +619,15 @@ TEST_F(TrainCommand, ExtendGrowsTheContext) {
   EXPECT_EQ(LoadSpec(folder_ / "own").rope, ApplyRopeText(base.rope, "ntk:factor=8", 64));
   EXPECT_EQ(extend("plain", "--context 128 --rope default --attention full --dtype bf16").code, 0);
   EXPECT_EQ(LoadSpec(folder_ / "plain").rope, base.rope);
+}
+
+TEST_F(TrainCommand, NoStepsAtAllAreNotTheDefault) {
+  for (const char* option : {"--steps 0", "--tokens 0"}) {
+    const CommandResult run = RunHawser(fmt::format("extend builtin --context 1024 --data '{}' --out '{}' {} 2>&1",
+                                                    (folder_ / "text").string(), (folder_ / "none").string(), option));
+    EXPECT_EQ(run.code, 2) << option;
+    EXPECT_NE(run.out.find("wanted 1 or more"), std::string::npos) << run.out;
+  }
 }
 
 TEST_F(TrainCommand, NotANumberStopsWithStepAndTensor) {

@@ -141,6 +141,11 @@ void ApplyTrainingOptions(Command command, const CommonOptions& common, const Tr
   if (command.Has("--tokens")) config.steps = 0;
   for (const std::string& setting : options.settings) ApplySetting(config, setting);
   for (const std::string& setting : options.sets) ApplySetting(config, setting);
+  for (const auto& [option, value] : {std::pair("--steps", config.steps), std::pair("--tokens", config.tokens)}) {
+    if (command.Has(option) && config.steps == 0 && config.tokens == 0) {
+      Fail(ErrorKind::kUsage, "{}: wanted 1 or more, found {}", option, value);
+    }
+  }
 }
 
 int RunTrainingCommand(const CommonOptions& common, const TrainingOptions& options, const TrainConfig& config) {

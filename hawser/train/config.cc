@@ -349,11 +349,14 @@ void CheckLengthened(const TrainConfig& c) {
     const int64_t after = pairs[i], steps = pairs[i + 1];
     good = after >= 1 && after <= steps && (i == 0 || (after >= pairs[i - 2] && steps > pairs[i - 1]));
   }
-  if (good && (pairs.empty() || c.steps == 0 || pairs.back() < c.steps)) return;
-  Fail(ErrorKind::kUsage,
-       "recipe key \"lengthened\": expected pairs \"up to step A, of B steps\" with A <= B, growing, below steps = {}, "
-       "found {}",
-       c.steps, Print(pairs));
+  if (!good) {
+    Fail(ErrorKind::kUsage,
+         "recipe key \"lengthened\": expected pairs \"up to step A, of B steps\" with A <= B, growing, found {}",
+         Print(pairs));
+  }
+  if (pairs.empty() || c.steps == 0 || pairs.back() < c.steps) return;
+  Fail(ErrorKind::kUsage, "steps = {}: a run can be made longer, not shorter, and this one was to have {} steps before",
+       c.steps, pairs.back());
 }
 
 }  // namespace
