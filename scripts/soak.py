@@ -76,7 +76,7 @@ class Soak:
             keys |= {"holdout": 1, "validate_every": rng.randint(1, 3)}
         model = ""
         if continued:
-            keys |= {"model": "builtin", "lora_rank": rng.choice([0, 2])}
+            keys |= {"model": "builtin", "lora_rank": rng.choice([0, 2]), "shrink_context": True}
         else:
             keys["tokenizer"] = str(self.folder / "builtin")
             heads = rng.choice([1, 2, 4])
