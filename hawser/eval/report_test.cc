@@ -24,7 +24,7 @@ TEST(HumanTest, Numbers) {
   EXPECT_EQ(HumanCount(1234567), "1,234,567");
   EXPECT_EQ(HumanBytes(512), "512 B");
   EXPECT_EQ(HumanBytes(1536), "1.5 KiB");
-  EXPECT_EQ(HumanBytes(int64_t{5} << 50), "5120.0 TiB");
+  EXPECT_EQ(HumanBytes(int64_t{5} << 50), "5.0 PiB");
   EXPECT_EQ(HumanSeconds(0.034), "34 ms");
   EXPECT_EQ(HumanSeconds(61.04), "61.0 s");
   EXPECT_EQ(HumanSeconds(125), "2:05 min");
