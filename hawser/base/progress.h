@@ -15,7 +15,8 @@ bool Quiet();
 /// Seconds between lines of progress where stderr is no terminal; 0: none. 10 at first.
 void SetProgressSeconds(double seconds);
 
-/// One line on stderr as PrintableLine gives it, unless quiet. On a terminal it takes the place of a bar, which is then drawn below it.
+/// One line on stderr as PrintableLine gives it, unless quiet. On a terminal it takes the place of a bar, which is then
+/// drawn below it.
 void LogLine(std::string_view line);
 
 /// A bar on stderr while stderr is a terminal, redrawn at most ten times a second; elsewhere a line every few seconds.

@@ -238,8 +238,9 @@ std::string ToText(const PackReport& r) {
                         "left short", "over budget", "repeated");
     for (const PackReport::Source& s : r.sources) {
       const DrawCounts& c = s.counts;
-      text += fmt::format("{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n", s.name.empty() ? "(none)" : PrintableLine(s.name, 60),
-                          c.documents, c.tokens, c.drawn, c.left_short, c.left_budget, c.repeated);
+      text += fmt::format("{:<20} {:>9} {:>11} {:>11} {:>11} {:>11} {:>11}\n",
+                          s.name.empty() ? "(none)" : PrintableLine(s.name, 60), c.documents, c.tokens, c.drawn,
+                          c.left_short, c.left_budget, c.repeated);
     }
   }
   if (!r.mixture.empty()) text += "\n" + Summary(r.mixture) + "\n";

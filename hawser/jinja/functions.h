@@ -26,6 +26,9 @@ std::optional<Value> FindMethod(const Value& value, const std::string& name, con
 /// Elements of a list, keys of a dict, characters of a text. Errors: kFormat for anything else.
 List Iterate(const Value& value);
 
+/// Pairs of key and value of a dict, by key without regard to case where `sorted`. Errors: kFormat for anything else.
+Value Items(const Value& value, bool sorted);
+
 /// a in b.
 bool Contains(const Value& b, const Value& a);
 

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
 constexpr std::string_view kSuffix = ".hawser";
-constexpr int64_t kLatest = 9'999'999'999;  // seconds: what the ten digits of a name hold
+constexpr int64_t kLatest = 9'999'999'999;   // seconds: what the ten digits of a name hold
 constexpr size_t kHeader = 12, kFooter = 4;  // length and its crc; crc of the data
 
 std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
