@@ -44,8 +44,9 @@ std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
 }
 
 std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
-  std::string text = fmt::format("{} documents, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
-                                 HumanCount(e.text_tokens), e.epochs(plan), MemoryTable(e, plan.config));
+  std::string text = fmt::format("{} {}, {} tokens of text: {:.3g} epochs\n\n{}\n", HumanCount(e.documents),
+                                 e.documents == 1 ? "document" : "documents", HumanCount(e.text_tokens), e.epochs(plan),
+                                 MemoryTable(e, plan.config));
   text += fmt::format("density of the first step {:.3f}, padding {:.1f} %; {:.3g} useful FLOPs a step\n", e.density,
                       100 * e.padding, e.step_flops);
   const double tokens_per_second = e.tokens(plan) / e.seconds;

@@ -223,8 +223,8 @@ nlohmann::json ToJson(const PackReport& r) {
 }
 
 std::string ToText(const PackReport& r) {
-  std::string text = fmt::format("documents      {} with {} tokens: {:.1f} each, {:.1f} where a token stands\n",
-                                 r.documents, r.tokens, r.mean_length, r.weighted_length);
+  std::string text = fmt::format("documents      {} with {}: {:.1f} each, {:.1f} where a token stands\n", r.documents,
+                                 Counted(r.tokens, "token"), r.mean_length, r.weighted_length);
   text += fmt::format("\n{:>23} {:>11} {:>13} {:>9}\n", "tokens of a document", "documents", "tokens", "share");
   for (const PackReport::Bucket& b : r.histogram) {
     const double share = PackReport::Ratio(b.tokens, std::max<int64_t>(r.tokens, 1));
@@ -246,16 +246,18 @@ std::string ToText(const PackReport& r) {
   if (!r.mixture.empty()) text += "\n" + Summary(r.mixture) + "\n";
   const PackCounts& c = r.counts;
   const double sequences = static_cast<double>(std::max<int64_t>(c.sequences, 1));
-  text += fmt::format("\npacked         {} sequences of {}: {:.2f} documents each, {} tokens of text\n", c.sequences,
-                      r.context, static_cast<double>(c.pieces) / sequences, c.tokens_out);
+  text +=
+      fmt::format("\npacked         {} of {}: {:.2f} documents each, {} of text\n", Counted(c.sequences, "sequence"),
+                  r.context, static_cast<double>(c.pieces) / sequences, Counted(c.tokens_out, "token"));
   text += fmt::format("beside text    {} BOS, {} of tags, {} EOS, {} padding ({:.2f} %)\n", c.bos_tokens, c.tag_tokens,
                       c.eos_tokens, c.padding,
                       100 * static_cast<double>(c.padding) / (sequences * static_cast<double>(r.context)));
   const double rows = static_cast<double>(std::max<int64_t>(r.measured * r.context, 1));
-  text += fmt::format("trained on     {} targets, {:.2f} % of the rows\n", r.targets,
+  text += fmt::format("trained on     {}, {:.2f} % of the rows\n", Counted(r.targets, "target"),
                       100 * static_cast<double>(r.targets) / rows);
-  text += fmt::format("dropped        {} tokens of {} short documents, {} of overflow, {} of a last sequence{}\n",
-                      c.dropped_short, c.short_documents, c.dropped_overflow, c.dropped_partial, Untrained(c));
+  text += fmt::format("dropped        {} of {}, {} of overflow, {} of a last sequence{}\n",
+                      Counted(c.dropped_short, "token"), Counted(c.short_documents, "short document"),
+                      c.dropped_overflow, c.dropped_partial, Untrained(c));
   text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles{}\n", r.attention,
                       r.density(), r.tile_density(), kTile, kTile,
                       r.measured < c.sequences ? fmt::format(" in {} sequences", r.measured) : "");

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 
+#include "hawser/base/size.h"
 #include "hawser/eval/drift.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/report.h"
@@ -136,10 +137,10 @@ nlohmann::json ToJson(const DriftReport& r) {
 std::string ToText(std::span<const DriftRun> runs) {
   const DriftReport& r = runs[0].report;
   const int64_t shown = Shown(r).delta;
-  std::string out = fmt::format(
-      "{} sequences of {} tokens, {} layers of {} heads, mode {}, rounding {}, activations {}; positions against a "
-      "shift of {}\n",
-      r.sequences, r.tokens, r.layers, r.heads, Name(r.mode), Name(r.side), Name(r.dtype), r.reference);
+  std::string out =
+      fmt::format("{} of {}, {} of {}, mode {}, rounding {}, activations {}; positions against a shift of {}\n",
+                  Counted(r.sequences, "sequence"), Counted(r.tokens, "token"), Counted(r.layers, "layer"),
+                  Counted(r.heads, "head"), Name(r.mode), Name(r.side), Name(r.dtype), r.reference);
   out += "\nD_abs by shift, its standard deviation over sequences, and the share of the first token\n";
   out += ShiftTable(runs).ToString();
   out += fmt::format("\nshift {} against {}\n{}", shown, r.reference, MeasureTable(runs).ToString());
@@ -169,7 +170,8 @@ std::string ToCsv(std::span<const DriftRun> runs) {
 std::string ToSvg(std::span<const DriftRun> runs) {
   const DriftReport& r = runs[0].report;
   const int64_t shown = Shown(r).delta;
-  const std::string of = fmt::format("{} sequences of {} tokens, mode {}", r.sequences, r.tokens, Name(r.mode));
+  const std::string of =
+      fmt::format("{} of {}, mode {}", Counted(r.sequences, "sequence"), Counted(r.tokens, "token"), Name(r.mode));
   // Shift 0 has a place on a log axis where distances from the reference do.
   LinePlot by_shift{.title = fmt::format("Shift by d positions against {}", r.reference),
                     .subtitle = "D_abs by |d - reference|, band: standard deviation over sequences; " + of,

@@ -98,15 +98,16 @@ std::string ToText(const PplReport& r) {
   out += fmt::format("\nppl {} +- {}  ({:.4f} nats/token, {:.4f} bits/byte", HumanNumber(r.ppl()),
                      HumanNumber(r.ppl_stderr()), r.nll / static_cast<double>(r.tokens), r.bits_per_byte());
   if (r.words > 0) out += fmt::format(", word ppl {}", HumanNumber(Ppl(r.nll, r.words)));
-  out += fmt::format(")\n{} tokens, protocol {}", HumanCount(r.tokens), Name(r.protocol));
+  out +=
+      fmt::format(")\n{} {}, protocol {}", HumanCount(r.tokens), r.tokens == 1 ? "token" : "tokens", Name(r.protocol));
   if (IsStreaming(r.protocol)) {
     out += fmt::format(", {}", r.protocol == PplProtocol::kLines
                                    ? "each line a text of its own, as the reference of SepLLM reads PG-19"
                                    : "one text from end to end");
   } else {
-    out += fmt::format(", context {}{}, {} windows, attention {}", r.context,
+    out += fmt::format(", context {}{}, {} {}, attention {}", r.context,
                        r.stride > 0 ? fmt::format(", stride {}", r.stride) : "", HumanCount(r.windows),
-                       ToString(r.pattern));
+                       r.windows == 1 ? "window" : "windows", ToString(r.pattern));
   }
   out += fmt::format("\n{} in front ({})", r.bos >= 0 ? fmt::format("{} (id {})", r.bos_token, r.bos) : "no token",
                      r.bos_rule);
