@@ -19,9 +19,9 @@
 #include "hawser/io/safetensors.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/kv_state.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser::fuzz {
 namespace {

@@ -12,11 +12,11 @@
 #include "hawser/eval/plot_input.h"
 #include "hawser/infer/generation.h"
 #include "hawser/io/json.h"
-#include "hawser/model/hf_config.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
+#include "hawser/zoo/hf_config.h"
 
 namespace hawser::fuzz {
 namespace {

@@ -12,7 +12,8 @@ LAYERS = [
     ["attn", "pos", "io", "jinja"],
     ["ops", "tok"],
     ["model", "data", "cpu", "cuda"],
-    ["train", "infer", "device"],
+    ["zoo", "device"],
+    ["train", "infer"],
     ["serve", "eval"],
     ["cli"],
 ]

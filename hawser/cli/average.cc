@@ -4,9 +4,9 @@
 #include "hawser/base/error.h"
 #include "hawser/base/lock.h"
 #include "hawser/cli/command.h"
-#include "hawser/model/hf_export.h"
 #include "hawser/train/average.h"
 #include "hawser/train/run.h"
+#include "hawser/zoo/hf_export.h"
 
 namespace hawser {
 namespace {

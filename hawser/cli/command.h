@@ -13,8 +13,8 @@
 
 #include "hawser/cli/options.h"
 #include "hawser/device/registry.h"
-#include "hawser/model/load.h"
 #include "hawser/tok/tokenizer.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 

@@ -8,8 +8,8 @@
 #include "hawser/base/error.h"
 #include "hawser/base/printable.h"
 #include "hawser/cli/command.h"
-#include "hawser/model/builtin.h"
 #include "hawser/train/peft.h"
+#include "hawser/zoo/builtin.h"
 
 namespace hawser {
 

@@ -6,8 +6,8 @@
 #include "hawser/base/error.h"
 #include "hawser/base/lock.h"
 #include "hawser/cli/command.h"
-#include "hawser/model/hf_export.h"
 #include "hawser/train/peft.h"
+#include "hawser/zoo/hf_export.h"
 
 namespace hawser {
 namespace {

@@ -15,9 +15,9 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/eval/report.h"
 #include "hawser/infer/generation.h"
-#include "hawser/model/builtin.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/separators.h"
+#include "hawser/zoo/builtin.h"
 
 namespace hawser {
 namespace {

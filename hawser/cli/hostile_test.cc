@@ -5,11 +5,11 @@
 #include <algorithm>
 
 #include "hawser/base/file.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

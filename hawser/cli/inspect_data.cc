@@ -12,10 +12,10 @@
 #include "hawser/data/pack_report.h"
 #include "hawser/eval/picture_file.h"
 #include "hawser/eval/plot.h"
-#include "hawser/model/load.h"
 #include "hawser/train/packing.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trainer.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

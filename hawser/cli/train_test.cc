@@ -19,11 +19,11 @@
 #include "hawser/base/file.h"
 #include "hawser/base/rng.h"
 #include "hawser/data/synthetic.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/train/checkpoint.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -18,9 +18,7 @@
 #include "hawser/eval/run_report.h"
 #include "hawser/io/json.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/hf_export.h"
 #include "hawser/model/kv_state.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/fault_walk.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
@@ -29,6 +27,8 @@
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
 #include "hawser/train/run.h"
+#include "hawser/zoo/hf_export.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -12,8 +12,8 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/eval/report.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -8,8 +8,8 @@
 #include "hawser/base/file.h"
 #include "hawser/device/registry.h"
 #include "hawser/eval/perplexity.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -14,9 +14,9 @@
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/tok/separators.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

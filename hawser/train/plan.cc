@@ -4,14 +4,14 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
-#include "hawser/model/builtin.h"
-#include "hawser/model/load.h"
 #include "hawser/tok/separators.h"
 #include "hawser/train/conflicts.h"
 #include "hawser/train/peft.h"
 #include "hawser/train/run.h"
 #include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
+#include "hawser/zoo/builtin.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -19,8 +19,6 @@
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
-#include "hawser/model/hf_export.h"
-#include "hawser/model/load.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/estimate.h"
@@ -30,6 +28,8 @@
 #include "hawser/train/peft.h"
 #include "hawser/train/tensorboard.h"
 #include "hawser/train/trainer.h"
+#include "hawser/zoo/hf_export.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

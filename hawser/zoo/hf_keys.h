@@ -1,4 +1,4 @@
-// model/hf_keys.h - the members of a config.json that are read, those that change nothing here, and the rest.
+// zoo/hf_keys.h - the members of a config.json that are read, those that change nothing here, and the rest.
 #pragma once
 
 #include <nlohmann/json.hpp>

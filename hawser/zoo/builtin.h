@@ -1,4 +1,4 @@
-// model/builtin.h - the small model that is part of the program, under the name `builtin`.
+// zoo/builtin.h - the small model that is part of the program, under the name `builtin`.
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,4 @@
-#include "hawser/model/builtin.h"
+#include "hawser/zoo/builtin.h"
 
 #include <cstdlib>
 #include <string>

@@ -1,4 +1,4 @@
-#include "hawser/model/load.h"
+#include "hawser/zoo/load.h"
 
 #include <cmath>
 #include <cstdlib>

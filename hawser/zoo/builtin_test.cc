@@ -1,12 +1,12 @@
-#include "hawser/model/builtin.h"
+#include "hawser/zoo/builtin.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 
 #include "hawser/base/file.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {

@@ -1,4 +1,4 @@
-#include "hawser/model/hf_export.h"
+#include "hawser/zoo/hf_export.h"
 
 #include <algorithm>
 #include <cctype>
@@ -14,10 +14,10 @@
 #include "hawser/base/text.h"
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
-#include "hawser/model/builtin.h"
-#include "hawser/model/hf_config.h"
-#include "hawser/model/hf_keys.h"
-#include "hawser/model/hf_tensors.h"
+#include "hawser/zoo/builtin.h"
+#include "hawser/zoo/hf_config.h"
+#include "hawser/zoo/hf_keys.h"
+#include "hawser/zoo/hf_tensors.h"
 
 namespace hawser {
 namespace {

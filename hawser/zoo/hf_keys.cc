@@ -1,4 +1,4 @@
-#include "hawser/model/hf_keys.h"
+#include "hawser/zoo/hf_keys.h"
 
 #include <algorithm>
 #include <span>

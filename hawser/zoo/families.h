@@ -1,4 +1,4 @@
-// model/families.h - the architectures that a ModelSpec describes, one row each.
+// zoo/families.h - the architectures that a ModelSpec describes, one row each.
 #pragma once
 
 #include <array>

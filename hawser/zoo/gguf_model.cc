@@ -1,4 +1,4 @@
-#include "hawser/model/gguf_model.h"
+#include "hawser/zoo/gguf_model.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "hawser/model/hf_tensors.h"
+#include "hawser/zoo/hf_tensors.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-// model/gguf_model.h - the network that the metadata of a GGUF file describes, and where its tensors lie.
+// zoo/gguf_model.h - the network that the metadata of a GGUF file describes, and where its tensors lie.
 #pragma once
 
 #include <vector>

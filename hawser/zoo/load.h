@@ -1,4 +1,4 @@
-// model/load.h - MODEL on the command line: a Hugging Face folder, a GGUF file or a llama2.c .bin, into spec, weights
+// zoo/load.h - MODEL on the command line: a Hugging Face folder, a GGUF file or a llama2.c .bin, into spec, weights
 // and tokenizer.
 #pragma once
 
@@ -19,7 +19,7 @@ struct LoadedModel {
   std::shared_ptr<Tokenizer> tokenizer;  // null where none was found or given
 };
 
-/// `path` may be `builtin` (model/builtin.h). `tokenizer`: a file or folder that wins over what the model brings;
+/// `path` may be `builtin` (zoo/builtin.h). `tokenizer`: a file or folder that wins over what the model brings;
 /// empty: the model's own. Query and key rows of adjacent-pairing files are permuted to half pairing here, so
 /// everything later sees kHalf. Errors: kIo, kFormat (truncated, shapes, missing or unknown tensors, non-finite header
 /// values), kUnsupported (architecture, dtype), each naming file and tensor or key.
@@ -31,7 +31,7 @@ LoadedModel InspectModel(const std::filesystem::path& path, const std::filesyste
 /// The spec alone. Of a folder's tensors only those that may change it are looked at: the head of a tied model.
 ModelSpec LoadSpec(const std::filesystem::path& path);
 
-/// Without a source (model/hf_export.h): config.json, generation_config.json, model.safetensors (in `dtype`: F32, BF16
+/// Without a source (zoo/hf_export.h): config.json, generation_config.json, model.safetensors (in `dtype`: F32, BF16
 /// or F16) and the tokenizer's files, each atomically; config.json comes last (one from before is removed first), so
 /// that a folder that has one is whole. The folder loads again as the same spec and bits. What config.json cannot say
 /// of the spec in a way that other readers understand goes to hawser_spec.json beside it.

@@ -1,4 +1,4 @@
-// model/hf_rope.h - rotary settings in config.json: top-level members, `rope_scaling` (transformers 4) and
+// zoo/hf_rope.h - rotary settings in config.json: top-level members, `rope_scaling` (transformers 4) and
 // `rope_parameters` (transformers 5).
 #pragma once
 

@@ -1,12 +1,12 @@
-// model/hf_config.h - a ModelSpec as the JSON files of a Hugging Face folder.
+// zoo/hf_config.h - a ModelSpec as the JSON files of a Hugging Face folder.
 #pragma once
 
 #include <string>
 #include <string_view>
 
 #include "hawser/base/dtype.h"
-#include "hawser/model/hf_rope.h"
 #include "hawser/model/spec.h"
+#include "hawser/zoo/hf_rope.h"
 
 namespace hawser {
 

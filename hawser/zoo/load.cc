@@ -1,4 +1,4 @@
-#include "hawser/model/load.h"
+#include "hawser/zoo/load.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,11 +11,11 @@
 #include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
-#include "hawser/model/builtin.h"
-#include "hawser/model/gguf_model.h"
-#include "hawser/model/hf_config.h"
-#include "hawser/model/hf_tensors.h"
 #include "hawser/tok/gguf_vocab.h"
+#include "hawser/zoo/builtin.h"
+#include "hawser/zoo/gguf_model.h"
+#include "hawser/zoo/hf_config.h"
+#include "hawser/zoo/hf_tensors.h"
 
 namespace hawser {
 namespace {

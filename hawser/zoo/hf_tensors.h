@@ -1,4 +1,4 @@
-// model/hf_tensors.h - the weights of a Hugging Face folder: every stored tensor is used, or refused by name.
+// zoo/hf_tensors.h - the weights of a Hugging Face folder: every stored tensor is used, or refused by name.
 #pragma once
 
 #include <filesystem>

@@ -1,13 +1,13 @@
-#include "hawser/model/hf_export.h"
+#include "hawser/zoo/hf_export.h"
 
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/file.h"
-#include "hawser/model/hf_config.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/zoo/hf_config.h"
 
 namespace hawser {
 namespace {

@@ -1,4 +1,4 @@
-#include "hawser/model/hf_rope.h"
+#include "hawser/zoo/hf_rope.h"
 
 #include <cmath>
 

@@ -1,12 +1,12 @@
-#include "hawser/model/hf_config.h"
+#include "hawser/zoo/hf_config.h"
 
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 
 #include "hawser/base/error.h"
-#include "hawser/model/families.h"
-#include "hawser/model/hf_keys.h"
+#include "hawser/zoo/families.h"
+#include "hawser/zoo/hf_keys.h"
 
 namespace hawser {
 namespace {

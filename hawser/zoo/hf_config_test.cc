@@ -1,4 +1,4 @@
-#include "hawser/model/hf_config.h"
+#include "hawser/zoo/hf_config.h"
 
 #include <cmath>
 

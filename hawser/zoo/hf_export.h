@@ -1,11 +1,11 @@
-// model/hf_export.h - what a model folder keeps of the folder that its model came from (docs/FORMATS.md).
+// zoo/hf_export.h - what a model folder keeps of the folder that its model came from (docs/FORMATS.md).
 #pragma once
 
 #include <filesystem>
 #include <string>
 #include <string_view>
 
-#include "hawser/model/load.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 

@@ -1,14 +1,14 @@
 // Models in GGUF files: what the metadata say, rows in the order of the engine, and everything else refused by name.
-#include "hawser/model/gguf_model.h"
+#include "hawser/zoo/gguf_model.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "hawser/io/gguf_writer.h"
-#include "hawser/model/load.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {
