@@ -68,33 +68,29 @@ struct Run {
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(what.head_dim)); }
   void Forward() {
     Compile();
-    backend.AttentionForward({.q = q,
-                              .k = k,
-                              .v = v,
-                              .out = out,
-                              .lse = lse.data(),
-                              .heads = what.heads,
-                              .kv_heads = what.kv_heads,
-                              .head_dim = what.head_dim,
-                              .scale = Scale(),
-                              .sequences = {&sequence, 1}});
+    backend.AttentionForward(
+        {.shape = {.heads = what.heads, .kv_heads = what.kv_heads, .head_dim = what.head_dim, .scale = Scale()},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .lse = lse.data(),
+         .sequences = {&sequence, 1}});
   }
   void Backward() {
     Compile();
-    backend.AttentionBackward({.q = q,
-                               .k = k,
-                               .v = v,
-                               .out = out,
-                               .dout = dout,
-                               .lse = lse.data(),
-                               .dq = dq,
-                               .dk = dk,
-                               .dv = dv,
-                               .heads = what.heads,
-                               .kv_heads = what.kv_heads,
-                               .head_dim = what.head_dim,
-                               .scale = Scale(),
-                               .sequences = {&sequence, 1}});
+    backend.AttentionBackward(
+        {.shape = {.heads = what.heads, .kv_heads = what.kv_heads, .head_dim = what.head_dim, .scale = Scale()},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .dout = dout,
+         .lse = lse.data(),
+         .dq = dq,
+         .dk = dk,
+         .dv = dv,
+         .sequences = {&sequence, 1}});
   }
   std::vector<double> Values(const Matrix& m) {
     Matrix f32(m.rows(), m.cols(), DType::kF32);

@@ -109,13 +109,13 @@ struct Bench {
   void Attend(const KvCache& cache, const Matrix& q, Matrix& out) const {
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
       const DecodeArgs::Row row{cache.Keys(layer), cache.Values(layer), cache.rotation(layer)};
-      backend->AttentionDecode({.q = q,
+      backend->AttentionDecode({.shape = {.heads = spec().heads,
+                                          .kv_heads = spec().kv_heads,
+                                          .head_dim = spec().head_dim,
+                                          .scale = 1.0f / std::sqrt(static_cast<float>(spec().head_dim))},
+                                .q = q,
                                 .out = out,
-                                .rows = {&row, 1},
-                                .heads = spec().heads,
-                                .kv_heads = spec().kv_heads,
-                                .head_dim = spec().head_dim,
-                                .scale = 1.0f / std::sqrt(static_cast<float>(spec().head_dim))});
+                                .rows = {&row, 1}});
     }
   }
   Matrix Query() const {

@@ -188,7 +188,7 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
     const int64_t r = panel * kPanel + i;
     const int64_t row = work.unit->sequence->query_begin + r / call.group;
     const int64_t head = static_cast<int64_t>(work.unit->kv_head) * call.group + r % call.group;
-    const float lse = r < work.rows ? args.lse[row * args.heads + head] : -std::numeric_limits<float>::infinity();
+    const float lse = r < work.rows ? args.lse[row * args.shape.heads + head] : -std::numeric_limits<float>::infinity();
     if (lse == -std::numeric_limits<float>::infinity()) {
       h.StageRow(nullptr, h.t.dtype, q, i);
       h.StageRow(nullptr, h.t.dtype, dout, i);
@@ -372,7 +372,7 @@ class ChunkWorker {
         continue;
       }
       const int64_t row = unit.sequence->key_begin + key;
-      h.t.convert(dk, DType::kF32, HeadRow(args.dk, row, unit.kv_head, h.dim), args.dk.dtype, h.dim, args.scale);
+      h.t.convert(dk, DType::kF32, HeadRow(args.dk, row, unit.kv_head, h.dim), args.dk.dtype, h.dim, args.shape.scale);
       h.t.convert(dv, DType::kF32, HeadRow(args.dv, row, unit.kv_head, h.dim), args.dv.dtype, h.dim, 1.0f);
     }
   }
@@ -407,7 +407,7 @@ void WriteQueries(const Call& call, const UnitWork& work, int64_t tile) {
     const int64_t head = static_cast<int64_t>(work.unit->kv_head) * call.group + r % call.group;
     PrefetchHead(call.args.dq, row, head, h.dim);
     h.t.convert(rows + i * call.dq_rows(), DType::kF32, HeadRow(call.args.dq, row, head, h.dim), call.args.dq.dtype,
-                h.dim, call.args.scale);
+                h.dim, call.args.shape.scale);
   }
 }
 
@@ -425,32 +425,33 @@ void WriteSlots(const Call& call, const UnitWork& work) {
       dv[i] += dv[i + slots * h.n];
     }
     const int64_t row = work.unit->sequence->key_begin + s.compact[slot];
-    h.t.convert(dk, DType::kF32, HeadRow(args.dk, row, work.unit->kv_head, h.dim), args.dk.dtype, h.dim, args.scale);
+    h.t.convert(dk, DType::kF32, HeadRow(args.dk, row, work.unit->kv_head, h.dim), args.dk.dtype, h.dim,
+                args.shape.scale);
     h.t.convert(dv, DType::kF32, HeadRow(args.dv, row, work.unit->kv_head, h.dim), args.dv.dtype, h.dim, 1.0f);
   }
 }
 
 Call MakeCall(const AttentionBackwardArgs& args) {
   return {.args = args,
-          .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
-          .group = args.heads / args.kv_heads,
-          .scale2 = args.scale * 1.44269504088896341f};
+          .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim),
+          .group = args.shape.heads / args.shape.kv_heads,
+          .scale2 = args.shape.scale * 1.44269504088896341f};
 }
 
 }  // namespace
 
 int64_t AttentionBackwardScratch(const AttentionBackwardArgs& args) {
   const Call call = MakeCall(args);
-  return LargestWave(ListUnits(args.sequences, args.kv_heads), kWaveBytes,
+  return LargestWave(ListUnits(args.sequences, args.shape.kv_heads), kWaveBytes,
                      [&](const AttnUnit& unit) { return SharedBytes(call, Plan(call, unit)); });
 }
 
 void AttentionBackward(const AttentionBackwardArgs& args) {
   Validate(args);
-  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustBackward(args);
+  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustBackward(args);
   const Call call = MakeCall(args);
-  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
-  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
+  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
+  const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   thread_local Arena shared;
   for (size_t begin = 0; begin < units.size();) {
     std::vector<UnitWork> works;

@@ -178,7 +178,7 @@ class TileWorker {
         std::fill_n(static_cast<char*>(to), h.dim * SizeOf(args.out.dtype), 0);
       }
       if (args.lse == nullptr) continue;
-      args.lse[row * args.heads + head] =
+      args.lse[row * args.shape.heads + head] =
           sees ? static_cast<float>((max_[r] + std::log2(static_cast<double>(sum_[r]))) * std::log(2.0))
                : -std::numeric_limits<float>::infinity();
     }
@@ -234,23 +234,23 @@ size_t PackedBytes(const HeadShape& h, const AttnUnit& unit) {
 }  // namespace
 
 int64_t AttentionForwardScratch(const AttentionBackwardArgs& args) {
-  const HeadShape h(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim);
-  return LargestWave(ListUnits(args.sequences, args.kv_heads), kWaveBytes,
+  const HeadShape h(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim);
+  return LargestWave(ListUnits(args.sequences, args.shape.kv_heads), kWaveBytes,
                      [&](const AttnUnit& unit) { return PackedBytes(h, unit); });
 }
 
 void AttentionForward(const AttentionArgs& args) {
   Validate(args);
-  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustForward(args);
-  const int32_t group = args.heads / args.kv_heads;
+  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustForward(args);
+  const int32_t group = args.shape.heads / args.shape.kv_heads;
   const Call call{.args = args,
-                  .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.head_dim),
+                  .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim),
                   .group = group,
                   .positions = std::max(1, kTileRows / group),
-                  .scale2 = args.scale * 1.44269504088896341f};
+                  .scale2 = args.shape.scale * 1.44269504088896341f};
   const HeadShape& h = call.shape;
-  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
-  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
+  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
+  const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   thread_local Arena shared;
   for (size_t begin = 0; begin < units.size();) {
     // A wave: as many units as fit in kWaveBytes, one at least.

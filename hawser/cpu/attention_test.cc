@@ -246,15 +246,12 @@ TEST(AttentionTest, NotANumberIsNotHidden) {
 TEST(AttentionTest, RefusesArgumentsThatDoNotFit) {
   Problem problem({.heads = 2, .kv_heads = 1, .dim = 8}, ParsePattern("full"), MakeLayout(0, {4}), 1);
   const auto fails = [&](auto change, const char* text) {
-    AttentionArgs args{.q = problem.q,
+    AttentionArgs args{.shape = {.heads = 2, .kv_heads = 1, .head_dim = 8, .scale = 1.0f},
+                       .q = problem.q,
                        .k = problem.k,
                        .v = problem.v,
                        .out = problem.out,
                        .lse = problem.lse.data(),
-                       .heads = 2,
-                       .kv_heads = 1,
-                       .head_dim = 8,
-                       .scale = 1.0f,
                        .sequences = problem.sequences};
     change(args);
     try {
@@ -265,10 +262,10 @@ TEST(AttentionTest, RefusesArgumentsThatDoNotFit) {
       EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
     }
   };
-  fails([](AttentionArgs& a) { a.heads = 3, a.kv_heads = 2; }, "multiple of kv_heads");
-  fails([](AttentionArgs& a) { a.head_dim = 4; }, "head_dim must be in [8, 256]");
-  fails([](AttentionArgs& a) { a.scale = 0.0f; }, "scale must be positive");
-  fails([](AttentionArgs& a) { a.head_dim = 16; }, "q");
+  fails([](AttentionArgs& a) { a.shape.heads = 3, a.shape.kv_heads = 2; }, "multiple of kv_heads");
+  fails([](AttentionArgs& a) { a.shape.head_dim = 4; }, "head_dim must be in [8, 256]");
+  fails([](AttentionArgs& a) { a.shape.scale = 0.0f; }, "scale must be positive");
+  fails([](AttentionArgs& a) { a.shape.head_dim = 16; }, "q");
   fails([](AttentionArgs& a) { a.k.dtype = DType::kF16; }, "k must be f32 or bf16");
   fails([](AttentionArgs& a) { a.v.rows = 3; }, "rows of k");
   std::vector<AttnSequence> moved = problem.sequences;

@@ -39,7 +39,7 @@ struct Task {
 class Worker {
  public:
   Worker(const DecodeArgs& args, const TileKernels& t, int64_t ld, int32_t heads, Arena& arena)
-      : args_(args), t_(t), group_(args.heads / args.kv_heads), ld_(ld) {
+      : args_(args), t_(t), group_(args.shape.heads / args.shape.kv_heads), ld_(ld) {
     arena.Reset(Arena::Bytes<float>(heads * group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
                 Arena::Bytes<float>(kBlock * ld));
     q_ = arena.Take<float>(heads * group_ * ld);
@@ -49,8 +49,9 @@ class Worker {
 
   void Run(const Task& task, const std::vector<State>& states) {
     for (int32_t i = 0; i < task.heads * group_; ++i) {
-      const void* q = HeadRow(args_.q, task.row, int64_t{task.head} * group_ + i, args_.head_dim);
-      t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.head_dim, args_.scale * 1.44269504088896341f);
+      const void* q = HeadRow(args_.q, task.row, int64_t{task.head} * group_ + i, args_.shape.head_dim);
+      t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.shape.head_dim,
+                 args_.shape.scale * 1.44269504088896341f);
     }
     for (int32_t h = 0; h < task.heads; ++h) {
       const State& state = states[task.state + h * task.stride];
@@ -69,7 +70,7 @@ class Worker {
   /// Slots [begin, begin + n) of head `h` of the task into its state.
   void Block(const Task& task, int32_t h, int32_t begin, int32_t n, const State& state) const {
     const DecodeArgs::Row& kv = args_.rows[task.row];
-    t_.decode_scores(Tile({kv.k, task.head + h, args_.head_dim, kv.rotation}, q_ + h * group_ * ld_, begin, n));
+    t_.decode_scores(Tile({kv.k, task.head + h, args_.shape.head_dim, kv.rotation}, q_ + h * group_ * ld_, begin, n));
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
     for (int32_t i = 0; i < group_; ++i) {
       std::fill(s_ + i * kBlock + n, s_ + i * kBlock + cols, -std::numeric_limits<float>::infinity());
@@ -87,7 +88,7 @@ class Worker {
                 .ldo = ld_,
                 .out_cols = static_cast<int32_t>(ld_),
                 .first = begin == task.begin});
-    t_.decode_mix(Tile({kv.v, task.head + h, args_.head_dim}, state.out, begin, n));
+    t_.decode_mix(Tile({kv.v, task.head + h, args_.shape.head_dim}, state.out, begin, n));
   }
   DecodeTile Tile(const StoredHead& from, float* x, int32_t begin, int32_t n) const {
     const bool aside = from.rotation.half > 0;
@@ -99,7 +100,7 @@ class Worker {
             .dtype = aside ? DType::kF32 : from.m.dtype,
             .ld = aside ? ld_ : from.m.ld,
             .n = n,
-            .dim = args_.head_dim,
+            .dim = args_.shape.head_dim,
             .s = s_,
             .lds = kBlock};
   }
@@ -116,7 +117,7 @@ class Worker {
 /// Adds the pieces of one (row, kv head) in order and writes its rows of out.
 void Merge(const DecodeArgs& args, const TileKernels& t, int64_t row, int32_t kv_head, int64_t ld,
            std::span<const State> pieces) {
-  const int32_t group = args.heads / args.kv_heads;
+  const int32_t group = args.shape.heads / args.shape.kv_heads;
   for (int32_t i = 0; i < group; ++i) {
     float max = pieces[0].max[i];
     for (const State& piece : pieces) max = std::max(max, piece.max[i]);
@@ -127,10 +128,10 @@ void Merge(const DecodeArgs& args, const TileKernels& t, int64_t row, int32_t kv
       sum += weight * piece.sum[i];
       const float* from = piece.out + i * ld;
       const bool is_first = from == out;
-      for (int32_t d = 0; d < args.head_dim; ++d) out[d] = weight * from[d] + (is_first ? 0.0f : out[d]);
+      for (int32_t d = 0; d < args.shape.head_dim; ++d) out[d] = weight * from[d] + (is_first ? 0.0f : out[d]);
     }
-    void* to = HeadRow(args.out, row, static_cast<int64_t>(kv_head) * group + i, args.head_dim);
-    t.convert(out, DType::kF32, to, args.out.dtype, args.head_dim, 1.0f / sum);
+    void* to = HeadRow(args.out, row, static_cast<int64_t>(kv_head) * group + i, args.shape.head_dim);
+    t.convert(out, DType::kF32, to, args.out.dtype, args.shape.head_dim, 1.0f / sum);
   }
 }
 
@@ -138,10 +139,10 @@ void Merge(const DecodeArgs& args, const TileKernels& t, int64_t row, int32_t kv
 
 void AttentionDecode(const DecodeArgs& args) {
   Validate(args);
-  if (args.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustDecode(args);
+  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustDecode(args);
   const TileKernels& t = GetTileKernels(CurrentIsa(), DType::kF32);
-  const int32_t group = args.heads / args.kv_heads;
-  const int64_t ld = RoundUp(args.head_dim, kColStep);
+  const int32_t group = args.shape.heads / args.shape.kv_heads;
+  const int64_t ld = RoundUp(args.shape.head_dim, kColStep);
 
   thread_local std::vector<Task> tasks;
   thread_local std::vector<State> states;
@@ -149,23 +150,23 @@ void AttentionDecode(const DecodeArgs& args) {
   tasks.clear(), states.clear();
   int64_t bytes = 0, pieces = 0;
   for (const DecodeArgs::Row& row : args.rows) {
-    bytes += int64_t{2} * row.k.rows * args.kv_heads * HeadBytes(row.k.dtype, args.head_dim);
-    pieces += static_cast<int64_t>(Cuts(row.k.rows)) * args.kv_heads;
+    bytes += int64_t{2} * row.k.rows * args.shape.kv_heads * HeadBytes(row.k.dtype, args.shape.head_dim);
+    pieces += static_cast<int64_t>(Cuts(row.k.rows)) * args.shape.kv_heads;
   }
   // The bits of a head do not depend on which heads share its task.
-  const auto heads = static_cast<int32_t>(std::clamp<int64_t>(pieces / (4 * NumThreads()), 1, args.kv_heads));
+  const auto heads = static_cast<int32_t>(std::clamp<int64_t>(pieces / (4 * NumThreads()), 1, args.shape.kv_heads));
   size_t made = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
     const auto slots = static_cast<int32_t>(args.rows[r].k.rows);
     const size_t cuts = Cuts(slots);
-    for (int32_t g = 0; g < args.kv_heads; g += heads) {
+    for (int32_t g = 0; g < args.shape.kv_heads; g += heads) {
       for (size_t cut = 0; cut < cuts; ++cut) {
         const int32_t begin = static_cast<int32_t>(cut) * kPiece;
-        tasks.push_back({static_cast<int64_t>(r), g, std::min(heads, args.kv_heads - g), begin,
+        tasks.push_back({static_cast<int64_t>(r), g, std::min(heads, args.shape.kv_heads - g), begin,
                          std::min(slots, begin + kPiece), made + static_cast<size_t>(g) * cuts + cut, cuts});
       }
     }
-    made += cuts * static_cast<size_t>(args.kv_heads);
+    made += cuts * static_cast<size_t>(args.shape.kv_heads);
   }
   const int64_t state_size = RoundUp(group * (ld + 2), 16);
   arena.Reset(Arena::Bytes<float>(state_size * static_cast<int64_t>(made)));
@@ -189,7 +190,7 @@ void AttentionDecode(const DecodeArgs& args) {
   size_t at = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
     const size_t cuts = Cuts(args.rows[r].k.rows);
-    for (int32_t g = 0; g < args.kv_heads; ++g, at += cuts) {
+    for (int32_t g = 0; g < args.shape.kv_heads; ++g, at += cuts) {
       Merge(args, t, static_cast<int64_t>(r), g, ld, std::span(states).subspan(at, cuts));
     }
   }

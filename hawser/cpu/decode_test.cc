@@ -32,13 +32,13 @@ struct Batch {
     }
   }
   DecodeArgs Args() {
-    return {.q = q,
+    return {.shape = {.heads = heads,
+                      .kv_heads = kv_heads,
+                      .head_dim = dim,
+                      .scale = 1.0f / std::sqrt(static_cast<float>(dim))},
+            .q = q,
             .out = out,
-            .rows = rows,
-            .heads = heads,
-            .kv_heads = kv_heads,
-            .head_dim = dim,
-            .scale = 1.0f / std::sqrt(static_cast<float>(dim))};
+            .rows = rows};
   }
   void Check(DType stored) {
     AttentionDecode(Args());
@@ -49,7 +49,7 @@ struct Batch {
                           .heads = heads,
                           .kv_heads = kv_heads,
                           .dim = dim,
-                          .scale = Args().scale,
+                          .scale = Args().shape.scale,
                           .visible = [](int64_t, int64_t) { return true; },
                           .q = {},
                           .k = keys[r].Values(),
@@ -115,24 +115,18 @@ TEST(DecodeTest, EqualsTheLastRowOfForward) {
   layout.size = kTokens;
   const AttnSchedule schedule = CompileSchedule(AttnPattern{}, layout);
   const AttnSequence sequence{.query_begin = 0, .key_begin = 0, .schedule = &schedule};
-  AttentionForward({.q = q,
+  AttentionForward({.shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kDim, .scale = scale},
+                    .q = q,
                     .k = k,
                     .v = v,
                     .out = out,
                     .lse = nullptr,
-                    .heads = kHeads,
-                    .kv_heads = kKvHeads,
-                    .head_dim = kDim,
-                    .scale = scale,
                     .sequences = {&sequence, 1}});
   const DecodeArgs::Row row{.k = k, .v = v};
-  AttentionDecode({.q = static_cast<ConstMat>(q).Rows(kTokens - 1, 1),
+  AttentionDecode({.shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kDim, .scale = scale},
+                   .q = static_cast<ConstMat>(q).Rows(kTokens - 1, 1),
                    .out = last,
-                   .rows = {&row, 1},
-                   .heads = kHeads,
-                   .kv_heads = kKvHeads,
-                   .head_dim = kDim,
-                   .scale = scale});
+                   .rows = {&row, 1}});
   for (int c = 0; c < kHeads * kDim; ++c) EXPECT_NEAR(last(0, c), out(kTokens - 1, c), 1e-6);
 }
 

@@ -217,20 +217,22 @@ StoredHead HeadOf(ConstMat m, const AttnUnit& unit, int32_t dim, KeyRotation rot
 }  // namespace
 
 void SelfAdjustForward(const AttentionArgs& args) {
-  const Heads h{
-      .group = args.heads / args.kv_heads, .dim = args.head_dim, .scale = args.scale, .softmax = args.softmax};
-  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
-  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
+  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
+                .dim = args.shape.head_dim,
+                .scale = args.shape.scale,
+                .softmax = args.shape.softmax};
+  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
+  const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   ForPieces(
       units, parallel, [](const AttnUnit& unit) { return unit.schedule().num_queries; },
       [&](const AttnUnit& unit, int32_t begin, int32_t end) {
-        const StoredHead k = HeadOf(args.k, unit, args.head_dim, args.rotation),
-                         v = HeadOf(args.v, unit, args.head_dim);
+        const StoredHead k = HeadOf(args.k, unit, args.shape.head_dim, args.rotation),
+                         v = HeadOf(args.v, unit, args.shape.head_dim);
         std::vector<Run> runs;
         for (int32_t r = begin; r < end; ++r) {
           const int64_t row = unit.sequence->query_begin + r;
           KeysOf(unit.schedule(), r, &runs);
-          float* lse = args.lse == nullptr ? nullptr : args.lse + row * args.heads + unit.kv_head * h.group;
+          float* lse = args.lse == nullptr ? nullptr : args.lse + row * args.shape.heads + unit.kv_head * h.group;
           if (!runs.empty()) {
             AttendRow(h, args.q, args.out, row, unit.kv_head, k, v, runs, lse);
             continue;
@@ -243,14 +245,16 @@ void SelfAdjustForward(const AttentionArgs& args) {
 }
 
 void SelfAdjustDecode(const DecodeArgs& args) {
-  const Heads h{
-      .group = args.heads / args.kv_heads, .dim = args.head_dim, .scale = args.scale, .softmax = args.softmax};
+  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
+                .dim = args.shape.head_dim,
+                .scale = args.shape.scale,
+                .softmax = args.shape.softmax};
   const auto rows = static_cast<int64_t>(args.rows.size());
   int64_t slots = 0;
   for (const DecodeArgs::Row& row : args.rows) slots += row.k.rows;
-  ForTasks(slots * args.heads * args.head_dim >= kParallelWork, rows * args.kv_heads, [&](int64_t i) {
+  ForTasks(slots * args.shape.heads * args.shape.head_dim >= kParallelWork, rows * args.shape.kv_heads, [&](int64_t i) {
     thread_local std::vector<Run> runs;
-    const int64_t r = i / args.kv_heads, g = i % args.kv_heads;
+    const int64_t r = i / args.shape.kv_heads, g = i % args.shape.kv_heads;
     const DecodeArgs::Row& row = args.rows[static_cast<size_t>(r)];
     runs.assign(1, {0, static_cast<int32_t>(row.k.rows)});
     AttendRow(h, args.q, args.out, r, g, {row.k, g, h.dim, row.rotation}, {row.v, g, h.dim}, runs, nullptr);
@@ -330,7 +334,7 @@ void KeyBackward(const Heads& h, const AttentionBackwardArgs& args, const AttnUn
     int32_t column = 0;
     for (const Run& run : rows) {
       for (int32_t r = run.begin; r < run.end; ++r, ++column) {
-        const RowState& state = states[(first + r) * args.heads + head];
+        const RowState& state = states[(first + r) * args.shape.heads + head];
         const float z = room.S(0)[column], g = room.S(1)[column];
         const bool sees = !unit.schedule().IsPaddingRow(r);
         room.S(0)[column] = sees ? ScoreGradient(h.softmax, state, z, g, key) : 0.0f;
@@ -347,11 +351,13 @@ void KeyBackward(const Heads& h, const AttentionBackwardArgs& args, const AttnUn
 }  // namespace
 
 void SelfAdjustBackward(const AttentionBackwardArgs& args) {
-  const Heads h{
-      .group = args.heads / args.kv_heads, .dim = args.head_dim, .scale = args.scale, .softmax = args.softmax};
-  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.kv_heads);
-  const bool parallel = Work(args.sequences, args.heads, args.head_dim) >= kParallelWork;
-  std::vector<RowState> states(static_cast<size_t>(args.q.rows * args.heads));
+  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
+                .dim = args.shape.head_dim,
+                .scale = args.shape.scale,
+                .softmax = args.shape.softmax};
+  const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
+  const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
+  std::vector<RowState> states(static_cast<size_t>(args.q.rows * args.shape.heads));
   ForPieces(
       units, parallel, [](const AttnUnit& unit) { return unit.schedule().num_queries; },
       [&](const AttnUnit& unit, int32_t begin, int32_t end) {
@@ -359,7 +365,8 @@ void SelfAdjustBackward(const AttentionBackwardArgs& args) {
         for (int32_t r = begin; r < end; ++r) {
           const int64_t row = unit.sequence->query_begin + r;
           KeysOf(unit.schedule(), r, &runs);
-          RowBackward(h, args, unit, r, runs, &states[static_cast<size_t>(row * args.heads + unit.kv_head * h.group)]);
+          RowBackward(h, args, unit, r, runs,
+                      &states[static_cast<size_t>(row * args.shape.heads + unit.kv_head * h.group)]);
         }
       });
   ForPieces(

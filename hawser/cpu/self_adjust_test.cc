@@ -105,34 +105,28 @@ struct Case {
   }
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(dim)); }
   void Forward() {
-    AttentionForward({.q = q,
-                      .k = k,
-                      .v = v,
-                      .out = out,
-                      .lse = lse.data(),
-                      .heads = heads,
-                      .kv_heads = kv_heads,
-                      .head_dim = dim,
-                      .scale = Scale(),
-                      .sequences = {&sequence, 1},
-                      .softmax = softmax});
+    AttentionForward(
+        {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = Scale(), .softmax = softmax},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .lse = lse.data(),
+         .sequences = {&sequence, 1}});
   }
   void Backward(Mat dq, Mat dk, Mat dv) {
-    AttentionBackward({.q = q,
-                       .k = k,
-                       .v = v,
-                       .out = out,
-                       .dout = dout,
-                       .lse = lse.data(),
-                       .dq = dq,
-                       .dk = dk,
-                       .dv = dv,
-                       .heads = heads,
-                       .kv_heads = kv_heads,
-                       .head_dim = dim,
-                       .scale = Scale(),
-                       .sequences = {&sequence, 1},
-                       .softmax = softmax});
+    AttentionBackward(
+        {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = Scale(), .softmax = softmax},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .dout = dout,
+         .lse = lse.data(),
+         .dq = dq,
+         .dk = dk,
+         .dv = dv,
+         .sequences = {&sequence, 1}});
   }
   Twin MakeTwin() const {
     return {.rows = tokens,
@@ -252,14 +246,11 @@ TEST_F(SelfAdjustTest, DecodeIsTheLastRowOfForwardOverAnyStore) {
       std::vector<std::vector<char>> bytes;
       for (const int threads : {1, 2}) {
         SetThreads(threads);
-        AttentionDecode({.q = q,
-                         .out = decoded,
-                         .rows = {&row, 1},
-                         .heads = kHeads,
-                         .kv_heads = kKvHeads,
-                         .head_dim = kDim,
-                         .scale = 0.2f,
-                         .softmax = kind});
+        AttentionDecode(
+            {.shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kDim, .scale = 0.2f, .softmax = kind},
+             .q = q,
+             .out = decoded,
+             .rows = {&row, 1}});
         bytes.push_back(decoded.Bytes());
       }
       EXPECT_EQ(bytes[0], bytes[1]);
@@ -267,16 +258,13 @@ TEST_F(SelfAdjustTest, DecodeIsTheLastRowOfForwardOverAnyStore) {
       layout.size = kSlots;
       const AttnSchedule schedule = CompileSchedule({}, layout, 1);
       const AttnSequence sequence{.schedule = &schedule};
-      AttentionForward({.q = q,
-                        .k = row.k,
-                        .v = row.v,
-                        .out = last,
-                        .heads = kHeads,
-                        .kv_heads = kKvHeads,
-                        .head_dim = kDim,
-                        .scale = 0.2f,
-                        .sequences = {&sequence, 1},
-                        .softmax = kind});
+      AttentionForward(
+          {.shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kDim, .scale = 0.2f, .softmax = kind},
+           .q = q,
+           .k = row.k,
+           .v = row.v,
+           .out = last,
+           .sequences = {&sequence, 1}});
       EXPECT_EQ(decoded.Values(), last.Values());
       Twin twin{.rows = 1,
                 .keys = kSlots,

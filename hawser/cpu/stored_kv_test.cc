@@ -110,13 +110,11 @@ TEST_F(StoredKvTest, DecodeMatchesTheTwin) {
           const Stored k(slots, kv_heads, dim, stored, rng_.Bits()), v(slots, kv_heads, dim, stored, rng_.Bits());
           const DecodeArgs::Row row{.k = k.view(), .v = v.view(), .rotation = RandomRotation(slots, dim)};
           const double scale = 1 / std::sqrt(dim);
-          AttentionDecode({.q = q,
-                           .out = out,
-                           .rows = {&row, 1},
-                           .heads = heads,
-                           .kv_heads = kv_heads,
-                           .head_dim = dim,
-                           .scale = static_cast<float>(scale)});
+          AttentionDecode(
+              {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = static_cast<float>(scale)},
+               .q = q,
+               .out = out,
+               .rows = {&row, 1}});
           NaiveAttention twin{.rows = 1,
                               .keys = slots,
                               .heads = heads,
@@ -165,16 +163,14 @@ TEST_F(StoredKvTest, ForwardMatchesTheTwinUnderPatterns) {
           const Stored k(keys, kv_heads, dim, stored, rng_.Bits()), v(keys, kv_heads, dim, stored, rng_.Bits());
           const KeyRotation rotation = RandomRotation(keys, dim);
           const double scale = 1 / std::sqrt(dim);
-          AttentionForward({.q = q,
-                            .k = k.view(),
-                            .v = v.view(),
-                            .out = out,
-                            .heads = heads,
-                            .kv_heads = kv_heads,
-                            .head_dim = dim,
-                            .scale = static_cast<float>(scale),
-                            .sequences = {&sequence, 1},
-                            .rotation = rotation});
+          AttentionForward(
+              {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = static_cast<float>(scale)},
+               .q = q,
+               .k = k.view(),
+               .v = v.view(),
+               .out = out,
+               .sequences = {&sequence, 1},
+               .rotation = rotation});
           NaiveAttention twin{.rows = queries,
                               .keys = keys,
                               .heads = heads,
@@ -219,13 +215,10 @@ TEST_F(StoredKvTest, ThreadsDoNotMatter) {
   for (const int threads : {1, 2}) {
     SetThreads(threads);
     TestMat out(1, kHeads * kDim, DType::kF32, 1);
-    AttentionDecode({.q = q,
+    AttentionDecode({.shape = {.heads = kHeads, .kv_heads = kHeads, .head_dim = kDim, .scale = 0.125f},
+                     .q = q,
                      .out = out,
-                     .rows = {&row, 1},
-                     .heads = kHeads,
-                     .kv_heads = kHeads,
-                     .head_dim = kDim,
-                     .scale = 0.125f});
+                     .rows = {&row, 1}});
     results.push_back(out.Bytes());
   }
   EXPECT_EQ(results[0], results[1]);
@@ -242,7 +235,8 @@ TEST_F(StoredKvTest, ABlockThatIsNotFiniteShows) {
     SetIsa(isa);
     TestMat out(1, 40, DType::kF32, 5);
     const DecodeArgs::Row row{.k = k.view(), .v = v.view()};
-    AttentionDecode({.q = q, .out = out, .rows = {&row, 1}, .heads = 1, .kv_heads = 1, .head_dim = 40, .scale = 1.0f});
+    AttentionDecode(
+        {.shape = {.heads = 1, .kv_heads = 1, .head_dim = 40, .scale = 1.0f}, .q = q, .out = out, .rows = {&row, 1}});
     EXPECT_TRUE(std::isnan(out(0, 0))) << Name(isa);
   }
 }
@@ -253,7 +247,7 @@ TEST_F(StoredKvTest, WrongShapesAreNamed) {
   TestMat out(1, 32, DType::kF32, 5);
   DecodeArgs::Row row{.k = k.view(), .v = k.view()};
   const DecodeArgs args{
-      .q = q, .out = out, .rows = {&row, 1}, .heads = 2, .kv_heads = 2, .head_dim = 16, .scale = 1.0f};
+      .shape = {.heads = 2, .kv_heads = 2, .head_dim = 16, .scale = 1.0f}, .q = q, .out = out, .rows = {&row, 1}};
   EXPECT_NO_THROW(AttentionDecode(args));
   row.k = k.view().Cols(0, 32);
   EXPECT_THROW(AttentionDecode(args), Error);

@@ -23,7 +23,13 @@ M ValueOf(const ModelSpec& s, M qkv) {
   return qkv.Cols(QueryCols(s) + KeyCols(s), KeyCols(s));
 }
 
-float AttentionScale(const ModelSpec& s) { return 1.0f / std::sqrt(static_cast<float>(s.head_dim)); }
+AttnShape ShapeOf(const ModelSpec& s) {
+  return {.heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
+          .softmax = s.softmax};
+}
 
 /// y = x W^T.
 void Linear(Backend* backend, ConstMat x, ConstMat w, Mat y) {
@@ -157,17 +163,13 @@ void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y
   const ConstMat x = saved->x.view();
   const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : QkvScratch(c, Workspace::kQkv, x.rows);
   QkvForward(c, layer, x, qkv);
-  c.backend->AttentionForward({.q = QueryOf(s, qkv),
+  c.backend->AttentionForward({.shape = ShapeOf(s),
+                               .q = QueryOf(s, qkv),
                                .k = KeyOf(s, qkv),
                                .v = ValueOf(s, qkv),
                                .out = saved->attn_out.view(),
                                .lse = saved->lse.Row<float>(0),
-                               .heads = s.heads,
-                               .kv_heads = s.kv_heads,
-                               .head_dim = s.head_dim,
-                               .scale = AttentionScale(s),
-                               .sequences = c.sequences,
-                               .softmax = s.softmax});
+                               .sequences = c.sequences});
   const Mat middle = saved->middle.rows() > 0 ? saved->middle.view() : y;
   AttnOutForward(c, layer, x, saved->attn_out.view(), middle);
   MlpForward(c, layer, middle, saved->gate_up.view(), y);
@@ -195,7 +197,8 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
     qkv = again;
   }
   Mat dqkv = QkvScratch(c, Workspace::kGradQkv, x.rows);
-  c.backend->AttentionBackward({.q = QueryOf(s, qkv),
+  c.backend->AttentionBackward({.shape = ShapeOf(s),
+                                .q = QueryOf(s, qkv),
                                 .k = KeyOf(s, qkv),
                                 .v = ValueOf(s, qkv),
                                 .out = saved.attn_out.view(),
@@ -204,12 +207,7 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                                 .dq = QueryOf(s, dqkv),
                                 .dk = KeyOf(s, dqkv),
                                 .dv = ValueOf(s, dqkv),
-                                .heads = s.heads,
-                                .kv_heads = s.kv_heads,
-                                .head_dim = s.head_dim,
-                                .scale = AttentionScale(s),
-                                .sequences = c.sequences,
-                                .softmax = s.softmax});
+                                .sequences = c.sequences});
   RotateQueriesAndKeys(c, dqkv, /*inverse=*/true);
   if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
     const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
@@ -239,14 +237,10 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
   const auto rows = x.rows / static_cast<int64_t>(caches.size());  // of each stream
   const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
-    c.backend->AttentionDecode({.q = q.Rows(first, static_cast<int64_t>(seen.size())),
+    c.backend->AttentionDecode({.shape = ShapeOf(s),
+                                .q = q.Rows(first, static_cast<int64_t>(seen.size())),
                                 .out = attn_out.Rows(first, static_cast<int64_t>(seen.size())),
-                                .rows = seen,
-                                .heads = s.heads,
-                                .kv_heads = s.kv_heads,
-                                .head_dim = s.head_dim,
-                                .scale = AttentionScale(s),
-                                .softmax = s.softmax});
+                                .rows = seen});
   };
   std::vector<DecodeArgs::Row>& seen = *c.decode_rows;  // of streams not yet attended to, which end before row `next`
   seen.clear();
@@ -267,18 +261,14 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
       seen.clear();
       const AttnSequence sequence{.schedule = &cache->schedule(layer)};
       const Mat lse = c.work->Get(Workspace::kLse, rows, s.heads, DType::kF32);
-      c.backend->AttentionForward({.q = queries,
+      c.backend->AttentionForward({.shape = ShapeOf(s),
+                                   .q = queries,
                                    .k = cache->Keys(layer),
                                    .v = cache->Values(layer),
                                    .out = attn_out.Rows(next, rows),
                                    .lse = lse.Row<float>(0),
-                                   .heads = s.heads,
-                                   .kv_heads = s.kv_heads,
-                                   .head_dim = s.head_dim,
-                                   .scale = AttentionScale(s),
                                    .sequences = {&sequence, 1},
-                                   .rotation = cache->rotation(layer),
-                                   .softmax = s.softmax});
+                                   .rotation = cache->rotation(layer)});
     } else {
       seen.push_back({cache->Keys(layer), cache->Values(layer), cache->rotation(layer)});
     }

@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::string_view kOp = "attention";
 
-void CheckHeads(int32_t heads, int32_t kv_heads, int32_t head_dim, float scale) {
+void CheckHeads(const AttnShape& shape) {
+  const auto& [heads, kv_heads, head_dim, scale, softmax, slopes, softcap] = shape;
   if (kv_heads < 1 || heads < 1 || heads % kv_heads != 0) {
     Fail(ErrorKind::kUsage, "attention: heads must be a positive multiple of kv_heads, found {} and {}", heads,
          kv_heads);
@@ -21,6 +22,8 @@ void CheckHeads(int32_t heads, int32_t kv_heads, int32_t head_dim, float scale) 
   if (head_dim < 8 || head_dim > 256)
     Fail(ErrorKind::kUsage, "attention: head_dim must be in [8, 256], found {}", head_dim);
   if (!(scale > 0.0f && scale < 1e30f)) Fail(ErrorKind::kUsage, "attention: scale must be positive, found {}", scale);
+  if (slopes != nullptr) Fail(ErrorKind::kUnsupported, "attention: a score bias is not supported");
+  if (softcap != 0.0f) Fail(ErrorKind::kUnsupported, "attention: a soft cap is not supported");
 }
 
 void CheckSameRows(std::string_view name, ConstMat m, std::string_view of, ConstMat like) {
@@ -90,12 +93,12 @@ void CheckSequences(std::span<const AttnSequence> sequences, ConstMat q, ConstMa
 }  // namespace
 
 void Validate(const AttentionArgs& args) {
-  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
-  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
+  CheckHeads(args.shape);
+  const int64_t wide = static_cast<int64_t>(args.shape.heads) * args.shape.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
-  CheckStored("k", args.k, args.kv_heads, args.head_dim);
-  CheckStored("v", args.v, args.kv_heads, args.head_dim);
-  CheckRotation(args.rotation, args.k, args.head_dim);
+  CheckStored("k", args.k, args.shape.kv_heads, args.shape.head_dim);
+  CheckStored("v", args.v, args.shape.kv_heads, args.shape.head_dim);
+  CheckRotation(args.rotation, args.k, args.shape.head_dim);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
   CheckSameRows("v", args.v, "k", args.k);
   CheckSameRows("out", args.out, "q", args.q);
@@ -103,9 +106,9 @@ void Validate(const AttentionArgs& args) {
 }
 
 void Validate(const AttentionBackwardArgs& args) {
-  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
-  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
-  const int64_t narrow = static_cast<int64_t>(args.kv_heads) * args.head_dim;
+  CheckHeads(args.shape);
+  const int64_t wide = static_cast<int64_t>(args.shape.heads) * args.shape.head_dim;
+  const int64_t narrow = static_cast<int64_t>(args.shape.kv_heads) * args.shape.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
   CheckShape(kOp, "k", args.k, args.k.rows, narrow);
   CheckShape(kOp, "v", args.v, args.v.rows, narrow);
@@ -129,8 +132,8 @@ void Validate(const AttentionBackwardArgs& args) {
 }
 
 void Validate(const DecodeArgs& args) {
-  CheckHeads(args.heads, args.kv_heads, args.head_dim, args.scale);
-  const int64_t wide = static_cast<int64_t>(args.heads) * args.head_dim;
+  CheckHeads(args.shape);
+  const int64_t wide = static_cast<int64_t>(args.shape.heads) * args.shape.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
   CheckSameRows("out", args.out, "q", args.q);
@@ -138,9 +141,9 @@ void Validate(const DecodeArgs& args) {
     Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", args.q.rows, args.rows.size());
   }
   for (const DecodeArgs::Row& row : args.rows) {
-    CheckStored("k", row.k, args.kv_heads, args.head_dim);
-    CheckStored("v", row.v, args.kv_heads, args.head_dim);
-    CheckRotation(row.rotation, row.k, args.head_dim);
+    CheckStored("k", row.k, args.shape.kv_heads, args.shape.head_dim);
+    CheckStored("v", row.v, args.shape.kv_heads, args.shape.head_dim);
+    CheckRotation(row.rotation, row.k, args.shape.head_dim);
     CheckSameRows("v", row.v, "k", row.k);
     if (row.k.rows < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
   }

@@ -95,32 +95,46 @@ struct KeyRotation {
   RopePairing pairing = RopePairing::kHalf;
 };
 
+/// The numbers of an attention op, those of forward, backward and decode alike.
+///   S[t,h,s] = scale * <q[t,h], k[s,g]>,  g = h / (H/G)
+///   softcap: S = softcap * tanh(S / softcap)        slopes: S -= slopes[h] * (place of the query - place of the key)
+/// in this order, before the mask.
+struct AttnShape {
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;  // 8 <= D <= 256, H % G == 0
+  float scale = 0.0f;                             // > 0
+  SoftmaxSpec softmax = {};
+  const float* slopes = nullptr;  // [H], finite; null: no score bias. Not trained
+  float softcap = 0.0f;           // 0: none; else > 0
+};
+
 /// Exact attention over compiled schedules.
-///   S[t,h,s] = scale * <q[t,h], k[s,g]>,  g = h / (H/G);  P = softmax over visible s;  out = P v;  lse = log sum exp S
+///   P = softmax over visible s of S;  out = P v;  lse = log sum exp S
 /// Another softmax (attn/softmax.h) makes other weights of the same P and S.
 /// q, out [N, H*D]; k, v [M, G*D]; lse [N, H] F32 in nats. A row that sees nothing gives out = 0, lse = -inf.
-/// 8 <= D <= 256, H % G == 0. q and out are F32 or BF16; k and v may be so too, each its own way, or Q8_0
-/// [M, G * Q8Bytes(D)]: they are read as q is, tile by tile. Source: FlashAttention-2, arXiv:2307.08691.
+/// q and out are F32 or BF16; k and v may be so too, each its own way, or Q8_0 [M, G * Q8Bytes(D)]: they are read as q
+/// is, tile by tile. Source: FlashAttention-2, arXiv:2307.08691.
 struct AttentionArgs {
+  AttnShape shape;
   ConstMat q, k, v;
   Mat out;
   float* lse = nullptr;
-  int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  float scale = 0.0f;  // > 0
   std::span<const AttnSequence> sequences;
   KeyRotation rotation;
-  SoftmaxSpec softmax = {};
+  // Read with slopes only. [N] and [M] positions; null, both: the numbers of the keys of a sequence, whose last ones
+  // the queries are.
+  const int32_t* query_place = nullptr;
+  const int32_t* key_place = nullptr;
 };
 /// q, k and v share a dtype, F32 or BF16. dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover.
-/// Deterministic for any thread count.
+/// Deterministic for any thread count. Shape and places are those of the forward.
 struct AttentionBackwardArgs {
+  AttnShape shape;
   ConstMat q, k, v, out, dout;
   const float* lse = nullptr;
   Mat dq, dk, dv;
-  int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  float scale = 0.0f;
   std::span<const AttnSequence> sequences;
-  SoftmaxSpec softmax = {};
+  const int32_t* query_place = nullptr;
+  const int32_t* key_place = nullptr;
 };
 /// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask. Dtypes as
 /// in AttentionArgs.
@@ -128,13 +142,15 @@ struct DecodeArgs {
   struct Row {
     ConstMat k, v;  // [slots, G*D], or Q8_0 [slots, G * Q8Bytes(D)]; slots >= 1
     KeyRotation rotation;
+    // Read with slopes only. Positions of the slots, [slots], and of the query; null: slot numbers, and the query is
+    // the last slot.
+    const int32_t* key_place = nullptr;
+    int32_t query_place = 0;
   };
+  AttnShape shape;
   ConstMat q;
   Mat out;
   std::span<const Row> rows;
-  int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  float scale = 0.0f;
-  SoftmaxSpec softmax = {};
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
@@ -197,7 +213,7 @@ class Backend {
   virtual void AttentionBackward(const AttentionBackwardArgs& args) = 0;
   virtual void AttentionDecode(const DecodeArgs& args) = 0;
   /// Bytes that AttentionForward and AttentionBackward of such sequences keep for themselves; about. Of `args` only
-  /// q.dtype, heads, kv_heads, head_dim and sequences count.
+  /// q.dtype, the heads and head_dim of the shape, and sequences count.
   virtual int64_t AttentionScratchBytes(const AttentionBackwardArgs& args) const = 0;
   /// Bytes that CrossEntropy keeps for itself with gradients of `tokens` rows over `vocab` logits; about.
   virtual int64_t CrossEntropyScratchBytes(int64_t tokens, int64_t vocab) const = 0;

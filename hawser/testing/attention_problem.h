@@ -88,32 +88,28 @@ struct AttentionProblem {
   }
 
   void Forward() {
-    AttentionForward({.q = q,
-                      .k = k,
-                      .v = v,
-                      .out = out,
-                      .lse = lse.data(),
-                      .heads = shape.heads,
-                      .kv_heads = shape.kv_heads,
-                      .head_dim = shape.dim,
-                      .scale = scale,
-                      .sequences = sequences});
+    AttentionForward(
+        {.shape = {.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.dim, .scale = scale},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .lse = lse.data(),
+         .sequences = sequences});
   }
   void Backward() {
-    AttentionBackward({.q = q,
-                       .k = k,
-                       .v = v,
-                       .out = out,
-                       .dout = dout,
-                       .lse = lse.data(),
-                       .dq = dq,
-                       .dk = dk,
-                       .dv = dv,
-                       .heads = shape.heads,
-                       .kv_heads = shape.kv_heads,
-                       .head_dim = shape.dim,
-                       .scale = scale,
-                       .sequences = sequences});
+    AttentionBackward(
+        {.shape = {.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.dim, .scale = scale},
+         .q = q,
+         .k = k,
+         .v = v,
+         .out = out,
+         .dout = dout,
+         .lse = lse.data(),
+         .dq = dq,
+         .dk = dk,
+         .dv = dv,
+         .sequences = sequences});
   }
 
   /// The twin, with the mask from the predicate of attn/pattern.h and not from the schedule.
