@@ -176,6 +176,9 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   const size_t colon = text.find(':');
   const std::string_view name = text.substr(0, colon);
   const auto kind = std::find(std::begin(kNames), std::end(kNames), name);
+  if (name == "alibi") {
+    Fail(ErrorKind::kUsage, "rope '{}': this model has rotary positions; alibi is for models trained with it", text);
+  }
   if (kind == std::end(kNames)) {
     std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
     known.push_back("theta=B");
