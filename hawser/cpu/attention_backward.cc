@@ -1,6 +1,7 @@
 // Backward: blocks of keys (compact slots, then the band) against tiles of query rows, on transposed scores, so that P
 // and dS come out of the element-wise pass as left operands and no tile is transposed.
 //   S = K Qᵀ    dP = V dOᵀ    P = exp2(scale2 S + shift)    dS = P (dP - delta)    delta = sum over D of dO * O
+// (a cap and a bias change S, and a cap dP, on the way)
 //   dV += P dO    dK += dS Q    dQᵀ += Kᵀ dS
 // A block of keys owns its dK and dV. dQ is summed per chunk of blocks (chunks are cut by the schedule alone) and the
 // chunks are added in order, so the result does not depend on threads. A pinned key is in two blocks, as slot and in
@@ -32,8 +33,9 @@ struct Call {
   const AttentionBackwardArgs& args;
   HeadShape shape;
   int32_t group;
-  float scale2;
+  ScoreForm form;
 
+  Places places() const { return {args.query_place, args.key_place}; }
   int64_t dq_rows() const { return RoundUp(shape.dim, std::max(kColStep, shape.t.m_align)); }
   int64_t dq_tile() const { return dq_rows() * kQueryTile; }
 };
@@ -101,6 +103,7 @@ struct UnitWork {
   // Packed, shared by the tasks of the unit.
   void *q_columns, *q_rows, *dout_columns, *dout_rows;
   float *shift, *delta;      // shift: -lse in base 2
+  float *weight, *place;     // of the distance, negative; with a bias
   float *slot_dk, *slot_dv;  // [2][slots][n]: what slot and band blocks found of pinned keys
 };
 
@@ -149,7 +152,7 @@ size_t SharedBytes(const Call& call, const UnitWork& work) {
   const HeadShape& h = call.shape;
   size_t bytes = 2 * Arena::Bytes<char>(h.TransposedSize(work.rows_pad) * h.element) +
                  2 * Arena::Bytes<char>(h.RowPanelSize(work.rows_pad) * h.element) +
-                 2 * Arena::Bytes<float>(work.rows_pad) +
+                 (call.form.biased() ? 4 : 2) * Arena::Bytes<float>(work.rows_pad) +
                  2 * Arena::Bytes<float>(2 * static_cast<int64_t>(work.unit->schedule().compact.size()) * h.n);
   for (const Chunk& chunk : work.chunks)
     bytes += Arena::Bytes<float>((chunk.tile_end - chunk.tile_begin) * call.dq_tile());
@@ -164,6 +167,8 @@ void TakeShared(const Call& call, UnitWork& work, Arena& arena) {
   work.dout_rows = arena.Take<char>(h.RowPanelSize(work.rows_pad) * h.element);
   work.shift = arena.Take<float>(work.rows_pad);
   work.delta = arena.Take<float>(work.rows_pad);
+  work.weight = call.form.biased() ? arena.Take<float>(work.rows_pad) : nullptr;
+  work.place = call.form.biased() ? arena.Take<float>(work.rows_pad) : nullptr;
   const int64_t slots = static_cast<int64_t>(work.unit->schedule().compact.size());
   work.slot_dk = arena.Take<float>(2 * slots * h.n);
   work.slot_dv = arena.Take<float>(2 * slots * h.n);
@@ -189,6 +194,10 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
     const int64_t row = work.unit->sequence->query_begin + r / call.group;
     const int64_t head = static_cast<int64_t>(work.unit->kv_head) * call.group + r % call.group;
     const float lse = r < work.rows ? args.lse[row * args.shape.heads + head] : -std::numeric_limits<float>::infinity();
+    if (call.form.biased()) {
+      work.weight[r] = r < work.rows ? -call.form.Weight(head) : 0.0f;
+      work.place[r] = r < work.rows ? call.places().Query(*work.unit, r / call.group) : 0.0f;
+    }
     if (lse == -std::numeric_limits<float>::infinity()) {
       h.StageRow(nullptr, h.t.dtype, q, i);
       h.StageRow(nullptr, h.t.dtype, dout, i);
@@ -202,7 +211,7 @@ void PackQueries(const Call& call, const UnitWork& work, int64_t panel) {
     h.StageRow(dout_row, args.dout.dtype, dout, i);
     h.t.convert(dout_row, args.dout.dtype, a, DType::kF32, h.dim, 1.0f);
     h.t.convert(HeadRow(args.out, row, head, h.dim), args.out.dtype, b, DType::kF32, h.dim, 1.0f);
-    work.shift[r] = lse * -1.44269504088896341f;
+    work.shift[r] = lse * -kLog2E;
     work.delta[r] = h.t.dot(a, b, h.dim);
   }
   h.Transposed(q, h.At(work.q_columns, h.TransposedSize(panel * kPanel)));
@@ -264,6 +273,7 @@ class ChunkWorker {
       const auto [row_begin, row_end] = key < 0 ? std::pair{0, 0} : RowsOf(unit, block.begin + i);
       lo_[i] = static_cast<int64_t>(row_begin) * call_.group;
       hi_[i] = static_cast<int64_t>(row_end) * call_.group;
+      place_[i] = key < 0 || !call_.form.biased() ? 0.0f : call_.places().Key(unit, key);
       h.StageRow(key < 0 ? nullptr : HeadRow(args.k, row, unit.kv_head, h.dim), args.k.dtype, k_, i);
       h.StageRow(key < 0 ? nullptr : HeadRow(args.v, row, unit.kv_head, h.dim), args.v.dtype, v_, i);
     }
@@ -316,6 +326,13 @@ class ChunkWorker {
 
     h.Scores(h.At(k_, static_cast<int64_t>(first) * h.ld), work_.q_columns, c0, rows, cols, s_, kLdS);
     h.Scores(h.At(v_, static_cast<int64_t>(first) * h.ld), work_.dout_columns, c0, rows, cols, dp_, kLdS);
+    if (!call_.form.plain()) {
+      call_.form.Apply(h.t, {.s = s_, .lds = kLdS, .rows = rows, .cols = cols, .dp = dp_, .delta = work_.delta + c0},
+                       {.weight = call_.form.biased() ? work_.weight + c0 : nullptr,
+                        .row_place = place_ + first,
+                        .col_place = call_.form.biased() ? work_.place + c0 : nullptr,
+                        .by_row = false});
+    }
     for (int32_t r = full ? keys : 0; r < rows; ++r) {
       MaskRow(s_ + r * kLdS, lo_[first + r] - c0, hi_[first + r] - c0, cols);
     }
@@ -329,7 +346,7 @@ class ChunkWorker {
                   .ld_pairs = 2 * kLdP,
                   .rows = rows,
                   .cols = cols,
-                  .scale2 = call_.scale2,
+                  .scale2 = call_.form.rest2(),
                   .shift = work_.shift + c0,
                   .delta = work_.delta + c0});
     float* dk = dk_ + static_cast<int64_t>(first) * h.n;
@@ -384,6 +401,7 @@ class ChunkWorker {
   float *dk_, *dv_, *s_, *dp_;
   void *p_, *ds_, *ds_pairs_;
   int64_t lo_[kKeyBlock], hi_[kKeyBlock];  // stacked query rows that see each key
+  float place_[kKeyBlock];
 };
 
 /// Adds the chunks of one query tile in order and writes its rows of dq.
@@ -435,7 +453,7 @@ Call MakeCall(const AttentionBackwardArgs& args) {
   return {.args = args,
           .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim),
           .group = args.shape.heads / args.shape.kv_heads,
-          .scale2 = args.shape.scale * 1.44269504088896341f};
+          .form = ScoreForm(args.shape, args.shape.scale * kLog2E)};
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Forward: tiles of query rows (positions x the G heads that share a kv head) against blocks of packed columns.
-// Per block and group of rows: scores, bounds, online softmax, mix. Score and probability blocks of a group stay in L1,
-// the block of packed keys and values in L2.
+// Per block and group of rows: scores, cap and bias, bounds, online softmax, mix. Score and probability blocks of a
+// group stay in L1, the block of packed keys and values in L2.
 #include <cmath>
 #include <limits>
 
@@ -48,8 +48,9 @@ void RangesOf(const AttnSchedule& s, int32_t slots_pad, int32_t row, Range* rang
 }
 
 struct Packed {
-  void* k;  // transposed panels
-  void* v;  // row panels
+  void* k;       // transposed panels
+  void* v;       // row panels
+  float* place;  // of every column; null without a bias
 };
 
 /// State of a call that all tasks share.
@@ -58,7 +59,9 @@ struct Call {
   HeadShape shape;
   int32_t group;      // G: query heads per kv head
   int32_t positions;  // per tile
-  float scale2;
+  ScoreForm form;
+
+  Places places() const { return {args.query_place, args.key_place}; }
 };
 
 class TileWorker {
@@ -67,13 +70,15 @@ class TileWorker {
     const HeadShape& h = call.shape;
     const int64_t rows = RoundUp(static_cast<int64_t>(call.positions) * call.group, 64);
     arena.Reset(Arena::Bytes<char>(rows * h.ld * h.element) + Arena::Bytes<float>(rows * h.n) +
-                2 * Arena::Bytes<float>(rows) + Arena::Bytes<float>(kMaxGroup * kLdS) +
+                4 * Arena::Bytes<float>(rows) + Arena::Bytes<float>(kMaxGroup * kLdS) +
                 Arena::Bytes<char>(kMaxGroup * kLdS * h.element) + Arena::Bytes<Range>(call.positions * kNumPieces) +
                 Arena::Bytes<bool>(rows));
     q_ = arena.Take<char>(rows * h.ld * h.element);
     out_ = arena.Take<float>(rows * h.n);
     max_ = arena.Take<float>(rows);
     sum_ = arena.Take<float>(rows);
+    weight_ = arena.Take<float>(rows);
+    place_ = arena.Take<float>(rows);
     s_ = arena.Take<float>(kMaxGroup * kLdS);
     p_ = arena.Take<char>(kMaxGroup * kLdS * h.element);
     ranges_ = arena.Take<Range>(call.positions * kNumPieces);
@@ -92,6 +97,10 @@ class TileWorker {
     }
     for (int32_t p = tile.begin; p < tile.end; ++p) {
       RangesOf(s, static_cast<int32_t>(unit.slots_pad()), p, ranges_ + (p - tile.begin) * kNumPieces);
+    }
+    for (int32_t r = 0; call_.form.biased() && r < rows; ++r) {
+      weight_[r] = call_.form.Weight(unit.kv_head * group + r % group);
+      place_[r] = call_.places().Query(unit, tile.begin + r / group);
     }
     std::fill(max_, max_ + rows, -std::numeric_limits<float>::infinity());
     std::fill(sum_, sum_ + rows, 0.0f);
@@ -137,6 +146,13 @@ class TileWorker {
       full = r.begin <= c0 && r.end >= c1;
     }
     h.Scores(h.At(q_, static_cast<int64_t>(first) * h.ld), packed.k, c0, count, cols, s_, kLdS);
+    if (!call_.form.plain()) {
+      call_.form.Apply(h.t, {.s = s_, .lds = kLdS, .rows = count, .cols = cols},
+                       {.weight = weight_ + first,
+                        .row_place = place_ + first,
+                        .col_place = call_.form.biased() ? packed.place + c0 : nullptr,
+                        .by_row = true});
+    }
     if (!full) {
       for (int32_t r = 0; r < count; ++r) {
         const Range seen = RangeAt(first + r, piece);
@@ -151,7 +167,7 @@ class TileWorker {
                  .ldp = kLdS,
                  .rows = count,
                  .cols = cols,
-                 .scale2 = call_.scale2,
+                 .scale2 = call_.form.rest2(),
                  .max = max_ + first,
                  .sum = sum_ + first,
                  .out = out,
@@ -189,6 +205,8 @@ class TileWorker {
   float* out_;
   float* max_;
   float* sum_;
+  float* weight_;  // of the distance, and
+  float* place_;   // place, by row; with a bias
   float* s_;
   void* p_;
   Range* ranges_;
@@ -223,12 +241,17 @@ void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int
   h.Transposed(staged, h.At(packed.k, h.TransposedSize(panel * kPanel)));
   stage({call.args.v, unit.kv_head, h.dim});
   h.RowPanels(staged, packed.v, unit.columns(), panel * kPanel);
+  for (int64_t c = panel * kPanel; call.form.biased() && c < (panel + 1) * kPanel; ++c) {
+    const int32_t key = unit.Key(c);
+    packed.place[c] = key < 0 ? 0.0f : call.places().Key(unit, key);
+  }
 }
 
 /// Of all keys and values that a unit sees.
-size_t PackedBytes(const HeadShape& h, const AttnUnit& unit) {
+size_t PackedBytes(const HeadShape& h, const AttnUnit& unit, bool biased) {
   return Arena::Bytes<char>(h.TransposedSize(unit.columns()) * h.element) +
-         Arena::Bytes<char>(h.RowPanelSize(unit.columns()) * h.element);
+         Arena::Bytes<char>(h.RowPanelSize(unit.columns()) * h.element) +
+         (biased ? Arena::Bytes<float>(unit.columns()) : 0);
 }
 
 }  // namespace
@@ -236,7 +259,7 @@ size_t PackedBytes(const HeadShape& h, const AttnUnit& unit) {
 int64_t AttentionForwardScratch(const AttentionBackwardArgs& args) {
   const HeadShape h(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim);
   return LargestWave(ListUnits(args.sequences, args.shape.kv_heads), kWaveBytes,
-                     [&](const AttnUnit& unit) { return PackedBytes(h, unit); });
+                     [&](const AttnUnit& unit) { return PackedBytes(h, unit, args.shape.slopes != nullptr); });
 }
 
 void AttentionForward(const AttentionArgs& args) {
@@ -247,16 +270,17 @@ void AttentionForward(const AttentionArgs& args) {
                   .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim),
                   .group = group,
                   .positions = std::max(1, kTileRows / group),
-                  .scale2 = args.shape.scale * 1.44269504088896341f};
+                  .form = ScoreForm(args.shape, args.shape.scale * kLog2E)};
   const HeadShape& h = call.shape;
+  const bool biased = call.form.biased();
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
   const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   thread_local Arena shared;
   for (size_t begin = 0; begin < units.size();) {
     // A wave: as many units as fit in kWaveBytes, one at least.
     size_t end = begin, bytes = 0;
-    for (; end < units.size() && (end == begin || bytes + PackedBytes(h, units[end]) <= kWaveBytes); ++end) {
-      bytes += PackedBytes(h, units[end]);
+    for (; end < units.size() && (end == begin || bytes + PackedBytes(h, units[end], biased) <= kWaveBytes); ++end) {
+      bytes += PackedBytes(h, units[end], biased);
     }
     shared.Reset(bytes);
     struct Task {
@@ -270,6 +294,7 @@ void AttentionForward(const AttentionArgs& args) {
     for (size_t u = begin; u < end; ++u) {
       packed[u - begin].k = shared.Take<char>(h.TransposedSize(units[u].columns()) * h.element);
       packed[u - begin].v = shared.Take<char>(h.RowPanelSize(units[u].columns()) * h.element);
+      packed[u - begin].place = biased ? shared.Take<float>(units[u].columns()) : nullptr;
       for (int64_t p = 0; p < units[u].columns() / kPanel; ++p) panels.emplace_back(u, p);
       // Later tiles see more: they start first.
       const std::vector<QueryTile> tiles = CutTiles(units[u].schedule(), call.positions);

@@ -103,6 +103,57 @@ struct AttnUnit {
   }
 };
 
+/// Where the queries and keys of a call stand, for a bias of scores: from the first query of their sequence on, so that
+/// distances are exact however far a stream has come.
+struct Places {
+  const int32_t* query;  // as in AttentionArgs
+  const int32_t* key;
+
+  float Query(const AttnUnit& unit, int64_t row) const { return static_cast<float>(At(unit, row) - Base(unit)); }
+  float Key(const AttnUnit& unit, int64_t number) const {
+    const int64_t place = key == nullptr ? number : key[unit.sequence->key_begin + number];
+    return static_cast<float>(place - Base(unit));
+  }
+
+ private:
+  int64_t At(const AttnUnit& unit, int64_t row) const {
+    return query == nullptr ? unit.schedule().QueryKey(static_cast<int32_t>(row))
+                            : query[unit.sequence->query_begin + row];
+  }
+  int64_t Base(const AttnUnit& unit) const { return unit.schedule().num_queries > 0 ? At(unit, 0) : 0; }
+};
+
+inline constexpr float kLog2E = 1.44269504088896341f;
+
+/// What the scores of a shape go through between product and softmax, besides the mask; all of it in base 2.
+struct ScoreForm {
+  /// scale2: what a product has to be multiplied by to be a score.
+  ScoreForm(const AttnShape& shape, float scale2)
+      : scale2(scale2), cap2(shape.softcap * kLog2E), slopes(shape.slopes) {}
+
+  float scale2, cap2;
+  const float* slopes;  // null: no bias
+
+  bool biased() const { return slopes != nullptr; }
+  bool plain() const { return cap2 == 0.0f && !biased(); }
+  /// What softmax and its gradient still have to multiply by.
+  float rest2() const { return plain() ? scale2 : 1.0f; }
+  float Weight(int64_t head) const { return slopes[head] * kLog2E; }
+
+  /// On the scores, and gradients, of `cap`; of `bias` the last four are read, where there is a bias.
+  void Apply(const TileKernels& t, SoftCapArgs cap, BiasArgs bias) const {
+    float scale = scale2;
+    if (cap2 > 0.0f) {
+      cap.in = scale2 / cap2, cap.out = cap2;
+      t.soft_cap(cap);
+      scale = 1.0f;
+    }
+    if (!biased()) return;
+    bias.s = cap.s, bias.lds = cap.lds, bias.rows = cap.rows, bias.cols = cap.cols, bias.scale2 = scale;
+    t.bias(bias);
+  }
+};
+
 /// Below this many multiply-adds in a call, waking threads costs more than they bring.
 inline constexpr int64_t kParallelWork = 2'000'000;
 

@@ -39,19 +39,23 @@ struct Task {
 class Worker {
  public:
   Worker(const DecodeArgs& args, const TileKernels& t, int64_t ld, int32_t heads, Arena& arena)
-      : args_(args), t_(t), group_(args.shape.heads / args.shape.kv_heads), ld_(ld) {
+      : args_(args), t_(t), group_(args.shape.heads / args.shape.kv_heads), ld_(ld), form_(args.shape, 1.0f) {
     arena.Reset(Arena::Bytes<float>(heads * group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
-                Arena::Bytes<float>(kBlock * ld));
+                Arena::Bytes<float>(kBlock * ld) + Arena::Bytes<float>(heads * group_) + Arena::Bytes<float>(group_) +
+                Arena::Bytes<float>(kBlock));
     q_ = arena.Take<float>(heads * group_ * ld);
     s_ = arena.Take<float>(group_ * kBlock);
     aside_ = arena.Take<float>(kBlock * ld);
+    weight_ = arena.Take<float>(heads * group_);
+    query_place_ = arena.Take<float>(group_);
+    place_ = arena.Take<float>(kBlock);
   }
 
   void Run(const Task& task, const std::vector<State>& states) {
     for (int32_t i = 0; i < task.heads * group_; ++i) {
       const void* q = HeadRow(args_.q, task.row, int64_t{task.head} * group_ + i, args_.shape.head_dim);
-      t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.shape.head_dim,
-                 args_.shape.scale * 1.44269504088896341f);
+      t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.shape.head_dim, args_.shape.scale * kLog2E);
+      if (form_.biased()) weight_[i] = form_.Weight(int64_t{task.head} * group_ + i);
     }
     for (int32_t h = 0; h < task.heads; ++h) {
       const State& state = states[task.state + h * task.stride];
@@ -59,7 +63,9 @@ class Worker {
       std::fill(state.max, state.max + group_, -std::numeric_limits<float>::infinity());
       std::fill(state.sum, state.sum + group_, 0.0f);
     }
+    std::fill(query_place_, query_place_ + group_, 0.0f);
     for (int32_t b = task.begin; b < task.end; b += kBlock) {
+      if (form_.biased()) FillPlaces(args_.rows[task.row], b, std::min(kBlock, task.end - b));
       for (int32_t h = 0; h < task.heads; ++h) {
         Block(task, h, b, std::min(kBlock, task.end - b), states[task.state + h * task.stride]);
       }
@@ -67,11 +73,23 @@ class Worker {
   }
 
  private:
+  /// Places of slots [begin, begin + n), from the query on.
+  void FillPlaces(const DecodeArgs::Row& row, int32_t begin, int32_t n) const {
+    const int64_t query = row.key_place == nullptr ? row.k.rows - 1 : row.query_place;
+    for (int64_t i = 0; i < n; ++i) {
+      place_[i] = static_cast<float>((row.key_place == nullptr ? begin + i : row.key_place[begin + i]) - query);
+    }
+    std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
+  }
   /// Slots [begin, begin + n) of head `h` of the task into its state.
   void Block(const Task& task, int32_t h, int32_t begin, int32_t n, const State& state) const {
     const DecodeArgs::Row& kv = args_.rows[task.row];
     t_.decode_scores(Tile({kv.k, task.head + h, args_.shape.head_dim, kv.rotation}, q_ + h * group_ * ld_, begin, n));
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
+    if (!form_.plain()) {
+      form_.Apply(t_, {.s = s_, .lds = kBlock, .rows = group_, .cols = cols},
+                  {.weight = weight_ + h * group_, .row_place = query_place_, .col_place = place_, .by_row = true});
+    }
     for (int32_t i = 0; i < group_; ++i) {
       std::fill(s_ + i * kBlock + n, s_ + i * kBlock + cols, -std::numeric_limits<float>::infinity());
     }
@@ -111,7 +129,11 @@ class Worker {
   int64_t ld_;
   float* q_;  // [heads * group, ld]
   float* s_;
-  float* aside_;  // [kBlock, ld] of keys that are rotated on their way
+  ScoreForm form_;
+  float* weight_;       // [heads * group] of the distance
+  float* query_place_;  // [group] 0
+  float* place_;        // [kBlock]
+  float* aside_;        // [kBlock, ld] of keys that are rotated on their way
 };
 
 /// Adds the pieces of one (row, kv head) in order and writes its rows of out.

@@ -35,7 +35,9 @@ struct Batch {
     return {.shape = {.heads = heads,
                       .kv_heads = kv_heads,
                       .head_dim = dim,
-                      .scale = 1.0f / std::sqrt(static_cast<float>(dim))},
+                      .scale = 1.0f / std::sqrt(static_cast<float>(dim)),
+                      .slopes = slopes.empty() ? nullptr : slopes.data(),
+                      .softcap = softcap},
             .q = q,
             .out = out,
             .rows = rows};
@@ -53,7 +55,10 @@ struct Batch {
                           .visible = [](int64_t, int64_t) { return true; },
                           .q = {},
                           .k = keys[r].Values(),
-                          .v = values[r].Values()};
+                          .v = values[r].Values(),
+                          .softcap = softcap,
+                          .slopes = {slopes.begin(), slopes.end()},
+                          .distance = [&](int64_t, int64_t key) { return keys[r].rows() - 1 - key; }};
       for (int64_t c = 0; c < q.cols(); ++c) twin.q.push_back(q(static_cast<int64_t>(r), c));
       twin.Forward();
       for (int64_t c = 0; c < q.cols(); ++c) {
@@ -69,6 +74,8 @@ struct Batch {
   TestMat q, out;
   std::vector<TestMat> keys, values;
   std::vector<DecodeArgs::Row> rows;
+  std::vector<float> slopes;
+  float softcap = 0;
 };
 
 TEST(DecodeTest, MatchesTheTwin) {
@@ -102,6 +109,10 @@ TEST(DecodeTest, LongCachesAreMergedFromPiecesForAnyThreads) {
     AttentionDecode(batch.Args());
     EXPECT_EQ(one, batch.out.Bytes()) << threads;
   }
+  SetThreads(1);
+  batch.slopes = {0.5f, 1e-3f, 1e-4f, 0.01f, 0.0f, 1.0f};
+  batch.softcap = 2.0f;
+  batch.Check(DType::kF32);
   SetThreads(before);
 }
 

@@ -88,6 +88,26 @@ class StoredKvTest : public ::testing::Test {
     return Rotation(rows, half, rng_.Below(2) == 0 ? RopePairing::kHalf : RopePairing::kAdjacent);
   }
 
+  /// Scores as they are, biased, capped, or both; with `keys` places of keys, or none.
+  AttnShape RandomShape(int heads, int kv_heads, int dim, int64_t keys) {
+    slopes_.resize(rng_.Below(2) * static_cast<size_t>(heads));
+    for (float& slope : slopes_) slope = 0.3f * static_cast<float>(rng_.Uniform());
+    places_.clear();
+    int32_t place = 1'000'000'000;
+    for (int64_t i = 0; i < keys; ++i) places_.push_back(place += 1 + static_cast<int32_t>(rng_.Below(3)));
+    if (rng_.Below(2) == 0) places_.clear();
+    return {.heads = heads,
+            .kv_heads = kv_heads,
+            .head_dim = dim,
+            .scale = static_cast<float>(1 / std::sqrt(dim)),
+            .slopes = slopes_.empty() ? nullptr : slopes_.data(),
+            .softcap = rng_.Below(2) == 0 ? 0.0f : 1.5f};
+  }
+  const int32_t* Places() const { return places_.empty() ? nullptr : places_.data(); }
+  int64_t Place(int64_t key) const { return places_.empty() ? key : places_[static_cast<size_t>(key)]; }
+
+  std::vector<float> slopes_;
+  std::vector<int32_t> places_;
   Isa before_ = CurrentIsa();
   Rng rng_{.seed = 12, .stream = 3};
   std::vector<float> cos_, sin_;
@@ -108,13 +128,15 @@ TEST_F(StoredKvTest, DecodeMatchesTheTwin) {
           const TestMat q(1, int64_t{heads} * dim, dtype, rng_.Bits(), 1.0, 3);
           TestMat out(1, int64_t{heads} * dim, DType::kF32, 1);
           const Stored k(slots, kv_heads, dim, stored, rng_.Bits()), v(slots, kv_heads, dim, stored, rng_.Bits());
-          const DecodeArgs::Row row{.k = k.view(), .v = v.view(), .rotation = RandomRotation(slots, dim)};
+          const AttnShape shape = RandomShape(heads, kv_heads, dim, slots);
+          const DecodeArgs::Row row{.k = k.view(),
+                                    .v = v.view(),
+                                    .rotation = RandomRotation(slots, dim),
+                                    .key_place = Places(),
+                                    .query_place = static_cast<int32_t>(Place(slots - 1)) + 2};
+          const int64_t query_place = Places() == nullptr ? slots - 1 : row.query_place;
           const double scale = 1 / std::sqrt(dim);
-          AttentionDecode(
-              {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = static_cast<float>(scale)},
-               .q = q,
-               .out = out,
-               .rows = {&row, 1}});
+          AttentionDecode({.shape = shape, .q = q, .out = out, .rows = {&row, 1}});
           NaiveAttention twin{.rows = 1,
                               .keys = slots,
                               .heads = heads,
@@ -124,7 +146,10 @@ TEST_F(StoredKvTest, DecodeMatchesTheTwin) {
                               .visible = [](int64_t, int64_t) { return true; },
                               .q = q.Values(),
                               .k = k.Values(row.rotation),
-                              .v = v.Values()};
+                              .v = v.Values(),
+                              .softcap = shape.softcap,
+                              .slopes = {slopes_.begin(), slopes_.end()},
+                              .distance = [&](int64_t, int64_t key) { return query_place - Place(key); }};
           twin.Forward();
           for (int64_t c = 0; c < q.cols(); ++c) {
             ASSERT_NEAR(out(0, c), twin.out[c],
@@ -163,28 +188,34 @@ TEST_F(StoredKvTest, ForwardMatchesTheTwinUnderPatterns) {
           const Stored k(keys, kv_heads, dim, stored, rng_.Bits()), v(keys, kv_heads, dim, stored, rng_.Bits());
           const KeyRotation rotation = RandomRotation(keys, dim);
           const double scale = 1 / std::sqrt(dim);
-          AttentionForward(
-              {.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .scale = static_cast<float>(scale)},
-               .q = q,
-               .k = k.view(),
-               .v = v.view(),
-               .out = out,
-               .sequences = {&sequence, 1},
-               .rotation = rotation});
-          NaiveAttention twin{.rows = queries,
-                              .keys = keys,
-                              .heads = heads,
-                              .kv_heads = kv_heads,
-                              .dim = dim,
-                              .scale = scale,
-                              .visible =
-                                  [&](int64_t row, int64_t key) {
-                                    return Visible(pattern, layout, static_cast<int32_t>(keys - queries + row),
-                                                   static_cast<int32_t>(key));
-                                  },
-                              .q = q.Values(),
-                              .k = k.Values(rotation),
-                              .v = v.Values()};
+          const AttnShape shape = RandomShape(heads, kv_heads, dim, keys);
+          AttentionForward({.shape = shape,
+                            .q = q,
+                            .k = k.view(),
+                            .v = v.view(),
+                            .out = out,
+                            .sequences = {&sequence, 1},
+                            .rotation = rotation,
+                            .query_place = Places() == nullptr ? nullptr : Places() + keys - queries,
+                            .key_place = Places()});
+          NaiveAttention twin{
+              .rows = queries,
+              .keys = keys,
+              .heads = heads,
+              .kv_heads = kv_heads,
+              .dim = dim,
+              .scale = scale,
+              .visible =
+                  [&](int64_t row, int64_t key) {
+                    return Visible(pattern, layout, static_cast<int32_t>(keys - queries + row),
+                                   static_cast<int32_t>(key));
+                  },
+              .q = q.Values(),
+              .k = k.Values(rotation),
+              .v = v.Values(),
+              .softcap = shape.softcap,
+              .slopes = {slopes_.begin(), slopes_.end()},
+              .distance = [&](int64_t row, int64_t key) { return Place(keys - queries + row) - Place(key); }};
           twin.Forward();
           // BF16 products take keys rounded to BF16, which moves a score by a unit of each of its terms.
           const DType operands = GetTileKernels(isa, dtype).dtype;

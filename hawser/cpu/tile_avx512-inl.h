@@ -60,9 +60,11 @@ struct Vec16 {
   static F Add(F a, F b) { return _mm512_add_ps(a, b); }
   static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Div(F a, F b) { return _mm512_div_ps(a, b); }
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F MulAdd(F a, F b, F c) { return Fma(a, b, c); }
   static F Max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F Min(F a, F b) { return _mm512_min_ps(a, b); }
   static float First(F v) { return _mm512_cvtss_f32(v); }
   static float ReduceMax(F v) { return _mm512_reduce_max_ps(v); }
   static float ReduceAdd(F v) { return _mm512_reduce_add_ps(v); }

@@ -67,6 +67,30 @@ struct GradientArgs {
   const float* delta;
 };
 
+/// Scores capped: s = out * tanh(in * s). With dp: the gradients that GradientArgs takes of capped scores become those
+/// of the scores themselves, so that dp - delta[column] is multiplied by 1 - tanh(in * s)^2.
+struct SoftCapArgs {
+  float* s;
+  int64_t lds;  // of dp too
+  int32_t rows, cols;
+  float in, out;
+  float* dp;           // null: not wanted
+  const float* delta;  // [cols]
+};
+
+/// Scores biased by distance: s = s * scale2 + w (col_place[c] - row_place[r]), w = weight[r] or, not by_row,
+/// weight[c]. Differences of places that are whole numbers below 2^24 are exact.
+struct BiasArgs {
+  float* s;
+  int64_t lds;
+  int32_t rows, cols;
+  float scale2;
+  const float* weight;
+  const float* row_place;
+  const float* col_place;
+  bool by_row;
+};
+
 /// A few queries against rows of keys or values as stored, for decoding. x [count, ldx] F32; rows [n, D] F32, BF16, or
 /// one head of Q8_0 rows (ld in bytes).
 ///   Scores: s[i, r] = <x[i], rows[r]>          Mix: x[i] += sum over r of s[i, r] * rows[r]
@@ -103,6 +127,8 @@ struct TileKernels {
   void (*product)(const ProductArgs&);
   void (*softmax)(const SoftmaxArgs&);
   void (*gradient)(const GradientArgs&);
+  void (*soft_cap)(const SoftCapArgs&);  // these two change scores between product and softmax, before the mask
+  void (*bias)(const BiasArgs&);
   /// to[i] = from[i] * scale for i < n, between F32 and BF16 in any mix.
   void (*convert)(const void* from, DType from_dtype, void* to, DType to_dtype, int64_t n, float scale);
   /// to[c][r] = from[r][c] over 4-byte elements, from [rows, cols].

@@ -7,31 +7,12 @@
 //   V::MulAdd    c + a * b over lanes of 4 bytes: one F32 product, or two BF16 products
 #pragma once
 
-#include "hawser/base/q8.h"
+#include "hawser/cpu/tile_decode-inl.h"
 #include "hawser/cpu/tile_kernels.h"
+#include "hawser/cpu/tile_parts-inl.h"
 
 namespace hawser {
 namespace {
-
-constexpr float kNegInf = -__builtin_inff();
-
-inline float Widen(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
-inline float Widen(float x) { return x; }
-/// F16, subnormals included; infinities, which no scale is, read as NaN.
-inline float WidenHalf(const void* p) {
-  uint16_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  const uint32_t magnitude = bits & 0x7fffu;
-  if (magnitude >= 0x7c00u) return __builtin_nanf("");
-  const float size = __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
-  return (bits & 0x8000u) != 0 ? -size : size;
-}
-inline void Narrow(float x, float* to) { *to = x; }
-inline void Narrow(float x, bf16* to) {
-  const uint32_t u = __builtin_bit_cast(uint32_t, x);
-  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
-  to->bits = static_cast<uint16_t>(nan ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
 
 template <class V>
 struct TileLoops {
@@ -186,6 +167,47 @@ struct TileLoops {
     }
   }
 
+  /// tanh within 3e-7 of its size, by a rational minimax on [-9, 9], beyond which it is 1 in F32.
+  static F Tanh(F x) {
+    x = V::Min(V::Set(9.0f), V::Max(V::Set(-9.0f), x));  // in this order NaN stays NaN
+    const F y = V::Mul(x, x);
+    F p = V::Set(1.3353076e-8f), q = V::Set(7.77592447e-7f);
+    p = V::Fma(p, y, V::Set(2.06079931e-5f)), q = V::Fma(q, y, V::Set(3.28552938e-4f));
+    p = V::Fma(p, y, V::Set(3.49552487e-3f)), q = V::Fma(q, y, V::Set(2.58767456e-2f));
+    p = V::Fma(p, y, V::Set(1.3380973e-1f)), q = V::Fma(q, y, V::Set(4.6714288e-1f));
+    p = V::Fma(p, y, V::Set(1.0f)), q = V::Fma(q, y, V::Set(1.0f));
+    return V::Div(V::Mul(x, p), q);
+  }
+
+  static void SoftCap(const SoftCapArgs& args) {
+    const F in = V::Set(args.in), out = V::Set(args.out);
+    for (int32_t r = 0; r < args.rows; ++r) {
+      float* s = args.s + r * args.lds;
+      float* dp = args.dp == nullptr ? nullptr : args.dp + r * args.lds;
+      for (int32_t c = 0; c < args.cols; c += kLanes) {
+        const F t = Tanh(V::Mul(V::Load(s + c), in));
+        V::Store(s + c, V::Mul(t, out));
+        if (dp == nullptr) continue;
+        const F delta = V::Load(args.delta + c), rest = V::Sub(V::Load(dp + c), delta);
+        V::Store(dp + c, V::Add(V::Sub(rest, V::Mul(rest, V::Mul(t, t))), delta));
+      }
+    }
+  }
+
+  static void Bias(const BiasArgs& args) {
+    const F scale = V::Set(args.scale2);
+    for (int32_t r = 0; r < args.rows; ++r) {
+      float* s = args.s + r * args.lds;
+      const F place = V::Set(args.row_place[r]);
+      const F row_weight = V::Set(args.by_row ? args.weight[r] : 0.0f);
+      for (int32_t c = 0; c < args.cols; c += kLanes) {
+        const F weight = args.by_row ? row_weight : V::Load(args.weight + c);
+        const F bias = V::Mul(weight, V::Sub(V::Load(args.col_place + c), place));
+        V::Store(s + c, V::Fma(V::Load(s + c), scale, bias));
+      }
+    }
+  }
+
   template <class T>
   static void GradientOf(const GradientArgs& args) {
     constexpr int kDegree = sizeof(T) == 2 ? 3 : 5;
@@ -284,233 +306,12 @@ struct TileLoops {
     asm volatile("" ::"v"(sum));
     return steps * kChains * kLanes * kPair * 2;
   }
-
-  // Rows of one head stand far apart where there are many heads, and no hardware foresees that: they are asked for into
-  // the second-level cache, a tile ahead. Beyond the last row stand those of the next tile, or nothing, which a
-  // prefetch may name. Nearer rows, or the first-level cache, brought half as many bytes a second.
-  static constexpr int64_t kRowsAhead = 128;
-  static void Prefetch(const void* row, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(row) + at, 0, 2);
-  }
-
-  // Queries are taken four at a time, so that a row is read from memory once and from the cache for the rest.
-  template <class T, int Q>
-  static void ScoresOf(const DecodeTile& a, int32_t first) {
-    const float* x = a.x + first * a.ldx;
-    for (int32_t r = 0; r < a.n; ++r) {
-      const T* row = static_cast<const T*>(a.rows) + r * a.ld;
-      Prefetch(row + kRowsAhead * a.ld, a.dim * sizeof(T));
-      F sum[Q];
-      float tail[Q];
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) sum[q] = V::Set(0.0f), tail[q] = 0.0f;
-      int32_t i = 0;
-      for (; i + kLanes <= a.dim; i += kLanes) {
-        const F k = V::LoadAs(row + i);
-#pragma GCC unroll 4
-        for (int q = 0; q < Q; ++q) sum[q] = V::Fma(V::Load(x + q * a.ldx + i), k, sum[q]);
-      }
-      for (; i < a.dim; ++i) {
-        for (int q = 0; q < Q; ++q) tail[q] += x[q * a.ldx + i] * Widen(row[i]);
-      }
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) a.s[(first + q) * a.lds + r] = V::ReduceAdd(sum[q]) + tail[q];
-    }
-  }
-  template <class T, int Q>
-  static void MixOf(const DecodeTile& a, int32_t first) {
-    float* x = a.x + first * a.ldx;
-    const float* s = a.s + first * a.lds;
-    int32_t i = 0;
-    // Four vectors of channels stay in registers over all rows.
-    for (; i + 4 * kLanes <= a.dim; i += 4 * kLanes) MixColumns<T, Q, 4>(a, x, s, i);
-    for (; i + kLanes <= a.dim; i += kLanes) MixColumns<T, Q, 1>(a, x, s, i);
-    for (; i < a.dim; ++i) {
-      for (int32_t r = 0; r < a.n; ++r) {
-        const float value = Widen(static_cast<const T*>(a.rows)[r * a.ld + i]);
-        for (int q = 0; q < Q; ++q) x[q * a.ldx + i] += s[q * a.lds + r] * value;
-      }
-    }
-  }
-  template <class T, int Q, int NV>
-  static void MixColumns(const DecodeTile& a, float* x, const float* s, int32_t i) {
-    F sum[Q][NV];
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[q][v] = V::Load(x + q * a.ldx + i + v * kLanes);
-    }
-    for (int32_t r = 0; r < a.n; ++r) {
-      const T* row = static_cast<const T*>(a.rows) + r * a.ld + i;
-      Prefetch(row + kRowsAhead * a.ld, NV * kLanes * sizeof(T));
-      F value[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) value[v] = V::LoadAs(row + v * kLanes);
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) {
-        const F p = V::Set(s[q * a.lds + r]);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) sum[q][v] = V::Fma(p, value[v], sum[q][v]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) V::Store(x + q * a.ldx + i + v * kLanes, sum[q][v]);
-    }
-  }
-  // The same from blocks of Q8_0: their scales multiply sums (scores) or weights (mix), never single values.
-  template <int Q>
-  static void BlockScores(const DecodeTile& a, int32_t first) {
-    const float* x = a.x + first * a.ldx;
-    for (int32_t r = 0; r < a.n; ++r) {
-      const char* block = static_cast<const char*>(a.rows) + r * a.ld;
-      Prefetch(block + kRowsAhead * a.ld, a.dim + 2 * ((a.dim + kQ8Block - 1) / kQ8Block));
-      F sum[Q];
-      float tail[Q];
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) sum[q] = V::Set(0.0f), tail[q] = 0.0f;
-      for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
-        const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
-        const int8_t* levels = reinterpret_cast<const int8_t*>(block + 2);
-        const float d = WidenHalf(block);
-        F part[Q];
-#pragma GCC unroll 4
-        for (int q = 0; q < Q; ++q) part[q] = V::Set(0.0f);
-        int32_t i = 0;
-        for (; i + kLanes <= n; i += kLanes) {
-          const F k = V::LoadBytes(levels + i);
-#pragma GCC unroll 4
-          for (int q = 0; q < Q; ++q) part[q] = V::Fma(V::Load(x + q * a.ldx + begin + i), k, part[q]);
-        }
-#pragma GCC unroll 4
-        for (int q = 0; q < Q; ++q) sum[q] = V::Fma(V::Set(d), part[q], sum[q]);
-        for (; i < n; ++i) {
-          for (int q = 0; q < Q; ++q) tail[q] += x[q * a.ldx + begin + i] * d * static_cast<float>(levels[i]);
-        }
-        block += 2 + n;
-      }
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) a.s[(first + q) * a.lds + r] = V::ReduceAdd(sum[q]) + tail[q];
-    }
-  }
-  template <int Q>
-  static void BlockMix(const DecodeTile& a, int32_t first) {
-    constexpr int kWhole = kQ8Block / kLanes;
-    float* x = a.x + first * a.ldx;
-    const float* s = a.s + first * a.lds;
-    const char* column = static_cast<const char*>(a.rows);
-    for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
-      const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
-      int32_t i = 0;
-      if (n == kQ8Block) {
-        MixBlocks<Q, kWhole>(a, x, s, column, begin, 0);
-        i = n;
-      }
-      for (; i + kLanes <= n; i += kLanes) MixBlocks<Q, 1>(a, x, s, column, begin, i);
-      for (; i < n; ++i) {
-        for (int32_t r = 0; r < a.n; ++r) {
-          const char* block = column + r * a.ld;
-          const float value = WidenHalf(block) * static_cast<float>(reinterpret_cast<const int8_t*>(block + 2)[i]);
-          for (int q = 0; q < Q; ++q) x[q * a.ldx + begin + i] += s[q * a.lds + r] * value;
-        }
-      }
-      column += 2 + n;
-    }
-  }
-  /// NV vectors of channels from `i` on of the blocks at `column`.
-  template <int Q, int NV>
-  static void MixBlocks(const DecodeTile& a, float* x, const float* s, const char* column, int32_t begin, int32_t i) {
-    F sum[Q][NV];
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) sum[q][v] = V::Load(x + q * a.ldx + begin + i + v * kLanes);
-    }
-    for (int32_t r = 0; r < a.n; ++r) {
-      const char* block = column + r * a.ld;
-      Prefetch(block + kRowsAhead * a.ld, 2 + i + NV * kLanes);
-      const int8_t* levels = reinterpret_cast<const int8_t*>(block + 2) + i;
-      const float d = WidenHalf(block);
-      F value[NV];
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) value[v] = V::LoadBytes(levels + v * kLanes);
-#pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) {
-        const F p = V::Set(d * s[q * a.lds + r]);
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) sum[q][v] = V::Fma(p, value[v], sum[q][v]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; ++q) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) V::Store(x + q * a.ldx + begin + i + v * kLanes, sum[q][v]);
-    }
-  }
-  template <class T>
-  static void DecodeOf(const DecodeTile& a, bool scores) {
-    int32_t q = 0;
-    for (; q + 4 <= a.count; q += 4) scores ? ScoresOf<T, 4>(a, q) : MixOf<T, 4>(a, q);
-    for (; q < a.count; ++q) scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
-  }
-  static void DecodeBlocks(const DecodeTile& a, bool scores) {
-    int32_t q = 0;
-    for (; q + 2 <= a.count; q += 2) scores ? BlockScores<2>(a, q) : BlockMix<2>(a, q);
-    for (; q < a.count; ++q) scores ? BlockScores<1>(a, q) : BlockMix<1>(a, q);
-  }
-  static void Dequantize(const DequantizeArgs& a) {
-    const char* from = static_cast<const char*>(a.from);
-    for (int32_t r = 0; r < a.rows; ++r, from += a.stride) {
-      const char* block = from;
-      float* to = a.to + r * a.ld;
-      for (int32_t begin = 0; begin < a.dim; begin += kQ8Block) {
-        const int32_t n = a.dim - begin < kQ8Block ? a.dim - begin : kQ8Block;
-        const float d = WidenHalf(block);
-        const int8_t* q = reinterpret_cast<const int8_t*>(block + 2);
-        const F scale = V::Set(d);
-        int32_t i = 0;
-        for (; i + kLanes <= n; i += kLanes) V::Store(to + begin + i, V::Mul(V::LoadBytes(q + i), scale));
-        for (; i < n; ++i) to[begin + i] = d * static_cast<float>(q[i]);
-        block += 2 + n;
-      }
-    }
-  }
-  static void DecodeScores(const DecodeTile& a) {
-    if (a.dtype == DType::kQ8_0) return DecodeBlocks(a, true);
-    a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, true) : DecodeOf<float>(a, true);
-  }
-  static void DecodeMix(const DecodeTile& a) {
-    if (a.dtype == DType::kQ8_0) return DecodeBlocks(a, false);
-    a.dtype == DType::kBF16 ? DecodeOf<bf16>(a, false) : DecodeOf<float>(a, false);
-  }
-};
-
-/// The parts of V that need no vector instructions.
-struct PlainParts {
-  static void Join16(const bf16* even, const bf16* odd, bf16* to) {
-    for (int i = 0; i < kColStep; ++i) {
-      to[2 * i] = even[i];
-      to[2 * i + 1] = odd[i];
-    }
-  }
-  static void Split16(const bf16* from, bf16* even, bf16* odd) {
-    for (int i = 0; i < kColStep; ++i) {
-      even[i] = from[2 * i];
-      odd[i] = from[2 * i + 1];
-    }
-  }
-  static constexpr int kSquare = 8;
-  static void TransposeSquare(const uint32_t* from, int64_t ld_from, uint32_t* to, int64_t ld_to) {
-    for (int c = 0; c < kSquare; ++c) {
-      for (int r = 0; r < kSquare; ++r) to[c * ld_to + r] = from[r * ld_from + c];
-    }
-  }
 };
 
 template <class V, class T>
 constexpr TileKernels MakeKernels(Isa isa, int32_t row_group) {
   using L = TileLoops<V>;
+  using Decode = DecodeLoops<V>;
   constexpr int kPair = sizeof(float) / sizeof(T);
   return {.isa = isa,
           .dtype = kPair == 2 ? DType::kBF16 : DType::kF32,
@@ -522,15 +323,17 @@ constexpr TileKernels MakeKernels(Isa isa, int32_t row_group) {
           .product = L::template Product<kPair>,
           .softmax = L::template SoftmaxOf<T>,
           .gradient = L::template GradientOf<T>,
+          .soft_cap = L::SoftCap,
+          .bias = L::Bias,
           .convert = L::Convert,
           .transpose = L::Transpose,
           .join_pairs = L::JoinPairs,
           .split_pairs = L::SplitPairs,
           .dot = L::Dot,
           .burn = L::template Burn<kPair>,
-          .decode_scores = L::DecodeScores,
-          .decode_mix = L::DecodeMix,
-          .dequantize = L::Dequantize};
+          .decode_scores = Decode::Scores,
+          .decode_mix = Decode::Mix,
+          .dequantize = Decode::Dequantize};
 }
 
 }  // namespace

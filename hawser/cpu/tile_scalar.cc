@@ -31,9 +31,11 @@ struct Vec4 : PlainParts {
   static F Add(F a, F b) { return a + b; }
   static F Sub(F a, F b) { return a - b; }
   static F Mul(F a, F b) { return a * b; }
+  static F Div(F a, F b) { return a / b; }
   static F Fma(F a, F b, F c) { return a * b + c; }
   static F MulAdd(F a, F b, F c) { return a * b + c; }
   static F Max(F a, F b) { return a > b ? a : b; }
+  static F Min(F a, F b) { return a < b ? a : b; }
   static float First(F v) { return v[0]; }
   static float ReduceMax(F v) {
     const float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];

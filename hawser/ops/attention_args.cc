@@ -1,5 +1,6 @@
 // The checks at the door of the attention ops: everything a kernel relies on, in words.
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -22,8 +23,15 @@ void CheckHeads(const AttnShape& shape) {
   if (head_dim < 8 || head_dim > 256)
     Fail(ErrorKind::kUsage, "attention: head_dim must be in [8, 256], found {}", head_dim);
   if (!(scale > 0.0f && scale < 1e30f)) Fail(ErrorKind::kUsage, "attention: scale must be positive, found {}", scale);
-  if (slopes != nullptr) Fail(ErrorKind::kUnsupported, "attention: a score bias is not supported");
-  if (softcap != 0.0f) Fail(ErrorKind::kUnsupported, "attention: a soft cap is not supported");
+  for (int32_t h = 0; slopes != nullptr && h < heads; ++h) {
+    if (!std::isfinite(slopes[h])) Fail(ErrorKind::kUsage, "attention: slope {} is {}; wanted a number", h, slopes[h]);
+  }
+  if (!(softcap >= 0.0f && softcap < 1e30f)) {
+    Fail(ErrorKind::kUsage, "attention: softcap must be positive, or 0 for none, found {}", softcap);
+  }
+  if (softmax.kind != SoftmaxKind::kStandard && (slopes != nullptr || softcap > 0.0f)) {
+    Fail(ErrorKind::kUnsupported, "attention: softmax {} takes neither biased nor capped scores", ToString(softmax));
+  }
 }
 
 void CheckSameRows(std::string_view name, ConstMat m, std::string_view of, ConstMat like) {

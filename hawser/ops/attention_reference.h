@@ -17,16 +17,31 @@ struct NaiveAttention {
   double scale;
   std::function<bool(int64_t row, int64_t key)> visible;
   std::vector<double> q, k, v;
+  double softcap = 0;                                             // of AttnShape
+  std::vector<double> slopes = {};                                // [H], or none
+  std::function<double(int64_t row, int64_t key)> distance = {};  // place of the query - place of the key; with slopes
 
-  std::vector<double> out;  // [N, H, D]
-  std::vector<double> lse;  // [N, H], nats
+  std::vector<double> out = {};  // [N, H, D]
+  std::vector<double> lse = {};  // [N, H], nats
 
-  double Score(int64_t row, int head, int64_t key) const {
+  /// scale * <q, k>.
+  double Product(int64_t row, int head, int64_t key) const {
     const double* a = &q[(row * heads + head) * dim];
     const double* b = &k[KeyAt(head, key)];
     double sum = 0;
     for (int d = 0; d < dim; ++d) sum += a[d] * b[d];
     return scale * sum;
+  }
+  double Score(int64_t row, int head, int64_t key) const {
+    const double product = Product(row, head, key);
+    const double capped = softcap > 0 ? softcap * std::tanh(product / softcap) : product;
+    return slopes.empty() ? capped : capped - slopes[head] * distance(row, key);
+  }
+  /// The derivative of a score by its product.
+  double ScoreSlope(int64_t row, int head, int64_t key) const {
+    if (softcap == 0) return 1;
+    const double t = std::tanh(Product(row, head, key) / softcap);
+    return 1 - t * t;
   }
 
   std::vector<int64_t> VisibleKeys(int64_t row) const {
@@ -91,10 +106,12 @@ struct NaiveAttention {
         }
         for (size_t i = 0; i < seen.size(); ++i) {
           const int64_t other = KeyAt(head, seen[i]);
-          const double ds = p[i] * (dp[i] - mean) * scale;
+          const double slope = ScoreSlope(row, head, seen[i]) * scale;
+          const double ds = p[i] * (dp[i] - mean) * slope;
           double dp_size = mean_size;
           for (int d = 0; d < dim; ++d) dp_size += std::abs(dout[at + d] * v[other + d]);
-          const double ds_size = p[i] * dp_size * scale;
+          // A cap multiplies a difference that has been rounded to delta.
+          const double ds_size = p[i] * dp_size * (softcap > 0 ? scale : slope);
           for (int d = 0; d < dim; ++d) {
             dv[other + d] += p[i] * dout[at + d];
             dk[other + d] += ds * q[at + d];

@@ -87,29 +87,51 @@ struct AttentionProblem {
     return sum;
   }
 
+  AttnShape OpShape() const {
+    return {.heads = shape.heads,
+            .kv_heads = shape.kv_heads,
+            .head_dim = shape.dim,
+            .scale = scale,
+            .slopes = slopes.empty() ? nullptr : slopes.data(),
+            .softcap = softcap};
+  }
+  static const int32_t* OrNull(const std::vector<int32_t>& places) { return places.empty() ? nullptr : places.data(); }
+  /// Places of the keys, those of the queries being the same.
+  void SetPlaces(std::vector<int32_t> places) {
+    key_place = std::move(places);
+    query_place.clear();
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      for (int32_t r = 0; r < schedules[i].num_queries; ++r) {
+        query_place.push_back(key_place[static_cast<size_t>(sequences[i].key_begin + schedules[i].QueryKey(r))]);
+      }
+    }
+  }
+
   void Forward() {
-    AttentionForward(
-        {.shape = {.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.dim, .scale = scale},
-         .q = q,
-         .k = k,
-         .v = v,
-         .out = out,
-         .lse = lse.data(),
-         .sequences = sequences});
+    AttentionForward({.shape = OpShape(),
+                      .q = q,
+                      .k = k,
+                      .v = v,
+                      .out = out,
+                      .lse = lse.data(),
+                      .sequences = sequences,
+                      .query_place = OrNull(query_place),
+                      .key_place = OrNull(key_place)});
   }
   void Backward() {
-    AttentionBackward(
-        {.shape = {.heads = shape.heads, .kv_heads = shape.kv_heads, .head_dim = shape.dim, .scale = scale},
-         .q = q,
-         .k = k,
-         .v = v,
-         .out = out,
-         .dout = dout,
-         .lse = lse.data(),
-         .dq = dq,
-         .dk = dk,
-         .dv = dv,
-         .sequences = sequences});
+    AttentionBackward({.shape = OpShape(),
+                       .q = q,
+                       .k = k,
+                       .v = v,
+                       .out = out,
+                       .dout = dout,
+                       .lse = lse.data(),
+                       .dq = dq,
+                       .dk = dk,
+                       .dv = dv,
+                       .sequences = sequences,
+                       .query_place = OrNull(query_place),
+                       .key_place = OrNull(key_place)});
   }
 
   /// The twin, with the mask from the predicate of attn/pattern.h and not from the schedule.
@@ -133,7 +155,18 @@ struct AttentionProblem {
                 },
             .q = q.Values(),
             .k = k.Values(),
-            .v = v.Values()};
+            .v = v.Values(),
+            .softcap = softcap,
+            .slopes = {slopes.begin(), slopes.end()},
+            .distance = [this](int64_t row, int64_t key) { return static_cast<double>(Distance(row, key)); }};
+  }
+  /// Of a query row from a key row of its sequence, in places.
+  int64_t Distance(int64_t row, int64_t key) const {
+    size_t i = sequences.size() - 1;
+    while (sequences[i].query_begin > row) --i;
+    const int64_t query = schedules[i].QueryKey(static_cast<int32_t>(row - sequences[i].query_begin));
+    const int64_t query_at = query_place.empty() ? query : query_place[static_cast<size_t>(row)];
+    return query_at - (key_place.empty() ? key - sequences[i].key_begin : key_place[static_cast<size_t>(key)]);
   }
 
   /// Every instruction set against the twin, forward and backward.
@@ -196,6 +229,8 @@ struct AttentionProblem {
     for (size_t i = 0; i < patterns.size(); ++i) {
       text += fmt::format("; '{}' {} of {} keys", ToString(patterns[i]), schedules[i].num_queries, layouts[i].size);
     }
+    if (!slopes.empty()) text += fmt::format("; slopes, places {}", key_place.empty() ? "of keys" : "given");
+    if (softcap > 0) text += fmt::format("; softcap {}", softcap);
     return text;
   }
 
@@ -208,6 +243,9 @@ struct AttentionProblem {
   TestMat q, k, v, out, dout, dq, dk, dv;
   std::vector<float> lse;
   float scale;
+  std::vector<float> slopes;  // of AttnShape and AttentionArgs, empty for null
+  float softcap = 0;
+  std::vector<int32_t> query_place, key_place;
   double score = 0;  // largest |lse|
 };
 
