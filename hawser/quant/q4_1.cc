@@ -22,12 +22,13 @@ void Decode(const std::byte* from, int64_t blocks, float* to) {
 
 void Encode(const float* from, int64_t blocks, std::byte* to) {
   for (int64_t b = 0; b < blocks; ++b, from += kSmallBlock, to += kBytes) {
-    const auto [least, most] = std::minmax_element(from, from + kSmallBlock);
-    const float d = (*most - *least) / 15.0f;
+    const auto range = std::minmax_element(from, from + kSmallBlock);
+    const float least = *range.first, most = *range.second;
+    const float d = (most - least) / 15.0f;
     const float inverse = d != 0 ? 1.0f / d : 0.0f;
     PutHalf(d, to);
-    PutHalf(*least, to + 2);
-    const auto level = [&](float x) { return std::clamp(static_cast<int>((x - *least) * inverse + 0.5f), 0, 15); };
+    PutHalf(least, to + 2);
+    const auto level = [&](float x) { return std::clamp(static_cast<int>((x - least) * inverse + 0.5f), 0, 15); };
     for (int j = 0; j < kHalf; ++j) to[4 + j] = static_cast<std::byte>(level(from[j]) | level(from[j + kHalf]) << 4);
   }
 }

@@ -1,0 +1,2 @@
+#define HAWSER_JSON_TEMPLATE template class
+#include "cmake/precompiled.h"
