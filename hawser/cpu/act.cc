@@ -42,19 +42,19 @@ namespace hawser {
 HWY_EXPORT(GluForwardRow);
 HWY_EXPORT(GluBackwardRow);
 
-void GluForward(const GluArgs& args) {
+void ActForward(const ActArgs& args) {
   const int64_t cols = args.y.cols;
-  const ConstMat gate = args.gate_up.Cols(0, cols), up = args.gate_up.Cols(cols, cols);
+  const ConstMat gate = args.in.Cols(0, cols), up = args.in.Cols(cols, cols);
   const auto row = HWY_DYNAMIC_DISPATCH(GluForwardRow);
   ParallelChunks(args.y.rows, RowGrain(cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) row(RowOf(gate, r), RowOf(up, r), RowOf(args.y, r), cols);
   });
 }
 
-void GluBackward(const GluBackwardArgs& args) {
+void ActBackward(const ActBackwardArgs& args) {
   const int64_t cols = args.dy.cols;
-  const ConstMat gate = args.gate_up.Cols(0, cols), up = args.gate_up.Cols(cols, cols);
-  const Mat dgate = args.dgate_up.Cols(0, cols), dup = args.dgate_up.Cols(cols, cols);
+  const ConstMat gate = args.in.Cols(0, cols), up = args.in.Cols(cols, cols);
+  const Mat dgate = args.din.Cols(0, cols), dup = args.din.Cols(cols, cols);
   const auto row = HWY_DYNAMIC_DISPATCH(GluBackwardRow);
   ParallelChunks(args.dy.rows, RowGrain(cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {

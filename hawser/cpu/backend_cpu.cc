@@ -7,6 +7,7 @@
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/elementwise.h"
 #include "hawser/cpu/embed.h"
+#include "hawser/cpu/linear.h"
 #include "hawser/cpu/loss.h"
 #include "hawser/cpu/matmul.h"
 #include "hawser/cpu/norm.h"
@@ -55,6 +56,14 @@ class CpuBackend final : public Backend {
     Validate(args);
     matmul_.Run(args);
   }
+  void Linear(const LinearArgs& args) override {
+    Validate(args);
+    hawser::Linear(args, matmul_);
+  }
+  void LinearBackward(const LinearBackwardArgs& args) override {
+    Validate(args);
+    hawser::LinearBackward(args, matmul_);
+  }
   void NormForward(const NormArgs& args) override {
     Validate(args);
     hawser::NormForward(args);
@@ -67,17 +76,27 @@ class CpuBackend final : public Backend {
     Validate(args);
     hawser::Rope(args);
   }
-  void GluForward(const GluArgs& args) override {
+  void ActForward(const ActArgs& args) override {
     Validate(args);
-    hawser::GluForward(args);
+    hawser::ActForward(args);
   }
-  void GluBackward(const GluBackwardArgs& args) override {
+  void ActBackward(const ActBackwardArgs& args) override {
     Validate(args);
-    hawser::GluBackward(args);
+    hawser::ActBackward(args);
   }
   void Add(ConstMat x, Mat y) override {
     ValidateSameShape("add", x, y);
     AddMat(x, y);
+  }
+  void Clamp(Mat x, float limit) override {
+    CheckMat("clamp", "x", x);
+    ValidateLimit("clamp", limit);
+    ClampMat(x, limit);
+  }
+  void ClampBackward(ConstMat x, float limit, Mat dx) override {
+    ValidateSameShape("clamp backward", x, dx);
+    ValidateLimit("clamp backward", limit);
+    ClampBackwardMat(x, limit, dx);
   }
 
   void AttentionForward(const AttentionArgs& args) override { hawser::AttentionForward(args); }
@@ -91,18 +110,23 @@ class CpuBackend final : public Backend {
     return tile.tokens * tile.panel * static_cast<int64_t>(sizeof(float));
   }
 
-  void EmbedForward(ConstMat table, const int32_t* ids, Mat y) override {
+  void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale) override {
     ValidateEmbed("embed", table, ids, y);
-    hawser::EmbedForward(table, ids, y);
+    hawser::EmbedForward(table, ids, y, scale);
   }
-  void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) override {
+  void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable, float scale) override {
     ValidateEmbed("embed backward", dtable, ids, dy);
     CheckF32("embed backward", "dtable", dtable);
-    hawser::EmbedBackward(dy, ids, dtable);
+    hawser::EmbedBackward(dy, ids, dtable, scale);
   }
   CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) override {
     Validate(args);
     return cross_entropy_.Run(args, matmul_);
+  }
+  void CapLogits(Mat logits, float scale, float cap) override {
+    CheckMat("cap logits", "logits", logits);
+    ValidateCap("cap logits", scale, cap);
+    CapMat(logits, scale, cap);
   }
 
   double SumSquares(const float* x, int64_t n) override { return hawser::SumSquares(x, n); }

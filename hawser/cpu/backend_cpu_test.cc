@@ -45,8 +45,8 @@ TEST(CpuBackend, EveryOpChecksItsArguments) {
   expect("[norm backward]",
          [&] { backend->NormBackward({.x = a, .weight = a, .dy = a, .residual = {}, .dx = a, .dweight = a}); });
   expect("[rope]", [&] { backend->Rope({.x = a, .heads = 3, .head_dim = 4, .half = 2}); });
-  expect("[glu]", [&] { backend->GluForward({.gate_up = a, .y = a}); });
-  expect("[glu backward]", [&] { backend->GluBackward({.gate_up = a, .dy = a, .dgate_up = a, .y = {}}); });
+  expect("[act]", [&] { backend->ActForward({.in = a, .y = a}); });
+  expect("[act backward]", [&] { backend->ActBackward({.in = a, .dy = a, .din = a, .y = {}}); });
   expect("[add]", [&] { backend->Add(b, a); });
   expect("[copy]", [&] { backend->Copy(b, a); });
   expect("[fill]", [&] { backend->Fill({nullptr, DType::kF32, 2, 2, 2}, 0.0f); });

@@ -33,6 +33,32 @@ void FillRow(Row to, float value, int64_t n) {
   for (int64_t i = 0; i < n; i += Lanes()) Put(Splat(value), to, i, n);
 }
 
+void ClampRow(Row x, float limit, int64_t n) {
+  const VF most = Splat(limit);
+  for (int64_t i = 0; i < n; i += Lanes()) {
+    const VF v = Get(x, i, n);  // comparisons, as Min and Max of NaN differ between machines
+    Put(hn::IfThenElse(hn::Gt(hn::Abs(v), most), hn::CopySign(most, v), v), x, i, n);
+  }
+}
+
+void ClampBackwardRow(ConstRow x, float limit, Row dx, int64_t n) {
+  const VF most = Splat(limit);
+  for (int64_t i = 0; i < n; i += Lanes()) {
+    Put(hn::IfThenZeroElse(hn::Gt(hn::Abs(Get(x, i, n)), most), Get(dx, i, n)), dx, i, n);
+  }
+}
+
+void ScaleRow(Row x, float scale, int64_t n) {
+  for (int64_t i = 0; i < n; i += Lanes()) Put(hn::Mul(Get(x, i, n), Splat(scale)), x, i, n);
+}
+
+void CapRow(Row x, float scale, float cap, int64_t n) {
+  const VF inner = Splat(scale / cap), outer = Splat(cap);
+  for (int64_t i = 0; i < n; i += Lanes()) {
+    Put(hn::Mul(outer, hn::Tanh(DF(), hn::Mul(Get(x, i, n), inner))), x, i, n);
+  }
+}
+
 int64_t Target() { return HWY_TARGET; }
 
 }  // namespace HWY_NAMESPACE
@@ -45,6 +71,10 @@ namespace hawser {
 HWY_EXPORT(CopyRow);
 HWY_EXPORT(AddRow);
 HWY_EXPORT(FillRow);
+HWY_EXPORT(ClampRow);
+HWY_EXPORT(ClampBackwardRow);
+HWY_EXPORT(ScaleRow);
+HWY_EXPORT(CapRow);
 HWY_EXPORT(Target);
 
 namespace {
@@ -72,6 +102,26 @@ void AddMat(ConstMat x, Mat y) {
 void FillMat(Mat to, float value) {
   const auto fill = HWY_DYNAMIC_DISPATCH(FillRow);
   ForRows(to, [&](int64_t r) { fill(RowOf(to, r), value, to.cols); });
+}
+
+void ClampMat(Mat x, float limit) {
+  const auto clamp = HWY_DYNAMIC_DISPATCH(ClampRow);
+  ForRows(x, [&](int64_t r) { clamp(RowOf(x, r), limit, x.cols); });
+}
+
+void ClampBackwardMat(ConstMat x, float limit, Mat dx) {
+  const auto clamp = HWY_DYNAMIC_DISPATCH(ClampBackwardRow);
+  ForRows(dx, [&](int64_t r) { clamp(RowOf(x, r), limit, RowOf(dx, r), dx.cols); });
+}
+
+void CapMat(Mat logits, float scale, float cap) {
+  if (cap > 0.0f) {
+    const auto row = HWY_DYNAMIC_DISPATCH(CapRow);
+    ForRows(logits, [&](int64_t r) { row(RowOf(logits, r), scale, cap, logits.cols); });
+  } else if (scale != 1.0f) {
+    const auto row = HWY_DYNAMIC_DISPATCH(ScaleRow);
+    ForRows(logits, [&](int64_t r) { row(RowOf(logits, r), scale, logits.cols); });
+  }
 }
 
 void QuantizeMat(ConstMat from, int32_t head_dim, Mat to) {

@@ -12,20 +12,23 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
-void EmbedForwardRows(const ConstMat& table, const int32_t* ids, const Mat& y, int64_t begin, int64_t end) {
+void EmbedForwardRows(const ConstMat& table, const int32_t* ids, const Mat& y, float scale, int64_t begin,
+                      int64_t end) {
+  const VF by = Splat(scale);
   for (int64_t r = begin; r < end; ++r) {
     const ConstRow from = RowOf(table, ids[r]);
     const Row to = RowOf(y, r);
-    for (int64_t i = 0; i < y.cols; i += Lanes()) Put(Get(from, i, y.cols), to, i, y.cols);
+    for (int64_t i = 0; i < y.cols; i += Lanes()) Put(hn::Mul(by, Get(from, i, y.cols)), to, i, y.cols);
   }
 }
 
-void EmbedBackwardRows(const ConstMat& dy, const int32_t* ids, const Mat& dtable) {
+void EmbedBackwardRows(const ConstMat& dy, const int32_t* ids, const Mat& dtable, float scale) {
+  const VF by = Splat(scale);
   for (int64_t r = 0; r < dy.rows; ++r) {
     const ConstRow from = RowOf(dy, r);
     const Row to = RowOf(dtable, ids[r]);
     for (int64_t i = 0; i < dy.cols; i += Lanes()) {
-      Put(hn::Add(Get(to, i, dy.cols), Get(from, i, dy.cols)), to, i, dy.cols);
+      Put(hn::MulAdd(by, Get(from, i, dy.cols), Get(to, i, dy.cols)), to, i, dy.cols);
     }
   }
 }
@@ -40,15 +43,15 @@ namespace hawser {
 HWY_EXPORT(EmbedForwardRows);
 HWY_EXPORT(EmbedBackwardRows);
 
-void EmbedForward(ConstMat table, const int32_t* ids, Mat y) {
+void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale) {
   ParallelChunks(y.rows, RowGrain(y.cols), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(EmbedForwardRows)(table, ids, y, begin, end);
+    HWY_DYNAMIC_DISPATCH(EmbedForwardRows)(table, ids, y, scale, begin, end);
   });
 }
 
-void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) {
+void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable, float scale) {
   ParallelChunks(dy.cols, 64, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(EmbedBackwardRows)(dy.Cols(begin, end - begin), ids, dtable.Cols(begin, end - begin));
+    HWY_DYNAMIC_DISPATCH(EmbedBackwardRows)(dy.Cols(begin, end - begin), ids, dtable.Cols(begin, end - begin), scale);
   });
 }
 

@@ -5,8 +5,8 @@
 
 namespace hawser {
 
-void EmbedForward(ConstMat table, const int32_t* ids, Mat y);
+void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale);
 /// Cut by columns, each piece walks every row in order: no two threads meet, and the order of sums is the row order.
-void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable);
+void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable, float scale);
 
 }  // namespace hawser

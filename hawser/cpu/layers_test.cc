@@ -265,7 +265,7 @@ TEST(Glu, ForwardAgreesWithTheFormulaOutToTheExtremes) {
       TestMat x(13, 2 * 37, type, 1, 3.0, 3), y(13, 37, type, 2, 1.0, 5);
       const double extremes[] = {-1e30, -200.0, -104.0, -88.0, -20.0, 0.0, 20.0, 100.0, 1e30};
       for (int64_t c = 0; c < 9; ++c) x.Put(0, c, extremes[c]);
-      GluForward({.gate_up = x, .y = y});
+      ActForward({.in = x, .y = y});
       y.ExpectMarginUntouched();
       for (int64_t r = 0; r < 13; ++r) {
         for (int64_t c = 0; c < 37; ++c) {
@@ -283,8 +283,8 @@ TEST(Glu, BackwardAgreesWithFiniteDifferencesAndRecomputesY) {
       for (int64_t cols : {1, 31, 64}) {
         TestMat x(11, 2 * cols, type, 1, 2.0, 3), dy(11, cols, type, 2), dx(11, 2 * cols, type, 3, 1.0, 1);
         TestMat y(11, cols, type, 4), want_y(11, cols, type, 5);
-        GluBackward({.gate_up = x, .dy = dy, .dgate_up = dx, .y = y});
-        GluForward({.gate_up = x, .y = want_y});
+        ActBackward({.in = x, .dy = dy, .din = dx, .y = y});
+        ActForward({.in = x, .y = want_y});
         EXPECT_EQ(y.Bytes(), want_y.Bytes());
         dx.ExpectMarginUntouched();
         for (int64_t r = 0; r < 11; ++r) {
@@ -298,7 +298,7 @@ TEST(Glu, BackwardAgreesWithFiniteDifferencesAndRecomputesY) {
           }
         }
         TestMat alone(11, 2 * cols, type, 3, 1.0, 1);
-        GluBackward({.gate_up = x, .dy = dy, .dgate_up = alone, .y = {}});
+        ActBackward({.in = x, .dy = dy, .din = alone, .y = {}});
         EXPECT_EQ(alone.Values(), dx.Values());
       }
     }
@@ -309,8 +309,8 @@ TEST(Glu, SameForAnyNumberOfThreads) {
   ExpectSameForAnyThreads([] {
     TestMat x(300, 2 * 150, DType::kBF16, 1), dy(300, 150, DType::kBF16, 2), dx(300, 2 * 150, DType::kBF16, 3);
     TestMat y(300, 150, DType::kBF16, 4);
-    GluForward({.gate_up = x, .y = y});
-    GluBackward({.gate_up = x, .dy = dy, .dgate_up = dx, .y = {}});
+    ActForward({.in = x, .y = y});
+    ActBackward({.in = x, .dy = dy, .din = dx, .y = {}});
     return Joined({y.Bytes(), dx.Bytes()});
   });
 }
@@ -354,7 +354,7 @@ TEST(Embed, TakesRowsAndAddsGradientsInRowOrder) {
       std::vector<int32_t> ids;
       Rng rng{.seed = 5};
       for (int64_t r = 0; r < kRows; ++r) ids.push_back(static_cast<int32_t>(rng.Below(kVocab - 1)));
-      EmbedForward(table, ids.data(), y);
+      EmbedForward(table, ids.data(), y, 1.0f);
       y.ExpectMarginUntouched();
       for (int64_t r = 0; r < kRows; ++r) {
         for (int64_t c = 0; c < kCols; ++c) ASSERT_EQ(y(r, c), table(ids[r], c));
@@ -365,7 +365,7 @@ TEST(Embed, TakesRowsAndAddsGradientsInRowOrder) {
       for (int64_t r = 0; r < kRows; ++r) {
         for (int64_t c = 0; c < kCols; ++c) want[ids[r] * kCols + c] += static_cast<float>(dy(r, c));
       }
-      EmbedBackward(dy, ids.data(), dtable);
+      EmbedBackward(dy, ids.data(), dtable, 1.0f);
       dtable.ExpectMarginUntouched();
       const Values got = dtable.Values();
       for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], want[i]);  // the same order of sums: the same bits
@@ -378,7 +378,7 @@ TEST(Embed, SameForAnyNumberOfThreads) {
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * i % 11);
   ExpectSameForAnyThreads([&] {
     TestMat dy(400, 200, DType::kF32, 1), dtable(11, 200, DType::kF32, 2);
-    EmbedBackward(dy, ids.data(), dtable);
+    EmbedBackward(dy, ids.data(), dtable, 1.0f);
     return dtable.Bytes();
   });
 }

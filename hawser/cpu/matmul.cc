@@ -53,6 +53,12 @@ Cut ChooseCut(int64_t m, int64_t n, int64_t k, DType dtype) {
 // The stride of a single row means nothing and may hold anything.
 int64_t Stride(ConstMat mat) { return mat.rows > 1 ? mat.ld : mat.cols; }
 
+Mat Widen(ConstMat from, Scratch& scratch) {
+  const Mat to{scratch.Get<float>(from.rows * from.cols), DType::kF32, from.rows, from.cols, from.cols};
+  CopyMat(from, to);
+  return to;
+}
+
 const char* At(ConstMat mat, int64_t row, int64_t col) {
   return static_cast<const char*>(mat.data) + (row * mat.ld + col) * static_cast<int64_t>(SizeOf(mat.dtype));
 }
@@ -62,7 +68,7 @@ const char* At(ConstMat mat, int64_t row, int64_t col) {
 size_t MatMulEngine::Hash::operator()(const ProductShape& s) const {
   uint64_t hash = 0;
   for (int64_t v : {s.m, s.n, s.k, s.lda, s.ldb, s.ldc, static_cast<int64_t>(s.in) * 16 + static_cast<int64_t>(s.out),
-                    int64_t{s.trans_a} * 4 + int64_t{s.trans_b} * 2 + int64_t{s.accumulate}}) {
+                    int64_t{s.trans_a} * 4 + int64_t{s.trans_b} * 2 + int64_t{s.accumulate} + int64_t{s.bias} * 8}) {
     hash = (hash ^ static_cast<uint64_t>(v)) * 0x9e3779b97f4a7c15ull;
     hash ^= hash >> 29;
   }
@@ -75,26 +81,24 @@ const Product* MatMulEngine::Find(const ProductShape& shape) {
   return found->second ? &*found->second : nullptr;
 }
 
-void MatMulEngine::RunWidened(const MatMulArgs& args) {
-  const auto widen = [](ConstMat from, Scratch& scratch) {
-    const Mat to{scratch.Get<float>(from.rows * from.cols), DType::kF32, from.rows, from.cols, from.cols};
-    CopyMat(from, to);
-    return to;
-  };
+void MatMulEngine::RunWidened(const MatMulArgs& args, ConstMat bias) {
   MatMulArgs wide = args;
-  wide.a = widen(args.a, wide_a_);
-  wide.b = widen(args.b, wide_b_);
-  Run(wide);
+  wide.a = Widen(args.a, wide_a_);
+  wide.b = Widen(args.b, wide_b_);
+  Run(wide, bias);
 }
 
-void MatMulEngine::Run(const MatMulArgs& args) {
+void MatMulEngine::Run(const MatMulArgs& args, ConstMat bias) {
   const int64_t m = args.c.rows, n = args.c.cols, k = args.trans_a ? args.a.rows : args.a.cols;
   if (args.c.empty()) return;
+  const float* add = nullptr;
+  if (!bias.empty()) add = bias.dtype == DType::kF32 ? bias.Row<float>(0) : Widen(bias, wide_bias_).Row<float>(0);
   if (k == 0) {
     if (!args.accumulate) FillMat(args.c, 0.0f);
+    for (int64_t r = 0; add != nullptr && r < m; ++r) CopyMat(bias, args.c.Rows(r, 1));
     return;
   }
-  if (m <= kMaxMatVecRows && args.trans_b && !args.trans_a) return MatVec(args.a, args.b, args.c, args.accumulate);
+  if (m <= kMaxMatVecRows && args.trans_b && !args.trans_a) return MatVec(args.a, args.b, add, args.c, args.accumulate);
   const Cut cut = ChooseCut(m, n, k, args.a.dtype);
   const int64_t down = CeilDiv(m, cut.rows), across = CeilDiv(n, cut.cols);
   // oneDNN has no f32 x f32 -> bf16: such a piece is made in f32 beside and rounded.
@@ -125,9 +129,10 @@ void MatMulEngine::Run(const MatMulArgs& args) {
                         .out = narrow ? DType::kF32 : args.c.dtype,
                         .trans_a = args.trans_a,
                         .trans_b = args.trans_b,
-                        .accumulate = args.accumulate && !beside});
+                        .accumulate = args.accumulate && !beside,
+                        .bias = add != nullptr});
     if (products[i] == nullptr) {
-      if (args.a.dtype == DType::kBF16) return RunWidened(args);
+      if (args.a.dtype == DType::kBF16) return RunWidened(args, bias);
       Fail(ErrorKind::kInternal, "[matmul] oneDNN has no f32 kernel for {} x {} x {}", rows, cols, k);
     }
   }
@@ -150,10 +155,11 @@ void MatMulEngine::Run(const MatMulArgs& args) {
       a = to;
     }
     const Mat c = args.c.Rows(row, rows).Cols(col, cols);
-    if (!narrow && !pad) return product.Run(a, b, c.data);
+    const float* shift = add == nullptr ? nullptr : add + col;
+    if (!narrow && !pad) return product.Run(a, b, c.data, shift);
     const DType made = narrow ? DType::kF32 : c.dtype;
     char* to = result.Get<char>((pad ? last_rows : rows) * cols * static_cast<int64_t>(SizeOf(made)));
-    product.Run(a, b, to);
+    product.Run(a, b, to, shift);
     const ConstMat wide{to, made, rows, cols, cols};
     if (args.accumulate) return AddMat(wide, c);
     CopyMat(wide, c);

@@ -15,7 +15,8 @@ namespace hawser {
 /// may differ in its last bits with the number of rows, as oneDNN cuts k by the sizes of the whole piece.
 class MatMulEngine {
  public:
-  void Run(const MatMulArgs& args);
+  /// bias: empty, or [1, columns of c] to add to each row before the one rounding to c; not with accumulate.
+  void Run(const MatMulArgs& args, ConstMat bias = {});
   /// Primitives held: bounded however many different numbers of rows were asked for.
   size_t primitives() const { return products_.size(); }
 
@@ -26,10 +27,10 @@ class MatMulEngine {
   /// Null if oneDNN has no fast kernel for the shape here (bf16 on a machine without bf16 instructions).
   const Product* Find(const ProductShape& shape);
   /// bf16 factors as f32 copies, then the f32 product.
-  void RunWidened(const MatMulArgs& args);
+  void RunWidened(const MatMulArgs& args, ConstMat bias);
 
   std::unordered_map<ProductShape, std::optional<Product>, Hash> products_;
-  Scratch wide_a_, wide_b_;
+  Scratch wide_a_, wide_b_, wide_bias_;
 };
 
 }  // namespace hawser

@@ -37,7 +37,7 @@ HWY_INLINE void LoadPair(const void* from, int64_t i, VF& v0, VF& v1) {
 
 // kRows x kCols dot products at once, two accumulators each: loads are shared and the latency of the FMA is hidden.
 template <bool kLow, int kRows, int kCols>
-HWY_INLINE void Dots(const float* a, const ConstMat& b, int64_t j, const Mat& c, bool accumulate) {
+HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64_t j, const Mat& c, bool accumulate) {
   using T = std::conditional_t<kLow, bf16, float>;
   const int64_t k = b.cols, step = Lanes();
   VF even[kRows][kCols], odd[kRows][kCols];
@@ -76,7 +76,8 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, int64_t j, const Mat& c,
   for (int r = 0; r < kRows; ++r) {
     HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) {
-      const float dot = SumLanes(hn::Add(even[r][q], odd[r][q]));
+      float dot = SumLanes(hn::Add(even[r][q], odd[r][q]));
+      if (bias != nullptr) dot += bias[j + q];
       if (c.dtype == DType::kBF16) {
         c.Row<bf16>(r)[j + q] = ToBF16(dot);
       } else {
@@ -88,30 +89,33 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, int64_t j, const Mat& c,
 }
 
 template <bool kLow, int kRows, int kCols>
-HWY_INLINE void Columns(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
+HWY_INLINE void Columns(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate,
+                        int64_t begin, int64_t end) {
   int64_t j = begin;
-  for (; j + kCols <= end; j += kCols) Dots<kLow, kRows, kCols>(a, b, j, c, accumulate);
-  for (; j < end; ++j) Dots<kLow, kRows, 1>(a, b, j, c, accumulate);
+  for (; j + kCols <= end; j += kCols) Dots<kLow, kRows, kCols>(a, b, bias, j, c, accumulate);
+  for (; j < end; ++j) Dots<kLow, kRows, 1>(a, b, bias, j, c, accumulate);
 }
 
 template <bool kLow>
-HWY_INLINE void ByRows(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
+HWY_INLINE void ByRows(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate,
+                       int64_t begin, int64_t end) {
   switch (c.rows) {
     case 1:
-      return Columns<kLow, 1, 4>(a, b, c, accumulate, begin, end);
+      return Columns<kLow, 1, 4>(a, b, bias, c, accumulate, begin, end);
     case 2:
-      return Columns<kLow, 2, 4>(a, b, c, accumulate, begin, end);
+      return Columns<kLow, 2, 4>(a, b, bias, c, accumulate, begin, end);
     case 3:
-      return Columns<kLow, 3, 4>(a, b, c, accumulate, begin, end);
+      return Columns<kLow, 3, 4>(a, b, bias, c, accumulate, begin, end);
     default:
-      return Columns<kLow, 4, 2>(a, b, c, accumulate, begin, end);
+      return Columns<kLow, 4, 2>(a, b, bias, c, accumulate, begin, end);
   }
 }
 
 // `a` as dense f32 rows in the order of LoadPair; columns [begin, end) of c.
-void MatVecColumns(const float* a, const ConstMat& b, const Mat& c, bool accumulate, int64_t begin, int64_t end) {
-  if (b.dtype == DType::kBF16) return ByRows<true>(a, b, c, accumulate, begin, end);
-  return ByRows<false>(a, b, c, accumulate, begin, end);
+void MatVecColumns(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate, int64_t begin,
+                   int64_t end) {
+  if (b.dtype == DType::kBF16) return ByRows<true>(a, b, bias, c, accumulate, begin, end);
+  return ByRows<false>(a, b, bias, c, accumulate, begin, end);
 }
 
 void WidenRow(ConstRow from, float* to, int64_t n) {
@@ -140,14 +144,14 @@ namespace hawser {
 HWY_EXPORT(MatVecColumns);
 HWY_EXPORT(WidenRow);
 
-void MatVec(ConstMat a, ConstMat b, Mat c, bool accumulate) {
+void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
   thread_local Scratch scratch;
   float* rows = scratch.Get<float>(a.rows * a.cols);
   for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), rows + r * a.cols, a.cols);
   // Pieces of 128K weights: some 10 us of work, far above what handing a piece to a thread costs.
   const int64_t grain = std::max<int64_t>(4, (131072 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
   ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(MatVecColumns)(rows, b, c, accumulate, begin, end);
+    HWY_DYNAMIC_DISPATCH(MatVecColumns)(rows, b, bias, c, accumulate, begin, end);
   });
 }
 

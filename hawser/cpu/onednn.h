@@ -14,12 +14,13 @@
 
 namespace hawser {
 
-/// c [m, n] = op(a) op(b), or c += with accumulate; leading dimensions in elements of the stored matrices.
+/// c [m, n] = op(a) op(b), or + bias [n] F32, or c += with accumulate; leading dimensions in elements of the stored
+/// matrices.
 struct ProductShape {
   int64_t m = 0, n = 0, k = 0;
   int64_t lda = 0, ldb = 0, ldc = 0;
   DType in = DType::kF32, out = DType::kF32;
-  bool trans_a = false, trans_b = false, accumulate = false;
+  bool trans_a = false, trans_b = false, accumulate = false, bias = false;
 
   bool operator==(const ProductShape&) const = default;
 };
@@ -83,6 +84,8 @@ class Product {
     const Memory::desc a({s.m, s.k}, type(s.in), strides(s.lda, s.trans_a));
     const Memory::desc b({s.k, s.n}, type(s.in), strides(s.ldb, s.trans_b));
     const Memory::desc c({s.m, s.n}, type(s.out), strides(s.ldc, false));
+    const Memory::desc bias =
+        s.bias ? Memory::desc({1, s.n}, Memory::data_type::f32, Memory::dims{s.n, 1}) : Memory::desc();
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (s.accumulate) {
@@ -93,9 +96,9 @@ class Product {
     const WithThreads guard(threads);
     try {
 #if DNNL_VERSION_MAJOR >= 3
-      const dnnl::matmul::primitive_desc desc(CpuEngine(), a, b, c, attr);
+      const dnnl::matmul::primitive_desc desc(CpuEngine(), a, b, bias, c, attr);
 #else
-      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a, b, c), attr, CpuEngine());
+      const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a, b, bias, c), attr, CpuEngine());
 #endif
       if (std::string_view(desc.impl_info_str()).find("ref") != std::string_view::npos) return std::nullopt;
       return Product(desc, threads);
@@ -105,20 +108,24 @@ class Product {
     }
   }
 
-  void Run(const void* a, const void* b, void* c) const {
+  /// bias: where the shape has one.
+  void Run(const void* a, const void* b, void* c, const float* bias = nullptr) const {
     thread_local dnnl::stream stream(CpuEngine());
     thread_local Scratch scratch;
     const auto view = [](const dnnl::memory::desc& desc, const void* data) {
       return dnnl::memory(desc, CpuEngine(), const_cast<void*>(data));
     };
-    const dnnl::memory ma = view(a_, a), mb = view(b_, b), mc = view(c_, c);
+    const dnnl::memory ma = view(a_, a), mb = view(b_, b), mc = view(c_, c), mbias = view(bias_, bias);
     const dnnl::memory pad = view(pad_, scratch.Get<char>(static_cast<int64_t>(pad_.get_size())));
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, ma.get()},
                                     {DNNL_ARG_WEIGHTS, mb.get()},
                                     {DNNL_ARG_DST, mc.get()},
-                                    {DNNL_ARG_SCRATCHPAD, pad.get()}};
+                                    {DNNL_ARG_SCRATCHPAD, pad.get()},
+                                    {DNNL_ARG_BIAS, mbias.get()}};
+    const int count = bias == nullptr ? 4 : 5;
     const WithThreads guard(threads_);
-    dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), 4, args), "oneDNN matmul failed");
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), count, args),
+                            "oneDNN matmul failed");
   }
 
  private:
@@ -128,11 +135,12 @@ class Product {
         a_(desc.src_desc()),
         b_(desc.weights_desc()),
         c_(desc.dst_desc()),
+        bias_(desc.bias_desc()),
         pad_(desc.scratchpad_desc()) {}
 
   int threads_;
   dnnl::matmul primitive_;
-  dnnl::memory::desc a_, b_, c_, pad_;
+  dnnl::memory::desc a_, b_, c_, bias_, pad_;
 };
 
 }  // namespace hawser

@@ -84,7 +84,7 @@ void DriftLayers::Linear(ConstMat x, ConstMat w, Mat y) {
 }
 
 void DriftLayers::Glu(ConstMat gate_up, Mat y) {
-  if (dtype_ != DType::kF64) return backend_->GluForward({.gate_up = gate_up, .y = y});
+  if (dtype_ != DType::kF64) return backend_->ActForward({.in = gate_up, .y = y});
   ForRows(y.rows, [&](int64_t r) {
     const double* gate = gate_up.Row<double>(r);
     for (int64_t c = 0; c < y.cols; ++c) y.Row<double>(r)[c] = gate[c] / (1 + std::exp(-gate[c])) * gate[y.cols + c];

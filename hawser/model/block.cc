@@ -99,7 +99,7 @@ void MlpForward(const BlockContext& c, int32_t layer, ConstMat middle, Mat gate_
                                              : gate_up_kept.Rows(begin, rows);
     GateUpForward(c, layer, in, nullptr, gate_up);
     const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, in.dtype);
-    c.backend->GluForward({.gate_up = gate_up, .y = hidden});
+    c.backend->ActForward({.in = gate_up, .y = hidden});
     const Mat projected = c.work->Get(Workspace::kProjected, rows, s.width, in.dtype);
     Linear(c.backend, hidden, c.weights->Get(Role::kDown, layer), projected);
     const Mat out = y.Rows(begin, rows);
@@ -134,7 +134,7 @@ void MlpBackward(const BlockContext& c, int32_t layer, ConstMat middle, ConstMat
     // hidden = silu(gate) * up, computed once more on the way for the gradient of Wdown
     const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, in.dtype);
     const Mat dgate_up = c.work->Get(Workspace::kGradGateUp, rows, 2 * s.mlp_width, in.dtype);
-    c.backend->GluBackward({.gate_up = gate_up, .dy = dhidden, .dgate_up = dgate_up, .y = hidden});
+    c.backend->ActBackward({.in = gate_up, .dy = dhidden, .din = dgate_up, .y = hidden});
     if (const Mat dw = grads->Get(Role::kDown, layer); !dw.empty()) {
       c.backend->MatMul({.a = dy, .trans_a = true, .b = hidden, .c = dw, .accumulate = true});
     }

@@ -28,25 +28,56 @@ struct MatMulArgs {
   bool accumulate = false;
 };
 
-/// RMSNorm: y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps). x, y [N, C]; w [1, C]; rstd [N] F32 kept for backward
-/// (null: not kept).
+/// y = x W^T + bias. x [N, in], w [out, in], bias [1, out] or empty, y [N, out]. x and w share a dtype (F32 or BF16);
+/// bias and y are F32 or BF16, each its own way. The bias is added in f32, before the one rounding to y.
+struct LinearArgs {
+  ConstMat x;
+  ConstMat w;
+  ConstMat bias;
+  Mat y;
+};
+/// dx [N, in] = dy W; dw [out, in] F32 += dy^T x; dbias [1, out] F32 += column sums of dy; each where it is given (dw
+/// needs x, dx needs w). x, w and dy share a dtype. The same bits for any number of threads.
+struct LinearBackwardArgs {
+  ConstMat x;
+  ConstMat w;
+  ConstMat dy;
+  Mat dx;
+  Mat dw;
+  Mat dbias;
+};
+
+enum class NormKind : uint8_t { kRms, kLayer };
+/// Each of `heads` pieces of a row, d = C / heads channels, is normed by itself (1: the row).
+///   kRms    y = x * rstd * w' + bias            rstd = 1 / sqrt(mean(x^2) + eps)
+///   kLayer  y = (x - mean(x)) * rstd * w' + bias   rstd = 1 / sqrt(mean((x - mean(x))^2) + eps)
+/// w' = w, or 1 + w with plus_one. x, y [N, C], of any stride, y may be x; weight [1, d]; bias [1, d] or empty; rstd
+/// [N * heads] F32, row by row, kept for backward (null: not kept).
 struct NormArgs {
   ConstMat x;
   ConstMat weight;
+  ConstMat bias;
   Mat y;
   float* rstd = nullptr;
   float eps = 1e-5f;
+  NormKind kind = NormKind::kRms;
+  bool plus_one = false;
+  int32_t heads = 1;
 };
-/// dx = gradient of x given dy; added to `residual` first where that is given: dx = residual + .... dweight [1, C] F32
-/// +=, where it is given.
+/// dx = gradient of x given dy; added to `residual` first where that is given: dx = residual + .... dweight, dbias
+/// [1, d] F32 += where they are given. rstd is what forward kept; kind, plus_one and heads are forward's.
 struct NormBackwardArgs {
   ConstMat x;
   ConstMat weight;
   const float* rstd = nullptr;
   ConstMat dy;
-  ConstMat residual;  // empty, or [N, C]; may be the same memory as dx
-  Mat dx;
-  Mat dweight;  // empty: not wanted
+  ConstMat residual;  // empty, or [N, C]
+  Mat dx;             // may be the memory of residual or of dy
+  Mat dweight;        // empty: not wanted
+  Mat dbias;          // empty: not wanted
+  NormKind kind = NormKind::kRms;
+  bool plus_one = false;
+  int32_t heads = 1;
 };
 
 /// Rotates, in place, the first 2*h channels of each of `heads` heads of x [N, heads * D]; cos, sin [N, h] F32.
@@ -65,17 +96,24 @@ struct RopeArgs {
   FloatFormat math = FloatFormat::kF32;
 };
 
-/// SwiGLU: y = silu(g) * u, gate_up [N, 2F] = [g | u], y [N, F].
-struct GluArgs {
-  ConstMat gate_up;
+/// act(z):  kSilu z / (1 + e^-z);  kGelu z Phi(z), Phi the normal distribution's function (by erf);
+/// kGeluTanh z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3)));  kRelu max(z, 0).
+enum class Act : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
+/// gated: in [N, 2F] = [g | u], y [N, F] = act(g) * u. Plain: in, y [N, F], y = act(in); y may be in.
+struct ActArgs {
+  ConstMat in;
   Mat y;
+  Act act = Act::kSilu;
+  bool gated = true;
 };
-/// dgate_up [N, 2F]; y, if given, is recomputed on the way.
-struct GluBackwardArgs {
-  ConstMat gate_up;
+/// din has the shape of `in`; y, if given, is recomputed on the way. Plain: din may be dy.
+struct ActBackwardArgs {
+  ConstMat in;
   ConstMat dy;
-  Mat dgate_up;
+  Mat din;
   Mat y;  // empty: not wanted
+  Act act = Act::kSilu;
+  bool gated = true;
 };
 
 /// One sequence of a batch: its queries are rows [query_begin, query_begin + schedule->num_queries) of q, its keys rows
@@ -154,7 +192,8 @@ struct DecodeArgs {
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
-///   nll[t] = log sum exp(x[t] W^T) - (x[t] W^T)[target[t]];  loss = sum over t of weight[t] * nll[t]
+///   l[t] = s x[t] W^T, capped: l = cap * tanh(s x W^T / cap) where cap > 0;  s = logit_scale, cap = logit_cap
+///   nll[t] = log sum exp(l[t]) - l[t][target[t]];  loss = sum over t of weight[t] * nll[t]
 /// target -1 (and any weight 0) leaves a row out: its nll is 0. With dx/dweight given, writes dx = dloss/dx *
 /// grad_scale and dweight += (dloss/dW) * grad_scale in the same pass.
 struct CrossEntropyArgs {
@@ -166,6 +205,8 @@ struct CrossEntropyArgs {
   Mat dx;                            // empty: no gradients
   Mat dweight;                       // [V, C] F32
   float grad_scale = 1.0f;
+  float logit_scale = 1.0f;
+  float logit_cap = 0.0f;  // 0: none
 };
 struct CrossEntropyResult {
   double loss = 0.0;    // sum of weight * nll, added in f64 in row order
@@ -202,12 +243,18 @@ class Backend {
   virtual void Quantize(ConstMat from, int32_t head_dim, Mat to) = 0;
 
   virtual void MatMul(const MatMulArgs& args) = 0;
+  virtual void Linear(const LinearArgs& args) = 0;
+  virtual void LinearBackward(const LinearBackwardArgs& args) = 0;
   virtual void NormForward(const NormArgs& args) = 0;
   virtual void NormBackward(const NormBackwardArgs& args) = 0;
   virtual void Rope(const RopeArgs& args) = 0;
-  virtual void GluForward(const GluArgs& args) = 0;
-  virtual void GluBackward(const GluBackwardArgs& args) = 0;
+  virtual void ActForward(const ActArgs& args) = 0;
+  virtual void ActBackward(const ActBackwardArgs& args) = 0;
   virtual void Add(ConstMat x, Mat y) = 0;  // y += x, same shape, any mix of F32 and BF16
+  /// x = min(max(x, -limit), limit), limit > 0. NaN stays NaN.
+  virtual void Clamp(Mat x, float limit) = 0;
+  /// dx = 0 where |x| > limit; x: what Clamp was given, same shape as dx.
+  virtual void ClampBackward(ConstMat x, float limit, Mat dx) = 0;
 
   virtual void AttentionForward(const AttentionArgs& args) = 0;
   virtual void AttentionBackward(const AttentionBackwardArgs& args) = 0;
@@ -218,11 +265,15 @@ class Backend {
   /// Bytes that CrossEntropy keeps for itself with gradients of `tokens` rows over `vocab` logits; about.
   virtual int64_t CrossEntropyScratchBytes(int64_t tokens, int64_t vocab) const = 0;
 
-  /// y[i] = table[ids[i]]; ids in [0, V) are the caller's promise (checked where text enters).
-  virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y) = 0;
-  /// dtable[ids[i]] += dy[i], in row order for any thread count; dtable F32.
-  virtual void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable) = 0;
+  /// y[i] = scale * table[ids[i]], rounded once to y's dtype; ids in [0, V) are the caller's promise (checked where
+  /// text enters).
+  virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale = 1.0f) = 0;
+  /// dtable[ids[i]] += scale * dy[i], in row order for any thread count; dtable F32.
+  virtual void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable, float scale = 1.0f) = 0;
   virtual CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) = 0;
+  /// In place: logits = cap * tanh(scale * logits / cap), cap 0: scale * logits. Scale 1 and cap 0 leave them as they
+  /// are.
+  virtual void CapLogits(Mat logits, float scale, float cap) = 0;
 
   /// Sum of squares in f64, in an order that does not depend on threads; NaN or inf if an element is not finite.
   virtual double SumSquares(const float* x, int64_t n) = 0;

@@ -66,24 +66,69 @@ void Validate(const MatMulArgs& args) {
   if (args.accumulate) CheckF32("matmul", "c to accumulate into", args.c);
 }
 
+void Validate(const LinearArgs& args) {
+  constexpr std::string_view op = "linear";
+  CheckMat(op, "x", args.x);
+  CheckShape(op, "w", args.w, args.w.rows, args.x.cols);
+  CheckSameDType(op, args.x, args.w);
+  if (!args.bias.empty()) CheckShape(op, "bias", args.bias, 1, args.w.rows);
+  CheckShape(op, "y", args.y, args.x.rows, args.w.rows);
+}
+
+void Validate(const LinearBackwardArgs& args) {
+  constexpr std::string_view op = "linear backward";
+  CheckMat(op, "dy", args.dy);
+  if (!args.dx.empty()) {
+    CheckShape(op, "w", args.w, args.dy.cols, args.w.cols);
+    CheckSameDType(op, args.dy, args.w);
+    CheckShape(op, "dx", args.dx, args.dy.rows, args.w.cols);
+  }
+  if (!args.dw.empty()) {
+    CheckShape(op, "x", args.x, args.dy.rows, args.x.cols);
+    CheckSameDType(op, args.dy, args.x);
+    CheckShape(op, "dw", args.dw, args.dy.cols, args.x.cols);
+    CheckF32(op, "dw", args.dw);
+  }
+  if (!args.dbias.empty()) {
+    CheckShape(op, "dbias", args.dbias, 1, args.dy.cols);
+    CheckF32(op, "dbias", args.dbias);
+  }
+}
+
+namespace {
+
+/// Channels of a piece.
+int64_t CheckPieces(std::string_view op, ConstMat x, int32_t heads) {
+  CheckMat(op, "x", x);
+  if (heads < 1 || x.cols % heads != 0) {
+    Fail(ErrorKind::kUsage, "[{}] rows of {} channels are no {} heads", op, x.cols, heads);
+  }
+  return x.cols / heads;
+}
+
+}  // namespace
+
 void Validate(const NormArgs& args) {
-  CheckMat("norm", "x", args.x);
-  CheckShape("norm", "weight", args.weight, 1, args.x.cols);
-  CheckShape("norm", "y", args.y, args.x.rows, args.x.cols);
+  constexpr std::string_view op = "norm";
+  const int64_t width = CheckPieces(op, args.x, args.heads);
+  CheckShape(op, "weight", args.weight, 1, width);
+  if (!args.bias.empty()) CheckShape(op, "bias", args.bias, 1, width);
+  CheckShape(op, "y", args.y, args.x.rows, args.x.cols);
   if (!(args.eps >= 0.0f)) Fail(ErrorKind::kUsage, "[norm] eps must be >= 0, found {}", args.eps);
 }
 
 void Validate(const NormBackwardArgs& args) {
   constexpr std::string_view op = "norm backward";
-  CheckMat(op, "x", args.x);
-  CheckShape(op, "weight", args.weight, 1, args.x.cols);
-  CheckPointer(op, "rstd", args.rstd, args.x.rows);
+  const int64_t width = CheckPieces(op, args.x, args.heads);
+  CheckShape(op, "weight", args.weight, 1, width);
+  CheckPointer(op, "rstd", args.rstd, args.x.rows * args.heads);
   CheckShape(op, "dy", args.dy, args.x.rows, args.x.cols);
   if (!args.residual.empty()) CheckShape(op, "residual", args.residual, args.x.rows, args.x.cols);
   CheckShape(op, "dx", args.dx, args.x.rows, args.x.cols);
-  if (!args.dweight.empty()) {
-    CheckShape(op, "dweight", args.dweight, 1, args.x.cols);
-    CheckF32(op, "dweight", args.dweight);
+  for (const auto& [name, grad] : {std::pair<std::string_view, Mat>{"dweight", args.dweight}, {"dbias", args.dbias}}) {
+    if (grad.empty()) continue;
+    CheckShape(op, name, grad, 1, width);
+    CheckF32(op, name, grad);
   }
 }
 
@@ -101,16 +146,17 @@ void Validate(const RopeArgs& args) {
   }
 }
 
-void Validate(const GluArgs& args) {
-  CheckMat("glu", "y", args.y);
-  CheckShape("glu", "gate_up", args.gate_up, args.y.rows, 2 * args.y.cols);
+void Validate(const ActArgs& args) {
+  CheckMat("act", "y", args.y);
+  CheckShape("act", "in", args.in, args.y.rows, (args.gated ? 2 : 1) * args.y.cols);
 }
 
-void Validate(const GluBackwardArgs& args) {
-  constexpr std::string_view op = "glu backward";
+void Validate(const ActBackwardArgs& args) {
+  constexpr std::string_view op = "act backward";
   CheckMat(op, "dy", args.dy);
-  CheckShape(op, "gate_up", args.gate_up, args.dy.rows, 2 * args.dy.cols);
-  CheckShape(op, "dgate_up", args.dgate_up, args.dy.rows, 2 * args.dy.cols);
+  const int64_t cols = (args.gated ? 2 : 1) * args.dy.cols;
+  CheckShape(op, "in", args.in, args.dy.rows, cols);
+  CheckShape(op, "din", args.din, args.dy.rows, cols);
   if (!args.y.empty()) CheckShape(op, "y", args.y, args.dy.rows, args.dy.cols);
 }
 
@@ -131,6 +177,7 @@ void Validate(const CrossEntropyArgs& args) {
     CheckShape(op, "dweight", args.dweight, args.weight.rows, args.x.cols);
     CheckF32(op, "dweight", args.dweight);
   }
+  ValidateCap(op, args.logit_scale, args.logit_cap);
 }
 
 void Validate(const AdamWArgs& args) {
@@ -169,6 +216,17 @@ void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, Cons
   CheckMat(op, "table", table);
   CheckShape(op, "rows", rows, rows.rows, table.cols);
   CheckPointer(op, "ids", ids, rows.rows);
+}
+
+void ValidateLimit(std::string_view op, float limit) {
+  if (!(limit > 0.0f)) Fail(ErrorKind::kUsage, "[{}] limit must be > 0, found {}", op, limit);
+}
+
+void ValidateCap(std::string_view op, float scale, float cap) {
+  if (!std::isfinite(scale)) Fail(ErrorKind::kUsage, "[{}] the scale of logits must be finite, found {}", op, scale);
+  if (!(cap >= 0.0f && std::isfinite(cap))) {
+    Fail(ErrorKind::kUsage, "[{}] the cap of logits must be >= 0 and finite, found {}", op, cap);
+  }
 }
 
 }  // namespace hawser

@@ -82,7 +82,7 @@ TEST(LayerArgs, Norm) {
   ExpectUsage(bad, {"dweight must be f32"});
 }
 
-TEST(LayerArgs, RopeAndGlu) {
+TEST(LayerArgs, RopeAndAct) {
   Matrix x(3, 16), y(3, 8);
   const float table[12] = {};
   const RopeArgs good{.x = x, .heads = 2, .head_dim = 8, .half = 4, .cos = table, .sin = table};
@@ -100,11 +100,11 @@ TEST(LayerArgs, RopeAndGlu) {
   args.half = std::numeric_limits<int32_t>::max();
   ExpectUsage(args, {"half"});
 
-  EXPECT_NO_THROW(Validate(GluArgs{.gate_up = x, .y = y}));
-  ExpectUsage(GluArgs{.gate_up = y, .y = y}, {"[glu] gate_up must be [3, 16]", "[3, 8]"});
-  EXPECT_NO_THROW(Validate(GluBackwardArgs{.gate_up = x, .dy = y, .dgate_up = x, .y = y}));
-  ExpectUsage(GluBackwardArgs{.gate_up = x, .dy = y, .dgate_up = y, .y = {}}, {"dgate_up must be [3, 16]"});
-  ExpectUsage(GluBackwardArgs{.gate_up = x, .dy = y, .dgate_up = x, .y = x}, {"y must be [3, 8]"});
+  EXPECT_NO_THROW(Validate(ActArgs{.in = x, .y = y}));
+  ExpectUsage(ActArgs{.in = y, .y = y}, {"[act] in must be [3, 16]", "[3, 8]"});
+  EXPECT_NO_THROW(Validate(ActBackwardArgs{.in = x, .dy = y, .din = x, .y = y}));
+  ExpectUsage(ActBackwardArgs{.in = x, .dy = y, .din = y, .y = {}}, {"din must be [3, 16]"});
+  ExpectUsage(ActBackwardArgs{.in = x, .dy = y, .din = x, .y = x}, {"y must be [3, 8]"});
 }
 
 TEST(LayerArgs, CrossEntropy) {

@@ -10,11 +10,13 @@
 namespace hawser {
 
 void Validate(const MatMulArgs& args);
+void Validate(const LinearArgs& args);
+void Validate(const LinearBackwardArgs& args);
 void Validate(const NormArgs& args);
 void Validate(const NormBackwardArgs& args);
 void Validate(const RopeArgs& args);
-void Validate(const GluArgs& args);
-void Validate(const GluBackwardArgs& args);
+void Validate(const ActArgs& args);
+void Validate(const ActBackwardArgs& args);
 void Validate(const AttentionArgs& args);
 void Validate(const AttentionBackwardArgs& args);
 void Validate(const DecodeArgs& args);
@@ -26,6 +28,10 @@ void ValidateSameShape(std::string_view op, ConstMat from, ConstMat to);
 /// Quantize: `to` has the rows of `from` in blocks of heads of head_dim.
 void ValidateQuantize(ConstMat from, int32_t head_dim, Mat to);
 void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows);
+/// Clamp: limit > 0.
+void ValidateLimit(std::string_view op, float limit);
+/// Logits: a finite scale, a finite cap >= 0.
+void ValidateCap(std::string_view op, float scale, float cap);
 
 /// ld >= cols, data where it is not empty.
 void CheckMemory(std::string_view op, std::string_view name, ConstMat mat);
