@@ -41,6 +41,11 @@ TEST(CpuBackend, EveryOpChecksItsArguments) {
     }
   };
   expect("[matmul]", [&] { backend->MatMul({.a = a, .b = b, .c = a}); });
+  expect("[linear]", [&] { backend->Linear({.x = a, .w = b, .y = a}); });
+  expect("[linear backward]", [&] { backend->LinearBackward({.x = b, .w = b, .dy = a, .dx = b, .dw = {}}); });
+  expect("[clamp]", [&] { backend->Clamp(a, -1.0f); });
+  expect("[clamp backward]", [&] { backend->ClampBackward(b, 1.0f, a); });
+  expect("[cap logits]", [&] { backend->CapLogits(a, 1.0f, -1.0f); });
   expect("[norm]", [&] { backend->NormForward({.x = b, .weight = a, .y = b}); });
   expect("[norm backward]",
          [&] { backend->NormBackward({.x = a, .weight = a, .dy = a, .residual = {}, .dx = a, .dweight = a}); });

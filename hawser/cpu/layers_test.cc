@@ -1,10 +1,9 @@
-// RMSNorm, rotary positions, SwiGLU, embedding, copies and sums against f64 formulas and finite differences.
+// Rotary positions, activations, embedding, clamps, caps, copies and sums against f64 formulas and finite differences.
 #include <gtest/gtest.h>
 
 #include "hawser/cpu/act.h"
 #include "hawser/cpu/elementwise.h"
 #include "hawser/cpu/embed.h"
-#include "hawser/cpu/norm.h"
 #include "hawser/cpu/rope.h"
 #include "hawser/testing/cpu_runs.h"
 #include "hawser/testing/ops_reference.h"
@@ -26,13 +25,6 @@ Values Slice(const TestMat& mat, int64_t row, int64_t begin, int64_t count) {
   for (int64_t c = begin; c < begin + count; ++c) values.push_back(mat(row, c));
   return values;
 }
-Values RowValues(const TestMat& mat, int64_t row) { return Slice(mat, row, 0, mat.cols()); }
-
-double Dot(const Values& a, const Values& b) {
-  double sum = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 std::vector<char> Joined(std::initializer_list<std::vector<char>> parts) {
   std::vector<char> all;
@@ -42,88 +34,6 @@ std::vector<char> Joined(std::initializer_list<std::vector<char>> parts) {
 
 /// A few f32 roundings of a value of size `magnitude`, then one to `stored`.
 double Near(DType stored, double magnitude, double want) { return testing::SumTolerance(stored, 4, magnitude, want); }
-
-TEST(Norm, ForwardAgreesWithTheFormula) {
-  ForEachTarget([] {
-    for (int64_t cols : {1, 3, 16, 33, 100}) {
-      for (DType type : kTypes) {
-        TestMat x(37, cols, type, 1, 2.0, 3), w(1, cols, type, 2), y(37, cols, type, 3, 1.0, 5);
-        std::vector<float> rstd(37);
-        NormForward({.x = x, .weight = w, .y = y, .rstd = rstd.data(), .eps = 1e-5f});
-        y.ExpectMarginUntouched();
-        for (int64_t r = 0; r < 37; ++r) {
-          const Values row = RowValues(x, r), want = testing::ReferenceNorm(row, RowValues(w, 0), 1e-5f);
-          EXPECT_NEAR(rstd[r] * std::sqrt(Dot(row, row) / static_cast<double>(cols) + 1e-5), 1.0, 1e-6);
-          for (int64_t c = 0; c < cols; ++c) {
-            ASSERT_NEAR(y(r, c), want[c], testing::SumTolerance(type, cols, std::abs(want[c]), want[c]));
-          }
-        }
-      }
-    }
-  });
-}
-
-TEST(Norm, BackwardAgreesWithFiniteDifferences) {
-  ForEachTarget([] {
-    for (int64_t cols : {1, 5, 32, 49}) {
-      for (DType type : kTypes) {
-        constexpr int64_t kRows = 21;
-        TestMat x(kRows, cols, type, 1, 1.0, 3), w(1, cols, type, 2), dy(kRows, cols, type, 3, 1.0, 1);
-        TestMat dx(kRows, cols, type, 4, 1.0, 2), dw(1, cols, DType::kF32, 5), y(kRows, cols, DType::kF32, 6);
-        TestMat residual(kRows, cols, type, 7);
-        const Values dw_before = dw.Values();
-        std::vector<float> rstd(kRows);
-        NormForward({.x = x, .weight = w, .y = y, .rstd = rstd.data(), .eps = 1e-3f});
-        Scratch scratch;
-        NormBackward(
-            {.x = x, .weight = w, .rstd = rstd.data(), .dy = dy, .residual = residual, .dx = dx, .dweight = dw},
-            scratch);
-        dx.ExpectMarginUntouched();
-        Values dw_want = dw_before;
-        for (int64_t r = 0; r < kRows; ++r) {
-          const Values up = RowValues(dy, r);
-          const Values want = testing::Gradient(RowValues(x, r), [&](const Values& v) {
-            return Dot(up, testing::ReferenceNorm(v, RowValues(w, 0), 1e-3));
-          });
-          const Values dw_row = testing::Gradient(RowValues(w, 0), [&](const Values& v) {
-            return Dot(up, testing::ReferenceNorm(RowValues(x, r), v, 1e-3));
-          });
-          for (int64_t c = 0; c < cols; ++c) {
-            const double total = want[c] + residual(r, c);
-            ASSERT_NEAR(dx(r, c), total, Near(type, 40.0 * rstd[r], total) + 1e-6) << r << ", " << c;
-            dw_want[c] += dw_row[c];
-          }
-        }
-        for (int64_t c = 0; c < cols; ++c) EXPECT_NEAR(dw(0, c), dw_want[c], 1e-4);
-      }
-    }
-  });
-}
-
-TEST(Norm, BackwardMayWriteOverItsResidual) {
-  TestMat x(300, 70, DType::kF32, 1), w(1, 70, DType::kF32, 2), dy(300, 70, DType::kF32, 3);
-  TestMat residual(300, 70, DType::kF32, 4), apart(300, 70, DType::kF32, 5), dw(1, 70, DType::kF32, 6);
-  const std::vector<float> rstd(300, 0.9f);
-  Scratch scratch;
-  NormBackward({.x = x, .weight = w, .rstd = rstd.data(), .dy = dy, .residual = residual, .dx = apart, .dweight = dw},
-               scratch);
-  NormBackward(
-      {.x = x, .weight = w, .rstd = rstd.data(), .dy = dy, .residual = residual, .dx = residual, .dweight = dw},
-      scratch);
-  EXPECT_EQ(residual.Bytes(), apart.Bytes());
-}
-
-TEST(Norm, SameForAnyNumberOfThreads) {
-  ExpectSameForAnyThreads([] {
-    TestMat x(700, 129, DType::kBF16, 1), w(1, 129, DType::kBF16, 2), y(700, 129, DType::kBF16, 3);
-    TestMat dx(700, 129, DType::kBF16, 4), dw(1, 129, DType::kF32, 5);
-    std::vector<float> rstd(700);
-    Scratch scratch;
-    NormForward({.x = x, .weight = w, .y = y, .rstd = rstd.data()});
-    NormBackward({.x = x, .weight = w, .rstd = rstd.data(), .dy = y, .residual = {}, .dx = dx, .dweight = dw}, scratch);
-    return Joined({y.Bytes(), dx.Bytes(), dw.Bytes()});
-  });
-}
 
 struct Angles {
   Angles(int64_t rows, int32_t half, double multiplier) : cos(rows * half), sin(rows * half) {
@@ -259,60 +169,108 @@ TEST(Rope, SameForAnyNumberOfThreads) {
   });
 }
 
-TEST(Glu, ForwardAgreesWithTheFormulaOutToTheExtremes) {
-  ForEachTarget([] {
-    for (DType type : kTypes) {
-      TestMat x(13, 2 * 37, type, 1, 3.0, 3), y(13, 37, type, 2, 1.0, 5);
-      const double extremes[] = {-1e30, -200.0, -104.0, -88.0, -20.0, 0.0, 20.0, 100.0, 1e30};
-      for (int64_t c = 0; c < 9; ++c) x.Put(0, c, extremes[c]);
-      ActForward({.in = x, .y = y});
-      y.ExpectMarginUntouched();
-      for (int64_t r = 0; r < 13; ++r) {
-        for (int64_t c = 0; c < 37; ++c) {
-          const double want = testing::ReferenceGlu(x(r, c), x(r, 37 + c));
-          ASSERT_NEAR(y(r, c), want, Near(type, std::abs(want), want) + 1e-34) << x(r, c);
-        }
-      }
-    }
-  });
-}
+constexpr Act kActs[] = {Act::kSilu, Act::kGelu, Act::kGeluTanh, Act::kRelu};
 
-TEST(Glu, BackwardAgreesWithFiniteDifferencesAndRecomputesY) {
+// To 1e-6 of the value, down to where f32 ends. The argument of kGeluTanh's exponent is rounded: half a unit of it, and
+// as much for each of its three operations.
+TEST(Act, ForwardAgreesWithTheFormulaOutToTheExtremes) {
   ForEachTarget([] {
-    for (DType type : kTypes) {
-      for (int64_t cols : {1, 31, 64}) {
-        TestMat x(11, 2 * cols, type, 1, 2.0, 3), dy(11, cols, type, 2), dx(11, 2 * cols, type, 3, 1.0, 1);
-        TestMat y(11, cols, type, 4), want_y(11, cols, type, 5);
-        ActBackward({.in = x, .dy = dy, .din = dx, .y = y});
-        ActForward({.in = x, .y = want_y});
-        EXPECT_EQ(y.Bytes(), want_y.Bytes());
-        dx.ExpectMarginUntouched();
-        for (int64_t r = 0; r < 11; ++r) {
-          for (int64_t c = 0; c < cols; ++c) {
-            const Values want = testing::Gradient({x(r, c), x(r, cols + c)}, [&](const Values& v) {
-              return dy(r, c) * testing::ReferenceGlu(v[0], v[1]);
-            });
-            const double size = std::abs(dy(r, c)) * (4.0 + std::abs(x(r, c)) + std::abs(x(r, cols + c)));
-            ASSERT_NEAR(dx(r, c), want[0], Near(type, size, want[0]) + 1e-8);
-            ASSERT_NEAR(dx(r, cols + c), want[1], Near(type, size, want[1]) + 1e-8);
+    for (Act act : kActs) {
+      for (const bool gated : {false, true}) {
+        for (DType type : kTypes) {
+          const int64_t wide = gated ? 2 : 1;
+          TestMat x(40, wide * 37, type, 1, 3.0, 3), y(40, 37, type, 2, 1.0, 5);
+          const double extremes[] = {-1e30, -200.0, -104.0, -88.0, -20.0, -0.0, 20.0, 100.0, 1e30};
+          for (int64_t c = 0; c < 9; ++c) x.Put(0, c, extremes[c]);
+          for (int64_t r = 1; r < 39; ++r) x.Put(r, 0, -0.35 * static_cast<double>(r));
+          for (int64_t r = 1; r < 39; ++r) x.Put(r, 1, std::pow(10.0, -0.5 * static_cast<double>(r)));
+          x.Put(39, 0, std::numeric_limits<double>::quiet_NaN());
+          ActForward({.in = x, .y = y, .act = act, .gated = gated});
+          y.ExpectMarginUntouched();
+          EXPECT_TRUE(std::isnan(y(39, 0)));
+          for (int64_t r = 0; r < 40; ++r) {
+            for (int64_t c = 0; c < 37; ++c) {
+              if (std::isnan(x(r, c))) continue;
+              const double z = x(r, c), want = testing::ReferenceAct(act, z) * (gated ? x(r, 37 + c) : 1.0);
+              const double exponent = act == Act::kGeluTanh && z < 0 ? -1.6 * (z + 0.045 * z * z * z) : 0.0;
+              const double unit = 1e-6 + exponent * 0x1p-22;
+              ASSERT_NEAR(y(r, c), want, (unit + testing::RoundingUnit(type)) * std::abs(want) + 1e-34)
+                  << static_cast<int>(act) << " of " << z;
+            }
           }
         }
-        TestMat alone(11, 2 * cols, type, 3, 1.0, 1);
-        ActBackward({.in = x, .dy = dy, .din = alone, .y = {}});
-        EXPECT_EQ(alone.Values(), dx.Values());
       }
     }
   });
 }
 
-TEST(Glu, SameForAnyNumberOfThreads) {
-  ExpectSameForAnyThreads([] {
-    TestMat x(300, 2 * 150, DType::kBF16, 1), dy(300, 150, DType::kBF16, 2), dx(300, 2 * 150, DType::kBF16, 3);
-    TestMat y(300, 150, DType::kBF16, 4);
-    ActForward({.in = x, .y = y});
-    ActBackward({.in = x, .dy = dy, .din = dx, .y = {}});
-    return Joined({y.Bytes(), dx.Bytes()});
+TEST(Act, BackwardAgreesWithFiniteDifferencesAndRecomputesY) {
+  ForEachTarget([] {
+    for (Act act : kActs) {
+      for (DType type : kTypes) {
+        for (int64_t cols : {1, 31, 64}) {
+          TestMat x(11, 2 * cols, type, 1, 2.0, 3), dy(11, cols, type, 2), dx(11, 2 * cols, type, 3, 1.0, 1);
+          TestMat y(11, cols, type, 4), want_y(11, cols, type, 5);
+          ActBackward({.in = x, .dy = dy, .din = dx, .y = y, .act = act});
+          ActForward({.in = x, .y = want_y, .act = act});
+          EXPECT_EQ(y.Bytes(), want_y.Bytes());
+          dx.ExpectMarginUntouched();
+          for (int64_t r = 0; r < 11; ++r) {
+            for (int64_t c = 0; c < cols; ++c) {
+              const Values want = testing::Gradient({x(r, c), x(r, cols + c)}, [&](const Values& v) {
+                return dy(r, c) * testing::ReferenceAct(act, v[0]) * v[1];
+              });
+              const double size = std::abs(dy(r, c)) * (4.0 + std::abs(x(r, c)) + std::abs(x(r, cols + c)));
+              ASSERT_NEAR(dx(r, c), want[0], Near(type, size, want[0]) + 1e-8);
+              ASSERT_NEAR(dx(r, cols + c), want[1], Near(type, size, want[1]) + 1e-8);
+            }
+          }
+          TestMat alone(11, 2 * cols, type, 3, 1.0, 1);
+          ActBackward({.in = x, .dy = dy, .din = alone, .y = {}, .act = act});
+          EXPECT_EQ(alone.Values(), dx.Values());
+
+          // Plain: the same as gated by ones, and it may write over dy.
+          TestMat plain(11, cols, type, 6), plain_y(11, cols, type, 7);
+          for (int64_t r = 0; r < 11; ++r) {
+            for (int64_t c = 0; c < cols; ++c) x.Put(r, cols + c, 1.0);
+          }
+          ActBackward({.in = x, .dy = dy, .din = dx, .y = y, .act = act});
+          const ConstMat in = x.view().Cols(0, cols);
+          ActBackward({.in = in, .dy = dy, .din = plain, .y = plain_y, .act = act, .gated = false});
+          EXPECT_EQ(plain_y.Bytes(), y.Bytes());
+          ActBackward({.in = in, .dy = dy, .din = dy, .y = {}, .act = act, .gated = false});
+          EXPECT_EQ(dy.Bytes(), plain.Bytes());
+          for (int64_t r = 0; r < 11; ++r) {
+            for (int64_t c = 0; c < cols; ++c) ASSERT_EQ(plain(r, c), dx(r, c));
+          }
+        }
+      }
+    }
   });
+}
+
+TEST(Act, SlopesAreFiniteAtTheExtremes) {
+  ForEachTarget([] {
+    for (Act act : kActs) {
+      TestMat x(1, 6, DType::kF32, 1), one(1, 6, DType::kF32, 2), dx(1, 6, DType::kF32, 3);
+      const double at[] = {-1e30, -1e5, -40.0, 40.0, 1e5, 1e30};
+      for (int64_t c = 0; c < 6; ++c) x.Put(0, c, at[c]), one.Put(0, c, 1.0);
+      ActBackward({.in = x, .dy = one, .din = dx, .y = {}, .act = act, .gated = false});
+      for (int64_t c = 0; c < 6; ++c) EXPECT_NEAR(dx(0, c), at[c] > 0 ? 1.0 : 0.0, 1e-6) << static_cast<int>(act);
+    }
+  });
+}
+
+TEST(Act, SameForAnyNumberOfThreads) {
+  for (Act act : kActs) {
+    ExpectSameForAnyThreads([&] {
+      TestMat x(300, 2 * 150, DType::kBF16, 1), dy(300, 150, DType::kBF16, 2), dx(300, 2 * 150, DType::kBF16, 3);
+      TestMat y(300, 150, DType::kBF16, 4);
+      ActForward({.in = x, .y = y, .act = act});
+      ActBackward({.in = x, .dy = dy, .din = dx, .y = {}, .act = act});
+      return Joined({y.Bytes(), dx.Bytes()});
+    });
+  }
 }
 
 TEST(Elementwise, CopiesAddsAndFillsEveryMixOfTypes) {
@@ -346,6 +304,52 @@ TEST(Elementwise, CopiesAddsAndFillsEveryMixOfTypes) {
   });
 }
 
+TEST(Elementwise, ClampsAndItsGradientStopAtTheLimit) {
+  ForEachTarget([] {
+    for (DType type : kTypes) {
+      for (int64_t cols : {1, 16, 67}) {
+        TestMat x(19, cols, type, 1, 1.0, 3), y(19, cols, type, 1, 1.0, 3), dx(19, cols, DType::kF32, 2, 1.0, 1);
+        const TestMat before(19, cols, DType::kF32, 2);
+        for (TestMat* m : {&x, &y}) {
+          m->Put(0, 0, 0.75), m->Put(1, 0, -0.75), m->Put(2, 0, std::numeric_limits<double>::infinity());
+          m->Put(3, 0, std::numeric_limits<double>::quiet_NaN());
+        }
+        ClampMat(y, 0.75f);
+        ClampBackwardMat(x, 0.75f, dx);
+        y.ExpectMarginUntouched();
+        dx.ExpectMarginUntouched();
+        EXPECT_TRUE(std::isnan(y(3, 0)));
+        for (int64_t r = 0; r < 19; ++r) {
+          for (int64_t c = 0; c < cols; ++c) {
+            if (std::isnan(x(r, c))) continue;
+            ASSERT_EQ(y(r, c), std::clamp(x(r, c), -0.75, 0.75));
+            ASSERT_EQ(dx(r, c), std::abs(x(r, c)) > 0.75 ? 0.0 : before(r, c));
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(Elementwise, CapsLogits) {
+  ForEachTarget([] {
+    for (DType type : kTypes) {
+      for (auto [scale, cap] : {std::pair{1.0, 30.0}, {0.0625, 0.0}, {-2.5, 1.5}, {1.0, 0.0}}) {
+        TestMat x(19, 67, type, 1, 20.0, 3), y(19, 67, type, 1, 20.0, 3);
+        for (TestMat* m : {&x, &y}) m->Put(0, 0, 1e30), m->Put(1, 0, -1e30), m->Put(2, 0, 1e-20);
+        CapMat(y, static_cast<float>(scale), static_cast<float>(cap));
+        y.ExpectMarginUntouched();
+        for (int64_t r = 0; r < 19; ++r) {
+          for (int64_t c = 0; c < 67; ++c) {
+            const double want = testing::ReferenceCap(x(r, c), scale, cap);
+            ASSERT_NEAR(y(r, c), want, (1e-6 + testing::RoundingUnit(type)) * std::abs(want)) << x(r, c);
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST(Embed, TakesRowsAndAddsGradientsInRowOrder) {
   ForEachTarget([] {
     for (DType type : kTypes) {
@@ -369,6 +373,29 @@ TEST(Embed, TakesRowsAndAddsGradientsInRowOrder) {
       dtable.ExpectMarginUntouched();
       const Values got = dtable.Values();
       for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], want[i]);  // the same order of sums: the same bits
+    }
+  });
+}
+
+TEST(Embed, ScalesRowsAndGradients) {
+  ForEachTarget([] {
+    TestMat table(7, 131, DType::kBF16, 1), y(20, 131, DType::kBF16, 2), dtable(7, 131, DType::kF32, 3);
+    const TestMat before(7, 131, DType::kF32, 3);
+    std::vector<int32_t> ids(20);
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * i % 7);
+    EmbedForward(table, ids.data(), y, 22.6f);
+    EmbedBackward(y, ids.data(), dtable, 0.3f);
+    for (int64_t c = 0; c < 131; ++c) {
+      for (int64_t r = 0; r < 20; ++r) {
+        ASSERT_EQ(y(r, c), ToF32(ToBF16(22.6f * static_cast<float>(table(ids[static_cast<size_t>(r)], c)))));
+      }
+      for (int32_t id = 0; id < 7; ++id) {
+        double want = before(id, c), size = std::abs(want);
+        for (int64_t r = 0; r < 20; ++r) {
+          if (ids[static_cast<size_t>(r)] == id) want += 0.3f * y(r, c), size += std::abs(0.3f * y(r, c));
+        }
+        ASSERT_NEAR(dtable(id, c), want, testing::SumTolerance(DType::kF32, 21, size, want));
+      }
     }
   });
 }

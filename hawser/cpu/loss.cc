@@ -41,13 +41,20 @@ void FoldLogits(float* logits, int64_t n, float& top, float& sum, bool keep) {
 // with `low`, as bf16 in the first half of the same memory (element i is written at byte 2i after everything up to byte
 // 4i + 3 was read). What is below 2^-100 of the largest becomes 0: products of subnormal numbers are a hundred times
 // slower and nothing of them would remain.
-void SoftmaxRow(float* logits, int64_t n, float top, float coefficient, bool low, bool kept) {
-  const VF shift = Splat(top), scale = Splat(coefficient);
+// With a cap the row holds capped logits l, and what comes out is also multiplied by the slope of the cap, 1 -
+// (l/cap)^2.
+void SoftmaxRow(float* logits, int64_t n, float top, float coefficient, float cap, bool low, bool kept) {
+  const VF shift = Splat(top), scale = Splat(coefficient), inverse = Splat(cap > 0.0f ? 1.0f / cap : 0.0f);
   const hawser::Row to{logits, low};
   for (int64_t i = 0; i < n; i += Lanes()) {
     const VF v = Get(F32Row(logits), i, n);
     const VF e = kept ? v : Exp(hn::Sub(v, shift));
-    Put(hn::IfThenZeroElse(hn::Lt(e, Splat(0x1p-100f)), hn::Mul(e, scale)), to, i, n);
+    VF out = hn::Mul(e, scale);
+    if (cap > 0.0f) {
+      const VF part = hn::Mul(v, inverse);
+      out = hn::Mul(out, hn::NegMulAdd(part, part, Splat(1.0f)));
+    }
+    Put(hn::IfThenZeroElse(hn::Lt(e, Splat(0x1p-100f)), out), to, i, n);
   }
 }
 
@@ -92,7 +99,8 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
 
   const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab, want_dx || want_dweight);
   const int64_t panels = tile.panel == 0 ? 0 : (vocab + tile.panel - 1) / tile.panel;
-  const bool keep = panels == 1 && (want_dx || want_dweight);  // powers once, where no second product overwrites them
+  // Powers once, where no second product overwrites them and the slope of a cap does not ask for the logits.
+  const bool keep = panels == 1 && (want_dx || want_dweight) && args.logit_cap == 0.0f;
   float* logits = logits_.Get<float>(tile.tokens * tile.panel);
   Row* rows = rows_.Get<Row>(tile.tokens);
   const auto fold = HWY_DYNAMIC_DISPATCH(FoldLogits);
@@ -111,7 +119,9 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
     const int64_t count = end - begin;
     const ConstMat x = args.x.Rows(begin, count);
     const auto multiply = [&](int64_t first, int64_t n) {
-      matmul.Run({.a = x, .b = args.weight.Rows(first, n), .trans_b = true, .c = {logits, DType::kF32, count, n, n}});
+      const Mat to{logits, DType::kF32, count, n, n};
+      matmul.Run({.a = x, .b = args.weight.Rows(first, n), .trans_b = true, .c = to});
+      CapMat(to, args.logit_scale, args.logit_cap);
     };
 
     for (int64_t r = 0; r < count; ++r)
@@ -150,11 +160,12 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
             std::fill_n(row, n, 0.0f);
             continue;
           }
-          const float scale = rows[r].weight * args.grad_scale;
-          softmax(row, n, rows[r].top, scale / rows[r].sum, low, keep);
+          const float scale = rows[r].weight * args.grad_scale * args.logit_scale;
+          softmax(row, n, rows[r].top, scale / rows[r].sum, args.logit_cap, low, keep);
           const int64_t target = args.targets[begin + r] - first;
           if (target < 0 || target >= n) continue;
-          const float at_target = scale * (std::exp(rows[r].picked - rows[r].top) / rows[r].sum - 1.0f);
+          const float part = args.logit_cap > 0.0f ? rows[r].picked / args.logit_cap : 0.0f, slope = 1.0f - part * part;
+          const float at_target = scale * slope * (std::exp(rows[r].picked - rows[r].top) / rows[r].sum - 1.0f);
           if (low) {
             reinterpret_cast<bf16*>(row)[target] = ToBF16(at_target);
           } else {

@@ -34,7 +34,12 @@ struct Problem {
             .nll = nll.data(),
             .dx = gradient ? dx.view() : Mat{},
             .dweight = gradient ? dw.view() : Mat{},
-            .grad_scale = 0.125f};
+            .grad_scale = 0.125f,
+            .logit_scale = logit_scale,
+            .logit_cap = logit_cap};
+  }
+  double Nll(const Values& row, const Values& head, int32_t target) const {
+    return testing::ReferenceNll(row, head, target, logit_scale, logit_cap);
   }
   double Weight(int64_t r) const { return targets[r] < 0 ? 0.0 : weights[r]; }
   Values RowOf(int64_t r) const {
@@ -43,6 +48,7 @@ struct Problem {
     return row;
   }
 
+  float logit_scale = 1.0f, logit_cap = 0.0f;
   TestMat x, w, dx, dw;
   std::vector<int32_t> targets;
   std::vector<float> weights, nll;
@@ -63,41 +69,44 @@ TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
                                  {DType::kBF16, DType::kF32},
                                  {DType::kF32, DType::kBF16}}) {
       constexpr int64_t kRows = 23, kWidth = 11, kVocab = 37;
-      Problem p(kRows, kWidth, kVocab, type, dx_type);
-      const Values dw_before = p.dw.Values(), w = p.w.Values();
-      const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
-      p.dx.ExpectMarginUntouched();
-      p.dw.ExpectMarginUntouched();
-      double loss = 0.0, weight = 0.0;
-      for (int64_t r = 0; r < kRows; ++r) {
-        const double counted = p.Weight(r);
-        const double want = counted == 0.0 ? 0.0 : testing::ReferenceNll(p.RowOf(r), w, p.targets[r]);
-        EXPECT_NEAR(p.nll[r], want, testing::SumTolerance(DType::kF32, kVocab, 4.0 + want, want));
-        loss += counted * want;
-        weight += counted;
-        const Values dx = counted == 0.0 ? Values(kWidth) : testing::Gradient(p.RowOf(r), [&](const Values& row) {
-          return 0.125 * counted * testing::ReferenceNll(row, w, p.targets[r]);
-        });
-        // The row of logit gradients is stored in the dtype of x; each of its kVocab entries is rounded once.
-        for (int64_t c = 0; c < kWidth; ++c) {
-          EXPECT_NEAR(
-              p.dx(r, c), dx[c],
-              0.125 * counted * 2.0 * testing::RoundingUnit(type) + testing::SumTolerance(dx_type, kVocab, 1.0, dx[c]))
-              << "row " << r;
-        }
-      }
-      EXPECT_NEAR(result.loss, loss, 1e-5 * loss);
-      EXPECT_NEAR(result.weight, weight, 1e-12);
-      const Values dw = testing::Gradient(w, [&](const Values& v) {
-        double sum = 0.0;
+      for (auto [scale, cap] : {std::pair{1.0f, 0.0f}, {0.5f, 0.0f}, {1.0f, 3.0f}, {2.0f, 1.5f}}) {
+        Problem p(kRows, kWidth, kVocab, type, dx_type);
+        p.logit_scale = scale, p.logit_cap = cap;
+        const Values dw_before = p.dw.Values(), w = p.w.Values();
+        const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
+        p.dx.ExpectMarginUntouched();
+        p.dw.ExpectMarginUntouched();
+        double loss = 0.0, weight = 0.0;
         for (int64_t r = 0; r < kRows; ++r) {
-          if (p.Weight(r) != 0.0) sum += 0.125 * p.Weight(r) * testing::ReferenceNll(p.RowOf(r), v, p.targets[r]);
+          const double counted = p.Weight(r);
+          const double want = counted == 0.0 ? 0.0 : p.Nll(p.RowOf(r), w, p.targets[r]);
+          EXPECT_NEAR(p.nll[r], want, testing::SumTolerance(DType::kF32, kVocab, 4.0 + want, want));
+          loss += counted * want;
+          weight += counted;
+          const Values dx = counted == 0.0 ? Values(kWidth) : testing::Gradient(p.RowOf(r), [&](const Values& row) {
+            return 0.125 * counted * p.Nll(row, w, p.targets[r]);
+          });
+          // The row of logit gradients is stored in the dtype of x; each of its kVocab entries is rounded once.
+          for (int64_t c = 0; c < kWidth; ++c) {
+            EXPECT_NEAR(p.dx(r, c), dx[c],
+                        0.125 * scale * counted * 2.0 * testing::RoundingUnit(type) +
+                            testing::SumTolerance(dx_type, kVocab, 1.0, dx[c]))
+                << "row " << r;
+          }
         }
-        return sum;
-      });
-      const Values got = p.dw.Values();
-      for (size_t i = 0; i < got.size(); ++i) {
-        EXPECT_NEAR(got[i], dw_before[i] + dw[i], 2.0 * testing::RoundingUnit(type) + 1e-6) << i;
+        EXPECT_NEAR(result.loss, loss, 1e-5 * loss);
+        EXPECT_NEAR(result.weight, weight, 1e-12);
+        const Values dw = testing::Gradient(w, [&](const Values& v) {
+          double sum = 0.0;
+          for (int64_t r = 0; r < kRows; ++r) {
+            if (p.Weight(r) != 0.0) sum += 0.125 * p.Weight(r) * p.Nll(p.RowOf(r), v, p.targets[r]);
+          }
+          return sum;
+        });
+        const Values got = p.dw.Values();
+        for (size_t i = 0; i < got.size(); ++i) {
+          EXPECT_NEAR(got[i], dw_before[i] + dw[i], 2.0 * scale * testing::RoundingUnit(type) + 1e-6) << i;
+        }
       }
     }
   });
@@ -122,7 +131,9 @@ TEST(CrossEntropy, PanelsAgreeWithTheSoftmaxInF64) {
   ASSERT_LT(ChooseCrossEntropyTile(kRows, kVocab, true).panel, kVocab);
   for (DType type : {DType::kF32, DType::kBF16}) {
     Problem p(kRows, kWidth, kVocab, type, type);
-    for (int64_t r = 10; r < 120; ++r) p.targets[r] = -1;
+    if (type == DType::kF32) p.logit_scale = 1.5f, p.logit_cap = 2.0f;
+    const double cap = p.logit_cap;
+    for (int64_t r = 10; r < (cap > 0.0 ? 250 : 120); ++r) p.targets[r] = -1;
     Values dw = p.dw.Values();
     const Values w = p.w.Values();
     const CrossEntropyResult result = p.engine.Run(p.Args(true), p.matmul);
@@ -132,12 +143,14 @@ TEST(CrossEntropy, PanelsAgreeWithTheSoftmaxInF64) {
       Values dx(kWidth);
       if (scale != 0.0) {
         const Values x = p.RowOf(r);
-        const double log_sum = testing::ReferenceNll(x, w, 0) + Logit(x, w, 0);
-        const double want = log_sum - Logit(x, w, p.targets[r]);
+        const auto logit = [&](int64_t v) { return testing::ReferenceCap(Logit(x, w, v), p.logit_scale, cap); };
+        const double log_sum = p.Nll(x, w, 0) + logit(0);
+        const double want = log_sum - logit(p.targets[r]);
         loss += p.Weight(r) * want;
         ASSERT_NEAR(p.nll[r], want, 1e-5) << r;
         for (int64_t v = 0; v < kVocab; ++v) {
-          const double slope = scale * (std::exp(Logit(x, w, v) - log_sum) - (v == p.targets[r] ? 1.0 : 0.0));
+          const double l = logit(v), bend = cap > 0.0 ? 1.0 - l * l / cap / cap : 1.0;
+          const double slope = scale * p.logit_scale * bend * (std::exp(l - log_sum) - (v == p.targets[r] ? 1.0 : 0.0));
           for (int64_t c = 0; c < kWidth; ++c) {
             dx[c] += slope * w[v * kWidth + c];
             dw[v * kWidth + c] += slope * x[c];

@@ -1,4 +1,5 @@
-// cpu/norm.h - RMSNorm, forward and backward; contracts in ops/backend.h. Arguments are validated by the caller.
+// cpu/norm.h - RMSNorm and LayerNorm, forward and backward; contracts in ops/backend.h. Arguments are validated by the
+// caller.
 #pragma once
 
 #include "hawser/cpu/scratch.h"
@@ -7,7 +8,7 @@
 namespace hawser {
 
 void NormForward(const NormArgs& args);
-/// dweight: partial sums over fixed blocks of rows (in `scratch`), then added in block order.
+/// dweight, dbias: partial sums over fixed blocks of rows (in `scratch`), then added in block order.
 void NormBackward(const NormBackwardArgs& args, Scratch& scratch);
 
 }  // namespace hawser

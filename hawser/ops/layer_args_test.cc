@@ -82,6 +82,65 @@ TEST(LayerArgs, Norm) {
   ExpectUsage(bad, {"dweight must be f32"});
 }
 
+TEST(LayerArgs, NormOfHeadsAndBiases) {
+  Matrix x(3, 12), w(1, 4), bias(1, 4), y(3, 12);
+  const NormArgs good{.x = x, .weight = w, .bias = bias, .y = y, .kind = NormKind::kLayer, .heads = 3};
+  EXPECT_NO_THROW(Validate(good));
+  NormArgs args = good;
+  args.heads = 5;
+  ExpectUsage(args, {"[norm] rows of 12 channels", "5 heads"});
+  args.heads = 0;
+  ExpectUsage(args, {"0 heads"});
+  args.heads = 1;
+  ExpectUsage(args, {"weight must be [1, 12]", "[1, 4]"});
+  args = good;
+  args.bias = x;
+  ExpectUsage(args, {"bias must be [1, 4]", "[3, 12]"});
+  const float rstd[9] = {};
+  const NormBackwardArgs back{
+      .x = x, .weight = w, .rstd = rstd, .dy = y, .dx = y, .dweight = w, .dbias = bias, .heads = 3};
+  EXPECT_NO_THROW(Validate(back));
+  NormBackwardArgs bad = back;
+  bad.dbias = x;
+  ExpectUsage(bad, {"dbias must be [1, 4]"});
+  bad = back;
+  bad.rstd = nullptr;
+  ExpectUsage(bad, {"rstd [9]"});
+}
+
+TEST(LayerArgs, Linear) {
+  Matrix x(3, 4), w(5, 4), y(3, 5), bias(1, 5), low(5, 4, DType::kBF16), dw(5, 4), dx(3, 4);
+  const LinearArgs good{.x = x, .w = w, .bias = bias, .y = y};
+  EXPECT_NO_THROW(Validate(good));
+  LinearArgs args = good;
+  args.bias = {};
+  EXPECT_NO_THROW(Validate(args));
+  args.bias = x;
+  ExpectUsage(args, {"[linear] bias must be [1, 5]", "[3, 4]"});
+  args = good;
+  args.w = y;
+  ExpectUsage(args, {"w must be [3, 4]", "[3, 5]"});
+  args = good;
+  args.w = low;
+  ExpectUsage(args, {"one dtype", "f32", "bf16"});
+  args = good;
+  args.y = x;
+  ExpectUsage(args, {"y must be [3, 5]", "[3, 4]"});
+
+  const LinearBackwardArgs back{.x = x, .w = w, .dy = y, .dx = dx, .dw = dw, .dbias = bias};
+  EXPECT_NO_THROW(Validate(back));
+  EXPECT_NO_THROW(Validate(LinearBackwardArgs{.dy = y, .dbias = bias}));
+  EXPECT_NO_THROW(Validate(LinearBackwardArgs{.x = x, .dy = y, .dw = dw}));
+  ExpectUsage(LinearBackwardArgs{.dy = y, .dw = dw}, {"[linear backward] x must be [3, 0]"});
+  ExpectUsage(LinearBackwardArgs{.dy = y, .dx = dx}, {"w must be [5, 0]"});
+  LinearBackwardArgs bad = back;
+  bad.dw = low;
+  ExpectUsage(bad, {"dw must be f32"});
+  bad = back;
+  bad.dbias = dw;
+  ExpectUsage(bad, {"dbias must be [1, 5]", "[5, 4]"});
+}
+
 TEST(LayerArgs, RopeAndAct) {
   Matrix x(3, 16), y(3, 8);
   const float table[12] = {};
@@ -105,6 +164,9 @@ TEST(LayerArgs, RopeAndAct) {
   EXPECT_NO_THROW(Validate(ActBackwardArgs{.in = x, .dy = y, .din = x, .y = y}));
   ExpectUsage(ActBackwardArgs{.in = x, .dy = y, .din = y, .y = {}}, {"din must be [3, 16]"});
   ExpectUsage(ActBackwardArgs{.in = x, .dy = y, .din = x, .y = x}, {"y must be [3, 8]"});
+  EXPECT_NO_THROW(Validate(ActArgs{.in = x, .y = x, .act = Act::kGelu, .gated = false}));
+  ExpectUsage(ActArgs{.in = x, .y = y, .gated = false}, {"[act] in must be [3, 8]", "[3, 16]"});
+  ExpectUsage(ActBackwardArgs{.in = y, .dy = y, .din = x, .y = {}, .gated = false}, {"din must be [3, 8]"});
 }
 
 TEST(LayerArgs, CrossEntropy) {
@@ -127,8 +189,22 @@ TEST(LayerArgs, CrossEntropy) {
   args.targets = nullptr;
   ExpectUsage(args, {"targets [3]"});
   args = good;
+  args.logit_cap = -1.0f;
+  ExpectUsage(args, {"[cross-entropy] the cap", "-1"});
+  args = good;
+  args.logit_scale = std::numeric_limits<float>::infinity();
+  ExpectUsage(args, {"scale of logits must be finite"});
+  args = good;
   args.dx = args.dx.Cols(0, 3);
   ExpectUsage(args, {"dx must be [3, 4]", "[3, 3]"});
+}
+
+TEST(LayerArgs, LimitsAndCaps) {
+  EXPECT_NO_THROW(ValidateLimit("clamp", 8.0f));
+  ExpectUsageOf([] { ValidateLimit("clamp", 0.0f); }, {"[clamp] limit must be > 0"});
+  ExpectUsageOf([] { ValidateLimit("clamp", std::numeric_limits<float>::quiet_NaN()); }, {"limit"});
+  EXPECT_NO_THROW(ValidateCap("cap logits", 0.5f, 0.0f));
+  ExpectUsageOf([] { ValidateCap("cap logits", 1.0f, std::numeric_limits<float>::infinity()); }, {"cap of logits"});
 }
 
 TEST(LayerArgs, AdamWEmbedAndShapes) {

@@ -14,13 +14,19 @@ namespace hawser::testing {
 
 using Values = std::vector<double>;
 
-/// y = x * w / sqrt(mean(x^2) + eps), one row.
-inline Values ReferenceNorm(const Values& x, const Values& w, double eps) {
-  double squares = 0.0;
-  for (double v : x) squares += v * v;
-  const double root = std::sqrt(squares / static_cast<double>(x.size()) + eps);
+/// One piece of NormArgs; `bias` may be empty.
+inline Values ReferenceNorm(const Values& x, const Values& w, double eps, NormKind kind = NormKind::kRms,
+                            bool plus_one = false, const Values& bias = {}) {
+  const auto size = static_cast<double>(x.size());
+  double mean = 0.0, squares = 0.0;
+  for (double v : x) mean += v / size;
+  if (kind == NormKind::kRms) mean = 0.0;
+  for (double v : x) squares += (v - mean) * (v - mean);
+  const double root = std::sqrt(squares / size + eps);
   Values y(x.size());
-  for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] * w[i] / root;
+  for (size_t i = 0; i < x.size(); ++i) {
+    y[i] = (x[i] - mean) * (w[i] + (plus_one ? 1.0 : 0.0)) / root + (bias.empty() ? 0.0 : bias[i]);
+  }
   return y;
 }
 
@@ -37,15 +43,33 @@ inline Values ReferenceRope(const Values& head, RopePairing pairing, const Value
   return y;
 }
 
-/// silu(g) * u.
-inline double ReferenceGlu(double g, double u) { return g / (1.0 + std::exp(-g)) * u; }
+inline double ReferenceAct(Act act, double z) {
+  switch (act) {
+    case Act::kSilu:
+      return z / (1.0 + std::exp(-z));
+    case Act::kGelu:
+      return z * std::erfc(-z * std::sqrt(0.5)) / 2.0;
+    case Act::kGeluTanh:  // 1 + tanh(w) = 2 / (1 + e^-2w)
+      return z / (1.0 + std::exp(-2.0 * std::sqrt(2.0 / std::acos(-1.0)) * (z + 0.044715 * z * z * z)));
+    case Act::kRelu:
+      return std::max(z, 0.0);
+  }
+  return 0.0;
+}
 
-/// log sum exp(x W^T) - (x W^T)[target] of one row; w holds V rows of x.size().
-inline double ReferenceNll(const Values& x, const Values& w, int32_t target) {
+/// scale * logit, capped where cap > 0.
+inline double ReferenceCap(double logit, double scale, double cap) {
+  return cap > 0.0 ? cap * std::tanh(scale * logit / cap) : scale * logit;
+}
+
+/// log sum exp(l) - l[target] of one row, l = x W^T scaled and capped; w holds V rows of x.size().
+inline double ReferenceNll(const Values& x, const Values& w, int32_t target, double logit_scale = 1.0,
+                           double logit_cap = 0.0) {
   const size_t width = x.size(), vocab = w.size() / width;
   Values logits(vocab);
   for (size_t v = 0; v < vocab; ++v) {
     for (size_t i = 0; i < width; ++i) logits[v] += x[i] * w[v * width + i];
+    logits[v] = ReferenceCap(logits[v], logit_scale, logit_cap);
   }
   const double top = *std::max_element(logits.begin(), logits.end());
   double sum = 0.0;
