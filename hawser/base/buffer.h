@@ -12,14 +12,14 @@
 
 namespace hawser {
 
-/// Row-major matrix view, element (r, c) at data + (r * ld + c) * SizeOf(dtype). Higher tensors are passed as matrices
-/// whose rows are tokens: q [T, H, D] has rows = T, cols = H * D. Does not own.
+/// Row-major matrix view, element (r, c) at data + (r * ld + c) * SizeOf(dtype). q [T, H, D] has rows = T, cols = H * D.
+/// Blocked dtypes: ld is bytes, cols values of weights (not for Cols), bytes of cached keys and values. Does not own.
 struct ConstMat {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t ld = 0;  // elements between rows, >= cols
+  int64_t ld = 0;  // elements between rows, >= cols; bytes where blocked
 
   template <class T>
   const T* Row(int64_t r) const {

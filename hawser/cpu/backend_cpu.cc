@@ -58,7 +58,7 @@ class CpuBackend final : public Backend {
   }
   void Linear(const LinearArgs& args) override {
     Validate(args);
-    hawser::Linear(args, matmul_);
+    linear_.Run(args, matmul_);
   }
   void LinearBackward(const LinearBackwardArgs& args) override {
     Validate(args);
@@ -137,6 +137,7 @@ class CpuBackend final : public Backend {
 
  private:
   MatMulEngine matmul_;
+  LinearEngine linear_;
   CrossEntropyEngine cross_entropy_;
   Scratch scratch_;
 };

@@ -7,6 +7,7 @@
 
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/embed.h"
+#include "hawser/cpu/linear.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
@@ -44,6 +45,17 @@ HWY_EXPORT(EmbedForwardRows);
 HWY_EXPORT(EmbedBackwardRows);
 
 void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale) {
+  if (table.dtype != DType::kF32 && table.dtype != DType::kBF16) {
+    return ParallelChunks(y.rows, RowGrain(y.cols), [&](int64_t begin, int64_t end) {
+      thread_local Scratch scratch;
+      const Mat row{scratch.Get<float>(y.cols), DType::kF32, 1, y.cols, y.cols};
+      for (int64_t r = begin; r < end; ++r) {
+        constexpr int32_t kOnly = 0;
+        DecodeMat(table.Rows(ids[r], 1), row);
+        HWY_DYNAMIC_DISPATCH(EmbedForwardRows)(row, &kOnly, y.Rows(r, 1), scale, 0, 1);
+      }
+    });
+  }
   ParallelChunks(y.rows, RowGrain(y.cols), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(EmbedForwardRows)(table, ids, y, scale, begin, end);
   });

@@ -13,6 +13,7 @@
 
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/elementwise.h"
+#include "hawser/cpu/linear.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
@@ -118,9 +119,16 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
     end = std::min(most, begin + (end - begin + 63) / 64 * 64);  // few row counts, so few primitives
     const int64_t count = end - begin;
     const ConstMat x = args.x.Rows(begin, count);
+    // Rows of the head in the dtype of x.
+    const auto head = [&](int64_t first, int64_t n) -> ConstMat {
+      if (args.weight.dtype == args.x.dtype) return args.weight.Rows(first, n);
+      const Mat panel{head_.Get<float>(n * width), args.x.dtype, n, width, width};
+      DecodeMat(args.weight.Rows(first, n), panel);
+      return panel;
+    };
     const auto multiply = [&](int64_t first, int64_t n) {
       const Mat to{logits, DType::kF32, count, n, n};
-      matmul.Run({.a = x, .b = args.weight.Rows(first, n), .trans_b = true, .c = to});
+      matmul.Run({.a = x, .b = head(first, n), .trans_b = true, .c = to});
       CapMat(to, args.logit_scale, args.logit_cap);
     };
 
@@ -174,7 +182,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
         }
       });
       const ConstMat dlogits{logits, args.x.dtype, count, n, low ? 2 * n : n};
-      if (want_dx) matmul.Run({.a = dlogits, .b = args.weight.Rows(first, n), .c = dx, .accumulate = p > 0});
+      if (want_dx) matmul.Run({.a = dlogits, .b = head(first, n), .c = dx, .accumulate = p > 0});
       if (want_dweight) {
         matmul.Run({.a = dlogits, .trans_a = true, .b = x, .c = args.dweight.Rows(first, n), .accumulate = true});
       }

@@ -19,7 +19,7 @@ class CrossEntropyEngine {
 
  private:
   struct Row;
-  Scratch logits_, rows_, dx_;
+  Scratch logits_, rows_, dx_, head_;
 };
 
 /// Tokens and vocabulary entries of a tile; depends on the sizes alone. tokens * panel <= 2 Mi elements, and with

@@ -13,12 +13,20 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
+HWY_INLINE VF LoadHalves(const void* from, int64_t i) {
+  const hn::Rebind<hwy::float16_t, DF> halves;
+  return hn::PromoteTo(DF(), hn::LoadU(halves, static_cast<const hwy::float16_t*>(from) + i));
+}
+
 // The next 2 * Lanes() elements as two vectors. bf16 pairs are taken apart without a shuffle: the low halves of 32-bit
 // words are the even elements, the high halves the odd ones. A dot product does not mind as long as a row of `a` is
 // taken apart the same way.
-template <bool kLow>
+template <DType kType>
 HWY_INLINE void LoadPair(const void* from, int64_t i, VF& v0, VF& v1) {
-  if constexpr (kLow) {
+  if constexpr (kType == DType::kF16) {
+    v0 = LoadHalves(from, i);
+    v1 = LoadHalves(from, i + Lanes());
+  } else if constexpr (kType == DType::kBF16) {
     const uint16_t* at = static_cast<const uint16_t*>(from) + i;
 #if HWY_TARGET == HWY_SCALAR
     v0 = LoadBF16(at);
@@ -35,10 +43,22 @@ HWY_INLINE void LoadPair(const void* from, int64_t i, VF& v0, VF& v1) {
   }
 }
 
+// Elements [i, i + Lanes()) of a row of n, fewer at its end, in their order.
+template <DType kType>
+HWY_INLINE VF LoadLast(const void* from, int64_t i, int64_t n) {
+  if constexpr (kType == DType::kF16) {
+    HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)] = {};
+    for (int64_t j = i; j < n && j < i + Lanes(); ++j) lanes[j - i] = F16ToF32(static_cast<const uint16_t*>(from)[j]);
+    return hn::Load(DF(), lanes);
+  } else {
+    return Get(ConstRow{from, kType == DType::kBF16}, i, n);
+  }
+}
+
 // kRows x kCols dot products at once, two accumulators each: loads are shared and the latency of the FMA is hidden.
-template <bool kLow, int kRows, int kCols>
+template <DType kType, int kRows, int kCols>
 HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64_t j, const Mat& c, bool accumulate) {
-  using T = std::conditional_t<kLow, bf16, float>;
+  using T = std::conditional_t<kType == DType::kF32, float, uint16_t>;
   const int64_t k = b.cols, step = Lanes();
   VF even[kRows][kCols], odd[kRows][kCols];
   const void* rows[kCols];
@@ -53,7 +73,7 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64
   for (; i + 2 * step <= k; i += 2 * step) {
     VF b0[kCols], b1[kCols];
     HAWSER_UNROLL
-    for (int q = 0; q < kCols; ++q) LoadPair<kLow>(rows[q], i, b0[q], b1[q]);
+    for (int q = 0; q < kCols; ++q) LoadPair<kType>(rows[q], i, b0[q], b1[q]);
     HAWSER_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const VF a0 = hn::LoadU(DF(), a + r * k + i), a1 = hn::LoadU(DF(), a + r * k + i + step);
@@ -67,7 +87,7 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64
   for (; i < k; i += step) {
     HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) {
-      const VF bv = Get(ConstRow{rows[q], kLow}, i, k);
+      const VF bv = LoadLast<kType>(rows[q], i, k);
       HAWSER_UNROLL
       for (int r = 0; r < kRows; ++r) even[r][q] = hn::MulAdd(Get(F32Row(a + r * k), i, k), bv, even[r][q]);
     }
@@ -88,45 +108,52 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64
   }
 }
 
-template <bool kLow, int kRows, int kCols>
+template <DType kType, int kRows, int kCols>
 HWY_INLINE void Columns(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate,
                         int64_t begin, int64_t end) {
   int64_t j = begin;
-  for (; j + kCols <= end; j += kCols) Dots<kLow, kRows, kCols>(a, b, bias, j, c, accumulate);
-  for (; j < end; ++j) Dots<kLow, kRows, 1>(a, b, bias, j, c, accumulate);
+  for (; j + kCols <= end; j += kCols) Dots<kType, kRows, kCols>(a, b, bias, j, c, accumulate);
+  for (; j < end; ++j) Dots<kType, kRows, 1>(a, b, bias, j, c, accumulate);
 }
 
-template <bool kLow>
+template <DType kType>
 HWY_INLINE void ByRows(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate,
                        int64_t begin, int64_t end) {
   switch (c.rows) {
     case 1:
-      return Columns<kLow, 1, 4>(a, b, bias, c, accumulate, begin, end);
+      return Columns<kType, 1, 4>(a, b, bias, c, accumulate, begin, end);
     case 2:
-      return Columns<kLow, 2, 4>(a, b, bias, c, accumulate, begin, end);
+      return Columns<kType, 2, 4>(a, b, bias, c, accumulate, begin, end);
     case 3:
-      return Columns<kLow, 3, 4>(a, b, bias, c, accumulate, begin, end);
+      return Columns<kType, 3, 4>(a, b, bias, c, accumulate, begin, end);
     default:
-      return Columns<kLow, 4, 2>(a, b, bias, c, accumulate, begin, end);
+      return Columns<kType, 4, 2>(a, b, bias, c, accumulate, begin, end);
   }
 }
 
 // `a` as dense f32 rows in the order of LoadPair; columns [begin, end) of c.
 void MatVecColumns(const float* a, const ConstMat& b, const float* bias, const Mat& c, bool accumulate, int64_t begin,
                    int64_t end) {
-  if (b.dtype == DType::kBF16) return ByRows<true>(a, b, bias, c, accumulate, begin, end);
-  return ByRows<false>(a, b, bias, c, accumulate, begin, end);
+  if (b.dtype == DType::kBF16) return ByRows<DType::kBF16>(a, b, bias, c, accumulate, begin, end);
+  if (b.dtype == DType::kF16) return ByRows<DType::kF16>(a, b, bias, c, accumulate, begin, end);
+  return ByRows<DType::kF32>(a, b, bias, c, accumulate, begin, end);
 }
 
-void WidenRow(ConstRow from, float* to, int64_t n) {
+// A row of n as f32 in the order that LoadPair gives elements of `order`.
+void WidenRow(ConstRow from, DType order, float* to, int64_t n) {
   const int64_t step = Lanes();
   int64_t i = 0;
   for (; i + 2 * step <= n; i += 2 * step) {
-    VF v0, v1;
-    if (from.low) {
-      LoadPair<true>(from.data, i, v0, v1);
-    } else {
-      LoadPair<false>(from.data, i, v0, v1);
+    VF v0 = Get(from, i, n), v1 = Get(from, i + step, n);
+    if (order == DType::kBF16 && from.low) {
+      LoadPair<DType::kBF16>(from.data, i, v0, v1);
+    } else if (order == DType::kBF16) {
+      const float* pairs = static_cast<const float*>(from.data) + i;
+      for (int64_t j = 0; j < step; ++j) {
+        to[i + j] = pairs[2 * j];
+        to[i + step + j] = pairs[2 * j + 1];
+      }
+      continue;
     }
     hn::StoreU(v0, DF(), to + i);
     hn::StoreU(v1, DF(), to + i + step);
@@ -147,7 +174,7 @@ HWY_EXPORT(WidenRow);
 void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
   thread_local Scratch scratch;
   float* rows = scratch.Get<float>(a.rows * a.cols);
-  for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), rows + r * a.cols, a.cols);
+  for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), b.dtype, rows + r * a.cols, a.cols);
   // Pieces of 128K weights: some 10 us of work, far above what handing a piece to a thread costs.
   const int64_t grain = std::max<int64_t>(4, (131072 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
   ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {

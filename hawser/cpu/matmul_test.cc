@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "hawser/cpu/linear.h"
 #include "hawser/testing/cpu_runs.h"
 #include "hawser/testing/test_mat.h"
 #include "hawser/testing/tolerance.h"
@@ -135,100 +134,6 @@ TEST(MatMul, EmptySumsAreZeroOrLeaveTheAccumulatorAlone) {
   EXPECT_EQ(c.Bytes(), before);
   engine.Run({.a = a, .b = b, .c = c});
   for (double v : c.Values()) EXPECT_EQ(v, 0.0);
-}
-
-constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
-
-TEST(Linear, ForwardAddsItsBiasBeforeTheOneRounding) {
-  MatMulEngine engine;
-  testing::ForEachTarget([&] {
-    const int64_t sizes[][3] = {{1, 1, 1},   {1, 37, 65},  {3, 70, 133},  {4, 5, 0},
-                                {5, 17, 19}, {63, 65, 67}, {300, 530, 24}};
-    for (const auto& [rows, out, in] : sizes) {
-      for (DType type : kTypes) {
-        for (DType made : kTypes) {
-          for (DType bias_type : kTypes) {
-            TestMat x(rows, in, type, 1, 1.0, 3), w(out, in, type, 2, 1.0, 1), bias(1, out, bias_type, 3, 4.0);
-            TestMat y(rows, out, made, 4, 1.0, 5);
-            Linear({.x = x, .w = w, .bias = bias, .y = y}, engine);
-            y.ExpectMarginUntouched();
-            for (int64_t r = 0; r < rows; ++r) {
-              for (int64_t o = 0; o<out; o += rows> 100 ? 7 : 1) {
-                double want = bias(0, o), size = std::abs(want);
-                for (int64_t i = 0; i < in; ++i) want += x(r, i) * w(o, i), size += std::abs(x(r, i) * w(o, i));
-                ASSERT_NEAR(y(r, o), want, testing::SumTolerance(made, in + 1, size, want)) << rows << " x " << out;
-              }
-            }
-          }
-        }
-      }
-    }
-  });
-}
-
-TEST(Linear, WithoutABiasItIsTheProduct) {
-  MatMulEngine engine;
-  for (DType type : kTypes) {
-    for (int64_t rows : {2, 50}) {
-      TestMat x(rows, 130, type, 1), w(40, 130, type, 2), y(rows, 40, type, 3), product(rows, 40, type, 4);
-      Linear({.x = x, .w = w, .y = y}, engine);
-      engine.Run({.a = x, .b = w, .trans_b = true, .c = product});
-      EXPECT_EQ(y.Bytes(), product.Bytes());
-    }
-  }
-}
-
-// y = x W^T + bias is linear in each of them: its gradients are exact sums.
-TEST(Linear, BackwardGivesWhatIsAskedFor) {
-  testing::ForEachTarget([] {
-    MatMulEngine engine;
-    for (DType type : kTypes) {
-      for (auto [rows, out, in] : {std::array<int64_t, 3>{1, 7, 5}, {150, 67, 33}}) {
-        TestMat x(rows, in, type, 1, 1.0, 3), w(out, in, type, 2, 1.0, 1), dy(rows, out, type, 3, 1.0, 2);
-        TestMat dx(rows, in, type, 4, 1.0, 1), dw(out, in, DType::kF32, 5, 1.0, 2), dbias(1, out, DType::kF32, 6);
-        const TestMat dw_before(out, in, DType::kF32, 5, 1.0, 2), dbias_before(1, out, DType::kF32, 6);
-        Linear({.x = x, .w = w, .y = dy}, engine);
-        LinearBackward({.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .dbias = dbias}, engine);
-        dx.ExpectMarginUntouched();
-        dw.ExpectMarginUntouched();
-        const auto expect = [&](double got, double before, int64_t terms, DType stored, auto&& term) {
-          double want = before, size = std::abs(before);
-          for (int64_t i = 0; i < terms; ++i) want += term(i), size += std::abs(term(i));
-          ASSERT_NEAR(got, want, testing::SumTolerance(stored, terms + 1, size, want));
-        };
-        for (int64_t o = 0; o < out; ++o) {
-          expect(dbias(0, o), dbias_before(0, o), rows, DType::kF32, [&](int64_t r) { return dy(r, o); });
-          for (int64_t i = 0; i < in; ++i) {
-            expect(dw(o, i), dw_before(o, i), rows, DType::kF32, [&](int64_t r) { return dy(r, o) * x(r, i); });
-          }
-        }
-        for (int64_t r = 0; r < rows; ++r) {
-          for (int64_t i = 0; i < in; ++i) {
-            expect(dx(r, i), 0.0, out, type, [&](int64_t o) { return dy(r, o) * w(o, i); });
-          }
-        }
-        const auto dx_bytes = dx.Bytes(), dw_bytes = dw.Bytes();
-        LinearBackward({.dy = dy, .dbias = dbias}, engine);
-        EXPECT_EQ(dx.Bytes(), dx_bytes);
-        EXPECT_EQ(dw.Bytes(), dw_bytes);
-      }
-    }
-  });
-}
-
-TEST(Linear, SameForAnyNumberOfThreads) {
-  for (DType type : kTypes) {
-    testing::ExpectSameForAnyThreads([&] {
-      MatMulEngine engine;
-      TestMat x(600, 130, type, 1), w(530, 130, type, 2), bias(1, 530, type, 3), y(600, 530, type, 4);
-      TestMat dx(600, 130, type, 5), dw(530, 130, DType::kF32, 6), dbias(1, 530, DType::kF32, 7);
-      Linear({.x = x, .w = w, .bias = bias, .y = y}, engine);
-      LinearBackward({.x = x, .w = w, .dy = y, .dx = dx, .dw = dw, .dbias = dbias}, engine);
-      std::vector<char> all = y.Bytes();
-      for (const auto& more : {dx.Bytes(), dw.Bytes(), dbias.Bytes()}) all.insert(all.end(), more.begin(), more.end());
-      return all;
-    });
-  }
 }
 
 }  // namespace

@@ -28,13 +28,17 @@ struct MatMulArgs {
   bool accumulate = false;
 };
 
-/// y = x W^T + bias. x [N, in], w [out, in], bias [1, out] or empty, y [N, out]. x and w share a dtype (F32 or BF16);
-/// bias and y are F32 or BF16, each its own way. The bias is added in f32, before the one rounding to y.
+/// y = x W^T + bias. x [N, in], w [out, in], bias [1, out] or empty, y [N, out]. x, bias and y are F32 or BF16, each
+/// its own way; w is so too, or F16, or lies in blocks (quant/block.h; rows of whole blocks, ld in bytes). The bias is
+/// added in f32, before the one rounding to y. w of another dtype than x is read as it lies: with few rows of x weights
+/// in blocks are multiplied by x in 8 bits (blocks of 32, an error of at most half a level a value), else they are
+/// decoded, a panel at a time, to the dtype of x. exact: always decoded, to F32.
 struct LinearArgs {
   ConstMat x;
   ConstMat w;
   ConstMat bias;
   Mat y;
+  bool exact = false;
 };
 /// dx [N, in] = dy W; dw [out, in] F32 += dy^T x; dbias [1, out] F32 += column sums of dy; each where it is given (dw
 /// needs x, dx needs w). x, w and dy share a dtype. The same bits for any number of threads.
@@ -198,7 +202,7 @@ struct DecodeArgs {
 /// grad_scale and dweight += (dloss/dW) * grad_scale in the same pass.
 struct CrossEntropyArgs {
   ConstMat x;                        // [N, C]
-  ConstMat weight;                   // [V, C]
+  ConstMat weight;                   // [V, C]; F32, BF16, F16 or blocks: other dtypes than x's are decoded to it
   const int32_t* targets = nullptr;  // [N]
   const float* weights = nullptr;    // [N]; null: all 1
   float* nll = nullptr;              // [N] F32 out; null: not wanted
@@ -265,8 +269,8 @@ class Backend {
   /// Bytes that CrossEntropy keeps for itself with gradients of `tokens` rows over `vocab` logits; about.
   virtual int64_t CrossEntropyScratchBytes(int64_t tokens, int64_t vocab) const = 0;
 
-  /// y[i] = scale * table[ids[i]], rounded once to y's dtype; ids in [0, V) are the caller's promise (checked where
-  /// text enters).
+  /// y[i] = scale * table[ids[i]], rounded once to y's dtype; table: F32, BF16, F16 or blocks. ids in [0, V) are the
+  /// caller's promise (checked where text enters).
   virtual void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale = 1.0f) = 0;
   /// dtable[ids[i]] += scale * dy[i], in row order for any thread count; dtable F32.
   virtual void EmbedBackward(ConstMat dy, const int32_t* ids, Mat dtable, float scale = 1.0f) = 0;

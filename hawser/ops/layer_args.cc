@@ -3,6 +3,7 @@
 
 #include "hawser/base/q8.h"
 #include "hawser/ops/op_args.h"
+#include "hawser/quant/block.h"
 
 namespace hawser {
 
@@ -28,6 +29,24 @@ void CheckShape(std::string_view op, std::string_view name, ConstMat mat, int64_
   if (mat.rows != rows || mat.cols != cols) {
     Fail(ErrorKind::kUsage, "[{}] {} must be [{}, {}], found [{}, {}]", op, name, rows, cols, mat.rows, mat.cols);
   }
+}
+
+void CheckWeights(std::string_view op, std::string_view name, ConstMat mat, int64_t rows, int64_t cols) {
+  if (!IsBlocked(mat.dtype)) {
+    if (mat.dtype != DType::kF16) return CheckShape(op, name, mat, rows, cols);
+    mat.dtype = DType::kBF16;  // as large, and checked alike
+    return CheckShape(op, name, mat, rows, cols);
+  }
+  if (mat.rows != rows || mat.cols != cols) {
+    Fail(ErrorKind::kUsage, "[{}] {} must be [{}, {}], found [{}, {}]", op, name, rows, cols, mat.rows, mat.cols);
+  }
+  const std::optional<int64_t> bytes = RowBytes(mat.dtype, mat.cols);
+  if (!bytes) {
+    Fail(ErrorKind::kUsage, "[{}] rows of {} values of {} are no whole blocks of {}", op, mat.cols, name,
+         Name(mat.dtype));
+  }
+  mat.cols = *bytes;
+  CheckMemory(op, name, mat);
 }
 
 void CheckF32(std::string_view op, std::string_view name, ConstMat mat) {
@@ -69,8 +88,7 @@ void Validate(const MatMulArgs& args) {
 void Validate(const LinearArgs& args) {
   constexpr std::string_view op = "linear";
   CheckMat(op, "x", args.x);
-  CheckShape(op, "w", args.w, args.w.rows, args.x.cols);
-  CheckSameDType(op, args.x, args.w);
+  CheckWeights(op, "w", args.w, args.w.rows, args.x.cols);
   if (!args.bias.empty()) CheckShape(op, "bias", args.bias, 1, args.w.rows);
   CheckShape(op, "y", args.y, args.x.rows, args.w.rows);
 }
@@ -163,8 +181,7 @@ void Validate(const ActBackwardArgs& args) {
 void Validate(const CrossEntropyArgs& args) {
   constexpr std::string_view op = "cross-entropy";
   CheckMat(op, "x", args.x);
-  CheckShape(op, "weight", args.weight, args.weight.rows, args.x.cols);
-  CheckSameDType(op, args.x, args.weight);
+  CheckWeights(op, "weight", args.weight, args.weight.rows, args.x.cols);
   CheckPointer(op, "targets", args.targets, args.x.rows);
   for (int64_t t = 0; t < args.x.rows; ++t) {
     if (args.targets[t] < -1 || args.targets[t] >= args.weight.rows) {
@@ -213,7 +230,7 @@ void ValidateQuantize(ConstMat from, int32_t head_dim, Mat to) {
 }
 
 void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, ConstMat rows) {
-  CheckMat(op, "table", table);
+  CheckWeights(op, "table", table, table.rows, table.cols);
   CheckShape(op, "rows", rows, rows.rows, table.cols);
   CheckPointer(op, "ids", ids, rows.rows);
 }

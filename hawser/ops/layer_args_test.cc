@@ -122,7 +122,10 @@ TEST(LayerArgs, Linear) {
   ExpectUsage(args, {"w must be [3, 4]", "[3, 5]"});
   args = good;
   args.w = low;
-  ExpectUsage(args, {"one dtype", "f32", "bf16"});
+  EXPECT_NO_THROW(Validate(args));
+  Matrix ids(5, 4, DType::kI32);
+  args.w = ids;
+  ExpectUsage(args, {"w must be f32 or bf16", "i32"});
   args = good;
   args.y = x;
   ExpectUsage(args, {"y must be [3, 5]", "[3, 4]"});
@@ -133,6 +136,18 @@ TEST(LayerArgs, Linear) {
   EXPECT_NO_THROW(Validate(LinearBackwardArgs{.x = x, .dy = y, .dw = dw}));
   ExpectUsage(LinearBackwardArgs{.dy = y, .dw = dw}, {"[linear backward] x must be [3, 0]"});
   ExpectUsage(LinearBackwardArgs{.dy = y, .dx = dx}, {"w must be [5, 0]"});
+  // Weights in blocks: whole ones, cols in values, ld in bytes.
+  Matrix blocks(5, 36, DType::kQ4_0), long_x(3, 64), odd_x(3, 40);
+  args = good;
+  args.x = long_x;
+  args.w = {blocks.view().data, DType::kQ4_0, 5, 64, 36};
+  EXPECT_NO_THROW(Validate(args));
+  args.w.ld = 35;
+  ExpectUsage(args, {"w wants", "ld 35"});
+  args.x = odd_x;
+  args.w.cols = 40;
+  ExpectUsage(args, {"rows of 40 values of w", "whole blocks of q4_0"});
+
   LinearBackwardArgs bad = back;
   bad.dw = low;
   ExpectUsage(bad, {"dw must be f32"});
@@ -181,7 +196,7 @@ TEST(LayerArgs, CrossEntropy) {
   targets[1] = 0;
   CrossEntropyArgs args = good;
   args.weight = low;
-  ExpectUsage(args, {"one dtype"});
+  EXPECT_NO_THROW(Validate(args));
   args = good;
   args.dweight = low;
   ExpectUsage(args, {"dweight must be f32"});

@@ -35,6 +35,8 @@ void ValidateCap(std::string_view op, float scale, float cap);
 
 /// ld >= cols, data where it is not empty.
 void CheckMemory(std::string_view op, std::string_view name, ConstMat mat);
+/// A matrix of weights of this shape: F32, BF16, F16 or blocks (whole ones a row, ld in bytes).
+void CheckWeights(std::string_view op, std::string_view name, ConstMat mat, int64_t rows, int64_t cols);
 /// A matrix argument: F32 or BF16, CheckMemory.
 void CheckMat(std::string_view op, std::string_view name, ConstMat mat);
 /// CheckMat, and exactly this shape.

@@ -1,0 +1,414 @@
+// Linear layers: biases, gradients, and weights of every storage type as they lie.
+#include "hawser/cpu/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "hawser/cpu/block_kernels.h"
+#include "hawser/cpu/embed.h"
+#include "hawser/cpu/loss.h"
+#include "hawser/cpu/matmul_matvec.h"
+#include "hawser/quant/block.h"
+#include "hawser/testing/cpu_runs.h"
+#include "hawser/testing/test_mat.h"
+#include "hawser/testing/tolerance.h"
+
+namespace hawser {
+namespace {
+
+using testing::ForEachTarget;
+using testing::TestMat;
+
+constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
+
+/// body() on each instruction set of this machine that has block kernels of its own, and without any.
+template <class Body>
+void ForEachIsa(const Body& body) {
+  const Isa before = CurrentIsa();
+  for (const Isa isa : AvailableIsas()) {
+    if (isa > Isa::kAvx512) continue;
+    SetIsa(isa);
+    SCOPED_TRACE(Name(isa));
+    body();
+  }
+  SetIsa(before);
+}
+
+/// Weights as a file holds them, rows a few bytes apart, and the values they mean.
+struct Weights {
+  Weights(int64_t rows, int64_t cols, DType stored, uint64_t seed, double deviation = 0.5)
+      : dtype(stored), rows(rows), cols(cols), bytes(*RowBytes(stored, cols)) {
+    Rng rng{.seed = seed, .stream = 5};
+    const BlockType* type = FindBlockType(stored);
+    const int64_t apart = type != nullptr ? bytes + 5 : bytes + 12;
+    memory.resize(static_cast<size_t>(rows * apart));
+    values.resize(static_cast<size_t>(rows * cols));
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = &values[static_cast<size_t>(r * cols)];
+      std::byte* block = &memory[static_cast<size_t>(r * apart)];
+      for (int64_t i = 0; i < cols; ++i) to[i] = static_cast<float>(deviation * rng.Normal());
+      if (type == nullptr) {
+        for (int64_t i = 0; i < cols; ++i) {
+          if (stored == DType::kF32) {
+            std::memcpy(block + 4 * i, &to[i], 4);
+          } else {
+            const uint16_t bits = stored == DType::kF16 ? F32ToF16(to[i]) : ToBF16(to[i]).bits;
+            std::memcpy(block + 2 * i, &bits, 2);
+            to[i] = stored == DType::kF16 ? F16ToF32(bits) : ToF32(bf16{bits});
+          }
+        }
+        continue;
+      }
+      if (type->encode != nullptr) {
+        type->encode(to, cols / type->values, block);
+      } else {  // any bytes are weights; scales of a modest size: f16 with an exponent that is not all ones
+        for (int64_t i = 0; i < bytes; ++i) block[i] = static_cast<std::byte>(rng.Below(256));
+        for (int64_t b = 0; b < cols / type->values; ++b) {
+          for (int64_t at : ScalesOf(*type)) {
+            const uint16_t bits = F32ToF16(static_cast<float>(0.01 * rng.Normal()));
+            std::memcpy(block + b * type->bytes + at, &bits, 2);
+          }
+        }
+      }
+      type->decode(block, cols / type->values, to);
+    }
+    view = {memory.data(), stored, rows, cols, type != nullptr ? apart : apart / static_cast<int64_t>(SizeOf(stored))};
+  }
+  static std::vector<int64_t> ScalesOf(const BlockType& type) {
+    switch (type.dtype) {
+      case DType::kQ5_1:
+      case DType::kQ5K:
+        return {0, 2};
+      case DType::kQ2K:
+        return {80, 82};
+      case DType::kQ3K:
+        return {108};
+      default:
+        return {0};
+    }
+  }
+  double operator()(int64_t r, int64_t c) const { return values[static_cast<size_t>(r * cols + c)]; }
+
+  DType dtype;
+  int64_t rows, cols, bytes;
+  std::vector<std::byte> memory;
+  std::vector<float> values;
+  ConstMat view;
+};
+
+std::vector<DType> StoredTypes() {
+  std::vector<DType> types = {DType::kF32, DType::kBF16, DType::kF16};
+  for (const BlockType* type : BlockTypes()) types.push_back(type->dtype);
+  return types;
+}
+
+TEST(Linear, ForwardAddsItsBiasBeforeTheOneRounding) {
+  MatMulEngine matmul;
+  LinearEngine engine;
+  ForEachTarget([&] {
+    const int64_t sizes[][3] = {{1, 1, 1},   {1, 37, 65},  {3, 70, 133},  {4, 5, 0},
+                                {5, 17, 19}, {63, 65, 67}, {300, 530, 24}};
+    for (const auto& [rows, out, in] : sizes) {
+      for (DType type : kTypes) {
+        for (DType made : kTypes) {
+          for (DType bias_type : kTypes) {
+            TestMat x(rows, in, type, 1, 1.0, 3), w(out, in, type, 2, 1.0, 1), bias(1, out, bias_type, 3, 4.0);
+            TestMat y(rows, out, made, 4, 1.0, 5);
+            engine.Run({.x = x, .w = w, .bias = bias, .y = y}, matmul);
+            y.ExpectMarginUntouched();
+            for (int64_t r = 0; r < rows; ++r) {
+              for (int64_t o = 0; o<out; o += rows> 100 ? 7 : 1) {
+                double want = bias(0, o), size = std::abs(want);
+                for (int64_t i = 0; i < in; ++i) want += x(r, i) * w(o, i), size += std::abs(x(r, i) * w(o, i));
+                ASSERT_NEAR(y(r, o), want, testing::SumTolerance(made, in + 1, size, want)) << rows << " x " << out;
+              }
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(Linear, WithoutABiasItIsTheProduct) {
+  MatMulEngine matmul;
+  LinearEngine engine;
+  for (DType type : kTypes) {
+    for (int64_t rows : {2, 50}) {
+      TestMat x(rows, 130, type, 1), w(40, 130, type, 2), y(rows, 40, type, 3), product(rows, 40, type, 4);
+      engine.Run({.x = x, .w = w, .y = y}, matmul);
+      matmul.Run({.a = x, .b = w, .trans_b = true, .c = product});
+      EXPECT_EQ(y.Bytes(), product.Bytes());
+    }
+  }
+}
+
+// y = x W^T + bias is linear in each of them: its gradients are exact sums.
+TEST(Linear, BackwardGivesWhatIsAskedFor) {
+  ForEachTarget([] {
+    MatMulEngine matmul;
+    LinearEngine engine;
+    for (DType type : kTypes) {
+      for (auto [rows, out, in] : {std::array<int64_t, 3>{1, 7, 5}, {150, 67, 33}}) {
+        TestMat x(rows, in, type, 1, 1.0, 3), w(out, in, type, 2, 1.0, 1), dy(rows, out, type, 3, 1.0, 2);
+        TestMat dx(rows, in, type, 4, 1.0, 1), dw(out, in, DType::kF32, 5, 1.0, 2), dbias(1, out, DType::kF32, 6);
+        const TestMat dw_before(out, in, DType::kF32, 5, 1.0, 2), dbias_before(1, out, DType::kF32, 6);
+        engine.Run({.x = x, .w = w, .y = dy}, matmul);
+        LinearBackward({.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .dbias = dbias}, matmul);
+        dx.ExpectMarginUntouched();
+        dw.ExpectMarginUntouched();
+        const auto expect = [&](double got, double before, int64_t terms, DType stored, auto&& term) {
+          double want = before, size = std::abs(before);
+          for (int64_t i = 0; i < terms; ++i) want += term(i), size += std::abs(term(i));
+          ASSERT_NEAR(got, want, testing::SumTolerance(stored, terms + 1, size, want));
+        };
+        for (int64_t o = 0; o < out; ++o) {
+          expect(dbias(0, o), dbias_before(0, o), rows, DType::kF32, [&](int64_t r) { return dy(r, o); });
+          for (int64_t i = 0; i < in; ++i) {
+            expect(dw(o, i), dw_before(o, i), rows, DType::kF32, [&](int64_t r) { return dy(r, o) * x(r, i); });
+          }
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t i = 0; i < in; ++i) {
+            expect(dx(r, i), 0.0, out, type, [&](int64_t o) { return dy(r, o) * w(o, i); });
+          }
+        }
+        const auto dx_bytes = dx.Bytes(), dw_bytes = dw.Bytes();
+        LinearBackward({.dy = dy, .dbias = dbias}, matmul);
+        EXPECT_EQ(dx.Bytes(), dx_bytes);
+        EXPECT_EQ(dw.Bytes(), dw_bytes);
+      }
+    }
+  });
+}
+
+TEST(Linear, SameForAnyNumberOfThreads) {
+  for (DType type : kTypes) {
+    testing::ExpectSameForAnyThreads([&] {
+      MatMulEngine matmul;
+      LinearEngine engine;
+      TestMat x(600, 130, type, 1), w(530, 130, type, 2), bias(1, 530, type, 3), y(600, 530, type, 4);
+      TestMat dx(600, 130, type, 5), dw(530, 130, DType::kF32, 6), dbias(1, 530, DType::kF32, 7);
+      engine.Run({.x = x, .w = w, .bias = bias, .y = y}, matmul);
+      LinearBackward({.x = x, .w = w, .dy = y, .dx = dx, .dw = dw, .dbias = dbias}, matmul);
+      std::vector<char> all = y.Bytes();
+      for (const auto& more : {dx.Bytes(), dw.Bytes(), dbias.Bytes()}) all.insert(all.end(), more.begin(), more.end());
+      return all;
+    });
+  }
+}
+
+TEST(BlockKernels, DecodeToTheBitsOfTheirTypes) {
+  for (const Isa isa : AvailableIsas()) {
+    for (const BlockType* type : BlockTypes()) {
+      const BlockKernels* kernels = FindBlockKernels(isa, type->dtype);
+      if (kernels == nullptr) continue;
+      SCOPED_TRACE(fmt::format("{} {}", Name(isa), type->name));
+      Rng rng{.seed = 3};
+      for (int64_t blocks : {1, 2, 3, 7, 16, 17, 35}) {
+        std::vector<std::byte> bytes(static_cast<size_t>(blocks * type->bytes));  // of any kind, NaN and infinity too
+        for (std::byte& b : bytes) b = static_cast<std::byte>(rng.Below(256));
+        const auto values = static_cast<size_t>(blocks * type->values);
+        std::vector<float> want(values), got(values);
+        type->decode(bytes.data(), blocks, want.data());
+        kernels->decode(bytes.data(), blocks, got.data());
+        for (size_t i = 0; i < values; ++i) {
+          if (std::isnan(want[i])) {
+            ASSERT_TRUE(std::isnan(got[i])) << i;
+          } else {
+            ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(want[i])) << i << " of " << values;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Whole numbers with a scale of 1 on both sides, up to the ends of their ranges: sums of products without an error.
+TEST(BlockKernels, DotsOfWholeNumbersAreExact) {
+  struct Range {
+    DType dtype;
+    int least, most;
+  };
+  for (const Range& range :
+       {Range{DType::kQ8_0, -127, 127}, {DType::kQ4_0, -8, 7}, {DType::kQ4_1, 0, 15}, {DType::kQ4_1, -3, 12}}) {
+    for (const Isa isa : AvailableIsas()) {
+      const BlockKernels* kernels = FindBlockKernels(isa, range.dtype);
+      if (kernels == nullptr) continue;
+      const BlockType& type = *FindBlockType(range.dtype);
+      Rng rng{.seed = 7};
+      for (int64_t blocks : {1, 2, 5, 16, 19, 32}) {
+        const int64_t values = 32 * blocks, padded = (values + kActPad - 1) / kActPad * kActPad;
+        std::vector<float> w(static_cast<size_t>(values)), scale(static_cast<size_t>(4 * padded / 32)), sum = scale;
+        std::vector<int8_t> q(static_cast<size_t>(4 * padded));
+        for (int64_t i = 0; i < values; ++i) {
+          const auto span = static_cast<uint64_t>(range.most - range.least + 1);
+          w[i] = static_cast<float>(range.least + static_cast<int>(rng.Below(span)));
+          if (i % 32 == 0) w[i] = static_cast<float>(range.least);
+          if (i % 32 == 31) w[i] = static_cast<float>(range.most);
+          for (int64_t r = 0; r < 4; ++r) {
+            q[r * padded + i] = static_cast<int8_t>(r == 3 ? -127 : static_cast<int>(rng.Below(255)) - 127);
+            scale[(r * padded + i) / 32] = 1.0f;
+            sum[(r * padded + i) / 32] += q[r * padded + i];
+          }
+        }
+        std::vector<std::byte> bytes(static_cast<size_t>(blocks * type.bytes));
+        type.encode(w.data(), blocks, bytes.data());
+        const Activations8 x{q.data(), scale.data(), sum.data(), padded};
+        for (int rows = 1; rows <= kDotRows; ++rows) {
+          float y[kDotRows];
+          kernels->dot(bytes.data(), blocks, x, rows, y);
+          for (int64_t r = 0; r < rows; ++r) {
+            double want = 0.0;
+            for (int64_t i = 0; i < values; ++i) want += static_cast<double>(w[i]) * q[r * padded + i];
+            ASSERT_EQ(y[r], want) << type.name << " " << Name(isa) << ", " << blocks << " blocks, row " << r;
+          }
+        }
+      }
+    }
+  }
+}
+
+// y - want: for few rows and blocks each x is off by at most half a level, max |x| of its 32 / 254; decoded weights are
+// rounded once to the dtype of x; all sums are f32.
+TEST(Linear, TakesWeightsOfEveryTypeAsTheyLie) {
+  MatMulEngine matmul;
+  LinearEngine engine;
+  for (DType stored : StoredTypes()) {
+    const int64_t cols = FindBlockType(stored) != nullptr && FindBlockType(stored)->values == 256 ? 768 : 608;
+    const Weights w(19, cols, stored, 1);
+    ForEachIsa([&] {
+      for (DType type : kTypes) {
+        for (int64_t rows : {1, 4, 5, 9}) {
+          for (const bool exact : {false, true}) {
+            SCOPED_TRACE(fmt::format("{} {} {} rows exact {}", Name(stored), Name(type), rows, exact));
+            const DType made = rows % 2 == 0 ? DType::kF32 : DType::kBF16;
+            TestMat x(rows, cols, type, 2, 1.0, 3), bias(1, 19, type, 3), y(rows, 19, made, 4, 1.0, 5);
+            engine.Run({.x = x, .w = w.view, .bias = bias, .y = y, .exact = exact}, matmul);
+            y.ExpectMarginUntouched();
+            const bool levels = IsBlocked(stored) && rows <= kMaxBlockDotRows && !exact;
+            const bool rounded = type == DType::kBF16 && stored != DType::kBF16 && rows > kMaxMatVecRows && !exact;
+            for (int64_t r = 0; r < rows; ++r) {
+              for (int64_t j = 0; j < 19; ++j) {
+                double want = bias(0, j), size = std::abs(want), off = 0.0;
+                for (int64_t b = 0; b < cols; b += 32) {
+                  double most = 0.0, sum = 0.0;
+                  for (int64_t i = b; i < b + 32; ++i) {
+                    want += w(j, i) * x(r, i);
+                    size += std::abs(w(j, i) * x(r, i));
+                    most = std::max(most, std::abs(x(r, i)));
+                    sum += std::abs(w(j, i));
+                  }
+                  off += most / 254.0 * sum;
+                }
+                double bound = testing::SumTolerance(made, cols, size + off, want);
+                if (levels) bound += off * 1.00001;
+                if (rounded) bound += testing::RoundingUnit(DType::kBF16) * size;
+                ASSERT_NEAR(y(r, j), want, bound) << r << ", " << j;
+              }
+            }
+          }
+        }
+      }
+    });
+  }
+}
+
+TEST(Linear, RowsAgainstBlocksDoNotDependOnTheirNumberOrOnThreads) {
+  for (DType stored : {DType::kQ8_0, DType::kQ4K, DType::kQ6K, DType::kF16, DType::kQ5K}) {
+    const Weights w(900, 512, stored, 1);
+    testing::ExpectSameForAnyThreads([&] {
+      MatMulEngine matmul;
+      LinearEngine engine;
+      TestMat x(8, 512, DType::kBF16, 2), all(8, 900, DType::kF32, 3), many(40, 900, DType::kBF16, 3);
+      engine.Run({.x = x.view().Rows(0, 4), .w = w.view, .y = all.view().Rows(0, 4)}, matmul);
+      engine.Run({.x = x.view().Rows(4, 4), .w = w.view, .y = all.view().Rows(4, 4)}, matmul);
+      for (int64_t rows : {1, 3}) {
+        TestMat some(rows, 900, DType::kF32, 4);
+        engine.Run({.x = x.view().Rows(0, rows), .w = w.view, .y = some}, matmul);
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int64_t j = 0; j < 900; ++j) EXPECT_EQ(some(r, j), all(r, j)) << Name(stored);
+        }
+      }
+      if (FindBlockKernels(CurrentIsa(), stored) != nullptr) {
+        TestMat together(8, 900, DType::kF32, 4);
+        engine.Run({.x = x, .w = w.view, .y = together}, matmul);
+        EXPECT_EQ(together.Values(), all.Values()) << Name(stored);
+      }
+      TestMat wide(40, 512, DType::kBF16, 5);
+      engine.Run({.x = wide, .w = w.view, .y = many}, matmul);
+      std::vector<char> bytes = all.Bytes();
+      const std::vector<char> more = many.Bytes();
+      bytes.insert(bytes.end(), more.begin(), more.end());
+      return bytes;
+    });
+  }
+}
+
+TEST(Linear, WhatIsNotFiniteShows) {
+  ForEachIsa([] {
+    MatMulEngine matmul;
+    LinearEngine engine;
+    for (DType stored : {DType::kQ8_0, DType::kQ4_1, DType::kQ6K}) {
+      const Weights w(5, 256, stored, 1);
+      for (double odd : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+        TestMat x(2, 256, DType::kF32, 2), y(2, 5, DType::kF32, 3);
+        x.Put(0, 77, odd);
+        engine.Run({.x = x, .w = w.view, .y = y}, matmul);
+        for (int64_t j = 0; j < 5; ++j) {
+          EXPECT_FALSE(std::isfinite(y(0, j)));
+          EXPECT_TRUE(std::isfinite(y(1, j)));
+        }
+      }
+    }
+  });
+}
+
+TEST(Linear, TinyAndEmptyActivationsAreZeros) {
+  MatMulEngine matmul;
+  LinearEngine engine;
+  const Weights w(5, 256, DType::kQ4_0, 1);
+  TestMat x(1, 256, DType::kF32, 2, 1e-42), y(1, 5, DType::kF32, 3);
+  engine.Run({.x = x, .w = w.view, .y = y}, matmul);
+  for (int64_t j = 0; j < 5; ++j) EXPECT_NEAR(y(0, j), 0.0, 1e-30);
+  TestMat none(0, 256, DType::kF32, 2), nothing(0, 5, DType::kF32, 3);
+  engine.Run({.x = none, .w = w.view, .y = nothing}, matmul);
+}
+
+TEST(Embed, ReadsTablesOfEveryType) {
+  ForEachTarget([] {
+    for (DType stored : StoredTypes()) {
+      const Weights table(9, 256, stored, 1);
+      TestMat y(4, 256, DType::kBF16, 2);
+      const int32_t ids[] = {8, 0, 3, 8};
+      EmbedForward(table.view, ids, y, 3.0f);
+      for (int64_t r = 0; r < 4; ++r) {
+        for (int64_t c = 0; c < 256; ++c) {
+          ASSERT_EQ(y(r, c), ToF32(ToBF16(3.0f * static_cast<float>(table(ids[r], c))))) << Name(stored);
+        }
+      }
+    }
+  });
+}
+
+TEST(CrossEntropy, DecodesHeadsOfEveryTypeToTheTypeOfItsRows) {
+  MatMulEngine matmul;
+  CrossEntropyEngine engine;
+  for (DType stored : StoredTypes()) {
+    const Weights head(75, 256, stored, 1, 0.1);
+    for (DType type : kTypes) {
+      TestMat x(6, 256, type, 2), decoded(75, 256, type, 3), dx(6, 256, type, 4), want_dx(6, 256, type, 4);
+      DecodeMat(head.view, decoded);
+      const int32_t targets[] = {0, 74, -1, 3, 5, 8};
+      float nll[6], want[6];
+      engine.Run({.x = x, .weight = head.view, .targets = targets, .nll = nll, .dx = dx}, matmul);
+      engine.Run({.x = x, .weight = decoded, .targets = targets, .nll = want, .dx = want_dx}, matmul);
+      for (int r = 0; r < 6; ++r) EXPECT_EQ(nll[r], want[r]) << Name(stored);
+      EXPECT_EQ(dx.Bytes(), want_dx.Bytes());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hawser
