@@ -1,14 +1,18 @@
 // `hawser bench matmul`: the three products of a linear layer, each held against the formula in double on a small case,
 // then timed in turns with oneDNN's own primitive on the same matrices and threads. Ours runs in pieces whose results
-// do not depend on the number of threads; `of_onednn` says what that costs.
+// do not depend on the number of threads; `of_onednn` says what that costs. With a storage type of weights as --dtype,
+// BF16 activations are multiplied by weights as they lie, in turns with the product of the same weights in BF16; a few
+// tokens are judged by the bytes of weights read against the bandwidth of memory.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "hawser/base/rng.h"
 #include "hawser/cli/bench.h"
 #include "hawser/device/registry.h"
+#include "hawser/quant/block.h"
 
 namespace hawser {
 namespace {
@@ -131,12 +135,145 @@ std::vector<Shape> Shapes(const Options& options) {
   return shapes;
 }
 
+/// Weights of a storage type, `copies` times, so that turns read memory and not caches; BF16 activations.
+struct StoredRun {
+  StoredRun(Backend& b, Shape s, DType stored, int64_t least_bytes, uint64_t seed)
+      : backend(b), shape(s), stored(stored), row_bytes(*RowBytes(stored, s.k)) {
+    const int64_t bytes = row_bytes * s.n;
+    copies = std::max<int64_t>(1, least_bytes / bytes);
+    memory = Buffer(static_cast<size_t>(copies * bytes));
+    x = backend.NewMatrix(s.m, s.k, DType::kBF16);
+    y = backend.NewMatrix(s.m, s.n, DType::kF32);
+    Matrix host(s.m, s.k, DType::kF32);
+    Rng rng{.seed = seed, .stream = 3};
+    for (int64_t i = 0; i < s.m * s.k; ++i) host.Row<float>(0)[i] = static_cast<float>(rng.Normal());
+    backend.Copy(host, x);
+    // A few rows, again and again: what they say does not change the time.
+    const BlockType& type = *FindBlockType(stored);
+    const int64_t distinct = std::min<int64_t>(8, s.n);
+    std::vector<float> row(static_cast<size_t>(s.k));
+    auto* to = memory.as<std::byte>();
+    for (int64_t r = 0; r < distinct; ++r) {
+      for (float& v : row) v = static_cast<float>(rng.Normal());
+      type.encode(row.data(), s.k / type.values, to + r * row_bytes);
+    }
+    for (int64_t r = distinct; r < copies * s.n; ++r) {
+      std::memcpy(to + r * row_bytes, to + r % distinct * row_bytes, static_cast<size_t>(row_bytes));
+    }
+  }
+  ConstMat Weights(int64_t copy) const {
+    return {memory.as<std::byte>() + copy % copies * shape.n * row_bytes, stored, shape.n, shape.k, row_bytes};
+  }
+  void Go() { backend.Linear({.x = x, .w = Weights(turn++), .y = y}); }
+
+  Backend& backend;
+  Shape shape;
+  DType stored;
+  int64_t row_bytes, copies = 1, turn = 0;
+  Buffer memory;
+  Matrix x, y;
+};
+
+/// Against the decoded weights in double: x in 8 bits is off by at most max |x| / 254 of its 32, decoded weights by one
+/// rounding to BF16.
+void VerifyStored(Backend& backend, DType stored, uint64_t seed) {
+  const BlockType& type = *FindBlockType(stored);
+  for (const int64_t tokens : {1, 3, 33}) {
+    StoredRun run(backend, {tokens, 21, 768}, stored, 0, seed);
+    run.Go();
+    Matrix x(tokens, 768);
+    backend.Copy(run.x, x);
+    std::vector<float> w(768);
+    for (int64_t j = 0; j < 21; ++j) {
+      type.decode(run.Weights(0).Row<std::byte>(j), 768 / type.values, w.data());
+      for (int64_t t = 0; t < tokens; ++t) {
+        double want = 0, size = 0, off = 0;
+        for (int64_t b = 0; b < 768; b += 32) {
+          double most = 0, sum = 0;
+          for (int64_t i = b; i < b + 32; ++i) {
+            const double value = x.Row<float>(t)[i], weight = w[static_cast<size_t>(i)];
+            want += value * weight, size += std::abs(value * weight);
+            most = std::max(most, std::abs(value)), sum += std::abs(weight);
+          }
+          off += most / 254.0 * sum;
+        }
+        const double got = run.y.Row<float>(t)[j], bound = std::max(off, 0x1p-8 * size) + 1e-5 * size;
+        if (!(std::abs(got - want) <= bound)) {
+          Fail(ErrorKind::kNumeric,
+               "bench: weights in {} give {} where {} is right; the kernels are wrong on this machine", type.name, got,
+               want);
+        }
+      }
+    }
+  }
+}
+
 double Peak(const MachinePeaks& peaks, DType dtype) {
   if (dtype == DType::kF32) return peaks.f32_gflops;
   return std::max({peaks.f32_gflops, peaks.bf16_avx512_gflops, peaks.bf16_amx_gflops});
 }
 
+int RunStored(const Options& options, const CommonOptions& common, const BlockType& type) {
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  if (type.encode == nullptr) {
+    Fail(ErrorKind::kUnsupported, "bench: {} is only read, and the bench writes its weights; use another type",
+         type.name);
+  }
+  std::vector<Shape> shapes = {{1, 4096, 4096}, {4, 4096, 4096}, {8, 4096, 4096}, {512, 4096, 4096}};
+  if (!options.shapes.empty()) shapes = Shapes(options);
+  for (const Shape& s : shapes) {
+    if (s.k % type.values != 0) {
+      Fail(ErrorKind::kUsage, "bench: rows of {} inputs are no whole blocks of {}, which hold {} values", s.k,
+           type.name, type.values);
+    }
+  }
+  VerifyStored(*backend, type.dtype, common.seed);
+  const MachinePeaks peaks = MeasurePeaks();
+  if (!common.json) {
+    PrintMachine(peaks);
+    std::printf("%-6s %7s %7s %7s %10s %7s %8s %10s %9s %8s\n", "dtype", "m", "n", "k", "us", "spread", "GB/s",
+                "of memory", "GFLOP/s", "of bf16");
+  }
+  constexpr int64_t kBeyondCaches = int64_t{256} << 20;
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Shape& s : shapes) {
+    StoredRun run(*backend, s, type.dtype, kBeyondCaches, common.seed);
+    const int64_t low_copies = std::max<int64_t>(1, kBeyondCaches / (2 * s.n * s.k));
+    Matrix low = backend->NewMatrix(low_copies * s.n, s.k, DType::kBF16);
+    backend->Fill(low, 0.5f);
+    int64_t turn = 0;
+    const Duel duel = Fight(
+        options.repeat, [&] { run.Go(); },
+        [&] { backend->Linear({.x = run.x, .w = low.view().Rows(turn++ % low_copies * s.n, s.n), .y = run.y}); });
+    const double gb = static_cast<double>(run.row_bytes * s.n) / duel.ours / 1e9;
+    const double gflops = 2.0 * static_cast<double>(s.m * s.n * s.k) / duel.ours / 1e9;
+    rows.push_back({{"name", fmt::format("matmul weights {} {},{},{}", type.name, s.m, s.n, s.k)},
+                    {"dtype", type.name},
+                    {"m", s.m},
+                    {"n", s.n},
+                    {"k", s.k},
+                    {"tokens", s.m},
+                    {"direction", "forward"},
+                    {"seconds", duel.ours},
+                    {"spread", duel.spread},
+                    {"gb_per_s", gb},
+                    {"memory_fraction", gb / peaks.gb_per_s},
+                    {"gflops", gflops},
+                    {"of_bf16", duel.ratio}});
+    if (common.json) continue;
+    std::printf("%-6s %7ld %7ld %7ld %10.1f %6.0f%% %8.1f %9.0f%% %9.0f %8.2f\n", std::string(type.name).c_str(),
+                static_cast<long>(s.m), static_cast<long>(s.n), static_cast<long>(s.k), duel.ours * 1e6,
+                duel.spread * 100, gb, gb / peaks.gb_per_s * 100, gflops, duel.ratio);
+    std::fflush(stdout);
+  }
+  if (common.json) PrintJson({{"machine", MachineJson(peaks)}, {"rows", rows}});
+  return 0;
+}
+
 int RunBench(const Options& options, const CommonOptions& common) {
+  for (const BlockType* type : BlockTypes()) {
+    if (type->name == options.dtype) return RunStored(options, common, *type);
+  }
   const std::vector<Shape> shapes = Shapes(options);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   std::vector<DType> dtypes = {DType::kF32, DType::kBF16};
@@ -200,7 +337,10 @@ std::function<int()> SetupBenchMatMul(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
   command.Add("--shape", options->shapes,
               "A layer with m tokens, n outputs and k inputs, as m,n,k; may be given again");
-  command.Add("--dtype", options->dtype, "f32 or bf16 (both)").OneOf({"f32", "bf16"});
+  command
+      .Add("--dtype", options->dtype,
+           "f32 or bf16 (both); or how weights are stored, forward only: q8_0, q4_0, q4_k, ...")
+      .OneOf({"f32", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q6_k"});
   command.Add("--direction", options->direction, "forward, dx, dw or all")
       .OneOf({"forward", "dx", "dw", "all"})
       .ShowDefault();
