@@ -80,20 +80,21 @@ struct Small {
 
 struct Q8_0 : Small<34> {
   static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr float kOffset = 0;
   static void Scales(const uint8_t* at, int blocks, __m256& scale, __m256&) { scale = Floats(Heads(at, blocks)); }
   static __m256i Unpack(const uint8_t* at, int chunk, int) { return Load32(at + chunk * kBytes + 2); }
 };
 
 struct Q4_0 : Small<18> {
-  static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr bool kSigned = false, kMinimum = false;
+  static constexpr float kOffset = 8;
   static void Scales(const uint8_t* at, int blocks, __m256& scale, __m256&) { scale = Floats(Heads(at, blocks)); }
-  static __m256i Unpack(const uint8_t* at, int chunk, int) {
-    return _mm256_sub_epi8(Nibbles(at, chunk, 2), _mm256_set1_epi8(8));
-  }
+  static __m256i Unpack(const uint8_t* at, int chunk, int) { return Nibbles(at, chunk, 2); }
 };
 
 struct Q4_1 : Small<20> {
   static constexpr bool kSigned = false, kMinimum = true;
+  static constexpr float kOffset = 0;
   static void Scales(const uint8_t* at, int blocks, __m256& scale, __m256& minimum) {
     const __m256i heads = Heads(at, blocks);
     scale = Floats(heads);
@@ -105,6 +106,7 @@ struct Q4_1 : Small<20> {
 struct Q4K {
   static constexpr int kValues = 256, kBytes = 144, kGroup = 32, kBatch = 256;
   static constexpr bool kSigned = false, kMinimum = true;
+  static constexpr float kOffset = 0;
   static const uint8_t* At(const uint8_t* w, int64_t batch) { return w + batch * kBytes; }
   static __m256 Times(float unit, uint64_t bytes) {
     const __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
@@ -125,6 +127,7 @@ struct Q4K {
 struct Q6K {
   static constexpr int kValues = 256, kBytes = 210, kGroup = 16, kBatch = 128;
   static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr float kOffset = 0;
   struct Half {
     const uint8_t* block;
     int half;

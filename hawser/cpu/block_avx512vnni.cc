@@ -84,6 +84,7 @@ struct Small {
 
 struct Q8_0 : Small<34> {
   static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr float kOffset = 0;
   static void Scales(const uint8_t* at, int blocks, __m512& scale, __m512&) { scale = Floats(Heads(at, blocks)); }
   static __m512i Unpack(const uint8_t* at, int chunk, int blocks) {
     return Join(Load32(at + 2 * chunk * kBytes + 2), Load32(Second(at, chunk, blocks) + 2));
@@ -91,15 +92,15 @@ struct Q8_0 : Small<34> {
 };
 
 struct Q4_0 : Small<18> {
-  static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr bool kSigned = false, kMinimum = false;
+  static constexpr float kOffset = 8;
   static void Scales(const uint8_t* at, int blocks, __m512& scale, __m512&) { scale = Floats(Heads(at, blocks)); }
-  static __m512i Unpack(const uint8_t* at, int chunk, int blocks) {
-    return _mm512_sub_epi8(Nibbles(at, chunk, blocks, 2), _mm512_set1_epi8(8));
-  }
+  static __m512i Unpack(const uint8_t* at, int chunk, int blocks) { return Nibbles(at, chunk, blocks, 2); }
 };
 
 struct Q4_1 : Small<20> {
   static constexpr bool kSigned = false, kMinimum = true;
+  static constexpr float kOffset = 0;
   static void Scales(const uint8_t* at, int blocks, __m512& scale, __m512& minimum) {
     const __m512i heads = Heads(at, blocks);
     scale = Floats(heads);
@@ -111,6 +112,7 @@ struct Q4_1 : Small<20> {
 struct Q4K {
   static constexpr int kValues = 256, kBytes = 144, kGroup = 32, kBatch = 256;
   static constexpr bool kSigned = false, kMinimum = true;
+  static constexpr float kOffset = 0;
   static const uint8_t* At(const uint8_t* w, int64_t batch) { return w + batch * kBytes; }
   static __m512 Times(float unit, uint64_t bytes) {
     const __m256i wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
@@ -131,6 +133,7 @@ struct Q4K {
 struct Q6K {
   static constexpr int kValues = 256, kBytes = 210, kGroup = 16, kBatch = 256;
   static constexpr bool kSigned = true, kMinimum = false;
+  static constexpr float kOffset = 0;
   static const uint8_t* At(const uint8_t* w, int64_t batch) { return w + batch * kBytes; }
   static void Scales(const uint8_t* at, int, __m512& scale, __m512&) {
     const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 192)));

@@ -4,7 +4,8 @@
 //
 // A reader R walks a row in batches of kBatch values, which are at most kLanes groups of kGroup values with one scale
 // each. `at` is where a batch begins, by R::At(row, batch); `groups` of it exist.
-//   Scales(at, groups, scale, minimum)  one lane a group, the others 0: w = scale * q + minimum (kMinimum) or scale * q
+//   Scales(at, groups, scale, minimum)  one lane a group, the others 0; minimum where kMinimum:
+//                                       w = scale * (q - kOffset) + minimum
 //   Unpack(at, chunk, groups)           the q of values [chunk * kChunk, + kChunk) of the batch; kSigned: as int8, else
 //                                       below 128. What lies past the last group is anything.
 #pragma once
@@ -23,30 +24,41 @@ inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 template <class V, class R, int kRows>
 inline void DotRow(const uint8_t* w, int64_t blocks, const Activations8& x, float* y) {
   using F = typename V::F;
-  F sum[kRows], below[kRows];
-  for (int r = 0; r < kRows; ++r) sum[r] = below[r] = V::Zero();
+  constexpr bool kBelow = R::kMinimum || R::kOffset != 0;
+  constexpr int kFull = R::kBatch / V::kChunk;
+  F even[kRows], odd[kRows], below[kRows];
+  for (int r = 0; r < kRows; ++r) even[r] = odd[r] = below[r] = V::Zero();
   const int64_t values = blocks * R::kValues;
   for (int64_t value = 0; value < values; value += R::kBatch) {
     const int groups = static_cast<int>(Least(R::kBatch, values - value) / R::kGroup);
     const auto at = R::At(w, value / R::kBatch);
     F scale, minimum, product[kRows];
     R::Scales(at, groups, scale, minimum);
+    if constexpr (R::kOffset != 0) minimum = V::Mul(scale, V::Splat(-R::kOffset));
     for (int r = 0; r < kRows; ++r) {
       const int64_t first = (r * x.values + value) / kActBlock;
       product[r] = V::Mul(scale, V::template GroupScales<R::kGroup>(x.scale + first));
-      if constexpr (R::kMinimum) below[r] = V::MulAdd(minimum, V::Load(x.sum + first), below[r]);
+      if constexpr (kBelow) below[r] = V::MulAdd(minimum, V::Load(x.sum + first), below[r]);
     }
-    const int chunks = (groups * R::kGroup + V::kChunk - 1) / V::kChunk;
-    for (int c = 0; c < chunks; ++c) {
+    const auto step = [&](int c, F* sum) __attribute__((always_inline)) {
       const typename V::B q = R::Unpack(at, c, groups);
       for (int r = 0; r < kRows; ++r) {
         const typename V::B xq = V::LoadBytes(x.q + r * x.values + value + c * V::kChunk);
         const F dot = R::kSigned ? V::DotSigned(q, xq) : V::DotUnsigned(q, xq);
         sum[r] = V::MulAdd(dot, V::template Spread<R::kGroup>(product[r], c), sum[r]);
       }
+    };
+    if (groups * R::kGroup == R::kBatch) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kFull; ++c) step(c, c % 2 == 0 ? even : odd);
+    } else {
+      for (int c = 0; c * V::kChunk < groups * R::kGroup; ++c) step(c, c % 2 == 0 ? even : odd);
     }
   }
-  for (int r = 0; r < kRows; ++r) y[r] = V::Sum(R::kMinimum ? V::Add(sum[r], below[r]) : sum[r]);
+  for (int r = 0; r < kRows; ++r) {
+    const F sum = V::Add(even[r], odd[r]);
+    y[r] = V::Sum(kBelow ? V::Add(sum, below[r]) : sum);
+  }
 }
 
 template <class V, class R>
@@ -81,7 +93,9 @@ void Decode(const std::byte* w, int64_t blocks, float* to) {
       V::StoreBytes(R::Unpack(at, c, groups), q);
       for (int i = 0; i < V::kChunk && c * V::kChunk + i < here; i += V::kLanes) {
         const int group = (c * V::kChunk + i) / R::kGroup;
-        typename V::F v = V::Mul(V::Widen(q + i), V::Splat(scales[group]));
+        typename V::F v = V::Widen(q + i);
+        if constexpr (R::kOffset != 0) v = V::Add(v, V::Splat(-R::kOffset));
+        v = V::Mul(v, V::Splat(scales[group]));
         if constexpr (R::kMinimum) v = V::Add(v, V::Splat(minima[group]));
         V::Store(v, to);
         to += V::kLanes;
