@@ -10,6 +10,7 @@
 #include "hawser/cli/bench.h"
 #include "hawser/device/registry.h"
 #include "hawser/ops/attention_reference.h"
+#include "hawser/pos/alibi.h"
 
 namespace hawser {
 namespace {
@@ -19,6 +20,8 @@ struct Options {
   std::vector<int> tokens, head_dims;
   int heads = 4, kv_heads = 2, docs = 2048, repeat = 5;
   double separators = 0.12;
+  bool alibi = false;
+  double softcap = 0;
   std::string dtype, direction = "both", isa;
 };
 
@@ -26,6 +29,13 @@ struct Case {
   AttnPattern pattern;
   int tokens, heads, kv_heads, head_dim, docs;
   DType dtype;
+  bool alibi;
+  double softcap;
+
+  /// The pattern, and what happens to scores.
+  std::string Name() const {
+    return ToString(pattern) + (alibi ? " alibi" : "") + (softcap > 0 ? fmt::format(" softcap={}", softcap) : "");
+  }
 };
 
 /// Documents of about `docs` tokens behind the anchors, separators at random.
@@ -47,6 +57,7 @@ TokenLayout BenchLayout(const Case& c, double separators, uint64_t seed) {
 struct Run {
   Run(Backend& b, const Case& c, TokenLayout l, uint64_t seed)
       : backend(b), what(c), layout(std::move(l)), lse(static_cast<size_t>(c.tokens) * c.heads) {
+    if (c.alibi) slopes = AlibiSlopes({}, c.heads);
     const int64_t wide = int64_t{c.heads} * c.head_dim, narrow = int64_t{c.kv_heads} * c.head_dim;
     uint64_t stream = 0;
     for (Matrix* m : {&q, &out, &dout, &dq}) *m = backend.NewMatrix(c.tokens, wide, c.dtype);
@@ -66,31 +77,32 @@ struct Run {
     sequence = {.query_begin = 0, .key_begin = 0, .schedule = &schedule};
   }
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(what.head_dim)); }
+  AttnShape Shape() const {
+    return {.heads = what.heads,
+            .kv_heads = what.kv_heads,
+            .head_dim = what.head_dim,
+            .scale = Scale(),
+            .slopes = what.alibi ? slopes.data() : nullptr,
+            .softcap = static_cast<float>(what.softcap)};
+  }
   void Forward() {
     Compile();
     backend.AttentionForward(
-        {.shape = {.heads = what.heads, .kv_heads = what.kv_heads, .head_dim = what.head_dim, .scale = Scale()},
-         .q = q,
-         .k = k,
-         .v = v,
-         .out = out,
-         .lse = lse.data(),
-         .sequences = {&sequence, 1}});
+        {.shape = Shape(), .q = q, .k = k, .v = v, .out = out, .lse = lse.data(), .sequences = {&sequence, 1}});
   }
   void Backward() {
     Compile();
-    backend.AttentionBackward(
-        {.shape = {.heads = what.heads, .kv_heads = what.kv_heads, .head_dim = what.head_dim, .scale = Scale()},
-         .q = q,
-         .k = k,
-         .v = v,
-         .out = out,
-         .dout = dout,
-         .lse = lse.data(),
-         .dq = dq,
-         .dk = dk,
-         .dv = dv,
-         .sequences = {&sequence, 1}});
+    backend.AttentionBackward({.shape = Shape(),
+                               .q = q,
+                               .k = k,
+                               .v = v,
+                               .out = out,
+                               .dout = dout,
+                               .lse = lse.data(),
+                               .dq = dq,
+                               .dk = dk,
+                               .dv = dv,
+                               .sequences = {&sequence, 1}});
   }
   std::vector<double> Values(const Matrix& m) {
     Matrix f32(m.rows(), m.cols(), DType::kF32);
@@ -104,7 +116,7 @@ struct Run {
   TokenLayout layout;
   AttnSchedule schedule;
   AttnSequence sequence;
-  std::vector<float> lse;
+  std::vector<float> slopes, lse;
   Matrix q, k, v, out, dout, dq, dk, dv;
 };
 
@@ -129,11 +141,14 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
                           },
                       .q = run.Values(run.q),
                       .k = run.Values(run.k),
-                      .v = run.Values(run.v)};
+                      .v = run.Values(run.v),
+                      .softcap = c.softcap,
+                      .slopes = {run.slopes.begin(), run.slopes.end()},
+                      .distance = [](int64_t row, int64_t key) { return static_cast<double>(row - key); }};
   twin.Forward();
   twin.Backward(run.Values(run.dout));
   const double share = c.dtype == DType::kBF16 ? 0.02 : 2e-5;
-  const std::string of = fmt::format(" of '{}' ({}, head dim {})", ToString(c.pattern), Name(c.dtype), c.head_dim);
+  const std::string of = fmt::format(" of '{}' ({}, head dim {})", c.Name(), Name(c.dtype), c.head_dim);
   CheckAgainst(twin.out, run.Values(run.out), share, "out" + of);
   CheckAgainst(twin.dq, run.Values(run.dq), share, "dq" + of);
   CheckAgainst(twin.dk, run.Values(run.dk), share, "dk" + of);
@@ -144,7 +159,7 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
 std::vector<Case> Suite(const Options& o) {
   std::vector<Case> cases;
   const auto add = [&](const char* pattern, int tokens, int head_dim, DType dtype) {
-    cases.push_back({ParsePattern(pattern), tokens, o.heads, o.kv_heads, head_dim, o.docs, dtype});
+    cases.push_back({ParsePattern(pattern), tokens, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap});
   };
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const int head_dim : {64, 128}) add("full", 4096, head_dim, dtype);
@@ -164,7 +179,7 @@ std::vector<Case> Cases(const Options& o) {
   for (const std::string& pattern : patterns) {
     for (const int head_dim : head_dims) {
       for (const int t : tokens) {
-        cases.push_back({ParsePattern(pattern), t, o.heads, o.kv_heads, head_dim, o.docs, dtype});
+        cases.push_back({ParsePattern(pattern), t, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap});
       }
     }
   }
@@ -198,8 +213,10 @@ int RunBench(const Options& options, const CommonOptions& common) {
       const Timing time = TimeIt(options.repeat, [&] { body(run); });
       const double gflops = (direction == "forward" ? 4 : 10) * pairs * c.head_dim * c.heads / time.seconds / 1e9;
       const std::string key = fmt::format("{} {} {} {}", Name(c.dtype), c.head_dim, c.tokens, direction);
-      nlohmann::json row = {{"name", fmt::format("attention {} {}", ToString(c.pattern), key)},
+      nlohmann::json row = {{"name", fmt::format("attention {} {}", c.Name(), key)},
                             {"pattern", ToString(c.pattern)},
+                            {"alibi", c.alibi},
+                            {"softcap", c.softcap},
                             {"dtype", Name(c.dtype)},
                             {"head_dim", c.head_dim},
                             {"heads", c.heads},
@@ -226,7 +243,7 @@ int RunBench(const Options& options, const CommonOptions& common) {
         ratio = fmt::format("{:.4f}", time.seconds / dense[key]);
       }
       if (!common.json) {
-        std::printf("%-26s %-5s %5d %7d %-9s %10.2f %6.0f%% %9.0f %5.0f%% %8.4f %8s\n", ToString(c.pattern).c_str(),
+        std::printf("%-26s %-5s %5d %7d %-9s %10.2f %6.0f%% %9.0f %5.0f%% %8.4f %8s\n", c.Name().c_str(),
                     std::string(Name(c.dtype)).c_str(), c.head_dim, c.tokens, direction.c_str(), time.seconds * 1e3,
                     time.spread * 100, gflops, gflops / peak * 100, density, ratio.c_str());
         std::fflush(stdout);
@@ -250,6 +267,10 @@ std::function<int()> SetupBenchAttention(Command command, CommonOptions& common)
   command.Add("--heads", options->heads, "Query heads").Range(1, 1024).ShowDefault();
   command.Add("--kv-heads", options->kv_heads, "Key and value heads").Range(1, 1024).ShowDefault();
   command.Add("--dtype", options->dtype, "f32 or bf16 (bf16)").OneOf({"f32", "bf16"});
+  command.Add("--alibi", options->alibi, "Bias scores by distance, with the slopes of ALiBi");
+  command.Add("--softcap", options->softcap, "Cap scores at C, as cap * tanh(score / cap); 0: not")
+      .RangeReal(0, 1e6)
+      .ShowDefault();
   command.Add("--direction", options->direction, "forward, backward or both")
       .OneOf({"forward", "backward", "both"})
       .ShowDefault();

@@ -13,6 +13,7 @@
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
 #include "hawser/cpu/self_adjust.h"
+#include "hawser/cpu/subnormals.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -494,6 +495,7 @@ void AttentionBackward(const AttentionBackwardArgs& args) {
     ForTasks(parallel, static_cast<int64_t>(chunks.size()), [&](int64_t i) {
       thread_local Arena arena;
       UnitWork& work = *chunks[i].first;
+      const FlushSubnormals flush(!call.form.plain());
       call.shape.t.begin();
       ChunkWorker(call, work, work.chunks[chunks[i].second], arena).Run();
       call.shape.t.end();

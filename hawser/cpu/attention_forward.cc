@@ -7,6 +7,7 @@
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
 #include "hawser/cpu/self_adjust.h"
+#include "hawser/cpu/subnormals.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -308,6 +309,7 @@ void AttentionForward(const AttentionArgs& args) {
     });
     ForTasks(parallel, static_cast<int64_t>(tasks.size()), [&](int64_t i) {
       thread_local Arena arena;
+      const FlushSubnormals flush(!call.form.plain());
       h.t.begin();
       TileWorker(call, arena).Run(*tasks[i].unit, *tasks[i].packed, tasks[i].tile);
       h.t.end();

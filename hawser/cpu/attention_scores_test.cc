@@ -11,6 +11,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/cpu/attention.h"
+#include "hawser/cpu/subnormals.h"
 #include "hawser/pos/alibi.h"
 #include "hawser/testing/attention_problem.h"
 
@@ -226,6 +227,22 @@ TEST(AttentionScores, ExtremesStayFinite) {
     }
   }
 }
+
+#ifdef __x86_64__
+TEST(AttentionScores, SubnormalsAreFlushedForAScopeAlone) {
+  volatile float small = 1e-38f, smaller = 0;
+  {
+    const FlushSubnormals flush(true);
+    smaller = small * 0.01f;
+    EXPECT_EQ(smaller, 0.0f);
+    const FlushSubnormals inner(false);
+    smaller = small * 0.01f;
+    EXPECT_EQ(smaller, 0.0f);
+  }
+  smaller = small * 0.01f;
+  EXPECT_GT(smaller, 0.0f);
+}
+#endif
 
 TEST(AttentionScores, WhatIsRefused) {
   const auto fails = [](const auto& edit, ErrorKind kind, const std::string& text) {

@@ -10,6 +10,7 @@
 #include "hawser/cpu/attention.h"
 #include "hawser/cpu/attention_pack.h"
 #include "hawser/cpu/self_adjust.h"
+#include "hawser/cpu/subnormals.h"
 #include "hawser/ops/op_args.h"
 
 namespace hawser {
@@ -201,6 +202,7 @@ void AttentionDecode(const DecodeArgs& args) {
   const std::vector<State>& all_states = states;
   const auto run = [&](int64_t p) {
     thread_local Arena scratch;
+    const FlushSubnormals flush(!ScoreForm(args.shape, 1.0f).plain());
     Worker(args, t, ld, heads, scratch).Run(all[p], all_states);
   };
   const int64_t count = static_cast<int64_t>(tasks.size());
