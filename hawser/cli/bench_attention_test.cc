@@ -38,7 +38,17 @@ TEST(BenchAttentionCommand, JsonHoldsTheMachineAndTheRows) {
   EXPECT_EQ(json["rows"][1]["direction"], "backward");
 }
 
+TEST(BenchAttentionCommand, BiasedAndCappedScoresAreVerifiedToo) {
+  const CommandResult run = Bench("--tokens 96 --head-dim 16 --heads 6 --repeat 1 --alibi --softcap 30 --json");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const nlohmann::json json = nlohmann::json::parse(run.out);
+  EXPECT_EQ(json["rows"][0]["alibi"], true);
+  EXPECT_EQ(json["rows"][0]["softcap"], 30.0);
+  EXPECT_EQ(json["rows"][0]["name"], "attention full alibi softcap=30 bf16 16 96 forward");
+}
+
 TEST(BenchAttentionCommand, RefusesWhatItCannotDo) {
+  EXPECT_EQ(Bench("--softcap -1").code, 2);
   EXPECT_EQ(Bench("--isa mmx").code, 2);
   EXPECT_EQ(Bench("--pattern windows=3").code, 2);
   EXPECT_EQ(Bench("--heads 3 --kv-heads 2").code, 2);
