@@ -23,6 +23,14 @@ void ForRows(int64_t rows, Body&& body) {
 
 DriftLayers::DriftLayers(Backend* backend, const ParamStore* weights, DType dtype)
     : backend_(backend), weights_(weights), dtype_(dtype) {
+  const ModelSpec& spec = weights->spec();
+  if (spec.block != BlockSpec() || spec.places != Places::kRope || spec.local_rope || !spec.unplaced_layers.empty() ||
+      spec.embedding_scale != 1 || spec.attn_cap != 0 || spec.attn_scale != 0) {
+    Fail(ErrorKind::kUnsupported,
+         "drift measures blocks of Llama's form (RMSNorm, gated mlp without biases, one rotation for all layers); this "
+         "model is of family \"{}\"",
+         spec.family);
+  }
   HAWSER_CHECK(weights->dtype() == (dtype == DType::kBF16 ? DType::kBF16 : DType::kF32));
 }
 
@@ -51,7 +59,7 @@ void DriftLayers::Finish(int32_t layer, ConstMat attn_out, Mat x) {
   Norm(x, weights_->Get(Role::kMlpNorm, layer), projected);
   const int64_t width = weights_->spec().mlp_width;
   const Mat gate_up = Scratch(1, x.rows, 2 * width), hidden = Scratch(2, x.rows, width);
-  Linear(projected, weights_->GateUp(layer), gate_up);
+  Linear(projected, weights_->MlpIn(layer), gate_up);
   Glu(gate_up, hidden);
   Linear(hidden, weights_->Get(Role::kDown, layer), projected);
   Add(projected, x);

@@ -1,7 +1,8 @@
 #include "hawser/model/block.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "hawser/base/error.h"
 
 namespace hawser {
 namespace {
@@ -23,44 +24,110 @@ M ValueOf(const ModelSpec& s, M qkv) {
   return qkv.Cols(QueryCols(s) + KeyCols(s), KeyCols(s));
 }
 
-AttnShape ShapeOf(const ModelSpec& s) {
-  return {.heads = s.heads,
-          .kv_heads = s.kv_heads,
-          .head_dim = s.head_dim,
-          .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)),
-          .softmax = s.softmax};
+/// y = x W^T + bias, for layers one below another.
+void Linear(const BlockContext& c, ConstMat x, std::span<const WeightView> group, Mat y) {
+  int64_t begin = 0;
+  for (const WeightView& layer : group) {
+    c.backend->Linear({.x = x, .w = layer.w, .bias = layer.bias, .y = y.Cols(begin, layer.w.rows)});
+    begin += layer.w.rows;
+  }
+}
+void Linear(const BlockContext& c, ConstMat x, const WeightView& layer, Mat y) { Linear(c, x, {&layer, 1}, y); }
+
+/// The weights of a group in training, where they lie together.
+ConstMat Whole(std::span<const WeightView> group) {
+  HAWSER_CHECK(group.size() == 1);
+  return group[0].w;
 }
 
-/// y = x W^T.
-void Linear(Backend* backend, ConstMat x, ConstMat w, Mat y) {
-  backend->MatMul({.a = x, .b = w, .trans_b = true, .c = y});
-}
-
-/// dx = dy W; dW += dy^T x, where dW is wanted.
-void LinearBackward(Backend* backend, ConstMat x, ConstMat w, ConstMat dy, Mat dx, Mat dw) {
-  if (!dw.empty()) backend->MatMul({.a = dy, .trans_a = true, .b = x, .c = dw, .accumulate = true});
-  backend->MatMul({.a = dy, .b = w, .c = dx});
-}
-
-Mat Norm(const BlockContext& c, ConstMat x, Role weight, int32_t layer, float* rstd) {
-  Mat y = c.work->Get(Workspace::kNormed, x.rows, x.cols, x.dtype);
-  c.backend->NormForward(
-      {.x = x, .weight = c.weights->Get(weight, layer), .y = y, .rstd = rstd, .eps = c.weights->spec().norm_eps});
+/// The norm of x in a slot of the workspace, or x itself where the model has none there.
+ConstMat Norm(const BlockContext& c, ConstMat x, Role role, int32_t layer, Workspace::Slot slot, float* rstd) {
+  const ModelSpec& s = c.weights->spec();
+  const Mat y = c.work->Get(slot, x.rows, x.cols, x.dtype);
+  c.backend->NormForward({.x = x,
+                          .weight = c.weights->Get(role, layer),
+                          .bias = c.weights->Bias(role, layer),
+                          .y = y,
+                          .rstd = rstd,
+                          .eps = s.norm_eps,
+                          .kind = s.block.norm,
+                          .plus_one = s.block.norm_plus_one});
   return y;
 }
 
-/// Rotates q and k, which lie side by side, as heads of one matrix. inverse: undoes it on gradients.
+/// dx = residual + gradient of x; dx may be the memory of residual or of dy.
+void NormBackward(const BlockContext& c, ConstMat x, Role role, int32_t layer, const float* rstd, ConstMat dy,
+                  ConstMat residual, Mat dx, ParamStore* grads) {
+  const BlockSpec& block = c.weights->spec().block;
+  c.backend->NormBackward({.x = x,
+                           .weight = c.weights->Get(role, layer),
+                           .rstd = rstd,
+                           .dy = dy,
+                           .residual = residual,
+                           .dx = dx,
+                           .dweight = grads->Get(role, layer),
+                           .dbias = grads->Bias(role, layer),
+                           .kind = block.norm,
+                           .plus_one = block.norm_plus_one});
+}
+
+/// The norm in front of a branch: what it reads of the stream.
+ConstMat BranchInput(const BlockContext& c, ConstMat x, Role role, int32_t layer, float* rstd) {
+  return c.weights->spec().block.pre_norms ? Norm(c, x, role, layer, Workspace::kNormed, rstd) : x;
+}
+
+/// dx = residual + the gradient of x, given that of BranchInput; dx may be residual.
+void InputGradient(const BlockContext& c, int32_t layer, ConstMat x, Role role, const float* rstd, ConstMat dinput,
+                   ConstMat residual, Mat dx, ParamStore* grads) {
+  if (c.weights->spec().block.pre_norms) {
+    NormBackward(c, x, role, layer, rstd, dinput, residual, dx, grads);
+  } else if (residual.empty()) {
+    c.backend->Copy(dinput, dx);
+  } else {
+    if (dx.data != residual.data) c.backend->Copy(residual, dx);
+    c.backend->Add(dinput, dx);
+  }
+}
+
+/// The norm that the mlp's branch reads through.
+Role MlpNormOf(const ModelSpec& s) {
+  return s.block.residual == Residual::kParallelOneNorm ? Role::kAttnNorm : Role::kMlpNorm;
+}
+
+bool Parallel(const ModelSpec& s) { return s.block.residual != Residual::kSequential; }
+
+/// y = base + N(branch); y may be base.
+void AddBranch(const BlockContext& c, ConstMat branch, Role post_norm, int32_t layer, ConstMat base, Mat y) {
+  if (c.weights->spec().block.post_norms) branch = Norm(c, branch, post_norm, layer, Workspace::kPostNormed, nullptr);
+  if (y.data != base.data) c.backend->Copy(base, y);
+  c.backend->Add(branch, y);
+}
+
+/// The gradient of a branch's own result, given that of the stream: through the norm behind it where there is one.
+/// `branch` [rows, C] is that result, made again by the caller where a norm needs it.
+ConstMat BranchGradient(const BlockContext& c, ConstMat branch, Role post_norm, int32_t layer, ConstMat dy,
+                        ParamStore* grads) {
+  const Mat rstd = c.work->Get(Workspace::kPostRstd, 1, branch.rows, DType::kF32);
+  Norm(c, branch, post_norm, layer, Workspace::kPostNormed, rstd.Row<float>(0));
+  const Mat d = c.work->Get(Workspace::kPostNormed, branch.rows, branch.cols, branch.dtype);
+  NormBackward(c, branch, post_norm, layer, rstd.Row<float>(0), dy, {}, d, grads);
+  return d;
+}
+
+/// Rotates q and k, which lie side by side, as heads of one matrix, where the layer does. inverse: undoes it on
+/// gradients.
 void RotateQueriesAndKeys(const BlockContext& c, Mat qkv, bool inverse) {
+  if (c.rope == nullptr) return;
   const ModelSpec& s = c.weights->spec();
   c.backend->Rope({.x = qkv.Cols(0, QueryCols(s) + KeyCols(s)),
                    .heads = s.heads + s.kv_heads,
                    .head_dim = s.head_dim,
-                   .half = s.rope.rotary_dim / 2,
-                   .pairing = s.rope.pairing,
+                   .half = c.rope->rotary_dim / 2,
+                   .pairing = c.rope->pairing,
                    .cos = c.cos,
                    .sin = c.sin,
                    .inverse = inverse,
-                   .math = s.rope.numerics.math});
+                   .math = c.rope->numerics.math});
 }
 
 /// Scratch for queries, keys and values or their gradients.
@@ -69,135 +136,248 @@ Mat QkvScratch(const BlockContext& c, Workspace::Slot slot, int64_t rows) {
   return c.work->Get(slot, rows, QkvCols(s), QkvDType(s, c.weights->dtype()));
 }
 
-void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv) {
-  const Mat normed = Norm(c, x, Role::kAttnNorm, layer, nullptr);
-  Linear(c.backend, normed, c.weights->Qkv(layer), qkv);
+/// A norm of queries or of keys: rows of `heads` heads.
+struct HeadNorm {
+  Role role;
+  int32_t pieces;  // that are normed each by itself
+};
+HeadNorm QueryNorm(const ModelSpec& s) { return {Role::kQueryNorm, s.block.qk_norm == QkNorm::kHead ? s.heads : 1}; }
+HeadNorm KeyNorm(const ModelSpec& s) { return {Role::kKeyNorm, s.block.qk_norm == QkNorm::kHead ? s.kv_heads : 1}; }
+
+void NormHeads(const BlockContext& c, int32_t layer, const HeadNorm& norm, ConstMat x, Mat y, float* rstd) {
+  const ModelSpec& s = c.weights->spec();
+  c.backend->NormForward({.x = x,
+                          .weight = c.weights->Get(norm.role, layer),
+                          .y = y,
+                          .rstd = rstd,
+                          .eps = s.norm_eps,
+                          .kind = s.block.norm,
+                          .plus_one = s.block.norm_plus_one,
+                          .heads = norm.pieces});
+}
+
+/// The product of queries, keys and values as it comes, before clip, norms and rotation.
+void ProjectQkv(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv) {
+  const ConstMat input = BranchInput(c, x, Role::kAttnNorm, layer, nullptr);
+  Linear(c, input, c.weights->Qkv(layer), qkv);
+}
+
+/// What the block makes of the product before rotations.
+void ShapeQkv(const BlockContext& c, int32_t layer, Mat qkv) {
+  const ModelSpec& s = c.weights->spec();
+  if (s.block.qkv_clip > 0) c.backend->Clamp(qkv, s.block.qkv_clip);
+  if (s.block.qk_norm == QkNorm::kNone) return;
+  NormHeads(c, layer, QueryNorm(s), QueryOf(s, qkv), QueryOf(s, qkv), nullptr);
+  NormHeads(c, layer, KeyNorm(s), KeyOf(s, qkv), KeyOf(s, qkv), nullptr);
+}
+
+/// raw: empty, or receives the product as it came, which backward needs where ShapeQkv does something.
+void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv, Mat raw) {
+  ProjectQkv(c, layer, x, qkv);
+  if (!raw.empty()) c.backend->Copy(qkv, raw);
+  ShapeQkv(c, layer, qkv);
   RotateQueriesAndKeys(c, qkv, /*inverse=*/false);
 }
 
-/// middle = x + Wo attn_out.
-void AttnOutForward(const BlockContext& c, int32_t layer, ConstMat x, ConstMat attn_out, Mat middle) {
-  const Mat projected = c.work->Get(Workspace::kProjected, x.rows, x.cols, x.dtype);
-  Linear(c.backend, attn_out, c.weights->Get(Role::kAttnOut, layer), projected);
-  if (middle.data != x.data) c.backend->Copy(x, middle);
-  c.backend->Add(projected, middle);
-}
-
-/// gate_up = Wgate_up norm(middle), for rows of one chunk.
-void GateUpForward(const BlockContext& c, int32_t layer, ConstMat middle, float* rstd, Mat gate_up) {
-  const Mat normed = Norm(c, middle, Role::kMlpNorm, layer, rstd);
-  Linear(c.backend, normed, c.weights->GateUp(layer), gate_up);
-}
-
-/// y = middle + Wdown swiglu(gate_up); y may be middle. gate_up_kept: empty, or [N, 2F] to keep what backward needs.
-void MlpForward(const BlockContext& c, int32_t layer, ConstMat middle, Mat gate_up_kept, Mat y) {
+/// d: gradient of what ShapeQkv made of `raw`; becomes that of raw.
+void ShapeQkvBackward(const BlockContext& c, int32_t layer, ConstMat raw, Mat d, ParamStore* grads) {
   const ModelSpec& s = c.weights->spec();
-  for (int64_t begin = 0; begin < middle.rows; begin += kMlpRows) {
-    const int64_t rows = std::min(kMlpRows, middle.rows - begin);
-    const ConstMat in = middle.Rows(begin, rows);
-    const Mat gate_up = gate_up_kept.empty() ? c.work->Get(Workspace::kGateUp, rows, 2 * s.mlp_width, in.dtype)
-                                             : gate_up_kept.Rows(begin, rows);
-    GateUpForward(c, layer, in, nullptr, gate_up);
+  if (s.block.qkv_clip > 0) c.backend->ClampBackward(raw, s.block.qkv_clip, d);
+  if (s.block.qk_norm == QkNorm::kNone) return;
+  const auto backward = [&](const HeadNorm& norm, ConstMat x, Mat dx) {
+    const Mat rstd = c.work->Get(Workspace::kPostRstd, 1, x.rows * norm.pieces, DType::kF32);
+    const Mat y = c.work->Get(Workspace::kQkNormed, x.rows, x.cols, x.dtype);
+    NormHeads(c, layer, norm, x, y, rstd.Row<float>(0));
+    c.backend->NormBackward({.x = x,
+                             .weight = c.weights->Get(norm.role, layer),
+                             .rstd = rstd.Row<float>(0),
+                             .dy = dx,
+                             .dx = dx,
+                             .dweight = grads->Get(norm.role, layer),
+                             .kind = s.block.norm,
+                             .plus_one = s.block.norm_plus_one,
+                             .heads = norm.pieces});
+  };
+  backward(QueryNorm(s), QueryOf(s, raw), QueryOf(s, d));
+  backward(KeyNorm(s), KeyOf(s, raw), KeyOf(s, d));
+}
+
+/// Wo attn_out + bias.
+Mat ProjectAttention(const BlockContext& c, int32_t layer, ConstMat attn_out) {
+  const Mat y = c.work->Get(Workspace::kProjected, attn_out.rows, c.weights->spec().width, attn_out.dtype);
+  Linear(c, attn_out, c.weights->Linear(Role::kAttnOut, layer), y);
+  return y;
+}
+
+/// middle = x + A, attention's branch.
+void AttnOutForward(const BlockContext& c, int32_t layer, ConstMat x, ConstMat attn_out, Mat middle) {
+  AddBranch(c, ProjectAttention(c, layer, attn_out), Role::kAttnPostNorm, layer, x, middle);
+}
+
+int64_t MlpInCols(const ModelSpec& s) { return (s.block.gated ? 2 : 1) * int64_t{s.mlp_width}; }
+
+/// Wdown hidden + bias.
+Mat ProjectMlp(const BlockContext& c, int32_t layer, ConstMat hidden) {
+  const Mat y = c.work->Get(Workspace::kProjected, hidden.rows, c.weights->spec().width, hidden.dtype);
+  Linear(c, hidden, c.weights->Linear(Role::kDown, layer), y);
+  return y;
+}
+
+/// The first product of the mlp, of rows of one chunk: gate and up, or up alone. Returns the normed input.
+ConstMat MlpInForward(const BlockContext& c, int32_t layer, ConstMat x, float* rstd, Mat mlp_in) {
+  const ConstMat input = BranchInput(c, x, MlpNormOf(c.weights->spec()), layer, rstd);
+  Linear(c, input, c.weights->MlpIn(layer), mlp_in);
+  return input;
+}
+
+/// y = base + M, the mlp's branch, which reads x; y may be base. kept: empty, or [N, 2F or F] to keep what backward
+/// needs.
+void MlpForward(const BlockContext& c, int32_t layer, ConstMat x, ConstMat base, Mat kept, Mat y) {
+  const ModelSpec& s = c.weights->spec();
+  for (int64_t begin = 0; begin < x.rows; begin += kMlpRows) {
+    const int64_t rows = std::min(kMlpRows, x.rows - begin);
+    const ConstMat in = x.Rows(begin, rows);
+    const Mat mlp_in =
+        kept.empty() ? c.work->Get(Workspace::kGateUp, rows, MlpInCols(s), in.dtype) : kept.Rows(begin, rows);
+    MlpInForward(c, layer, in, nullptr, mlp_in);
     const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, in.dtype);
-    c.backend->ActForward({.in = gate_up, .y = hidden});
-    const Mat projected = c.work->Get(Workspace::kProjected, rows, s.width, in.dtype);
-    Linear(c.backend, hidden, c.weights->Get(Role::kDown, layer), projected);
-    const Mat out = y.Rows(begin, rows);
-    if (out.data != in.data) c.backend->Copy(in, out);
-    c.backend->Add(projected, out);
+    c.backend->ActForward({.in = mlp_in, .y = hidden, .act = s.block.act, .gated = s.block.gated});
+    AddBranch(c, ProjectMlp(c, layer, hidden), Role::kMlpPostNorm, layer, base.Rows(begin, rows), y.Rows(begin, rows));
   }
 }
 
-/// In: d = gradient of y; out: gradient of middle.
-void MlpBackward(const BlockContext& c, int32_t layer, ConstMat middle, ConstMat gate_up_kept, Mat d,
-                 ParamStore* grads) {
+/// dx = gradient of the mlp's branch at x, given dy of its result; with `residual`, which may be dx or dy, added first.
+void MlpBackward(const BlockContext& c, int32_t layer, ConstMat all_x, ConstMat kept, ConstMat all_dy,
+                 ConstMat all_residual, Mat all_dx, ParamStore* grads) {
   const ModelSpec& s = c.weights->spec();
-  for (int64_t begin = 0; begin < middle.rows; begin += kMlpRows) {
-    const int64_t rows = std::min(kMlpRows, middle.rows - begin);
-    const ConstMat in = middle.Rows(begin, rows);
-    const Mat dy = d.Rows(begin, rows);
+  for (int64_t begin = 0; begin < all_x.rows; begin += kMlpRows) {
+    const int64_t rows = std::min(kMlpRows, all_x.rows - begin);
+    const ConstMat x = all_x.Rows(begin, rows), dy = all_dy.Rows(begin, rows);
+    const ConstMat residual = all_residual.empty() ? ConstMat() : all_residual.Rows(begin, rows);
+    const Mat dx = all_dx.Rows(begin, rows);
     const Mat rstd = c.work->Get(Workspace::kRstd, 1, rows, DType::kF32);
-    ConstMat gate_up;
-    ConstMat normed;
-    if (gate_up_kept.empty()) {
-      const Mat again = c.work->Get(Workspace::kGateUp, rows, 2 * s.mlp_width, in.dtype);
-      GateUpForward(c, layer, in, rstd.Row<float>(0), again);
-      gate_up = again;
-      normed = c.work->Get(Workspace::kNormed, rows, s.width, in.dtype);
+    ConstMat mlp_in, input;
+    if (kept.empty()) {
+      const Mat again = c.work->Get(Workspace::kGateUp, rows, MlpInCols(s), x.dtype);
+      input = MlpInForward(c, layer, x, rstd.Row<float>(0), again);
+      mlp_in = again;
     } else {
-      gate_up = gate_up_kept.Rows(begin, rows);
-      normed = Norm(c, in, Role::kMlpNorm, layer, rstd.Row<float>(0));
+      mlp_in = kept.Rows(begin, rows);
+      input = BranchInput(c, x, MlpNormOf(s), layer, rstd.Row<float>(0));
     }
-    // y += Wdown hidden
-    const Mat dhidden = c.work->Get(Workspace::kGradHidden, rows, s.mlp_width, in.dtype);
-    c.backend->MatMul({.a = dy, .b = c.weights->Get(Role::kDown, layer), .c = dhidden});
-    // hidden = silu(gate) * up, computed once more on the way for the gradient of Wdown
-    const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, in.dtype);
-    const Mat dgate_up = c.work->Get(Workspace::kGradGateUp, rows, 2 * s.mlp_width, in.dtype);
-    c.backend->ActBackward({.in = gate_up, .dy = dhidden, .din = dgate_up, .y = hidden});
-    if (const Mat dw = grads->Get(Role::kDown, layer); !dw.empty()) {
-      c.backend->MatMul({.a = dy, .trans_a = true, .b = hidden, .c = dw, .accumulate = true});
+    const Mat hidden = c.work->Get(Workspace::kHidden, rows, s.mlp_width, x.dtype);
+    ConstMat dbranch = dy;
+    if (s.block.post_norms) {
+      c.backend->ActForward({.in = mlp_in, .y = hidden, .act = s.block.act, .gated = s.block.gated});
+      dbranch = BranchGradient(c, ProjectMlp(c, layer, hidden), Role::kMlpPostNorm, layer, dy, grads);
     }
-    // gate_up = Wgate_up norm(middle)
-    const Mat dnormed = c.work->Get(Workspace::kGradNormed, rows, s.width, in.dtype);
-    LinearBackward(c.backend, normed, c.weights->GateUp(layer), dgate_up, dnormed, grads->GateUp(layer));
-    c.backend->NormBackward({.x = in,
-                             .weight = c.weights->Get(Role::kMlpNorm, layer),
-                             .rstd = rstd.Row<float>(0),
-                             .dy = dnormed,
-                             .residual = dy,
-                             .dx = dy,
-                             .dweight = grads->Get(Role::kMlpNorm, layer)});
+    // M = Wdown hidden + bias; hidden is computed (once more) on the way for the gradient of Wdown
+    const Mat dhidden = c.work->Get(Workspace::kGradHidden, rows, s.mlp_width, x.dtype);
+    c.backend->LinearBackward({.w = c.weights->Get(Role::kDown, layer), .dy = dbranch, .dx = dhidden});
+    const Mat dmlp_in = c.work->Get(Workspace::kGradGateUp, rows, MlpInCols(s), x.dtype);
+    c.backend->ActBackward({.in = mlp_in,
+                            .dy = dhidden,
+                            .din = dmlp_in,
+                            .y = hidden,
+                            .act = s.block.act,
+                            .gated = s.block.gated});
+    c.backend->LinearBackward({.x = hidden,
+                               .w = c.weights->Get(Role::kDown, layer),
+                               .dy = dbranch,
+                               .dw = grads->Get(Role::kDown, layer),
+                               .dbias = grads->Bias(Role::kDown, layer)});
+    // mlp_in = Win input + bias
+    const Mat dinput = c.work->Get(Workspace::kGradNormed, rows, s.width, x.dtype);
+    c.backend->LinearBackward({.x = input,
+                               .w = Whole(c.weights->MlpIn(layer)),
+                               .dy = dmlp_in,
+                               .dx = dinput,
+                               .dw = grads->MlpIn(layer),
+                               .dbias = grads->MlpInBias(layer)});
+    InputGradient(c, layer, x, MlpNormOf(s), rstd.Row<float>(0), dinput, residual, dx, grads);
   }
 }
 
 }  // namespace
 
 int64_t BlockSaved::bytes() const {
-  return static_cast<int64_t>(x.bytes() + attn_out.bytes() + lse.bytes() + qkv.bytes() + middle.bytes() +
-                              gate_up.bytes());
+  return static_cast<int64_t>(x.bytes() + attn_out.bytes() + lse.bytes() + qkv.bytes() + raw_qkv.bytes() +
+                              middle.bytes() + mlp_in.bytes());
 }
+
+AttnShape BlockContext::Shape() const {
+  const ModelSpec& s = weights->spec();
+  return {.heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .scale = AttentionScale(s),
+          .softmax = s.softmax,
+          .slopes = slopes,
+          .softcap = s.attn_cap};
+}
+
+bool KeepsRawQkv(const ModelSpec& spec) { return spec.block.qkv_clip > 0 || spec.block.qk_norm != QkNorm::kNone; }
+
+int64_t MlpInWidth(const ModelSpec& spec) { return MlpInCols(spec); }
 
 void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y) {
   const ModelSpec& s = c.weights->spec();
   const ConstMat x = saved->x.view();
   const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : QkvScratch(c, Workspace::kQkv, x.rows);
-  QkvForward(c, layer, x, qkv);
-  c.backend->AttentionForward({.shape = ShapeOf(s),
+  QkvForward(c, layer, x, qkv, saved->raw_qkv.view());
+  c.backend->AttentionForward({.shape = c.Shape(),
                                .q = QueryOf(s, qkv),
                                .k = KeyOf(s, qkv),
                                .v = ValueOf(s, qkv),
                                .out = saved->attn_out.view(),
                                .lse = saved->lse.Row<float>(0),
-                               .sequences = c.sequences});
+                               .sequences = c.sequences,
+                               .query_place = c.places,
+                               .key_place = c.places});
   const Mat middle = saved->middle.rows() > 0 ? saved->middle.view() : y;
   AttnOutForward(c, layer, x, saved->attn_out.view(), middle);
-  MlpForward(c, layer, middle, saved->gate_up.view(), y);
+  MlpForward(c, layer, Parallel(s) ? x : ConstMat(middle), middle, saved->mlp_in.view(), y);
 }
 
 void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved, Mat d, ParamStore* grads) {
   const ModelSpec& s = c.weights->spec();
   const ConstMat x = saved.x.view();
-  ConstMat middle = saved.middle.view();
-  if (middle.empty()) {
-    const Mat again = c.work->Get(Workspace::kMiddle, x.rows, x.cols, x.dtype);
-    AttnOutForward(c, layer, x, saved.attn_out.view(), again);
-    middle = again;
+  Mat dparallel;  // of the mlp's branch, kept apart while attention's reads dy too
+  if (Parallel(s)) {
+    dparallel = c.work->Get(Workspace::kGradMiddle, x.rows, x.cols, x.dtype);
+    MlpBackward(c, layer, x, saved.mlp_in.view(), d, {}, dparallel, grads);
+  } else {
+    ConstMat middle = saved.middle.view();
+    if (middle.empty()) {
+      const Mat again = c.work->Get(Workspace::kMiddle, x.rows, x.cols, x.dtype);
+      AttnOutForward(c, layer, x, saved.attn_out.view(), again);
+      middle = again;
+    }
+    MlpBackward(c, layer, middle, saved.mlp_in.view(), d, d, d, grads);
   }
-  MlpBackward(c, layer, middle, saved.gate_up.view(), d, grads);
 
-  // middle = x + Wo attn_out
+  // A = Wo attn_out + bias
+  ConstMat dbranch = d;
+  if (s.block.post_norms) {
+    dbranch = BranchGradient(c, ProjectAttention(c, layer, saved.attn_out.view()), Role::kAttnPostNorm, layer, d, grads);
+  }
   const Mat dattn = c.work->Get(Workspace::kGradAttn, x.rows, QueryCols(s), x.dtype);
-  LinearBackward(c.backend, saved.attn_out.view(), c.weights->Get(Role::kAttnOut, layer), d, dattn,
-                 grads->Get(Role::kAttnOut, layer));
-  ConstMat qkv = saved.qkv.view();
+  c.backend->LinearBackward({.x = saved.attn_out.view(),
+                             .w = c.weights->Get(Role::kAttnOut, layer),
+                             .dy = dbranch,
+                             .dx = dattn,
+                             .dw = grads->Get(Role::kAttnOut, layer),
+                             .dbias = grads->Bias(Role::kAttnOut, layer)});
+  ConstMat qkv = saved.qkv.view(), raw = saved.raw_qkv.view();
   if (qkv.empty()) {
     const Mat again = QkvScratch(c, Workspace::kQkv, x.rows);
-    QkvForward(c, layer, x, again);
+    const Mat raw_again = KeepsRawQkv(s) ? QkvScratch(c, Workspace::kRawQkv, x.rows) : Mat();
+    QkvForward(c, layer, x, again, raw_again);
     qkv = again;
+    raw = raw_again;
   }
   Mat dqkv = QkvScratch(c, Workspace::kGradQkv, x.rows);
-  c.backend->AttentionBackward({.shape = ShapeOf(s),
+  c.backend->AttentionBackward({.shape = c.Shape(),
                                 .q = QueryOf(s, qkv),
                                 .k = KeyOf(s, qkv),
                                 .v = ValueOf(s, qkv),
@@ -207,37 +387,40 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                                 .dq = QueryOf(s, dqkv),
                                 .dk = KeyOf(s, dqkv),
                                 .dv = ValueOf(s, dqkv),
-                                .sequences = c.sequences});
+                                .sequences = c.sequences,
+                                .query_place = c.places,
+                                .key_place = c.places});
   RotateQueriesAndKeys(c, dqkv, /*inverse=*/true);
+  ShapeQkvBackward(c, layer, raw, dqkv, grads);
   if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
     const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
     c.backend->Copy(dqkv, rounded);
     dqkv = rounded;
   }
-  // qkv = Wqkv norm(x)
+  // qkv = Wqkv input + bias
   const Mat rstd = c.work->Get(Workspace::kRstd, 1, x.rows, DType::kF32);
-  const Mat normed = Norm(c, x, Role::kAttnNorm, layer, rstd.Row<float>(0));
-  const Mat dnormed = c.work->Get(Workspace::kGradNormed, x.rows, x.cols, x.dtype);
-  LinearBackward(c.backend, normed, c.weights->Qkv(layer), dqkv, dnormed, grads->Qkv(layer));
-  c.backend->NormBackward({.x = x,
-                           .weight = c.weights->Get(Role::kAttnNorm, layer),
-                           .rstd = rstd.Row<float>(0),
-                           .dy = dnormed,
-                           .residual = d,
-                           .dx = d,
-                           .dweight = grads->Get(Role::kAttnNorm, layer)});
+  const ConstMat input = BranchInput(c, x, Role::kAttnNorm, layer, rstd.Row<float>(0));
+  const Mat dinput = c.work->Get(Workspace::kGradNormed, x.rows, x.cols, x.dtype);
+  c.backend->LinearBackward({.x = input,
+                             .w = Whole(c.weights->Qkv(layer)),
+                             .dy = dqkv,
+                             .dx = dinput,
+                             .dw = grads->Qkv(layer),
+                             .dbias = grads->QkvBias(layer)});
+  InputGradient(c, layer, x, Role::kAttnNorm, rstd.Row<float>(0), dinput, d, d, grads);
+  if (!dparallel.empty()) c.backend->Add(dparallel, d);
 }
 
 void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const> caches, Mat x) {
   const ModelSpec& s = c.weights->spec();
-  const Mat normed = Norm(c, x, Role::kAttnNorm, layer, nullptr);
   const Mat qkv = QkvScratch(c, Workspace::kQkv, x.rows);
-  Linear(c.backend, normed, c.weights->Qkv(layer), qkv);
+  ProjectQkv(c, layer, x, qkv);
+  ShapeQkv(c, layer, qkv);
   const Mat q = QueryOf(s, qkv);
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
   const auto rows = x.rows / static_cast<int64_t>(caches.size());  // of each stream
   const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
-    c.backend->AttentionDecode({.shape = ShapeOf(s),
+    c.backend->AttentionDecode({.shape = c.Shape(),
                                 .q = q.Rows(first, static_cast<int64_t>(seen.size())),
                                 .out = attn_out.Rows(first, static_cast<int64_t>(seen.size())),
                                 .rows = seen});
@@ -247,36 +430,52 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   int64_t next = 0;
   for (KvCache* cache : caches) {
     const Mat queries = q.Rows(next, rows);
-    c.backend->Rope({.x = queries,
-                     .heads = s.heads,
-                     .head_dim = s.head_dim,
-                     .half = s.rope.rotary_dim / 2,
-                     .pairing = s.rope.pairing,
-                     .cos = cache->cos(layer),
-                     .sin = cache->sin(layer),
-                     .math = s.rope.numerics.math});
+    if (c.rope != nullptr) {
+      c.backend->Rope({.x = queries,
+                       .heads = s.heads,
+                       .head_dim = s.head_dim,
+                       .half = c.rope->rotary_dim / 2,
+                       .pairing = c.rope->pairing,
+                       .cos = cache->cos(layer),
+                       .sin = cache->sin(layer),
+                       .math = c.rope->numerics.math});
+    }
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
     if (cache->needs_schedule(layer)) {
       if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
       seen.clear();
       const AttnSequence sequence{.schedule = &cache->schedule(layer)};
       const Mat lse = c.work->Get(Workspace::kLse, rows, s.heads, DType::kF32);
-      c.backend->AttentionForward({.shape = ShapeOf(s),
+      c.backend->AttentionForward({.shape = c.Shape(),
                                    .q = queries,
                                    .k = cache->Keys(layer),
                                    .v = cache->Values(layer),
                                    .out = attn_out.Rows(next, rows),
                                    .lse = lse.Row<float>(0),
                                    .sequences = {&sequence, 1},
-                                   .rotation = cache->rotation(layer)});
+                                   .rotation = cache->rotation(layer),
+                                   .query_place = cache->query_places(layer),
+                                   .key_place = cache->key_places(layer)});
     } else {
-      seen.push_back({cache->Keys(layer), cache->Values(layer), cache->rotation(layer)});
+      const int32_t* place = cache->query_places(layer);
+      seen.push_back({.k = cache->Keys(layer),
+                      .v = cache->Values(layer),
+                      .rotation = cache->rotation(layer),
+                      .key_place = cache->key_places(layer),
+                      .query_place = place != nullptr ? *place : 0});
     }
     next += rows;
   }
   if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
-  AttnOutForward(c, layer, x, attn_out, x);
-  MlpForward(c, layer, x, {}, x);
+  if (!Parallel(s)) {
+    AttnOutForward(c, layer, x, attn_out, x);
+    MlpForward(c, layer, x, x, {}, x);
+    return;
+  }
+  const Mat middle = c.work->Get(Workspace::kMiddle, x.rows, x.cols, x.dtype);
+  AttnOutForward(c, layer, x, attn_out, middle);
+  MlpForward(c, layer, x, middle, {}, middle);
+  c.backend->Copy(middle, x);
 }
 
 }  // namespace hawser

@@ -1,5 +1,5 @@
-// model/block.h - the one transformer block:
-//   m = x + Wo attention(rope(Wqkv norm(x)));   y = m + Wdown swiglu(Wgate_up norm(m))
+// model/block.h - the one transformer block (model/spec.h, Residual and BlockSpec):
+//   m = x + A(N1 x);   y = m + M(N2 m),   A(n) = Wo attention(rope(Wqkv n)),   M(n) = Wdown (act(Wgate n) * Wup n)
 // Training, scoring and decoding share its two halves and differ only in where keys come from and what is kept.
 #pragma once
 
@@ -24,9 +24,14 @@ struct BlockContext {
   Workspace* work = nullptr;
   const ParamStore* weights = nullptr;
   std::span<const AttnSequence> sequences;
-  const float* cos = nullptr;  // [N, rotary_dim/2]
+  const RopeSpec* rope = nullptr;  // of this layer; null: it does not rotate
+  const float* cos = nullptr;      // [N, rotary_dim/2]
   const float* sin = nullptr;
+  const float* slopes = nullptr;    // [H] of ALiBi
+  const int32_t* places = nullptr;  // [N] that slopes count with; null: rows
   std::vector<DecodeArgs::Row>* decode_rows = nullptr;  // scratch of BlockDecode
+
+  AttnShape Shape() const;
 };
 
 /// What forward keeps of one layer for backward. x is always there; attn_out and lse, so that attention never runs
@@ -36,11 +41,18 @@ struct BlockSaved {
   Matrix attn_out;  // [N, H*D]
   Matrix lse;       // [N, H] f32
   Matrix qkv;       // [N, (H+2G)*D], q and k rotated; QkvDType
-  Matrix middle;    // [N, C]
-  Matrix gate_up;   // [N, 2F]
+  Matrix raw_qkv;   // the same before clip, norms and rotation; only where KeepsRawQkv
+  Matrix middle;    // [N, C]; not in parallel forms
+  Matrix mlp_in;    // [N, 2F] gate and up, or [N, F] up
 
   int64_t bytes() const;
 };
+
+/// Whether backward needs queries, keys and values as the product gave them.
+bool KeepsRawQkv(const ModelSpec& spec);
+
+/// Columns of the first product of the mlp: 2F, or F.
+int64_t MlpInWidth(const ModelSpec& spec);
 
 /// y = block(saved.x). y may not overlap saved.x. Fills the members of `saved` that are allocated.
 void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved, Mat y);

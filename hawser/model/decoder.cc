@@ -43,12 +43,20 @@ struct Decoder::Impl {
   Backend* backend;
   const ParamStore* weights;
   Workspace work;
-  RopeFrequencies frequencies;
   DType qkv_dtype;
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
   Matrix last;                    // [N, C] output of the last block (training)
-  std::vector<float> cos, sin;
-  std::vector<int64_t> positions;  // of a batch, as rotations count them
+  /// The rotations of a batch by one rope; layers share it.
+  struct Rotation {
+    const RopeSpec* rope;
+    RopeFrequencies frequencies;
+    std::vector<float> cos, sin;
+  };
+  std::vector<Rotation> rotations;
+  std::vector<int32_t> rotation_of;  // [L] in rotations; -1: the layer does not rotate
+  std::vector<float> slopes;         // [H] of ALiBi, else empty
+  std::vector<int32_t> row_places;   // [N] that they count with
+  std::vector<int64_t> positions;    // of a batch, as rotations count them
   std::vector<int32_t> places;     // of its rows in their segments (bilevel positions)
   std::vector<DecodeArgs::Row> decode_rows;
   LayerPatterns patterns;
@@ -59,8 +67,19 @@ struct Decoder::Impl {
       : backend(b),
         weights(w),
         work(b),
-        frequencies(ComputeFrequencies(w->spec().rope, w->spec().context)),
-        qkv_dtype(QkvDType(w->spec(), w->dtype())) {}
+        qkv_dtype(QkvDType(w->spec(), w->dtype())) {
+    for (int32_t layer = 0; layer < spec().layers; ++layer) {
+      rotation_of.push_back(Rotates(spec(), layer) ? RotationBy(RopeOf(spec(), layer)) : -1);
+    }
+    if (spec().places == Places::kAlibi) slopes = AlibiSlopes(spec().alibi, spec().heads, spec().context);
+  }
+
+  int32_t RotationBy(const RopeSpec& rope) {
+    const auto same = std::ranges::find(rotations, &rope, &Rotation::rope);
+    const auto index = static_cast<int32_t>(same - rotations.begin());
+    if (same == rotations.end()) rotations.push_back({&rope, ComputeFrequencies(rope, spec().context), {}, {}});
+    return index;
+  }
 
   const ModelSpec& spec() const { return weights->spec(); }
   DType dtype() const { return weights->dtype(); }
@@ -100,30 +119,30 @@ struct Decoder::Impl {
     for (const size_t p : patterns.of_layer) stats.visible_pairs += visible[p];
     stats.visible_pairs /= spec().layers;
     if (next != rows) Fail(ErrorKind::kUsage, "batch sequences cover {} rows of {}", next, rows);
-    const int64_t half = spec().rope.rotary_dim / 2;
-    cos.resize(static_cast<size_t>(rows * half));
-    sin.resize(static_cast<size_t>(rows * half));
     positions = batch.positions;
     if (spec().segments.places > 0) PlaceSegments(batch);
-    FillRotations(batch);
+    for (Rotation& rotation : rotations) FillRotation(batch, &rotation);
+    if (!slopes.empty()) row_places.assign(positions.begin(), positions.end());
     return stats;
   }
 
   /// Frequencies that depend on the length (dynamic scaling) are those of each sequence's own.
-  void FillRotations(const Batch& batch) {
-    if (spec().rope.scaling.kind != RopeKind::kDynamic) {
-      FillRopeTable(frequencies, positions.data(), batch.rows(), cos.data(), sin.data());
+  void FillRotation(const Batch& batch, Rotation* rotation) {
+    const auto half = static_cast<int64_t>(rotation->frequencies.inv_freq.size());
+    rotation->cos.resize(static_cast<size_t>(batch.rows() * half));
+    rotation->sin.resize(rotation->cos.size());
+    if (rotation->rope->scaling.kind != RopeKind::kDynamic) {
+      FillRopeTable(rotation->frequencies, positions.data(), batch.rows(), rotation->cos.data(), rotation->sin.data());
       return;
     }
-    const int64_t half = spec().rope.rotary_dim / 2;
     for (const Batch::Sequence& sequence : batch.sequences) {
       const auto first = positions.begin() + sequence.begin;
       int64_t length = 1;
       for (int32_t k = 0; k < sequence.layout.size; ++k) {
         if (!sequence.layout.IsPadding(k)) length = std::max(length, first[k] + 1);
       }
-      FillRopeTable(ComputeFrequencies(spec().rope, length), &*first, sequence.layout.size,
-                    cos.data() + sequence.begin * half, sin.data() + sequence.begin * half);
+      FillRopeTable(ComputeFrequencies(*rotation->rope, length), &*first, sequence.layout.size,
+                    rotation->cos.data() + sequence.begin * half, rotation->sin.data() + sequence.begin * half);
     }
   }
 
@@ -140,22 +159,83 @@ struct Decoder::Impl {
     }
   }
 
-  /// x = embeddings of `ids`, and of their places where the model has them.
-  void Embed(const int32_t* ids, const int32_t* rows_of_places, Mat x) {
-    backend->EmbedForward(weights->Get(Role::kEmbedding), ids, x);
+  /// x = embeddings of `ids`, and of their places where the model has them; without the norm that some put behind.
+  void EmbedRows(const int32_t* ids, const int32_t* rows_of_places, Mat x) {
+    backend->EmbedForward(weights->Get(Role::kEmbedding), ids, x, spec().embedding_scale);
     if (spec().segments.places == 0) return;
     const Mat added = work.Get(Workspace::kProjected, x.rows, x.cols, x.dtype);
     backend->EmbedForward(weights->Get(Role::kPlaces), rows_of_places, added);
     backend->Add(added, x);
   }
 
+  /// What the first block reads.
+  void Embed(const int32_t* ids, const int32_t* rows_of_places, Mat x) {
+    EmbedRows(ids, rows_of_places, x);
+    if (spec().embedding_norm) Norm(x, Role::kEmbeddingNorm, x, nullptr);
+  }
+
+  /// d: gradient of what the first block reads.
+  void EmbedBackward(const Batch& batch, Mat d, ParamStore* grads) {
+    if (spec().embedding_norm) {
+      const Mat x = work.Get(Workspace::kGradNormed, d.rows, d.cols, d.dtype);
+      EmbedRows(batch.ids.data(), places.data(), x);
+      const Mat rstd = work.Get(Workspace::kRstd, 1, d.rows, DType::kF32);
+      Norm(x, Role::kEmbeddingNorm, work.Get(Workspace::kNormed, d.rows, d.cols, d.dtype), rstd.Row<float>(0));
+      NormBackward(x, Role::kEmbeddingNorm, rstd.Row<float>(0), d, d, grads);
+    }
+    if (const Mat table = grads->Get(Role::kEmbedding); !table.empty()) {
+      backend->EmbedBackward(d, batch.ids.data(), table, spec().embedding_scale);
+    }
+    if (spec().segments.places == 0) return;
+    if (const Mat table = grads->Get(Role::kPlaces); !table.empty()) {
+      backend->EmbedBackward(d, places.data(), table);
+    }
+  }
+
+  /// A norm outside of blocks.
+  void Norm(ConstMat x, Role role, Mat y, float* rstd) {
+    backend->NormForward({.x = x,
+                          .weight = weights->Get(role),
+                          .bias = weights->Bias(role),
+                          .y = y,
+                          .rstd = rstd,
+                          .eps = spec().norm_eps,
+                          .kind = spec().block.norm,
+                          .plus_one = spec().block.norm_plus_one});
+  }
+
+  void NormBackward(ConstMat x, Role role, const float* rstd, ConstMat dy, Mat dx, ParamStore* grads) {
+    backend->NormBackward({.x = x,
+                           .weight = weights->Get(role),
+                           .rstd = rstd,
+                           .dy = dy,
+                           .dx = dx,
+                           .dweight = grads->Get(role),
+                           .dbias = grads->Bias(role),
+                           .kind = spec().block.norm,
+                           .plus_one = spec().block.norm_plus_one});
+  }
+
+  /// Logits of rows that went through the last norm.
+  void Logits(ConstMat normed, Mat logits) {
+    backend->Linear({.x = normed, .w = weights->Head(), .y = logits});
+    if (spec().logit_scale != 1 || spec().logit_cap > 0) {
+      backend->CapLogits(logits, spec().logit_scale, spec().logit_cap);
+    }
+  }
+
   BlockContext Context(int32_t layer) {
-    BlockContext context{.backend = backend,
-                         .work = &work,
-                         .weights = weights,
-                         .cos = cos.data(),
-                         .sin = sin.data(),
-                         .decode_rows = &decode_rows};
+    BlockContext context{.backend = backend, .work = &work, .weights = weights, .decode_rows = &decode_rows};
+    if (const int32_t index = rotation_of[static_cast<size_t>(layer)]; index >= 0) {
+      const Rotation& rotation = rotations[static_cast<size_t>(index)];
+      context.rope = rotation.rope;
+      context.cos = rotation.cos.data();
+      context.sin = rotation.sin.data();
+    }
+    if (!slopes.empty()) {
+      context.slopes = slopes.data();
+      context.places = row_places.data();
+    }
     if (!sequences.empty()) context.sequences = sequences[patterns.of_layer[static_cast<size_t>(layer)]];
     return context;
   }
@@ -173,18 +253,15 @@ struct Decoder::Impl {
     Shape(s.attn_out, rows, static_cast<int64_t>(p.heads) * p.head_dim, dtype());
     Shape(s.lse, rows, p.heads, DType::kF32);
     Shape(s.qkv, kept, static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head_dim, qkv_dtype);
-    Shape(s.middle, kept, p.width, dtype());
-    Shape(s.gate_up, kept, 2 * static_cast<int64_t>(p.mlp_width), dtype());
+    Shape(s.raw_qkv, KeepsRawQkv(p) ? kept : 0, static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head_dim, qkv_dtype);
+    Shape(s.middle, p.block.residual == Residual::kSequential ? kept : 0, p.width, dtype());
+    Shape(s.mlp_in, kept, MlpInWidth(p), dtype());
   }
 
   /// Norm of x in the first rows of a matrix with room for `extra` more.
   Mat FinalNorm(ConstMat x, float* rstd, int64_t extra = 0) {
     const Mat y = work.Get(Workspace::kNormed, x.rows + extra, x.cols, x.dtype);
-    backend->NormForward({.x = x,
-                          .weight = weights->Get(Role::kFinalNorm),
-                          .y = y.Rows(0, x.rows),
-                          .rstd = rstd,
-                          .eps = spec().norm_eps});
+    Norm(x, Role::kFinalNorm, y.Rows(0, x.rows), rstd);
     return y;
   }
 
@@ -199,7 +276,9 @@ struct Decoder::Impl {
                           .nll = nll,
                           .dx = dnormed,
                           .dweight = dweight,
-                          .grad_scale = grad_scale};
+                          .grad_scale = grad_scale,
+                          .logit_scale = spec().logit_scale,
+                          .logit_cap = spec().logit_cap};
     if (extra == 0) return backend->CrossEntropy(args);
     backend->EmbedForward(normed.Rows(0, rows), batch.extra_rows.data(), normed.Rows(rows, extra));
     std::vector<int32_t> targets = batch.targets;
@@ -252,8 +331,9 @@ struct Decoder::Impl {
   }
 };
 
-Decoder::Decoder(Backend* backend, const ParamStore* weights) : impl_(std::make_unique<Impl>(backend, weights)) {
+Decoder::Decoder(Backend* backend, const ParamStore* weights) {
   Validate(weights->spec());
+  impl_ = std::make_unique<Impl>(backend, weights);
 }
 Decoder::~Decoder() = default;
 
@@ -302,22 +382,10 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   stats.loss = result.loss;
   stats.weight = result.weight;
   const Mat d = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
-  m.backend->NormBackward({.x = m.last.view(),
-                           .weight = m.weights->Get(Role::kFinalNorm),
-                           .rstd = rstd.Row<float>(0),
-                           .dy = dnormed.Rows(0, rows),
-                           .dx = d,
-                           .dweight = grads->Get(Role::kFinalNorm)});
+  m.NormBackward(m.last.view(), Role::kFinalNorm, rstd.Row<float>(0), dnormed.Rows(0, rows), d, grads);
   for (int32_t layer = layers - 1; layer >= 0; --layer)
     BlockBackward(m.Context(layer), layer, m.saved[layer], d, grads);
-  if (const Mat table = grads->Get(Role::kEmbedding); !table.empty()) {
-    m.backend->EmbedBackward(d, batch.ids.data(), table);
-  }
-  if (m.spec().segments.places > 0) {
-    if (const Mat table = grads->Get(Role::kPlaces); !table.empty()) {
-      m.backend->EmbedBackward(d, m.places.data(), table);
-    }
-  }
+  m.EmbedBackward(batch, d, grads);
   return stats;
 }
 
@@ -336,7 +404,7 @@ void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits
     const ConstMat wanted = every_row ? x : x.Rows(x.rows - 1, 1);
     const Mat normed = m.FinalNorm(wanted, nullptr);
     const Mat out = every_row ? logits.Rows(static_cast<int64_t>(first), x.rows) : logits;
-    m.backend->MatMul({.a = normed, .b = m.weights->Head(), .trans_b = true, .c = out});
+    m.Logits(normed, out);
   });
 }
 
@@ -346,8 +414,12 @@ void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32
   HAWSER_CHECK(tokens.size() == targets.size());
   m.Run(tokens, cache, [&](size_t first, ConstMat x) {
     const Mat normed = m.FinalNorm(x, nullptr);
-    m.backend->CrossEntropy(
-        {.x = normed, .weight = m.weights->Head(), .targets = targets.data() + first, .nll = nll + first});
+    m.backend->CrossEntropy({.x = normed,
+                             .weight = m.weights->Head(),
+                             .targets = targets.data() + first,
+                             .nll = nll + first,
+                             .logit_scale = m.spec().logit_scale,
+                             .logit_cap = m.spec().logit_cap});
   });
 }
 
@@ -368,13 +440,16 @@ void Decoder::Step(std::span<const int32_t> tokens, std::span<KvCache* const> ca
   m.Embed(tokens.data(), m.places.data(), x);
   for (int32_t layer = 0; layer < m.spec().layers; ++layer) BlockDecode(m.Context(layer), layer, caches, x);
   for (KvCache* cache : caches) cache->EndChunk();
-  m.backend->MatMul({.a = m.FinalNorm(x, nullptr), .b = m.weights->Head(), .trans_b = true, .c = logits});
+  m.Logits(m.FinalNorm(x, nullptr), logits);
 }
 
 int64_t Decoder::activation_bytes() const {
   int64_t sum = impl_->work.bytes() + static_cast<int64_t>(impl_->last.bytes());
   for (const BlockSaved& saved : impl_->saved) sum += saved.bytes();
-  return sum + static_cast<int64_t>((impl_->cos.size() + impl_->sin.size()) * sizeof(float));
+  for (const Impl::Rotation& rotation : impl_->rotations) {
+    sum += static_cast<int64_t>((rotation.cos.size() + rotation.sin.size()) * sizeof(float));
+  }
+  return sum;
 }
 
 }  // namespace hawser

@@ -29,29 +29,42 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
     Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", spec.vocab,
          separators_.size());
   }
-  std::vector<std::pair<KvForm, int32_t>> kinds;  // the distinct ones, with the model's own window
+  struct Kind {
+    KvForm form;
+    int32_t window = 0;  // the model's own
+    const RopeSpec* rope = nullptr;
+    bool rotates = true;
+    bool operator==(const Kind&) const = default;
+  };
+  std::vector<Kind> kinds;  // the distinct ones
   std::vector<int32_t> sizes;
   const AttnPattern own = OwnPattern(spec);
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
-    std::pair of(form.OfLayer(layer, spec.layers), own.OfLayer(layer, spec.layers).window);
+    const Kind of{.form = form.OfLayer(layer, spec.layers),
+                  .window = own.OfLayer(layer, spec.layers).window,
+                  .rope = &RopeOf(spec, layer),
+                  .rotates = Rotates(spec, layer)};
     const auto same = std::ranges::find(kinds, of) - kinds.begin();
     if (same == static_cast<int64_t>(kinds.size())) {
-      kinds.push_back(std::move(of));
+      kinds.push_back(of);
       sizes.push_back(0);
     }
     places_.push_back({static_cast<int32_t>(same), sizes[static_cast<size_t>(same)]++});
   }
   segments_ = spec.segments;
-  for (const auto& [of, window] : kinds) {
-    if (segments_.places == 0 || of.positions == KvPositions::kAbsolute) continue;
+  for (const Kind& of : kinds) {
+    if (segments_.places == 0 || of.form.positions == KvPositions::kAbsolute) continue;
     Fail(ErrorKind::kUnsupported,
          "kv policy \"{}\": this model counts segments, whose keys cannot move; pass positions=absolute",
          ToString(form));
   }
   groups_.reserve(kinds.size());
   for (size_t g = 0; g < kinds.size(); ++g) {
-    const auto& [of, window] = kinds[g];
-    groups_.emplace_back(backend, spec, MakeKvPolicy(of), sizes[g], window, QkvDType(spec, dtype), stored_, max_length);
+    ModelSpec own_spec = spec;
+    own_spec.rope = *kinds[g].rope;
+    if (spec.places == Places::kRope && !kinds[g].rotates) own_spec.places = Places::kNone;
+    groups_.emplace_back(backend, own_spec, MakeKvPolicy(kinds[g].form), sizes[g], kinds[g].window,
+                         QkvDType(spec, dtype), stored_, max_length);
   }
 }
 

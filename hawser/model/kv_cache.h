@@ -54,6 +54,8 @@ class KvCache {
   /// [slots, G*D], or in Q8_0 [slots, G * Q8Bytes(D)]; keys are rotated, or get rotation() when they are read.
   ConstMat Keys(int32_t layer) const { return Group(layer).Keys(places_[layer].layer); }
   KeyRotation rotation(int32_t layer) const { return Group(layer).rotation(); }
+  const int32_t* query_places(int32_t layer) const { return Group(layer).query_places(); }
+  const int32_t* key_places(int32_t layer) const { return Group(layer).key_places(); }
   ConstMat Values(int32_t layer) const { return Group(layer).Values(places_[layer].layer); }
   void EndChunk();
 

@@ -32,7 +32,7 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
       policy_window_(pattern_.window),
       dtype_(dtype),
       stored_(stored),
-      grows_(spec.rope.scaling.kind == RopeKind::kDynamic && max_length == 0),
+      grows_(rotates() && spec.rope.scaling.kind == RopeKind::kDynamic && max_length == 0),
       layers_(static_cast<size_t>(num_layers)) {
   if (grows_ && (policy_->positions() == KvPositions::kCacheLength || spec.segments.places > 0)) {
     Fail(
@@ -40,6 +40,11 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
         "kv policy \"{}\": under rope \"{}\" keys that came earlier turn with each token, which positions=cachelen and "
         "segments do not allow; declare a length with --context",
         policy_->Name(), ToString(spec.rope));
+  }
+  if (spec.places == Places::kAlibi && policy_->positions() == KvPositions::kCacheLength) {
+    Fail(ErrorKind::kUnsupported,
+         "kv policy \"{}\": positions=cachelen counts rotations; this model has none but biases by distance (ALiBi)",
+         policy_->Name());
   }
   SetLength(grows_ ? spec.rope.scaling.original : max_length);
   dense_.window = own_window;
@@ -86,7 +91,7 @@ int64_t KvGroup::Reach(int64_t tokens) const { return (rank() ? static_cast<int6
 
 void KvGroup::SetLength(int64_t length) {
   length_ = length;
-  frequencies_ = ComputeFrequencies(spec_.rope, length);
+  if (rotates()) frequencies_ = ComputeFrequencies(spec_.rope, length);
 }
 
 void KvGroup::Grow(int64_t length) {
@@ -140,6 +145,7 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   sin_.resize(n * half);
   FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
   if (rotates_on_reading() && !rank()) FillRotations();
+  if (spec_.places == Places::kAlibi) FillPlaces();
 
   // A policy drops what the next token cannot see together with the token before it, so a single token sees all that
   // is here, unless the model's own window is narrower than the policy's.
@@ -163,7 +169,18 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   }
 }
 
+/// Distances are what counts: places are told from the newest token, which stands at 0.
+void KvGroup::FillPlaces() {
+  places_.resize(slots_.size());
+  const auto newest = static_cast<int64_t>(slots_.size()) - 1;
+  for (int64_t slot = 0; slot <= newest; ++slot) {
+    const int64_t back = rank() ? newest - slot : slots_.back().index - slots_[static_cast<size_t>(slot)].index;
+    places_[static_cast<size_t>(slot)] = -static_cast<int32_t>(std::min<int64_t>(back, INT32_MAX));
+  }
+}
+
 void KvGroup::Rotate(Mat keys, const float* cos, const float* sin) {
+  if (!rotates()) return;
   backend_->Rope({.x = keys,
                   .heads = spec_.kv_heads,
                   .head_dim = spec_.head_dim,
@@ -286,13 +303,13 @@ void KvGroup::Keep(const std::vector<int32_t>& keep) {
   for (Layer& layer : layers_) {
     move(layer.values);
     if (keeps_raw()) move(layer.raw);
-    if (!rank() && !rotates_on_reading()) move(layer.rotated);
+    if (!(rank() && keeps_raw()) && !rotates_on_reading()) move(layer.rotated);
   }
   base_ += shift;
   origin_ += shift;
   for (int64_t i = head; i < kept; ++i) slots_[i] = slots_[keep[i]];
   slots_.resize(kept);
-  if (rank() && !rotates_on_reading()) Turn(begin, count);
+  if (rank() && keeps_raw() && !rotates_on_reading()) Turn(begin, count);
 }
 
 /// Room for `slots` rows from base_ on. Rows that moved up leave room in front; when the end is reached, everything

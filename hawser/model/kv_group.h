@@ -37,9 +37,9 @@ struct KvUsage {
 /// Begin, Append for each layer, End.
 class KvGroup {
  public:
-  /// `own_window`: of the model itself in these layers. `dtype`: of queries and of keys and values as they come;
+  /// `spec`: with the rope and places of these layers. `own_window`: of the model itself in them. `dtype`: of queries and of keys and values as they come;
   /// `stored`: F32, BF16 or Q8_0. `max_length`: as that of KvCache. Errors: kUnsupported (KvPositions::kCacheLength
-  /// with frequencies that follow the stream).
+  /// with frequencies that follow the stream, or without rotations but with biases).
   KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
           int32_t own_window, DType dtype, DType stored, int64_t max_length);
 
@@ -61,6 +61,9 @@ class KvGroup {
   ConstMat Keys(int32_t layer) const;
   ConstMat Values(int32_t layer) const;
   KeyRotation rotation() const;
+  /// Where queries of the chunk and keys stand, for a bias of scores (ALiBi); null in other models.
+  const int32_t* query_places() const { return places_.empty() ? nullptr : &places_[slots_.size() - chunk_]; }
+  const int32_t* key_places() const { return places_.empty() ? nullptr : places_.data(); }
   void End();
 
   void BeginPrefill(int64_t tokens);
@@ -81,7 +84,8 @@ class KvGroup {
   enum class Prefill : uint8_t { kNone, kComing, kUnderWay };  // of a dense prompt
   void Keep(const std::vector<int32_t>& keep);
   bool rank() const { return policy_->positions() == KvPositions::kRank; }
-  bool keeps_raw() const { return rank() || grows_; }
+  bool rotates() const { return spec_.places == Places::kRope; }
+  bool keeps_raw() const { return rotates() && (rank() || grows_); }
   /// Keys are stored raw only.
   bool rotates_on_reading() const { return keeps_raw() && stored_ == DType::kQ8_0; }
   int64_t columns() const;  // of a stored row
@@ -94,6 +98,7 @@ class KvGroup {
   void SetLength(int64_t length);
   void Grow(int64_t length);
   void FillRotations();
+  void FillPlaces();
   void Reserve(int64_t slots);
   void Place(int64_t capacity);
   void Account();
@@ -120,6 +125,7 @@ class KvGroup {
   double stored_sum_ = 0, seen_sum_ = 0;
   int64_t steps_ = 0, peak_ = 0;
   std::vector<float> cos_, sin_;
+  std::vector<int32_t> places_;  // of all slots; only with a bias of scores
   TokenLayout layout_;
   AttnSchedule schedule_;
   bool needs_schedule_ = false;

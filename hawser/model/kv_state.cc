@@ -215,8 +215,16 @@ class KvStateIo {
   /// As tensors of a file: those of Q8_0 are bytes.
   static DType FileDType(const KvGroup& group) { return group.stored_ == DType::kQ8_0 ? DType::kU8 : group.stored_; }
   static uint64_t Rotations(const KvCache& cache) {
-    const RopeSpec& rope = cache.groups_[0].spec_.rope;
-    return RotationHash(ComputeFrequencies(rope, cache.max_length_), rope);
+    uint64_t hash = 0;
+    for (size_t g = 0; g < cache.groups_.size(); ++g) {
+      const ModelSpec& spec = cache.groups_[g].spec_;
+      if (g > 0 && spec.rope == cache.groups_[0].spec_.rope && spec.places == cache.groups_[0].spec_.places) continue;
+      const uint64_t own = spec.places != Places::kRope
+                               ? static_cast<uint64_t>(spec.places)
+                               : RotationHash(ComputeFrequencies(spec.rope, cache.max_length_), spec.rope);
+      hash = hash * 31 + own;
+    }
+    return hash;
   }
 
   static json ReadState(const TensorSource& file, const ParamStore& model, const KvCache& cache) {

@@ -25,15 +25,24 @@ enum class Role : uint8_t {
   kFinalNorm,  // [1, C]
   kHead,       // [V, C]; absent when tied
   kPlaces,     // [places, C]; only with bilevel positions (pos/segments.h)
+  kQueryNorm,  // [1, D] or [1, H*D]
+  kKeyNorm,    // [1, D] or [1, G*D]
+  kAttnPostNorm,   // [1, C]
+  kMlpPostNorm,    // [1, C]
+  kEmbeddingNorm,  // [1, C]
 };
 
+/// A bias is [1, rows of its weight], that of a norm [1, cols].
+enum class Part : uint8_t { kWeight, kBias };
+
 struct ParamInfo {
-  std::string name;  // Hugging Face tensor name, "model.layers.0.self_attn.q_proj.weight"
+  std::string name;  // of every family the one Llama's files use: "model.layers.0.self_attn.q_proj.weight"
   Role role;
   int32_t layer = -1;
   int64_t rows = 0, cols = 0;
   int64_t offset = 0;   // elements from the start of the arena
-  bool vector = false;  // stored 1-D in files (norms); not decayed by the optimizer
+  bool vector = false;  // stored 1-D in files (norms, biases); not decayed by the optimizer
+  Part part = Part::kWeight;
 
   int64_t size() const { return rows * cols; }
 };
@@ -52,8 +61,8 @@ class ParamLayout {
   bool empty() const { return params_.empty(); }
   int64_t size() const { return size_; }  // elements, padding included
   /// Null where the layout has no such tensor.
-  const ParamInfo* TryFind(Role role, int32_t layer = -1) const;
-  const ParamInfo& Find(Role role, int32_t layer = -1) const;
+  const ParamInfo* TryFind(Role role, int32_t layer = -1, Part part = Part::kWeight) const;
+  const ParamInfo& Find(Role role, int32_t layer = -1, Part part = Part::kWeight) const;
 
  private:
   std::vector<ParamInfo> params_;
@@ -61,9 +70,9 @@ class ParamLayout {
   int64_t size_ = 0;
 };
 
-/// Whether a tensor follows another of its layer without padding, so that one matrix product serves the group: key and
-/// value follow query, up follows gate.
-bool ContinuesGroup(Role role);
+/// Whether a tensor follows `before` without padding, so that one matrix product serves the group: key and value follow
+/// query, up follows gate, weights and biases alike.
+bool ContinuesGroup(const ParamInfo& info, const ParamInfo& before);
 
 /// An arena of one dtype over all parameters of a model, where asking for a tensor that is not there is a bug, or over
 /// a layout of some, where its view (or that of its group) is empty.
@@ -86,16 +95,23 @@ class ParamStore {
   ConstMat At(const ParamInfo& info) const;
   Mat Get(Role role, int32_t layer = -1);
   ConstMat Get(Role role, int32_t layer = -1) const;
+  /// [1, rows] of a linear layer, [1, cols] of a norm; empty where the model has none.
+  Mat Bias(Role role, int32_t layer = -1);
+  ConstMat Bias(Role role, int32_t layer = -1) const;
   ConstMat Qkv(int32_t layer) const;  // [(H+2G)*D, C]
   Mat Qkv(int32_t layer);
-  ConstMat GateUp(int32_t layer) const;  // [2F, C]
-  Mat GateUp(int32_t layer);
+  ConstMat QkvBias(int32_t layer) const;  // [1, (H+2G)*D], or empty
+  Mat QkvBias(int32_t layer);
+  ConstMat MlpIn(int32_t layer) const;  // [2F, C] gate and up, or [F, C] up alone
+  Mat MlpIn(int32_t layer);
+  ConstMat MlpInBias(int32_t layer) const;  // [1, 2F] or [1, F], or empty
+  Mat MlpInBias(int32_t layer);
   ConstMat Head() const;  // the embedding when tied
   Mat Head();
 
  private:
   const ParamInfo* Find(Role role, int32_t layer) const;
-  Mat Group(Role first, int32_t layer, int64_t rows);
+  Mat Group(Role first, int32_t layer, Part part, int64_t rows);
   ModelSpec spec_;
   std::shared_ptr<const ParamLayout> layout_;
   bool partial_ = false;
@@ -103,8 +119,8 @@ class ParamStore {
 };
 
 /// Normal(0, std) with std = 0.02 sqrt(1024 / C), residual projections divided by sqrt(2 L) (GPT-2, Radford et al.
-/// 2019, at its width; the law in C keeps the spread of every product the same in narrow models), norms 1. Value i of a
-/// tensor depends on (seed, tensor, i) alone.
+/// 2019, at its width; the law in C keeps the spread of every product the same in narrow models), norms multiply by 1,
+/// biases 0. Value i of a tensor depends on (seed, tensor, i) alone.
 void InitializeParams(ParamStore& params, uint64_t seed);
 
 /// The same parameters rounded to `dtype`.

@@ -1,5 +1,6 @@
 #include "hawser/model/spec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -24,8 +25,7 @@ void InRange(const char* field, double value, double low, double high) {
   }
 }
 
-void ValidateRope(const ModelSpec& spec) {
-  const RopeSpec& rope = spec.rope;
+void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
   const RopeScaling& scaling = rope.scaling;
   InRange("rope theta", rope.theta, std::nextafter(1.0, 2.0), 1e30);
   InRange("rotary_dim", int64_t{rope.rotary_dim}, 2, spec.head_dim);
@@ -48,11 +48,6 @@ void ValidateRope(const ModelSpec& spec) {
     InRange("rope low_freq_factor", scaling.low_freq_factor, kTiny, 1e9);
     InRange("rope high_freq_factor", scaling.high_freq_factor, std::nextafter(scaling.low_freq_factor, 2e9), 1e9);
   }
-}
-
-int64_t MatrixParameters(const ModelSpec& s) {
-  const int64_t attention = int64_t{2} * (s.heads + s.kv_heads) * s.head_dim;
-  return s.layers * (attention + 3 * int64_t{s.mlp_width}) * s.width + int64_t{s.vocab} * s.width;
 }
 
 }  // namespace
@@ -84,7 +79,35 @@ void Validate(const ModelSpec& spec) {
     const int64_t least = i == 0 ? 0 : int64_t{segments.separators[i - 1]} + 1;  // ascending
     InRange("segment separator", int64_t{segments.separators[i]}, least, int64_t{spec.vocab} - 1);
   }
-  ValidateRope(spec);
+  for (size_t i = 0; i < spec.unplaced_layers.size(); ++i) {
+    const int64_t least = i == 0 ? 0 : int64_t{spec.unplaced_layers[i - 1]} + 1;
+    InRange("layer without positions", int64_t{spec.unplaced_layers[i]}, least, int64_t{spec.layers} - 1);
+  }
+  InRange("embedding scale", double{spec.embedding_scale}, kTiny, 1e9);
+  InRange("attention scale", double{spec.attn_scale}, 0.0, 1e9);
+  InRange("attention cap", double{spec.attn_cap}, 0.0, 1e9);
+  InRange("logit scale", double{spec.logit_scale}, kTiny, 1e9);
+  InRange("logit cap", double{spec.logit_cap}, 0.0, 1e9);
+  InRange("qkv clip", double{spec.block.qkv_clip}, 0.0, 1e9);
+  if (spec.block.qkv_clip > 0 && spec.block.qk_norm != QkNorm::kNone) {
+    Fail(ErrorKind::kUnsupported, "a clip of queries and keys beside a norm of them; models here have one of the two");
+  }
+  if (spec.places != Places::kRope) return;
+  ValidateRope(spec, spec.rope);
+  if (spec.local_rope) ValidateRope(spec, *spec.local_rope);
+}
+
+bool Rotates(const ModelSpec& spec, int32_t layer) {
+  return spec.places == Places::kRope && !std::ranges::binary_search(spec.unplaced_layers, layer);
+}
+
+const RopeSpec& RopeOf(const ModelSpec& spec, int32_t layer) {
+  const bool local = spec.local_rope && spec.sliding_window > 0 && !std::ranges::binary_search(spec.full_layers, layer);
+  return local ? *spec.local_rope : spec.rope;
+}
+
+float AttentionScale(const ModelSpec& spec) {
+  return spec.attn_scale > 0 ? spec.attn_scale : 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
 }
 
 AttnPattern OwnPattern(const ModelSpec& spec) {
@@ -104,12 +127,6 @@ DType QkvDType(const ModelSpec& spec, DType activations) {
   Fail(ErrorKind::kUnsupported, "rope numerics '{}': with {} activations q and k are kept in f32{}, not in {}{}",
        ToString(n), Name(activations), activations == DType::kBF16 ? " or bf16" : "", Name(*n.qk),
        *n.qk == FloatFormat::kBF16 ? "; run the model with dtype bf16" : "");
-}
-
-int64_t NumParameters(const ModelSpec& spec) {
-  const int64_t norms = (2 * int64_t{spec.layers} + 1) * spec.width;
-  const int64_t embedding = spec.tie_embeddings ? 0 : int64_t{spec.vocab} * spec.width;
-  return MatrixParameters(spec) + norms + embedding + int64_t{spec.segments.places} * spec.width;
 }
 
 double TrainingFlops(const ModelSpec& spec, int64_t tokens, int64_t pairs) {

@@ -25,6 +25,11 @@ class Workspace {
     kGradGateUp,  // [chunk, 2F]
     kGradHidden,  // [chunk, F]
     kGradNormed,  // [N, C]
+    kGradMiddle,  // [N, C] gradient of the mlp's branch beside attention's (parallel forms)
+    kRawQkv,      // [N, (H+2G)*D] before clip and norms
+    kQkNormed,    // [N, H*D]
+    kPostNormed,  // [N, C] a branch's result through its norm, or the gradient
+    kPostRstd,    // [1, N*H] f32
     kLse,         // [N, H] f32
     kRstd,        // [1, N] f32
     kLogits,      // [rows, V] f32

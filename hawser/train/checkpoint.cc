@@ -190,6 +190,7 @@ std::vector<int64_t> CheckpointSteps(const fs::path& folder) {
 }
 
 uint64_t RopeHash(const ModelSpec& spec) {
+  if (spec.places != Places::kRope) return static_cast<uint64_t>(spec.places);
   constexpr int64_t kPositions = 4096;
   const int64_t count = std::min(spec.context, kPositions);
   std::vector<int64_t> positions(static_cast<size_t>(count));

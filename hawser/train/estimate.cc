@@ -63,8 +63,8 @@ int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::s
       const int64_t begin = static_cast<int64_t>(i) * spec.context;
       all.push_back({begin, begin, &schedules[i]});
     }
-    AttentionBackwardArgs args{.shape = {.heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim},
-                               .sequences = all};
+    AttentionBackwardArgs args{
+        .shape = {.heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim}, .sequences = all};
     args.q.dtype = QkvDType(spec, plan.config.dtype);
     attention = std::max(attention, backend.AttentionScratchBytes(args));
   }
@@ -93,7 +93,9 @@ Sample ChooseSample(const TrainPlan& plan) {
   shrink(sample.sequences, 1);
   shrink(sample.length, 1024);
   shrink(sample.spec.layers, 2);
-  std::erase_if(sample.spec.full_layers, [&](int32_t layer) { return layer >= sample.spec.layers; });
+  for (std::vector<int32_t>* listed : {&sample.spec.full_layers, &sample.spec.unplaced_layers}) {
+    std::erase_if(*listed, [&](int32_t layer) { return layer >= sample.spec.layers; });
+  }
   shrink(sample.length, std::min<int64_t>(sample.length, 128 + 2 * plan.variant.pattern.anchors));
   return sample;
 }

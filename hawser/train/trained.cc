@@ -58,7 +58,7 @@ ParamLayout GradientLayout(const ParamLayout& all, const ParamLayout& trained, c
   std::vector<ParamInfo> wanted;
   for (size_t begin = 0, end; begin < params.size(); begin = end) {
     end = begin + 1;
-    while (end < params.size() && ContinuesGroup(params[end].role)) ++end;
+    while (end < params.size() && ContinuesGroup(params[end], params[end - 1])) ++end;
     const auto first = params.begin() + static_cast<std::ptrdiff_t>(begin);
     const auto last = params.begin() + static_cast<std::ptrdiff_t>(end);
     if (std::any_of(first, last, [&](const ParamInfo& info) {

@@ -78,20 +78,25 @@ int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute,
   const auto bytes = static_cast<int64_t>(SizeOf(dtype));
   const auto qkv_bytes = static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)));
   const bool keeps = recompute == Recompute::kNone;
+  const int64_t mlp_in = MlpInWidth(spec);
+  const bool parallel = spec.block.residual != Residual::kSequential;
+  const int64_t raw_qkv = KeepsRawQkv(spec) ? qkv_bytes * qkv : 0;
   const int64_t kept = bytes * (width + out) + 4 * int64_t{spec.heads};
-  const int64_t recomputed = qkv_bytes * qkv + bytes * width;
+  const int64_t recomputed = qkv_bytes * qkv + raw_qkv + (parallel ? 0 : bytes * width);
   // Scratch: gradients of qkv and of what attention gives; stream, norm, projection, gradient of norm and last output;
-  // rotations and the inverse deviations of a norm.
-  const int64_t scratch = qkv_bytes * qkv + bytes * (out + 5 * width) + 4 * (int64_t{spec.rope.rotary_dim} + 1);
+  // those of forms that need more; rotations and the inverse deviations of a norm.
+  const int64_t more = (parallel ? 2 : 0) + (spec.block.post_norms ? 1 : 0);
+  const int64_t scratch =
+      qkv_bytes * qkv + bytes * (out + (5 + more) * width) + 4 * (int64_t{spec.rope.rotary_dim} + 1);
   const int64_t beside = keeps ? (qkv_bytes == bytes ? 0 : bytes * qkv) : recomputed;
-  const int64_t per_row = spec.layers * (kept + (keeps ? recomputed + bytes * 2 * mlp : 0)) + scratch + beside;
-  return rows * per_row + std::min(rows, kMlpRows) * bytes * (keeps ? 4 : 6) * mlp;
+  const int64_t per_row = spec.layers * (kept + (keeps ? recomputed + bytes * mlp_in : 0)) + scratch + beside;
+  return rows * per_row + std::min(rows, kMlpRows) * bytes * ((keeps ? 1 : 2) * mlp_in + 2 * mlp);
 }
 
 double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs) {
   const double scores = 2.0 * spec.head_dim * spec.heads * spec.layers * static_cast<double>(pairs);
   const int64_t heads = 2 * int64_t{spec.heads} + 2 * int64_t{spec.kv_heads};
-  const int64_t repeated = int64_t{spec.layers} * spec.width * (heads * spec.head_dim + 2 * int64_t{spec.mlp_width});
+  const int64_t repeated = int64_t{spec.layers} * spec.width * (heads * spec.head_dim + MlpInWidth(spec));
   const double again = recompute == Recompute::kNone ? 0.0 : 2.0 * static_cast<double>(repeated * tokens);
   return TrainingFlops(spec, tokens, pairs) + scores + again;
 }
