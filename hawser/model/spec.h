@@ -9,6 +9,7 @@
 #include "hawser/attn/pattern.h"
 #include "hawser/attn/softmax.h"
 #include "hawser/ops/kinds.h"
+#include "hawser/pos/alibi.h"
 #include "hawser/pos/scheme.h"
 #include "hawser/pos/segments.h"
 
@@ -61,6 +62,7 @@ struct ModelSpec {
   RopeSpec rope;
   BlockSpec block;
   Places places = Places::kRope;
+  AlibiSpec alibi;  // of kAlibi
   std::optional<RopeSpec> local_rope;        // of the layers with a window; none: rope (Gemma 3)
   std::vector<int32_t> unplaced_layers = {};  // ascending: these know no places (SmolLM3)
   bool embedding_norm = false;               // of embeddings, before the first block (BLOOM)
