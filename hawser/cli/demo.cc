@@ -120,7 +120,7 @@ DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, co
   result.training = RunTraining(MakePlan(recipe), folder, /*resume=*/false, backend);
   if (result.training.interrupted) throw Interrupted();
   LoadedModel model = LoadModel(folder);
-  result.ppl = MeasurePerplexity(backend, &model.params, *model.tokenizer, valid, {.context = kLong});
+  result.ppl = MeasurePerplexity(backend, model.params, *model.tokenizer, valid, {.context = kLong});
   result.retrieval = MeasureRetrieval(backend, model.params, *model.tokenizer, questions, "full").buckets;
   return result;
 }
@@ -192,7 +192,7 @@ int RunDemo(const Options& options, const CommonOptions& common) {
   for (const char* policy : {"full", "sep-stream:4,64,256,800"}) {
     LogLine(fmt::format("demo: streaming {} words with {}", kStreamWords, policy));
     DemoStream measured{.policy = policy};
-    measured.ppl = MeasurePerplexity(backend.get(), &model.params, *model.tokenizer, stream,
+    measured.ppl = MeasurePerplexity(backend.get(), model.params, *model.tokenizer, stream,
                                      {.protocol = PplProtocol::kStreaming, .kv = policy});
     if (std::string_view(policy) != "full") measured.mean_formula = (4 + 64 + 256 + 800) / 2.0;
     result.streams.push_back(std::move(measured));

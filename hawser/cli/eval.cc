@@ -87,7 +87,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   if (!options.nll_file.empty()) {
     ppl.on_token = [&](int64_t, float nll) { log += fmt::format("{:.9g}\n", nll); };
   }
-  const PplReport report = MeasurePerplexity(backend.get(), &model.params, *model.tokenizer, documents, ppl);
+  const PplReport report = MeasurePerplexity(backend.get(), model.params, *model.tokenizer, documents, ppl);
   if (!options.nll_file.empty()) WriteFileAtomically(options.nll_file, log);
   if (!common.json) {
     PrintText(ToText(report));

@@ -32,7 +32,7 @@ int RunTuneKv(Options options, const CommonOptions& common) {
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = OpenModel(options.model, options.rope, options.tune.context);
   const auto backend = MakeBackend(common.device);
-  const TuneKvReport report = TuneKv(backend.get(), &model.params, *model.tokenizer, documents, options.tune);
+  const TuneKvReport report = TuneKv(backend.get(), model.params, *model.tokenizer, documents, options.tune);
   const auto kv = [&](const KvChoice& choice) { return choice.Kv(options.tune.sinks, options.tune.separator_set); };
   const std::pair<const char*, const KvChoice*> choices[] = {
       {"full", &report.full}, {"fixed", &report.fixed}, {"adaptive", &report.adaptive}};

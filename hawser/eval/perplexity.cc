@@ -378,10 +378,10 @@ std::vector<PplWindow> PlanWindows(const PplOptions& options, std::span<const in
   return windows;
 }
 
-PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
+PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                             const std::vector<TextDocument>& documents, const PplOptions& given) {
   PplOptions options = given;
-  const ModelSpec spec = params->spec();
+  const ModelSpec spec = params.spec();
   if (options.context == 0) options.context = spec.context;
   if (options.protocol == PplProtocol::kWindowed && options.stride > 0) options.protocol = PplProtocol::kSliding;
   PplReport report{.protocol = options.protocol, .context = options.context, .pattern = options.pattern};
@@ -417,7 +417,7 @@ PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenize
     const auto fed = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
     report.context = given.context > 0 ? given.context : fed;
     Decoder decoder(backend, params);
-    KvCache cache(backend, spec, form, separators, params->dtype(), given.context);
+    KvCache cache(backend, spec, form, separators, params.dtype(), given.context);
     MeasureStream(&decoder, &cache, &m, stream, options.stretch, &report);
   }
   m.Finish();

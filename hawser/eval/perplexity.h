@@ -12,7 +12,7 @@
 #include "hawser/attn/pattern.h"
 #include "hawser/data/corpus.h"
 #include "hawser/model/kv_cache.h"
-#include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
@@ -138,7 +138,7 @@ struct PplReport {
 /// Schemes whose frequencies depend on the length follow the tokens that are seen: of each window, or of the stream,
 /// unless the context declares its length. Errors: kUsage (options, ids outside the vocabulary, nothing
 /// to predict).
-PplReport MeasurePerplexity(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
+PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                             const std::vector<TextDocument>& documents, const PplOptions& options);
 
 nlohmann::json ToJson(const PplReport& report);

@@ -129,7 +129,7 @@ class PerplexityTest : public testing::Test {
  protected:
   PerplexityTest() : backend_(MakeBackend("cpu")), params_(TinyModel(TinySpec(), 11)) {}
   PplReport Measure(const PplOptions& options, const std::vector<TextDocument>& documents) {
-    return MeasurePerplexity(backend_.get(), &params_, LetterTokenizer(), documents, options);
+    return MeasurePerplexity(backend_.get(), params_, LetterTokenizer(), documents, options);
   }
   std::unique_ptr<Backend> backend_;
   ParamStore params_;
@@ -226,7 +226,7 @@ TEST_F(PerplexityTest, LinesHaveTheirOwnBosAndTheirLastTokenIsNotFed) {
 TEST_F(PerplexityTest, LinesOfATokenizerThatAddsNoBos) {
   const LetterTokenizer tokenizer(1, 2, /*adds_bos=*/false);
   const auto measure = [&](const char* text) {
-    return MeasurePerplexity(backend_.get(), &params_, tokenizer, {{.path = "a", .text = text}}, {.protocol = kLines});
+    return MeasurePerplexity(backend_.get(), params_, tokenizer, {{.path = "a", .text = text}}, {.protocol = kLines});
   };
   const PplReport r = measure("abc\n\nd\r\nef\rgh\n");
   EXPECT_LT(r.bos, 0);
@@ -318,7 +318,7 @@ TEST_F(PerplexityTest, TokenizersWithoutBos) {
   const std::vector<TextDocument> documents = {{.path = "a", .text = RandomText(64, 9)}};
   const auto tokens = [&](const Tokenizer& tokenizer, PplProtocol protocol) {
     const PplReport r =
-        MeasurePerplexity(backend_.get(), &params_, tokenizer, documents, {.protocol = protocol, .context = 32});
+        MeasurePerplexity(backend_.get(), params_, tokenizer, documents, {.protocol = protocol, .context = 32});
     return std::make_pair(r.tokens, r.bos >= 0);
   };
   EXPECT_EQ(tokens(LetterTokenizer(-1, 2), kWindowed), std::make_pair(int64_t{64}, true)) << "EOS stands in";
@@ -372,7 +372,7 @@ class OraclePplTest : public testing::Test {
   PplReport Measure(PplOptions options) {
     nll_.clear();
     options.on_token = [&](int64_t, float x) { nll_.push_back(x); };
-    return MeasurePerplexity(backend_.get(), &model_.params, *model_.tokenizer, documents_, options);
+    return MeasurePerplexity(backend_.get(), model_.params, *model_.tokenizer, documents_, options);
   }
   void ExpectRelative(double value, const nlohmann::json& wanted) {
     EXPECT_NEAR(value, wanted.get<double>(), 1e-4 * std::abs(wanted.get<double>()));

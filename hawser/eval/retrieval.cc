@@ -79,9 +79,9 @@ RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t 
   }
 }
 
-RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
+RetrievalReport MeasureRetrieval(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                                  const std::vector<RetrievalDocument>& documents, std::string_view kv) {
-  Decoder decoder(backend, &params);
+  Decoder decoder(backend, params);
   const ModelSpec& spec = params.spec();
   const KvForm form = ParseKvForm(kv);
   if (form.prefill == KvPrefill::kDense) {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "hawser/data/synthetic.h"
-#include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
@@ -60,7 +60,7 @@ struct RetrievalReport {
 
 /// Runs every document through a fresh cache under `kv` (text form). Buckets have the edges 16, 32, 64, ... (powers of
 /// two); empty ones are left out. Errors: kUsage (a policy with prefill=dense: a document is no prompt).
-RetrievalReport MeasureRetrieval(Backend* backend, const ParamStore& params, const Tokenizer& tokenizer,
+RetrievalReport MeasureRetrieval(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                                  const std::vector<RetrievalDocument>& documents, std::string_view kv);
 
 }  // namespace hawser

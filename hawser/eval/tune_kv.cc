@@ -17,7 +17,7 @@ constexpr int32_t kSmallest = 8;  // tokens
 /// Measures a list of windows on one text.
 class Judge {
  public:
-  Judge(Backend* backend, ParamStore* params, const Tokenizer& tokenizer, std::vector<TextDocument> documents,
+  Judge(Backend* backend, const Weights& params, const Tokenizer& tokenizer, std::vector<TextDocument> documents,
         const TuneKvOptions& options)
       : backend_(backend),
         params_(params),
@@ -36,7 +36,7 @@ class Judge {
 
  private:
   Backend* backend_;
-  ParamStore* params_;
+  Weights params_;
   const Tokenizer& tokenizer_;
   std::vector<TextDocument> documents_;
   const TuneKvOptions& options_;
@@ -91,17 +91,17 @@ std::string KvChoice::Kv(int32_t sinks, const std::string& separator_set) const 
   return text + (separator_set.empty() ? "" : ",sep=" + separator_set);
 }
 
-TuneKvReport TuneKv(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
+TuneKvReport TuneKv(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                     const std::vector<TextDocument>& documents, const TuneKvOptions& given) {
   TuneKvOptions options = given;
   if (!(options.budget > 0 && options.budget <= 1)) {
     Fail(ErrorKind::kUsage, "budget {}: wanted a share of the keys above 0 and at most 1", options.budget);
   }
-  if (options.context == 0) options.context = params->spec().context;
+  if (options.context == 0) options.context = params.spec().context;
   auto [first, second] = Halves(documents);
   const Judge calibration(backend, params, tokenizer, std::move(first), options);
   const Judge held_out(backend, params, tokenizer, std::move(second), options);
-  const auto layers = static_cast<size_t>(params->spec().layers);
+  const auto layers = static_cast<size_t>(params.spec().layers);
   const auto uniform = [&](int32_t window) { return std::vector<int32_t>(layers, window); };
 
   TuneKvReport report{.context = options.context};

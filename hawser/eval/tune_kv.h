@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "hawser/data/corpus.h"
-#include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
@@ -43,7 +43,7 @@ struct TuneKvReport {
 /// taken until the budget holds. `fixed`: the largest single window within the budget. The first half of each document
 /// calibrates, the second half is what the choices are judged by. Errors: kUsage (budget outside (0, 1], one that no
 /// window meets, texts too short).
-TuneKvReport TuneKv(Backend* backend, ParamStore* params, const Tokenizer& tokenizer,
+TuneKvReport TuneKv(Backend* backend, const Weights& params, const Tokenizer& tokenizer,
                     const std::vector<TextDocument>& documents, const TuneKvOptions& options);
 
 }  // namespace hawser

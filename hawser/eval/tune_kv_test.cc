@@ -35,7 +35,7 @@ class TuneKvTest : public ::testing::Test {
     documents_ = {{.path = "book", .text = ReadFile(book).substr(0, 20000)}};
   }
   TuneKvReport Tune(double budget) {
-    return TuneKv(backend_.get(), &model_.params, *model_.tokenizer, documents_,
+    return TuneKv(backend_.get(), model_.params, *model_.tokenizer, documents_,
                   {.budget = budget, .context = 128, .max_tokens = 1500});
   }
 
@@ -62,7 +62,7 @@ TEST_F(TuneKvTest, MeetsTheBudgetAndJudgesOnOtherText) {
     const AttnPattern of = MakeKvPolicy(form.OfLayer(l, 5))->Pattern();
     pattern.layer_windows.push_back(of.window);
   }
-  const PplReport again = MeasurePerplexity(backend_.get(), &model_.params, *model_.tokenizer,
+  const PplReport again = MeasurePerplexity(backend_.get(), model_.params, *model_.tokenizer,
                                             {{.path = "half", .text = documents_[0].text.substr(half)}},
                                             {.context = 128, .max_tokens = 1500, .pattern = pattern});
   EXPECT_DOUBLE_EQ(r.adaptive.nll, again.nll / static_cast<double>(again.tokens));

@@ -9,6 +9,7 @@
 
 #include "hawser/model/kv_cache.h"
 #include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/model/workspace.h"
 #include "hawser/ops/backend.h"
 
@@ -22,7 +23,7 @@ inline constexpr int64_t kMlpRows = 2048;
 struct BlockContext {
   Backend* backend = nullptr;
   Workspace* work = nullptr;
-  const ParamStore* weights = nullptr;
+  const Weights* weights = nullptr;
   std::span<const AttnSequence> sequences;
   const RopeSpec* rope = nullptr;  // of this layer; null: it does not rotate
   const float* cos = nullptr;      // [N, rotary_dim/2]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/model/block.h"
@@ -41,7 +42,7 @@ void CheckExtraTargets(const Batch& batch) {
 
 struct Decoder::Impl {
   Backend* backend;
-  const ParamStore* weights;
+  Weights weights;
   Workspace work;
   DType qkv_dtype;
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
@@ -63,11 +64,8 @@ struct Decoder::Impl {
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
   std::vector<std::vector<AttnSequence>> sequences;
 
-  Impl(Backend* b, const ParamStore* w)
-      : backend(b),
-        weights(w),
-        work(b),
-        qkv_dtype(QkvDType(w->spec(), w->dtype())) {
+  Impl(Backend* b, Weights w)
+      : backend(b), weights(std::move(w)), work(b), qkv_dtype(QkvDType(weights.spec(), weights.dtype())) {
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
       rotation_of.push_back(Rotates(spec(), layer) ? RotationBy(RopeOf(spec(), layer)) : -1);
     }
@@ -81,8 +79,8 @@ struct Decoder::Impl {
     return index;
   }
 
-  const ModelSpec& spec() const { return weights->spec(); }
-  DType dtype() const { return weights->dtype(); }
+  const ModelSpec& spec() const { return weights.spec(); }
+  DType dtype() const { return weights.dtype(); }
 
   StepStats Prepare(const Batch& batch) {
     const int64_t rows = batch.rows();
@@ -161,10 +159,10 @@ struct Decoder::Impl {
 
   /// x = embeddings of `ids`, and of their places where the model has them; without the norm that some put behind.
   void EmbedRows(const int32_t* ids, const int32_t* rows_of_places, Mat x) {
-    backend->EmbedForward(weights->Get(Role::kEmbedding), ids, x, spec().embedding_scale);
+    backend->EmbedForward(weights.Get(Role::kEmbedding), ids, x, spec().embedding_scale);
     if (spec().segments.places == 0) return;
     const Mat added = work.Get(Workspace::kProjected, x.rows, x.cols, x.dtype);
-    backend->EmbedForward(weights->Get(Role::kPlaces), rows_of_places, added);
+    backend->EmbedForward(weights.Get(Role::kPlaces), rows_of_places, added);
     backend->Add(added, x);
   }
 
@@ -195,8 +193,8 @@ struct Decoder::Impl {
   /// A norm outside of blocks.
   void Norm(ConstMat x, Role role, Mat y, float* rstd) {
     backend->NormForward({.x = x,
-                          .weight = weights->Get(role),
-                          .bias = weights->Bias(role),
+                          .weight = weights.Get(role),
+                          .bias = weights.Bias(role),
                           .y = y,
                           .rstd = rstd,
                           .eps = spec().norm_eps,
@@ -206,7 +204,7 @@ struct Decoder::Impl {
 
   void NormBackward(ConstMat x, Role role, const float* rstd, ConstMat dy, Mat dx, ParamStore* grads) {
     backend->NormBackward({.x = x,
-                           .weight = weights->Get(role),
+                           .weight = weights.Get(role),
                            .rstd = rstd,
                            .dy = dy,
                            .dx = dx,
@@ -218,14 +216,14 @@ struct Decoder::Impl {
 
   /// Logits of rows that went through the last norm.
   void Logits(ConstMat normed, Mat logits) {
-    backend->Linear({.x = normed, .w = weights->Head(), .y = logits});
+    backend->Linear({.x = normed, .w = weights.Head(), .y = logits});
     if (spec().logit_scale != 1 || spec().logit_cap > 0) {
       backend->CapLogits(logits, spec().logit_scale, spec().logit_cap);
     }
   }
 
   BlockContext Context(int32_t layer) {
-    BlockContext context{.backend = backend, .work = &work, .weights = weights, .decode_rows = &decode_rows};
+    BlockContext context{.backend = backend, .work = &work, .weights = &weights, .decode_rows = &decode_rows};
     if (const int32_t index = rotation_of[static_cast<size_t>(layer)]; index >= 0) {
       const Rotation& rotation = rotations[static_cast<size_t>(index)];
       context.rope = rotation.rope;
@@ -270,7 +268,7 @@ struct Decoder::Impl {
   CrossEntropyResult Loss(const Batch& batch, Mat normed, float* nll, Mat dnormed, Mat dweight, float grad_scale) {
     const int64_t rows = batch.rows(), extra = normed.rows - rows;
     CrossEntropyArgs args{.x = normed,
-                          .weight = weights->Head(),
+                          .weight = weights.Head(),
                           .targets = batch.targets.data(),
                           .weights = batch.weights.data(),
                           .nll = nll,
@@ -331,9 +329,9 @@ struct Decoder::Impl {
   }
 };
 
-Decoder::Decoder(Backend* backend, const ParamStore* weights) {
-  Validate(weights->spec());
-  impl_ = std::make_unique<Impl>(backend, weights);
+Decoder::Decoder(Backend* backend, Weights weights) {
+  Validate(weights.spec());
+  impl_ = std::make_unique<Impl>(backend, std::move(weights));
 }
 Decoder::~Decoder() = default;
 
@@ -415,7 +413,7 @@ void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32
   m.Run(tokens, cache, [&](size_t first, ConstMat x) {
     const Mat normed = m.FinalNorm(x, nullptr);
     m.backend->CrossEntropy({.x = normed,
-                             .weight = m.weights->Head(),
+                             .weight = m.weights.Head(),
                              .targets = targets.data() + first,
                              .nll = nll + first,
                              .logit_scale = m.spec().logit_scale,

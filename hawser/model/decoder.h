@@ -9,6 +9,7 @@
 #include "hawser/attn/schedule.h"
 #include "hawser/model/kv_cache.h"
 #include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 
 namespace hawser {
@@ -46,8 +47,9 @@ struct StepStats {
 
 class Decoder {
  public:
-  /// `weights` is F32 or BF16; activations have its dtype. Both outlive the decoder.
-  Decoder(Backend* backend, const ParamStore* weights);
+  /// What the weights view outlives the decoder, and so does the backend.
+  Decoder(Backend* backend, Weights weights);
+  Decoder(Backend* backend, const ParamStore* weights) : Decoder(backend, Weights(*weights)) {}
   ~Decoder();
 
   const ModelSpec& spec() const;
@@ -56,7 +58,7 @@ class Decoder {
   /// alone). Memory grows linearly with N.
   StepStats Score(const Batch& batch, float* nll);
 
-  /// Forward and backward; gradients of grad_scale * loss are added to `grads` (F32), which may hold some of the
+  /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to `grads` (F32), which may hold some of the
   /// parameters only: the others' are not computed. Groups (ContinuesGroup) are there as a whole or not at all.
   StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads);
 

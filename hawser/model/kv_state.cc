@@ -74,7 +74,7 @@ int64_t Count(const json& object, const char* key, int64_t most) {
 /// The one place that sees into a cache.
 class KvStateIo {
  public:
-  static void Save(const KvCache& cache, const ParamStore& model, const std::filesystem::path& path,
+  static void Save(const KvCache& cache, const Weights& model, const std::filesystem::path& path,
                    const json& notes) {
     std::vector<std::vector<std::byte>> hold;  // what the views point into
     std::vector<TensorToWrite> tensors;
@@ -137,7 +137,7 @@ class KvStateIo {
     WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", state.dump()}});
   }
 
-  static json Load(const TensorSource& file, const ParamStore& model, KvCache* cache) {
+  static json Load(const TensorSource& file, const Weights& model, KvCache* cache) {
     HAWSER_CHECK(cache->seen_ == 0);
     const json state = ReadState(file, model, *cache);
     const int64_t seen = Count(state, "seen", kMostSeen), separators_seen = Count(state, "separators_seen", seen);
@@ -227,7 +227,7 @@ class KvStateIo {
     return hash;
   }
 
-  static json ReadState(const TensorSource& file, const ParamStore& model, const KvCache& cache) {
+  static json ReadState(const TensorSource& file, const Weights& model, const KvCache& cache) {
     json state = StateOf(file);
     const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
       if (const auto found = Value<std::string>(state, key); found != wanted) {
@@ -295,7 +295,7 @@ class KvStateIo {
   }
 };
 
-uint64_t ModelFingerprint(const ParamStore& model) {
+uint64_t ModelFingerprint(const Weights& model) {
   const ModelSpec& s = model.spec();
   std::vector<int64_t> dims = {
       s.vocab,    s.width,     s.layers,         s.heads,          s.kv_heads,
@@ -305,11 +305,9 @@ uint64_t ModelFingerprint(const ParamStore& model) {
   if (s.softmax != SoftmaxSpec()) hash = Hash64(std::as_bytes(std::span(softmax)), hash);
   if (!s.full_layers.empty()) hash = HashOf(s.full_layers, hash);
   if (s.segments.places > 0) hash = HashOf(s.segments.separators, hash);
-  const ConstMat arena = model.arena();
-  for (const ParamInfo& info : model.layout().params()) {
-    const auto* begin =
-        static_cast<const std::byte*>(arena.data) + info.offset * static_cast<int64_t>(SizeOf(arena.dtype));
-    hash = Hash64({begin, std::min(kSample, static_cast<size_t>(info.size()) * SizeOf(arena.dtype))}, hash);
+  for (const ConstMat& tensor : model.tensors()) {
+    const auto* begin = static_cast<const std::byte*>(tensor.data);
+    hash = Hash64({begin, std::min(kSample, static_cast<size_t>(StoredBytes(tensor)))}, hash);
   }
   return hash;
 }
@@ -325,12 +323,12 @@ KvStateInfo ReadKvStateInfo(const std::filesystem::path& path) {
   });
 }
 
-void SaveKvState(const KvCache& cache, const ParamStore& model, const std::filesystem::path& path,
+void SaveKvState(const KvCache& cache, const Weights& model, const std::filesystem::path& path,
                  const nlohmann::json& notes) {
   KvStateIo::Save(cache, model, path, notes);
 }
 
-nlohmann::json LoadKvState(const std::filesystem::path& path, const ParamStore& model, KvCache* cache) {
+nlohmann::json LoadKvState(const std::filesystem::path& path, const Weights& model, KvCache* cache) {
   const TensorSource file = ReadSafetensors(path);
   return WithFrame(path.string(), [&] { return KvStateIo::Load(file, model, cache); });
 }

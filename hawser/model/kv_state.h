@@ -10,12 +10,12 @@
 #include <string>
 
 #include "hawser/model/kv_cache.h"
-#include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 
 namespace hawser {
 
 /// A hash of the dimensions and of samples of every weight: tells models apart.
-uint64_t ModelFingerprint(const ParamStore& model);
+uint64_t ModelFingerprint(const Weights& model);
 
 /// What is needed to make the cache that a state fits. Errors: as LoadKvState.
 struct KvStateInfo {
@@ -27,12 +27,12 @@ struct KvStateInfo {
 KvStateInfo ReadKvStateInfo(const std::filesystem::path& path);
 
 /// Writes atomically. `notes` is kept with the state for the caller. Errors: kIo naming the path.
-void SaveKvState(const KvCache& cache, const ParamStore& model, const std::filesystem::path& path,
+void SaveKvState(const KvCache& cache, const Weights& model, const std::filesystem::path& path,
                  const nlohmann::json& notes);
 
 /// Fills `cache`, which was made with the same policy, model, separators, dtype and rotations and has seen nothing, and
 /// returns the notes. The cache is not changed where an Error is thrown: kUsage naming what differs, kIo, kFormat for a
 /// file that is no state or is damaged, kUnsupported for another version.
-nlohmann::json LoadKvState(const std::filesystem::path& path, const ParamStore& model, KvCache* cache);
+nlohmann::json LoadKvState(const std::filesystem::path& path, const Weights& model, KvCache* cache);
 
 }  // namespace hawser
