@@ -69,7 +69,7 @@ struct Decoder::Impl {
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
       rotation_of.push_back(Rotates(spec(), layer) ? RotationBy(RopeOf(spec(), layer)) : -1);
     }
-    if (spec().places == Places::kAlibi) slopes = AlibiSlopes(spec().alibi, spec().heads, spec().context);
+    if (spec().places == Places::kAlibi) slopes = AlibiSlopes(spec().alibi, spec().heads);
   }
 
   int32_t RotationBy(const RopeSpec& rope) {

@@ -219,9 +219,12 @@ class KvStateIo {
     for (size_t g = 0; g < cache.groups_.size(); ++g) {
       const ModelSpec& spec = cache.groups_[g].spec_;
       if (g > 0 && spec.rope == cache.groups_[0].spec_.rope && spec.places == cache.groups_[0].spec_.places) continue;
-      const uint64_t own = spec.places != Places::kRope
-                               ? static_cast<uint64_t>(spec.places)
-                               : RotationHash(ComputeFrequencies(spec.rope, cache.max_length_), spec.rope);
+      uint64_t own = 0;
+      if (spec.places == Places::kRope) own = RotationHash(ComputeFrequencies(spec.rope, cache.max_length_), spec.rope);
+      if (spec.places == Places::kAlibi) {
+        const std::string alibi = ToString(spec.alibi);
+        own = Hash64(std::as_bytes(std::span(alibi)));
+      }
       hash = hash * 31 + own;
     }
     return hash;

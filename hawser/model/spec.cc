@@ -92,6 +92,13 @@ void Validate(const ModelSpec& spec) {
   if (spec.block.qkv_clip > 0 && spec.block.qk_norm != QkNorm::kNone) {
     Fail(ErrorKind::kUnsupported, "a clip of queries and keys beside a norm of them; models here have one of the two");
   }
+  if (spec.places == Places::kAlibi) {
+    InRange("alibi max_bias", spec.alibi.max_bias, kTiny, 1e3);
+    InRange("alibi factor", spec.alibi.factor, 1.0, 1e9);
+    InRange("alibi original context", spec.alibi.original, 0, int64_t{1} << 31);
+    InRange("alibi multiplier", spec.alibi.multiplier, kTiny, 1e3);
+    if (spec.alibi.scaling == AlibiScaling::kNtk) InRange("heads of ntk alibi", int64_t{spec.heads}, 2, 1 << 12);
+  }
   if (spec.places != Places::kRope) return;
   ValidateRope(spec, spec.rope);
   if (spec.local_rope) ValidateRope(spec, *spec.local_rope);

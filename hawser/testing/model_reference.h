@@ -25,7 +25,7 @@ class ReferenceModel {
       frequencies_.push_back(Rotates(spec_, layer) ? ComputeFrequencies(RopeOf(spec_, layer), spec_.context)
                                                    : RopeFrequencies());
     }
-    if (spec_.places == Places::kAlibi) slopes_ = AlibiSlopes(spec_.alibi, spec_.heads, spec_.context);
+    if (spec_.places == Places::kAlibi) slopes_ = AlibiSlopes(spec_.alibi, spec_.heads);
   }
 
   using Visibility = std::function<bool(int32_t q, int32_t k)>;

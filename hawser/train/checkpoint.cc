@@ -190,7 +190,11 @@ std::vector<int64_t> CheckpointSteps(const fs::path& folder) {
 }
 
 uint64_t RopeHash(const ModelSpec& spec) {
-  if (spec.places != Places::kRope) return static_cast<uint64_t>(spec.places);
+  if (spec.places == Places::kNone) return 0;
+  if (spec.places == Places::kAlibi) {
+    const std::string alibi = ToString(spec.alibi);
+    return Hash64(std::as_bytes(std::span(alibi)));
+  }
   constexpr int64_t kPositions = 4096;
   const int64_t count = std::min(spec.context, kPositions);
   std::vector<int64_t> positions(static_cast<size_t>(count));
