@@ -13,6 +13,7 @@
 #include "hawser/attn/schedule.h"
 #include "hawser/attn/softmax.h"
 #include "hawser/base/buffer.h"
+#include "hawser/ops/kinds.h"
 #include "hawser/pos/scheme.h"
 
 namespace hawser {
@@ -51,7 +52,6 @@ struct LinearBackwardArgs {
   Mat dbias;
 };
 
-enum class NormKind : uint8_t { kRms, kLayer };
 /// Each of `heads` pieces of a row, d = C / heads channels, is normed by itself (1: the row).
 ///   kRms    y = x * rstd * w' + bias            rstd = 1 / sqrt(mean(x^2) + eps)
 ///   kLayer  y = (x - mean(x)) * rstd * w' + bias   rstd = 1 / sqrt(mean((x - mean(x))^2) + eps)
@@ -100,9 +100,6 @@ struct RopeArgs {
   FloatFormat math = FloatFormat::kF32;
 };
 
-/// act(z):  kSilu z / (1 + e^-z);  kGelu z Phi(z), Phi the normal distribution's function (by erf);
-/// kGeluTanh z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3)));  kRelu max(z, 0).
-enum class Act : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
 /// gated: in [N, 2F] = [g | u], y [N, F] = act(g) * u. Plain: in, y [N, F], y = act(in); y may be in.
 struct ActArgs {
   ConstMat in;
