@@ -47,7 +47,7 @@ class KvDecodeTest : public ::testing::Test {
   using Logits = std::vector<std::vector<float>>;
 
   KvCache NewCache(const std::string& policy) {
-    return KvCache(backend_.get(), decoder_.spec(), ParseKvForm(policy), flags_, DType::kF32, kTokens);
+    return KvCache(backend_.get(), Model().spec(), ParseKvForm(policy), flags_, DType::kF32, kTokens);
   }
 
   /// Logits of every token, fed in pieces of random length up to `most`.
@@ -69,7 +69,7 @@ class KvDecodeTest : public ::testing::Test {
 
   Logits Feed(KvCache* cache, const std::vector<int32_t>& ids) {
     Matrix rows(static_cast<int64_t>(ids.size()), spec_.vocab);
-    decoder_.Extend(ids, cache, rows);
+    Model().Extend(ids, cache, rows);
     Logits logits;
     for (int64_t r = 0; r < rows.rows(); ++r) logits.emplace_back(rows.Row<float>(r), rows.Row<float>(r) + spec_.vocab);
     return logits;
@@ -152,7 +152,8 @@ class KvDecodeTest : public ::testing::Test {
   ModelSpec spec_ = TinySpec({.layers = 3, .context = kTokens});
   ParamStore params_ = LoudModel(spec_, 17);
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
-  Decoder decoder_{backend_.get(), &params_};
+  /// Of the parameters and the spec as they are now.
+  Decoder Model() { return {backend_.get(), &params_}; }
   std::vector<uint8_t> flags_;
   std::vector<int32_t> ids_;
 };
@@ -181,12 +182,12 @@ void KvDecodeTest::ExpectSameAsScored(const char* pattern, const char* policy) {
   }
   batch.sequences.push_back({0, layout});
   std::vector<float> scored(kTokens), decoded(kTokens);
-  decoder_.Score(batch, scored.data());
+  Model().Score(batch, scored.data());
   for (int32_t most : {1, kTokens}) {
     KvCache cache = NewCache(policy);
     for (int32_t t = 0; t < kTokens; t += most) {
       const size_t n = std::min(most, kTokens - t);
-      decoder_.ExtendScore({&ids_[t], n}, {&batch.targets[t], n}, &cache, &decoded[t]);
+      Model().ExtendScore({&ids_[t], n}, {&batch.targets[t], n}, &cache, &decoded[t]);
     }
     for (int32_t t = 0; t < kTokens; ++t) EXPECT_NEAR(decoded[t], scored[t], 5e-4) << policy << " t=" << t;
   }
@@ -384,7 +385,7 @@ TEST_F(KvDecodeTest, E5_BatchOfRaggedStreamsIsEachStreamAlone) {
       who.push_back(i);
     }
     Matrix logits(static_cast<int64_t>(rows.size()), spec_.vocab);
-    decoder_.Step(tokens, rows, logits);
+    Model().Step(tokens, rows, logits);
     for (size_t r = 0; r < who.size(); ++r) {
       const std::vector<float>& want = alone[who[r]][static_cast<size_t>(rows[r]->seen() - 1)];
       for (int32_t v = 0; v < spec_.vocab; ++v) {
@@ -395,7 +396,7 @@ TEST_F(KvDecodeTest, E5_BatchOfRaggedStreamsIsEachStreamAlone) {
   }
   Matrix logits(2, spec_.vocab);
   KvCache* one[] = {&caches[0]};
-  EXPECT_THROW(decoder_.Step(std::vector<int32_t>{1, 2}, one, logits), Error);
+  EXPECT_THROW(Model().Step(std::vector<int32_t>{1, 2}, one, logits), Error);
 }
 
 TEST_F(KvDecodeTest, E11_ReplayAfterResetIsTheSameToTheBit) {
@@ -501,7 +502,7 @@ TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
     targets.push_back(-1);
     std::vector<float> exact(kTokens), rounded(kTokens);
     KvCache wide = NewCache(policy), narrow(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kBF16, kTokens);
-    decoder_.ExtendScore(ids_, targets, &wide, exact.data());
+    Model().ExtendScore(ids_, targets, &wide, exact.data());
     decoder.ExtendScore(ids_, targets, &narrow, rounded.data());
     double a = 0, b = 0;
     for (int32_t t = 0; t < kTokens; ++t) a += exact[t], b += rounded[t];
@@ -518,7 +519,7 @@ TEST_F(KvDecodeTest, Q8StreamsStayCloseAndDoNotDependOnThreads) {
     const auto nats = [&](const std::string& form) {
       std::vector<float> nll(kTokens);
       KvCache cache = NewCache(form);
-      decoder_.ExtendScore(ids_, targets, &cache, nll.data());
+      Model().ExtendScore(ids_, targets, &cache, nll.data());
       double sum = 0;
       for (float x : nll) sum += x;
       return sum;
