@@ -120,7 +120,10 @@ Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern patter
       lora_(backend, LoraOf(config), &adapters_) {
   HAWSER_CHECK(weights_.dtype() == DType::kF32 && config.steps > 0 && config.micro_batch > 0);
   InitializeLora(&adapters_, static_cast<uint64_t>(config.seed));
-  if (config_.dtype == DType::kBF16 || adapted()) RefreshCopy();
+  if (config_.dtype == DType::kBF16 || adapted()) {
+    copy_ = Cast(weights_, config_.dtype);
+    RefreshCopy();
+  }
   decoder_ = std::make_unique<Decoder>(backend, copy_ ? &*copy_ : &weights_);
 }
 
@@ -134,8 +137,9 @@ TrainState Trainer::state() {
   return state;
 }
 
+/// In place: the decoder reads this memory.
 void Trainer::RefreshCopy() {
-  copy_ = Cast(weights_, config_.dtype);
+  backend_->Copy(weights_.arena(), copy_->arena());
   lora_.Merge(weights_, &*copy_);
 }
 
