@@ -244,7 +244,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
   const int64_t length = options.context > 0 ? options.context
                          : earlier.given     ? earlier.info.declared_length
                                              : 0;  // as many as there are
-  if (length > 0 && spec.rope.scaling.kind == RopeKind::kDynamic) {
+  if (length > 0 && DependsOnLength(spec.rope)) {
     LogLine(fmt::format("note: positions are scaled for {} tokens from the start, as --context declares", length));
   }
   KvCache cache(backend.get(), decoder.spec(), form, ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype,

@@ -124,12 +124,12 @@ struct Decoder::Impl {
     return stats;
   }
 
-  /// Frequencies that depend on the length (dynamic scaling) are those of each sequence's own.
+  /// Frequencies that depend on the length are those of each sequence's own.
   void FillRotation(const Batch& batch, Rotation* rotation) {
     const auto half = static_cast<int64_t>(rotation->frequencies.inv_freq.size());
     rotation->cos.resize(static_cast<size_t>(batch.rows() * half));
     rotation->sin.resize(rotation->cos.size());
-    if (rotation->rope->scaling.kind != RopeKind::kDynamic) {
+    if (!DependsOnLength(*rotation->rope)) {
       FillRopeTable(rotation->frequencies, positions.data(), batch.rows(), rotation->cos.data(), rotation->sin.data());
       return;
     }

@@ -32,7 +32,7 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
       policy_window_(pattern_.window),
       dtype_(dtype),
       stored_(stored),
-      grows_(rotates() && spec.rope.scaling.kind == RopeKind::kDynamic && max_length == 0),
+      grows_(rotates() && DependsOnLength(spec.rope) && max_length == 0),
       layers_(static_cast<size_t>(num_layers)) {
   if (grows_ && (policy_->positions() == KvPositions::kCacheLength || spec.segments.places > 0)) {
     Fail(
@@ -46,7 +46,7 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
          "kv policy \"{}\": positions=cachelen counts rotations; this model has none but biases by distance (ALiBi)",
          policy_->Name());
   }
-  SetLength(grows_ ? spec.rope.scaling.original : max_length);
+  SetLength(grows_ ? SameFrequenciesUntil(spec.rope, 1) : max_length);
   dense_.window = own_window;
   pattern_.window = std::min(pattern_.window, dense_.window);
 }
@@ -96,7 +96,7 @@ void KvGroup::SetLength(int64_t length) {
 
 void KvGroup::Grow(int64_t length) {
   if (!grows_ || length <= length_) return;
-  SetLength(length);
+  SetLength(SameFrequenciesUntil(spec_.rope, length));
   if (rotates_on_reading()) return FillRotations();
   Turn(0, static_cast<int64_t>(slots_.size()));
 }

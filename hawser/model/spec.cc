@@ -31,8 +31,8 @@ void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
   InRange("rotary_dim", int64_t{rope.rotary_dim}, 2, spec.head_dim);
   if (rope.rotary_dim % 2 != 0) Fail(ErrorKind::kFormat, "rotary_dim must be even, found {}", rope.rotary_dim);
   InRange("rope factor", scaling.factor, 1.0, 1e9);
-  const bool needs_original =
-      scaling.kind == RopeKind::kDynamic || scaling.kind == RopeKind::kYarn || scaling.kind == RopeKind::kLlama3;
+  const bool needs_original = scaling.kind == RopeKind::kDynamic || scaling.kind == RopeKind::kYarn ||
+                              scaling.kind == RopeKind::kLlama3 || scaling.kind == RopeKind::kLong;
   InRange("rope original context", scaling.original, needs_original ? 1 : 0, int64_t{1} << 31);
   if ((scaling.kind == RopeKind::kNtk || scaling.kind == RopeKind::kDynamic) && rope.rotary_dim < 4) {
     Fail(ErrorKind::kFormat, "rotary_dim must be at least 4 for ntk and dynamic scaling, found {}", rope.rotary_dim);
@@ -43,6 +43,13 @@ void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
     InRange("rope attention_factor", scaling.attention_factor.value_or(1.0), kTiny, 1e9);
     InRange("rope mscale", scaling.mscale.value_or(1.0), 0.0, 1e9);
     InRange("rope mscale_all_dim", scaling.mscale_all_dim.value_or(1.0), 0.0, 1e9);
+  }
+  if (scaling.kind == RopeKind::kLong) {
+    InRange("rope attention_factor", scaling.attention_factor.value_or(1.0), kTiny, 1e9);
+    for (const std::vector<double>* list : {&scaling.short_divisors, &scaling.long_divisors}) {
+      InRange("rope divisors", static_cast<int64_t>(list->size()), rope.rotary_dim / 2, rope.rotary_dim / 2);
+      for (const double divisor : *list) InRange("rope divisor", divisor, kTiny, 1e9);
+    }
   }
   if (scaling.kind == RopeKind::kLlama3) {
     InRange("rope low_freq_factor", scaling.low_freq_factor, kTiny, 1e9);

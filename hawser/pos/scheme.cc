@@ -28,7 +28,7 @@ using Quad = __float128;
 // 1 / (2 pi) to 128 bits.
 const Quad kTurn = Quad(0x28be60db9391054aull) * 0x1p-64 + Quad(0x7f09d5f47d4d3770ull) * 0x1p-128;
 
-constexpr std::string_view kNames[] = {"default", "linear", "ntk", "dynamic", "yarn", "llama3"};
+constexpr std::string_view kNames[] = {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "longrope"};
 
 std::string_view Name(RopeKind kind) { return kNames[static_cast<size_t>(kind)]; }
 
@@ -39,9 +39,13 @@ std::span<const std::string_view> Keys(RopeKind kind) {
   static constexpr std::string_view kYarn[] = {"theta",     "numerics",         "factor", "original",
                                                "beta_fast", "beta_slow",        "ramp",   "truncate",
                                                "blend",     "attention_factor", "mscale", "mscale_all_dim"};
+  static constexpr std::string_view kLong[] = {"theta", "numerics", "factor",          "original",
+                                               "short", "long",     "attention_factor"};
   switch (kind) {
     case RopeKind::kDefault:
       return std::span(kPlain).first(2);
+    case RopeKind::kLong:
+      return kLong;
     case RopeKind::kYarn:
       return kYarn;
     case RopeKind::kLlama3:
@@ -76,7 +80,7 @@ void Validate(const RopeSpec& spec) {
   if (s.kind == RopeKind::kDefault) return;
   Require(std::isfinite(s.factor) && s.factor >= 1.0, s.kind, "factor", s.factor, "1 or more");
   Require(s.original >= 0, s.kind, "original", static_cast<double>(s.original), "the pretraining context in tokens");
-  if (s.kind == RopeKind::kDynamic || s.kind == RopeKind::kYarn || s.kind == RopeKind::kLlama3) {
+  if (s.kind != RopeKind::kLinear && s.kind != RopeKind::kNtk) {
     Require(s.original >= 1, s.kind, "original", static_cast<double>(s.original), "the pretraining context in tokens");
   }
   if (s.kind == RopeKind::kYarn) {
@@ -94,6 +98,17 @@ void Validate(const RopeSpec& spec) {
     Require(finite_above(s.low_freq_factor, 0.0), s.kind, "low", s.low_freq_factor, "a number above 0");
     Require(finite_above(s.high_freq_factor, s.low_freq_factor), s.kind, "high", s.high_freq_factor,
             "a number above low");
+  }
+  if (s.kind == RopeKind::kLong) {
+    for (const auto& [key, list] : {std::pair{"short", &s.short_divisors}, std::pair{"long", &s.long_divisors}}) {
+      Require(static_cast<int32_t>(list->size()) == spec.rotary_dim / 2, s.kind, key, static_cast<double>(list->size()),
+              fmt::format("{} numbers with + between them", spec.rotary_dim / 2));
+      for (const double x : *list) Require(finite_above(x, 0.0), s.kind, key, x, "numbers above 0");
+    }
+    if (s.attention_factor) {
+      Require(finite_above(*s.attention_factor, 0.0), s.kind, "attention_factor", *s.attention_factor,
+              "a number above 0");
+    }
   }
 }
 
@@ -156,6 +171,12 @@ double YarnMultiplier(const RopeScaling& s) {
   return YarnMscale(s.factor, 1.0);
 }
 
+double LongMultiplier(const RopeScaling& s) {
+  if (s.attention_factor) return *s.attention_factor;
+  if (s.factor <= 1.0 || s.original <= 1) return 1.0;
+  return std::sqrt(1.0 + std::log(s.factor) / std::log(static_cast<double>(s.original)));
+}
+
 }  // namespace
 
 double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
@@ -211,6 +232,9 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
       const std::optional<int64_t> tokens = ParseSize(value);
       if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
       s.original = *tokens;
+    } else if (key == "short" || key == "long") {
+      std::vector<double>& list = key == "short" ? s.short_divisors : s.long_divisors;
+      for (const std::string_view word : SplitAt(value, '+')) list.push_back(number(key, word));
     } else if (key == "numerics") {
       spec.numerics = ParseRopeNumerics(value);
     } else if (key == "truncate") {
@@ -255,7 +279,8 @@ std::string RopeHelp() {
       "NTK-aware: a larger base, so that high frequencies stay",
       "NTK-aware by the tokens seen, once they are more than the original context",
       "high frequencies stay, low ones are interpolated, and attention is sharpened",
-      "Llama 3.1: high frequencies stay, low ones are divided by the factor"};
+      "Llama 3.1: high frequencies stay, low ones are divided by the factor",
+      "LongRoPE: each frequency divided by a number of its own, short=A+B+.. up to the original context, long= beyond"};
   static_assert(std::size(kSummaries) == std::size(kNames));
   std::string text;
   for (size_t i = 0; i < std::size(kNames); ++i) {
@@ -288,6 +313,11 @@ std::string ToString(const RopeSpec& spec) {
     add("low", s.low_freq_factor);
     add("high", s.high_freq_factor);
   }
+  if (s.kind == RopeKind::kLong) {
+    add("short", fmt::format("{}", fmt::join(s.short_divisors, "+")));
+    add("long", fmt::format("{}", fmt::join(s.long_divisors, "+")));
+    if (s.attention_factor) add("attention_factor", *s.attention_factor);
+  }
   if (spec.theta != RopeSpec().theta) add("theta", spec.theta);
   if (spec.numerics != RopeNumerics()) add("numerics", hawser::ToString(spec.numerics));
   std::string text(Name(s.kind));
@@ -308,6 +338,15 @@ int64_t MaxContext(const RopeSpec& spec, int64_t context) {
   const double reach = s.factor * static_cast<double>(s.original > 0 ? s.original : context);
   const int64_t tokens = reach >= 0x1p63 ? kUnlimited : static_cast<int64_t>(reach);
   return s.kind == RopeKind::kLlama3 ? std::max(tokens, context) : tokens;
+}
+
+bool DependsOnLength(const RopeSpec& spec) {
+  return spec.scaling.kind == RopeKind::kDynamic || spec.scaling.kind == RopeKind::kLong;
+}
+
+int64_t SameFrequenciesUntil(const RopeSpec& spec, int64_t length) {
+  if (DependsOnLength(spec) && length <= spec.scaling.original) return spec.scaling.original;
+  return spec.scaling.kind == RopeKind::kDynamic ? length : int64_t{1} << 53;
 }
 
 RopeSpec BakeNtk(const RopeSpec& rope) {
@@ -369,6 +408,12 @@ RopeFrequencies ComputeFrequencies(const RopeSpec& given, int64_t length) {
         }
       }
       break;
+    case RopeKind::kLong: {
+      const std::vector<double>& divisors = length > s.original ? s.long_divisors : s.short_divisors;
+      for (int32_t i = 0; i < half; ++i) theta[i] /= divisors[static_cast<size_t>(i)];
+      result.multiplier = LongMultiplier(s);
+      break;
+    }
   }
   result.numerics = spec.numerics;
   if (spec.numerics.angle == RopeAngle::kIterated && s.kind != RopeKind::kDefault) {

@@ -13,13 +13,14 @@ namespace hawser {
 
 /// kHalf: pair i is channels (i, i + d/2) (Hugging Face); kAdjacent: (2i, 2i+1) (Meta, llama2.c).
 enum class RopePairing : uint8_t { kHalf, kAdjacent };
-enum class RopeKind : uint8_t { kDefault, kLinear, kNtk, kDynamic, kYarn, kLlama3 };
+enum class RopeKind : uint8_t { kDefault, kLinear, kNtk, kDynamic, kYarn, kLlama3, kLong };
 enum class YarnRamp : uint8_t { kIndex, kRotations };    // ramp variable: pair index (code) or rotations (paper)
 enum class YarnBlend : uint8_t { kFrequency, kPeriod };  // theta*(w+(1-w)/s) or theta/(w+(1-w)*s)
 
 /// A scaling of the frequencies theta_i = theta^(-2i/d). Sources: PI arXiv:2306.15595; NTK-aware (bloc97 2023);
-/// YaRN arXiv:2309.00071; llama3 (Llama 3.1 release). All transforms are independent of the position except kDynamic,
-/// which depends on the declared maximum length and is pinned to it when a cache or a batch is created.
+/// YaRN arXiv:2309.00071; llama3 (Llama 3.1 release); LongRoPE arXiv:2402.13753. All transforms are independent of the
+/// position; kDynamic and kLong depend on the declared maximum length and are pinned to it when a cache or a batch is
+/// created.
 struct RopeScaling {
   RopeKind kind = RopeKind::kDefault;
   double factor = 1.0;
@@ -34,6 +35,7 @@ struct RopeScaling {
   std::optional<double> mscale_all_dim = std::nullopt;
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
+  std::vector<double> short_divisors = {}, long_divisors = {};  // kLong: [d/2], up to `original` tokens and beyond
 
   bool operator==(const RopeScaling&) const = default;
 };
@@ -50,7 +52,8 @@ struct RopeSpec {
 
 /// `default`, `linear:factor=8`, `ntk:factor=8`, `dynamic:factor=8`, `yarn:factor=8,original=4096[,beta_fast=..,
 /// beta_slow=..,truncate=0|1,ramp=index|rotations,blend=frequency|period,attention_factor=..,mscale=..,
-/// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `theta=5e6` (changes the base only).
+/// mscale_all_dim=..]`, `llama3:factor=8,low=1,high=4,original=8192`, `longrope:factor=4,original=4096,
+/// short=1+1.1+..,long=1.2+2+..[,attention_factor=..]`, `theta=5e6` (changes the base only).
 /// Applied to `base`: replaces its scaling; theta= replaces its base, and of its scaling what ntk is. `context`: that
 /// of the model, used where neither the text nor the scaling of `base` has an `original`, so that a model that is
 /// scaled already gets what it would have got before. Every scheme also takes theta=B and numerics=N
@@ -78,6 +81,12 @@ int64_t MaxContext(const RopeSpec& spec, int64_t context);
 /// come back as they are. The frequencies of the result have the same bits.
 RopeSpec BakeNtk(const RopeSpec& rope);
 
+/// The longest length in tokens whose frequencies are those of `length`; 2^53, more than there ever are, where longer
+/// ones change nothing.
+int64_t SameFrequenciesUntil(const RopeSpec& spec, int64_t length);
+/// Whether frequencies depend on the length.
+bool DependsOnLength(const RopeSpec& spec);
+
 /// Frequencies after scaling and rounding to numerics.inv_freq, and their exact phase increments.
 struct RopeFrequencies {
   std::vector<double> inv_freq;  // [d/2] radians per position
@@ -87,12 +96,13 @@ struct RopeFrequencies {
 };
 
 /// YaRN's g(m) = 0.1 m ln(factor) + 1 for factor > 1, else 1. The multiplier A is attention_factor if given, else
-/// g(mscale) / g(mscale_all_dim) if both are, else g(1). DeepSeek's softmax scale also takes g(mscale_all_dim)^2.
+/// g(mscale) / g(mscale_all_dim) if both are, else g(1); of LongRoPE attention_factor, else
+/// sqrt(1 + ln(factor) / ln(original)). DeepSeek's softmax scale also takes g(mscale_all_dim)^2.
 double YarnMscale(double factor, double mscale);
 
 /// Errors: kUsage for an odd or empty rotary_dim (4 or more for ntk and dynamic), theta <= 1, factor < 1, a missing
 /// original where the scheme needs it, bounds of a ramp out of order; kUnsupported for iterated angles of a scaling.
-/// `length`: the declared maximum length in tokens (only kDynamic depends on it).
+/// `length`: the declared maximum length in tokens (only kDynamic and kLong depend on it).
 RopeFrequencies ComputeFrequencies(const RopeSpec& spec, int64_t length);
 
 /// cos and sin of position * frequency, times the multiplier, in f32: [positions, d/2] each, row-major.

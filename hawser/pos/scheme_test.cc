@@ -495,5 +495,34 @@ TEST(RopeText, AFactorFromTheContextWanted) {
   EXPECT_NE(RopeHelp().find("yarn"), std::string::npos);
 }
 
+TEST(Frequencies, LongRopeDividesByListsThatTheLengthChooses) {
+  const RopeSpec spec = Spec("longrope:factor=4,original=100,short=1+1.25+2,long=2+4+8", 10000, 400, 6);
+  EXPECT_EQ(ToString(spec), "longrope:factor=4,original=100,short=1+1.25+2,long=2+4+8");
+  EXPECT_EQ(Spec(ToString(spec), 10000, 400, 6), spec);
+  const RopeFrequencies plain = ComputeFrequencies({.rotary_dim = 6}, 1);
+  const double divisors[2][3] = {{1, 1.25, 2}, {2, 4, 8}};
+  for (const int64_t length : {1, 100, 101, 400}) {
+    const RopeFrequencies scaled = ComputeFrequencies(spec, length);
+    EXPECT_NEAR(scaled.multiplier, std::sqrt(1 + std::log(4.0) / std::log(100.0)), 1e-12);
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_DOUBLE_EQ(scaled.inv_freq[i], plain.inv_freq[i] / divisors[length > 100][i]);
+    }
+  }
+  EXPECT_EQ(ComputeFrequencies(Spec("longrope:factor=4,original=9,short=1,long=1,attention_factor=1.5", 1e4, 9, 2), 1)
+                .multiplier,
+            1.5);
+  EXPECT_TRUE(DependsOnLength(spec));
+  EXPECT_EQ(SameFrequenciesUntil(spec, 7), 100);
+  EXPECT_EQ(SameFrequenciesUntil(spec, 101), int64_t{1} << 53);
+  const RopeSpec dynamic = Spec("dynamic:factor=4,original=100");
+  EXPECT_EQ(SameFrequenciesUntil(dynamic, 7), 100);
+  EXPECT_EQ(SameFrequenciesUntil(dynamic, 101), 101);
+  EXPECT_FALSE(DependsOnLength(Spec("yarn:factor=4")));
+  EXPECT_NE(UsageMessage([] { Spec("longrope:factor=4,short=1+2,long=1+2+3", 1e4, 100, 6); }).find("short"),
+            std::string::npos);
+  EXPECT_NE(UsageMessage([] { Spec("longrope:factor=4,short=1+0+2,long=1+2+3", 1e4, 100, 6); }).find("above 0"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace hawser
