@@ -33,6 +33,7 @@ DType ParseStoredDType(const std::string& text) {
   for (const auto& [dtype, name] : kDTypes) {
     if (name == text) return dtype;
   }
+  if (text == "BOOL") return DType::kU8;  // masks that old files store; a byte each
   Fail(ErrorKind::kUnsupported, "dtype '{}' is not supported; known are F32, BF16, F16, F64, I32, I64, U8", text);
 }
 
