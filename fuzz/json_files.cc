@@ -16,6 +16,7 @@
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/metrics.h"
+#include "hawser/zoo/families.h"
 #include "hawser/zoo/hf_config.h"
 
 namespace hawser::fuzz {
@@ -87,8 +88,22 @@ ModelSpec Spec(std::string_view rope = "default") {
   return spec;
 }
 
+/// The least that a family's config.json says.
+std::string ConfigOf(const Family& family) {
+  nlohmann::json config = {{"model_type", family.model_type}, {"vocab_size", 64}};
+  const FamilyKeys& keys = family.keys;
+  const std::pair<std::string_view, int> sizes[] = {{keys.width, 32},   {keys.layers, 2},   {keys.heads, 4},
+                                                    {keys.kv_heads, 2}, {keys.head_dim, 8}, {keys.mlp_width, 48},
+                                                    {keys.context, 128}};
+  for (const auto& [key, size] : sizes) {
+    if (!key.empty()) config[std::string(key.substr(0, key.find('|')))] = size;
+  }
+  return config.dump();
+}
+
 std::vector<std::string> Configs() {
   std::vector<std::string> texts;
+  for (const Family& family : Families()) texts.push_back(ConfigOf(family));
   for (const char* rope : {"default", "linear:factor=4", "dynamic:factor=2", "yarn:factor=4", "llama3:factor=8"}) {
     texts.push_back(HfConfigText(Spec(rope), DType::kF32));
   }
@@ -100,7 +115,7 @@ std::vector<std::string> Configs() {
 
 /// config.json, and what a folder of this program is written with for it.
 void RunConfig(std::string_view input) {
-  const HfConfig config = ParseHfConfig(input);
+  const ModelSpec config = ParseHfConfig(input);
   const ModelSpec spec = MergeSideFile(config, "");
   std::string text;
   try {
@@ -185,7 +200,7 @@ std::vector<Target> JsonTargets() {
            },
        .run =
            [](std::string_view input) {
-             static const HfConfig config =
+             static const ModelSpec config =
                  ParseHfConfig(HfConfigText(Spec("yarn:factor=4,ramp=rotations"), DType::kF32));
              MergeSideFile(config, input);
            },

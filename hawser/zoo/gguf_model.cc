@@ -145,7 +145,7 @@ std::string TensorName(const ParamInfo& info) {
       return of_layer("ffn_up");
     case Role::kDown:
       return of_layer("ffn_down");
-    case Role::kPlaces:  // its models have none
+    default:  // its models have no others
       break;
   }
   return "";

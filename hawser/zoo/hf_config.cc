@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "hawser/base/error.h"
+#include "hawser/io/json.h"
 #include "hawser/zoo/families.h"
 #include "hawser/zoo/hf_keys.h"
 
@@ -12,54 +14,6 @@ namespace hawser {
 namespace {
 
 constexpr int64_t kMaxContext = int64_t{1} << 31;
-
-const Family& FindFamily(const std::string& model_type) {
-  std::string known;
-  for (const Family& family : kFamilies) {
-    if (family.model_type == model_type) return family;
-    fmt::format_to(std::back_inserter(known), "{}{}", known.empty() ? "" : ", ", family.model_type);
-  }
-  Fail(ErrorKind::kUnsupported, "model_type '{}' is not supported; known are {}", model_type, known);
-}
-
-/// What the decoder does not compute.
-void RefuseUnsupported(const JsonObject& config) {
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (config.BoolOr(key, false)) Fail(ErrorKind::kUnsupported, "{} = true is not supported; known is false", key);
-  }
-  if (!config.BoolOr("is_causal", true)) {
-    Fail(ErrorKind::kUnsupported, "is_causal = false is not supported; known is true");
-  }
-  if (const std::string act = config.StringOr("hidden_act", "silu"); act != "silu" && act != "swish") {
-    Fail(ErrorKind::kUnsupported, "hidden_act '{}' is not supported; known is silu", act);
-  }
-  if (config.Find("quantization_config") != nullptr) {
-    Fail(ErrorKind::kUnsupported, "quantization_config is not supported; weights must be f32, bf16, f16 or f64");
-  }
-}
-
-/// The layers that `layer_types`, where it is there, takes out of the sliding window.
-std::vector<int32_t> FullLayers(const JsonObject& config, int32_t layers, bool windows) {
-  std::vector<int32_t> full;
-  const nlohmann::json* types = config.Find("layer_types");
-  if (types != nullptr && (!types->is_array() || types->size() != static_cast<size_t>(layers))) {
-    Fail(ErrorKind::kFormat, "layer_types must name a type for each of {} layers", layers);
-  }
-  for (int32_t layer = 0; types != nullptr && layer < layers; ++layer) {
-    const nlohmann::json& type = (*types)[static_cast<size_t>(layer)];
-    if (type == "full_attention" || type == "attention") {
-      full.push_back(layer);
-    } else if (type != "sliding_attention") {
-      Fail(ErrorKind::kUnsupported,
-           "layer_types: {} of layer {} is not supported; known are full_attention and "
-           "sliding_attention",
-           type.dump(), layer);
-    } else if (!windows) {
-      Fail(ErrorKind::kFormat, "layer_types: layer {} is of sliding_attention, and sliding_window is null", layer);
-    }
-  }
-  return full;
-}
 
 /// An id or a list of ids.
 std::vector<int32_t> Ids(const JsonObject& config, const char* key) {
@@ -74,9 +28,6 @@ std::vector<int32_t> Ids(const JsonObject& config, const char* key) {
   return ids;
 }
 
-/// The shortest decimal that is this float, as a double: 1e-05 and not 9.999999747378752e-06.
-double Shortest(float value) { return std::stod(fmt::format("{}", value)); }
-
 nlohmann::ordered_json IdsJson(const std::vector<int32_t>& ids) {
   if (ids.empty()) return nullptr;
   if (ids.size() == 1) return ids.front();
@@ -87,53 +38,125 @@ std::string Text(const nlohmann::ordered_json& json) { return json.dump(2) + "\n
 
 bool Near(double a, double b) { return std::abs(a - b) <= 1e-9 * std::abs(a); }
 
+struct ActWord {
+  std::string_view word;
+  Act act;
+};
+/// The first of an activation is written.
+constexpr ActWord kActs[] = {
+    {"silu", Act::kSilu},         {"swish", Act::kSilu},         {"gelu_pytorch_tanh", Act::kGeluTanh},
+    {"gelu_new", Act::kGeluTanh}, {"gelu_fast", Act::kGeluTanh}, {"gelu_python", Act::kGelu},
+    {"relu", Act::kRelu}};
+
+Act ActOf(const Family& family, const std::string& word, const std::string& key) {
+  if (word == "gelu") return family.defaults.gelu;
+  for (const ActWord& known : kActs) {
+    if (known.word == word) return known.act;
+  }
+  Fail(ErrorKind::kUnsupported, "{} '{}' is not supported; known are silu, gelu, gelu_pytorch_tanh and relu", key,
+       word);
+}
+
+std::string_view WordOf(const Family& family, Act act) {
+  if (act == Act::kGelu && family.defaults.gelu == act) return "gelu";
+  return std::ranges::find(kActs, act, &ActWord::act)->word;
+}
+
+void ActMember(const Family& family, ConfigMembers& m, Act* act) {
+  const std::vector<std::string> keys = m.Split(family.keys.act);
+  if (!m.reading()) {
+    m.out()[keys.front()] = WordOf(family, *act);
+    return;
+  }
+  std::optional<Act> found;
+  for (const std::string& key : keys) {
+    if (m.in().Find(key.c_str()) == nullptr) continue;
+    const Act one = ActOf(family, m.in().String(key.c_str()), key);
+    if (found && *found != one) Fail(ErrorKind::kFormat, "'{}' and '{}' differ; make them agree", keys.front(), key);
+    found = one;
+  }
+  *act = found.value_or(*act);
+}
+
+void EndsOfText(const Family& family, ConfigMembers& m, ModelSpec& spec) {
+  m.Know({"bos_token_id", "eos_token_id"});
+  if (!m.reading()) {
+    m.out()["bos_token_id"] = spec.bos >= 0 ? nlohmann::ordered_json(spec.bos) : nullptr;
+    m.out()["eos_token_id"] = IdsJson(spec.eos);
+    return;
+  }
+  const auto ids = [&](const char* key, int32_t fallback) {
+    const bool own = m.in().Has(key) || fallback < 0 || fallback >= spec.vocab;
+    return own ? Ids(m.in(), key) : std::vector<int32_t>{fallback};
+  };
+  const std::vector<int32_t> bos = ids("bos_token_id", family.defaults.bos);
+  spec.bos = bos.empty() ? -1 : bos.front();
+  spec.eos = ids("eos_token_id", family.defaults.eos);
+}
+
+/// Sizes, and what every family has.
+void Sizes(const Family& family, ConfigMembers& m, ModelSpec& spec) {
+  const FamilyKeys& keys = family.keys;
+  const FamilyDefaults& defaults = family.defaults;
+  m.Int("vocab_size", &spec.vocab);
+  m.Int(keys.width, &spec.width);
+  m.Int(keys.layers, &spec.layers);
+  m.Int(keys.heads, &spec.heads);
+  if (!keys.mlp_width.empty()) m.Int(keys.mlp_width, &spec.mlp_width);
+  if (m.reading()) spec.kv_heads = spec.heads;
+  if (!keys.kv_heads.empty()) {
+    const bool as_heads = defaults.kv_heads == 0 || m.Has(keys.kv_heads);
+    m.Int(keys.kv_heads, &spec.kv_heads, as_heads ? spec.heads : defaults.kv_heads);
+  }
+  if (m.reading()) spec.head_dim = defaults.head_dim > 0 ? defaults.head_dim : spec.width / spec.heads;
+  const bool given = !keys.head_dim.empty() && (!m.reading() || m.in().Find("head_dim") != nullptr);
+  if (!keys.head_dim.empty()) m.Int(keys.head_dim, &spec.head_dim, spec.head_dim);
+  if (!given && defaults.head_dim == 0 && spec.width % spec.heads != 0) {
+    Fail(ErrorKind::kFormat, "{} {} is no multiple of {} {}, and head_dim is not given", m.Split(keys.width).front(),
+         spec.width, m.Split(keys.heads).front(), spec.heads);
+  }
+  m.Number(keys.norm_eps, &spec.norm_eps, defaults.norm_eps);
+  m.Flag("tie_word_embeddings", &spec.tie_embeddings, defaults.tie);
+  if (!keys.act.empty()) ActMember(family, m, &spec.block.act);
+  EndsOfText(family, m, spec);
+}
+
+/// The whole configuration, read into `spec` or written from it.
+void AllMembers(const Family& family, ConfigMembers& m, ModelSpec& spec) {
+  m.Know({"architectures", "model_type", "dtype", "torch_dtype"});
+  Sizes(family, m, spec);
+  if (m.reading() && !family.keys.context.empty()) m.Int(family.keys.context, &spec.context, family.defaults.context);
+  if (family.members != nullptr) family.members(m, spec);
+  if (spec.places == Places::kRope) {
+    if (m.reading()) {
+      ReadHfRope(family.rope, spec.head_dim, spec.context, m, &spec.rope, &spec.local_rope);
+    } else {
+      WriteHfRope(family.rope, spec.rope, spec.local_rope, spec.head_dim, spec.context, m);
+    }
+    return;
+  }
+  if (!m.reading() && !family.keys.context.empty()) m.Int(family.keys.context, &spec.context, {});
+  if (family.places == Places::kRope) {  // Falcon and Baichuan: not used without rotations
+    m.Know({"rope_theta", "rope_scaling", "rope_parameters"});
+  }
+}
+
 }  // namespace
 
-HfConfig ParseHfConfig(std::string_view text) {
+ModelSpec ParseHfConfig(std::string_view text) {
   const nlohmann::json json = ParseJson(text);
   const JsonObject config(json, "the configuration");
   const Family& family = FindFamily(config.String("model_type"));
-  RefuseUnsupported(config);
-  CheckHfKeys(json, family.sliding_window != 0);
-  HfConfig result;
-  ModelSpec& spec = result.spec;
-  const auto size = [&](const char* key) { return static_cast<int32_t>(config.Int(key, 1)); };
-  spec.family = family.model_type;
-  spec.vocab = size("vocab_size");
-  spec.width = size("hidden_size");
-  spec.layers = size("num_hidden_layers");
-  spec.heads = size("num_attention_heads");
-  spec.mlp_width = size("intermediate_size");
-  // Written as null, the number of key heads is that of the heads in every family.
-  const bool as_heads = family.kv_heads == 0 || config.Has("num_key_value_heads");
-  spec.kv_heads = static_cast<int32_t>(config.IntOr("num_key_value_heads", as_heads ? spec.heads : family.kv_heads, 1));
-  if (config.Find("head_dim") == nullptr && spec.width % spec.heads != 0) {
-    Fail(ErrorKind::kFormat, "hidden_size {} is no multiple of num_attention_heads {}, and head_dim is not given",
-         spec.width, spec.heads);
+  if (config.Find("quantization_config") != nullptr) {
+    Fail(ErrorKind::kUnsupported, "quantization_config is not supported; weights must be f32, bf16, f16 or f64");
   }
-  spec.head_dim = static_cast<int32_t>(config.IntOr("head_dim", spec.width / spec.heads, 1));
-  spec.norm_eps = static_cast<float>(config.NumberOr("rms_norm_eps", 1e-6));
-  spec.tie_embeddings = config.BoolOr("tie_word_embeddings", false);
-  spec.context = config.IntOr("max_position_embeddings", family.context, 1, kMaxContext);
-  if (family.sliding_window != 0) {
-    const int64_t window = config.Has("sliding_window") ? 0 : family.sliding_window;
-    spec.sliding_window = static_cast<int32_t>(config.IntOr("sliding_window", window, 1));
-    spec.full_layers = FullLayers(config, spec.layers, spec.sliding_window > 0);
-    if (spec.sliding_window == 0 || spec.full_layers.size() == static_cast<size_t>(spec.layers)) {
-      spec.sliding_window = 0;
-      spec.full_layers.clear();
-    }
-  }
-  const auto id = [&](const char* key, int32_t fallback) {
-    return config.Has(key) || fallback >= spec.vocab ? Ids(config, key) : std::vector<int32_t>{fallback};
-  };
-  const std::vector<int32_t> bos = id("bos_token_id", 1);
-  spec.bos = bos.empty() ? -1 : bos.front();
-  spec.eos = id("eos_token_id", 2);
-  result.rope = ParseHfRope(config, spec.head_dim, spec.context);
-  spec.rope = result.rope.rope;
+  ModelSpec spec{.family = std::string(family.model_type), .block = family.block, .places = family.places};
+  ConfigMembers members(&config);
+  members.Must("is_causal", true);
+  AllMembers(family, members, spec);
+  CheckHfKeys(json, members.known());
   Validate(spec);
-  return result;
+  return spec;
 }
 
 void MergeGenerationConfig(std::string_view text, ModelSpec& spec) {
@@ -145,7 +168,7 @@ void MergeGenerationConfig(std::string_view text, ModelSpec& spec) {
 
 std::string HfConfigText(const ModelSpec& spec, DType dtype) {
   const Family& family = FindFamily(spec.family);
-  if (spec.sliding_window != 0 && family.sliding_window == 0) {
+  if (spec.sliding_window != 0 && !family.windows) {
     Fail(ErrorKind::kUsage, "family {} has no sliding window, the model has one of {} tokens; use mistral", spec.family,
          spec.sliding_window);
   }
@@ -155,30 +178,18 @@ std::string HfConfigText(const ModelSpec& spec, DType dtype) {
   config["model_type"] = family.model_type;
   config["torch_dtype"] = stored;
   config["dtype"] = stored;
-  config["vocab_size"] = spec.vocab;
-  config["hidden_size"] = spec.width;
-  config["intermediate_size"] = spec.mlp_width;
-  config["num_hidden_layers"] = spec.layers;
-  config["num_attention_heads"] = spec.heads;
-  config["num_key_value_heads"] = spec.kv_heads;
-  config["head_dim"] = spec.head_dim;
-  config["hidden_act"] = "silu";
-  config["attention_bias"] = false;
-  config["mlp_bias"] = false;
-  config["rms_norm_eps"] = Shortest(spec.norm_eps);
-  config["tie_word_embeddings"] = spec.tie_embeddings;
-  if (family.sliding_window != 0) {
-    config["sliding_window"] = spec.sliding_window > 0 ? nlohmann::ordered_json(spec.sliding_window) : nullptr;
-  }
-  if (!spec.full_layers.empty()) {
-    std::vector<const char*> types(static_cast<size_t>(spec.layers), "sliding_attention");
-    for (const int32_t layer : spec.full_layers) types[static_cast<size_t>(layer)] = "full_attention";
-    config["layer_types"] = types;
-  }
-  config["bos_token_id"] = spec.bos >= 0 ? nlohmann::ordered_json(spec.bos) : nullptr;
-  config["eos_token_id"] = IdsJson(spec.eos);
-  WriteHfRope(spec.rope, spec.head_dim, spec.context, config);
+  ConfigMembers members(&config);
+  ModelSpec copy = spec;
+  AllMembers(family, members, copy);
   return Text(config);
+}
+
+std::vector<std::string> HfKeysOf(const ModelSpec& spec) {
+  nlohmann::ordered_json config;
+  ConfigMembers members(&config);
+  ModelSpec copy = spec;
+  AllMembers(FindFamily(spec.family), members, copy);
+  return members.known();
 }
 
 std::string GenerationConfigText(const ModelSpec& spec) {
@@ -190,55 +201,68 @@ std::string GenerationConfigText(const ModelSpec& spec) {
 }
 
 std::string SideFileText(const ModelSpec& spec, std::string_view config) {
-  const HfConfig parsed = ParseHfConfig(config);
-  if (spec == parsed.spec && parsed.rope.divisors.empty()) return {};
+  ModelSpec parsed = ParseHfConfig(config);
+  if (spec == parsed) return {};
   nlohmann::ordered_json side;
-  side["context"] = spec.context;
-  side["rope"] = ToString(spec.rope);
+  side["context"] = parsed.context = spec.context;
+  if (spec.places == Places::kRope) side["rope"] = ToString(spec.rope);
+  if (spec.places == Places::kAlibi) side["alibi"] = ToString(spec.alibi);
   if (spec.softmax != SoftmaxSpec()) side["softmax"] = ToString(spec.softmax);
   if (spec.segments.places > 0) {
     side["segment_places"] = spec.segments.places;
     side["segment_separators"] = spec.segments.separators;
   }
+  parsed.rope = spec.rope;
+  parsed.alibi = spec.alibi;
+  parsed.softmax = spec.softmax;
+  parsed.segments = spec.segments;
+  if (parsed != spec) {
+    Fail(ErrorKind::kUsage, "config.json of model_type '{}' cannot describe this network", spec.family);
+  }
   return Text(side);
 }
 
-ModelSpec MergeSideFile(const HfConfig& config, std::string_view side) {
-  ModelSpec spec = config.spec;
-  if (side.empty()) {
-    if (!config.rope.divisors.empty()) {
-      Fail(
-          ErrorKind::kUnsupported,
-          "rope_type 'longrope' is not supported without a hawser_spec.json; known are default, linear, dynamic, yarn, "
-          "llama3");
-    }
-    return spec;
-  }
+ModelSpec MergeSideFile(const ModelSpec& config, std::string_view side) {
+  ModelSpec spec = config;
+  if (side.empty()) return spec;
   const nlohmann::json json = ParseJson(side);
   const JsonObject object(json, "hawser_spec.json");
   spec.context = object.Int("context", 1, kMaxContext);
-  const std::string text = object.String("rope");
-  try {
-    spec.rope = ApplyRopeText(RopeSpec{.rotary_dim = spec.rope.rotary_dim}, text, spec.context);
-  } catch (const Error& error) {
-    Fail(ErrorKind::kFormat, "'rope': {}", error.what());
+  const auto parse = [&](const char* key, const std::string& text, const auto& run) {
+    try {
+      run(text);
+    } catch (const Error& error) {
+      Fail(ErrorKind::kFormat, "'{}': {}", key, error.what());
+    }
+  };
+  if (spec.places == Places::kRope) {
+    parse("rope", object.String("rope"), [&](const std::string& text) {
+      spec.rope = ApplyRopeText(RopeSpec{.rotary_dim = spec.rope.rotary_dim}, text, spec.context);
+    });
+  } else if (spec.places == Places::kAlibi) {
+    parse("alibi", object.String("alibi"), [&](const std::string& text) {
+      const AlibiSpec base{.multiplier = spec.alibi.multiplier};
+      spec.alibi = ApplyAlibiText(base, text, spec.context);
+    });
   }
-  try {
-    spec.softmax = ParseSoftmax(object.StringOr("softmax", "standard"));
-  } catch (const Error& error) {
-    Fail(ErrorKind::kFormat, "'softmax': {}", error.what());
-  }
+  parse("softmax", object.StringOr("softmax", "standard"),
+        [&](const std::string& text) { spec.softmax = ParseSoftmax(text); });
   spec.segments.places = static_cast<int32_t>(object.IntOr("segment_places", 0, 0, 1 << 20));
   if (spec.segments.places > 0) spec.segments.separators = Ids(object, "segment_separators");
   Validate(spec);
-  const int64_t length = 4 * std::max(spec.context, config.spec.context);  // where dynamic differs from default
+  if (spec.places != Places::kRope) return spec;
   RopeSpec unrounded = spec.rope;
   unrounded.numerics = {};
-  const RopeFrequencies ours = ComputeFrequencies(unrounded, length), theirs = HfFrequencies(config.rope, length);
-  bool same = ours.inv_freq.size() == theirs.inv_freq.size() && Near(ours.multiplier, theirs.multiplier);
-  for (size_t i = 0; same && i < ours.inv_freq.size(); ++i) same = Near(ours.inv_freq[i], theirs.inv_freq[i]);
-  if (!same) {
-    Fail(ErrorKind::kFormat, "'rope' = '{}' disagrees with config.json; correct it or delete this file", text);
+  const int64_t longer = std::max(spec.context, config.context);
+  for (const int64_t length : {int64_t{1}, 4 * longer}) {  // where lengths count, they differ there
+    const RopeFrequencies ours = ComputeFrequencies(unrounded, length),
+                          theirs = ComputeFrequencies(config.rope, length);
+    bool same = ours.inv_freq.size() == theirs.inv_freq.size() && Near(ours.multiplier, theirs.multiplier);
+    for (size_t i = 0; same && i < ours.inv_freq.size(); ++i) same = Near(ours.inv_freq[i], theirs.inv_freq[i]);
+    if (!same) {
+      Fail(ErrorKind::kFormat, "'rope' = '{}' disagrees with config.json; correct it or delete this file",
+           ToString(spec.rope));
+    }
   }
   return spec;
 }

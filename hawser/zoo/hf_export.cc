@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,9 +16,9 @@
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/zoo/builtin.h"
+#include "hawser/zoo/file_tensors.h"
 #include "hawser/zoo/hf_config.h"
 #include "hawser/zoo/hf_keys.h"
-#include "hawser/zoo/hf_tensors.h"
 
 namespace hawser {
 namespace {
@@ -140,11 +141,12 @@ Carried Read(const HfSource& source, const Tokenizer* tokenizer, int64_t context
   return carried;
 }
 
-/// `ours`, then the members of the source that change nothing here.
-std::string MergedConfig(const std::string& ours, const Json& source) {
-  Json config = Json::parse(ours);
+/// The configuration, then the members of the source that change nothing here.
+std::string MergedConfig(const ModelSpec& spec, DType dtype, const Json& source) {
+  Json config = Json::parse(HfConfigText(spec, dtype));
+  const std::vector<std::string> known = HfKeysOf(spec);
   for (const auto& [key, value] : source.items()) {
-    if (IsCarriedHfKey(key, value)) config[key] = value;
+    if (IsCarriedHfKey(key, value, known)) config[key] = value;
   }
   return Text(config);
 }
@@ -160,6 +162,30 @@ std::string MergedGeneration(const std::string& ours, const HfSource& source, co
   const auto most = config.find("max_length");
   if (most != config.end() && *most == source.context && context > source.context) *most = context;
   return Text(config);
+}
+
+/// Tensors as the family's files have them; fused ones are put together first.
+void WriteTensors(const ParamStore& params, DType dtype, const fs::path& path) {
+  std::vector<TensorToWrite> tensors;
+  std::deque<std::vector<std::byte>> fused;
+  const size_t size = SizeOf(params.dtype());
+  for (const FileTensor& tensor : FileTensors(params.spec())) {
+    const auto bytes_of = [&](const TensorPiece& piece) {
+      const auto* data = static_cast<const std::byte*>(params.At(params.layout().params()[piece.param]).data);
+      return std::span(data + static_cast<size_t>(piece.param_begin) * size, static_cast<size_t>(piece.size) * size);
+    };
+    std::span<const std::byte> bytes = bytes_of(tensor.pieces.front());
+    if (tensor.pieces.size() > 1) {
+      std::vector<std::byte>& joined = fused.emplace_back();
+      for (const TensorPiece& piece : tensor.pieces) {
+        const std::span part = bytes_of(piece);
+        joined.insert(joined.end(), part.begin(), part.end());
+      }
+      bytes = joined;
+    }
+    tensors.push_back({tensor.names.front(), {params.dtype(), tensor.shape, bytes}, dtype});
+  }
+  WriteSafetensors(path, std::move(tensors));
 }
 
 /// Whether a file or folder of this name belongs to a model, and so goes with it.
@@ -195,19 +221,12 @@ void ExportHuggingFace(const ParamStore& params, const Tokenizer* tokenizer, DTy
   const ModelSpec& spec = params.spec();
   Validate(spec);
   const Carried carried = Read(source, tokenizer, spec.context);
-  const std::string config = MergedConfig(HfConfigText(spec, dtype), carried.config);
+  const std::string config = MergedConfig(spec, dtype, carried.config);
   const std::string side = SideFileText(spec, config);
 
   MakeDirectories(folder);
   for (const char* stale : {kConfig, kIndex, kSideFile}) RemoveFile(folder / stale);
-  std::vector<TensorToWrite> tensors;
-  for (const ParamInfo& info : params.layout().params()) {
-    const ConstMat weight = params.Get(info.role, info.layer);
-    const std::span bytes(static_cast<const std::byte*>(weight.data),
-                          static_cast<size_t>(info.size()) * SizeOf(weight.dtype));
-    tensors.push_back({info.name, {weight.dtype, FileShape(info), bytes}, dtype});
-  }
-  WriteSafetensors(folder / kWeights, std::move(tensors));
+  WriteTensors(params, dtype, folder / kWeights);
   if (tokenizer != nullptr && !carried.has_tokenizer) tokenizer->Save(folder);
   for (const auto& [name, contents] : carried.files) {
     MakeDirectories((folder / name).parent_path());

@@ -1,8 +1,8 @@
 #include "hawser/zoo/hf_keys.h"
 
 #include <algorithm>
-#include <span>
-#include <string>
+#include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
 
@@ -11,53 +11,29 @@ namespace {
 
 using nlohmann::json;
 
-/// Read, and written again from the spec.
-constexpr std::string_view kRead[] = {"architectures",
-                                      "attention_bias",
-                                      "bos_token_id",
-                                      "dtype",
-                                      "eos_token_id",
-                                      "head_dim",
-                                      "hidden_act",
-                                      "hidden_size",
-                                      "intermediate_size",
-                                      "is_causal",
-                                      "layer_types",
-                                      "max_position_embeddings",
-                                      "mlp_bias",
-                                      "model_type",
-                                      "num_attention_heads",
-                                      "num_hidden_layers",
-                                      "num_key_value_heads",
-                                      "original_max_position_embeddings",
-                                      "partial_rotary_factor",
-                                      "rms_norm_eps",
-                                      "rope_parameters",
-                                      "rope_scaling",
-                                      "rope_theta",
-                                      "sliding_window",
-                                      "tie_word_embeddings",
-                                      "torch_dtype",
-                                      "vocab_size"};
-
 /// Change nothing that is computed here, whatever they say: where a file came from, how a program runs it, how it was
 /// initialised, labels of classifiers, defaults of sampling, and dropout, which is for training elsewhere.
 constexpr std::string_view kHarmless[] = {"attention_dropout",
+                                          "attn_pdrop",
                                           "attn_implementation",
                                           "auto_map",
                                           "bad_words_ids",
                                           "begin_suppress_tokens",
+                                          "cache_implementation",
                                           "chunk_size_feed_forward",
+                                          "classifier_dropout",
                                           "decoder_start_token_id",
                                           "diversity_penalty",
                                           "do_sample",
                                           "early_stopping",
+                                          "emb_pdrop",
                                           "embd_pdrop",
                                           "encoder_no_repeat_ngram_size",
                                           "exponential_decay_length_penalty",
                                           "finetuning_task",
                                           "forced_bos_token_id",
                                           "forced_eos_token_id",
+                                          "gradient_checkpointing",
                                           "hidden_dropout",
                                           "id2label",
                                           "initializer_range",
@@ -132,8 +108,9 @@ constexpr std::string_view kRope[] = {"rope_type",
                                       "attn_factor",
                                       "finetuned"};
 
-bool In(std::span<const std::string_view> list, std::string_view key) {
-  return std::find(list.begin(), list.end(), key) != list.end();
+template <class List>
+bool In(const List& list, std::string_view key) {
+  return std::find(std::begin(list), std::end(list), key) != std::end(list);
 }
 
 /// Words and flags under a name with a leading underscore are a program's own notes, as are paths it read.
@@ -172,22 +149,31 @@ bool NamesNoWindow(const json& config, std::string_view key, const json& value) 
   return context != config.end() && context->is_number() && value.is_number() && value >= *context;
 }
 
-}  // namespace
-
-void CheckHfKeys(const json& config, bool has_windows) {
-  for (const auto& [key, value] : config.items()) {
-    if (IsOff(value) || In(kHarmless, key) || IsNote(key, value)) continue;
-    const bool is_window = key == "sliding_window" || key == "layer_types";
-    if (is_window && !has_windows ? !NamesNoWindow(config, key, value) : !In(kRead, key)) Refuse(key, value);
-    if ((key != "rope_scaling" && key != "rope_parameters") || !value.is_object()) continue;
-    for (const auto& [name, member] : value.items()) {
-      if (!IsOff(member) && !In(kRope, name)) Refuse(key + "." + name, member);
+/// A block that speaks of kinds of layers has one for each inside (hf_rope.h knows for which families).
+void CheckRope(const std::string& scope, const json& block) {
+  for (const auto& [name, member] : block.items()) {
+    const bool inside = name == "full_attention" || name == "sliding_attention";
+    if (inside && member.is_object()) {
+      CheckRope(scope + "." + name, member);
+    } else if (!IsOff(member) && !In(kRope, name)) {
+      Refuse(scope + "." + name, member);
     }
   }
 }
 
-bool IsCarriedHfKey(std::string_view key, const nlohmann::ordered_json& value) {
-  return !In(kRead, key) && key != "auto_map" && (In(kHarmless, key) || IsNote(key, value) || IsOff(value));
+}  // namespace
+
+void CheckHfKeys(const json& config, const std::vector<std::string>& known, const std::string& scope) {
+  for (const auto& [key, value] : config.items()) {
+    if (IsOff(value) || In(kHarmless, key) || IsNote(key, value)) continue;
+    const bool is_window = key == "sliding_window" || key == "layer_types";
+    if (!In(known, key) && !(is_window && NamesNoWindow(config, key, value))) Refuse(scope + key, value);
+    if ((key == "rope_scaling" || key == "rope_parameters") && value.is_object()) CheckRope(key, value);
+  }
+}
+
+bool IsCarriedHfKey(std::string_view key, const nlohmann::ordered_json& value, const std::vector<std::string>& known) {
+  return !In(known, key) && key != "auto_map" && (In(kHarmless, key) || IsNote(key, value) || IsOff(value));
 }
 
 }  // namespace hawser

@@ -1,9 +1,13 @@
 #include "hawser/zoo/hf_rope.h"
 
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/io/json.h"
 
 namespace hawser {
 namespace {
@@ -12,21 +16,38 @@ constexpr int64_t kMaxContext = int64_t{1} << 31;
 
 std::string Kind(const JsonObject& block) { return block.StringOr("rope_type", block.StringOr("type", "default")); }
 
+/// The block that `name` holds for `layers`, where blocks of kinds of layers lie inside it; null where there is none.
+/// What lies outside such blocks is for layers that see everything.
+const nlohmann::json* FindBlock(const JsonObject& config, const char* name, const char* layers) {
+  const nlohmann::json* found = config.Find(name);
+  if (found == nullptr) return nullptr;
+  const JsonObject block(*found, name);
+  if (block.Has("mrope_section")) Fail(ErrorKind::kUnsupported, "{}: 'mrope_section' is not supported", name);
+  const bool nested = block.Has("full_attention") || block.Has("sliding_attention");
+  if (layers == nullptr) {
+    if (!nested) return found;
+    Fail(ErrorKind::kUnsupported,
+         "{}: 'full_attention' and 'sliding_attention' are not supported for this model_type; "
+         "one scheme for all layers is",
+         name);
+  }
+  if (nested) return block.Find(layers);
+  return std::string_view(layers) == "full_attention" ? found : nullptr;
+}
+
 /// The members of both blocks in one object; `rope_type` is the kind.
-nlohmann::json MergeBlocks(const JsonObject& config) {
+nlohmann::json MergeBlocks(const JsonObject& config, const char* layers) {
   nlohmann::json merged = nlohmann::json::object();
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
-    const nlohmann::json* found = config.Find(name);
+    const nlohmann::json* found = FindBlock(config, name, layers);
     if (found == nullptr) continue;
-    const JsonObject block(*found, name);
-    for (const char* key : {"full_attention", "sliding_attention", "mrope_section"}) {
-      if (block.Has(key)) {
-        Fail(ErrorKind::kUnsupported, "{}: '{}' is not supported; one scheme for all layers is", name, key);
-      }
-    }
     nlohmann::json members = *found;
-    members["rope_type"] = Kind(block);
+    members["rope_type"] = Kind(JsonObject(*found, name));
     members.erase("type");
+    // Which of two blocks a family with a rope for each kind of layer takes is settled: the scaling in rope_scaling.
+    if (layers != nullptr && merged.contains("rope_type") && members["rope_type"] == "default") {
+      members.erase("rope_type");
+    }
     for (const auto& [key, value] : members.items()) {
       const auto before = merged.find(key);
       if (before != merged.end() && *before != value) {
@@ -39,13 +60,18 @@ nlohmann::json MergeBlocks(const JsonObject& config) {
   return merged;
 }
 
-double Theta(const JsonObject& config, const JsonObject& block) {
-  const double top = config.NumberOr("rope_theta", block.NumberOr("rope_theta", 10000.0));
-  const double inner = block.NumberOr("rope_theta", top);
-  if (top != inner) {
-    Fail(ErrorKind::kFormat, "rope_theta is {} at the top and {} in {}; make them agree", top, inner, block.name());
+/// A number that stands at the top under one of `keys`, in the block as `inside`, or in both alike.
+double TopOrInside(ConfigMembers& members, std::string_view keys, const JsonObject& block, const char* inside,
+                   double fallback) {
+  std::optional<double> top, inner;
+  for (const std::string& key : members.Split(keys)) {
+    if (members.in().Find(key.c_str()) != nullptr) top = members.in().Number(key.c_str());
   }
-  return top;
+  if (block.Find(inside) != nullptr) inner = block.Number(inside);
+  if (top && inner && *top != *inner) {
+    Fail(ErrorKind::kFormat, "{} is {} at the top and {} in {}; make them agree", keys, *top, *inner, block.name());
+  }
+  return top.value_or(inner.value_or(fallback));
 }
 
 /// Readers take 0 for a number that is not given.
@@ -106,24 +132,27 @@ bool IsStandardYarn(const RopeScaling& scaling) {
   return scaling.ramp == YarnRamp::kIndex && scaling.blend == YarnBlend::kFrequency && WholeProduct(scaling);
 }
 
+/// Any scaling that does not depend on the length, as one list of divisors for all lengths.
+void WriteAsLong(const RopeSpec& rope, int64_t context, nlohmann::ordered_json& block) {
+  RopeSpec plain = rope;
+  plain.scaling = {};
+  const RopeFrequencies from = ComputeFrequencies(plain, context), to = ComputeFrequencies(rope, context);
+  std::vector<double> divisors;
+  for (size_t i = 0; i < to.inv_freq.size(); ++i) divisors.push_back(from.inv_freq[i] / to.inv_freq[i]);
+  block["rope_type"] = "longrope";
+  block["factor"] = rope.scaling.factor;
+  block["original_max_position_embeddings"] = rope.scaling.original > 0 ? rope.scaling.original : context;
+  block["short_factor"] = divisors;
+  block["long_factor"] = divisors;
+  block["attention_factor"] = to.multiplier;
+}
+
 void WriteYarn(const RopeSpec& rope, int64_t& context, nlohmann::ordered_json& block) {
   const RopeScaling& scaling = rope.scaling;
-  block["factor"] = scaling.factor;
-  block["original_max_position_embeddings"] = scaling.original;
-  if (!IsStandardYarn(scaling)) {
-    RopeSpec plain = rope;
-    plain.scaling = {};
-    const RopeFrequencies from = ComputeFrequencies(plain, context), to = ComputeFrequencies(rope, context);
-    std::vector<double> divisors;
-    for (size_t i = 0; i < to.inv_freq.size(); ++i) divisors.push_back(from.inv_freq[i] / to.inv_freq[i]);
-    block["rope_type"] = "longrope";
-    block["short_factor"] = divisors;
-    block["long_factor"] = divisors;
-    block["attention_factor"] = to.multiplier;
-    return;
-  }
   context = *WholeProduct(scaling);
   block["rope_type"] = "yarn";
+  block["factor"] = scaling.factor;
+  block["original_max_position_embeddings"] = scaling.original;
   block["beta_fast"] = scaling.beta_fast;
   block["beta_slow"] = scaling.beta_slow;
   if (!scaling.truncate) block["truncate"] = false;
@@ -132,34 +161,98 @@ void WriteYarn(const RopeSpec& rope, int64_t& context, nlohmann::ordered_json& b
   if (scaling.mscale_all_dim) block["mscale_all_dim"] = *scaling.mscale_all_dim;
 }
 
-}  // namespace
+/// The block of a rope; `positions`: the max_position_embeddings that it needs.
+nlohmann::ordered_json Block(const HfRopeKeys& keys, const RopeSpec& rope, int64_t* positions) {
+  HAWSER_CHECK(rope.pairing == RopePairing::kHalf);
+  const RopeScaling& scaling = rope.scaling;
+  nlohmann::ordered_json block;
+  block["rope_type"] = "default";
+  if (scaling.kind == RopeKind::kDefault || scaling.kind == RopeKind::kNtk) return block;
+  if (keys.only_long && scaling.kind == RopeKind::kDynamic) {
+    Fail(ErrorKind::kUsage,
+         "config.json of this model_type has no dynamic scaling of positions; choose another --rope");
+  }
+  if (scaling.kind != RopeKind::kLong &&
+      (keys.only_long || (scaling.kind == RopeKind::kYarn && !IsStandardYarn(scaling)))) {
+    WriteAsLong(rope, *positions, block);
+    return block;
+  }
+  switch (scaling.kind) {
+    case RopeKind::kDefault:
+    case RopeKind::kNtk:
+      break;
+    case RopeKind::kLinear:
+      block["rope_type"] = "linear";
+      block["factor"] = scaling.factor;
+      break;
+    case RopeKind::kDynamic:
+      block["rope_type"] = "dynamic";
+      block["factor"] = scaling.factor;
+      *positions = scaling.original;
+      break;
+    case RopeKind::kYarn:
+      WriteYarn(rope, *positions, block);
+      break;
+    case RopeKind::kLlama3:
+      block["rope_type"] = "llama3";
+      block["factor"] = scaling.factor;
+      block["low_freq_factor"] = scaling.low_freq_factor;
+      block["high_freq_factor"] = scaling.high_freq_factor;
+      block["original_max_position_embeddings"] = scaling.original;
+      break;
+    case RopeKind::kLong:
+      block["rope_type"] = "longrope";
+      block["factor"] = scaling.factor;
+      block["original_max_position_embeddings"] = scaling.original;
+      block["short_factor"] = scaling.short_divisors;
+      block["long_factor"] = scaling.long_divisors;
+      if (scaling.attention_factor) block["attention_factor"] = *scaling.attention_factor;
+      break;
+  }
+  return block;
+}
 
-HfRope ParseHfRope(const JsonObject& config, int32_t head_dim, int64_t context) {
-  const nlohmann::json merged = MergeBlocks(config);
+/// The rope of the layers that `layers` names; null: of all.
+RopeSpec ReadRope(const HfRopeKeys& keys, std::string_view theta_key, double default_theta, const char* layers,
+                  int32_t head_dim, int64_t context, ConfigMembers& members) {
+  const JsonObject& config = members.in();
+  const nlohmann::json merged = MergeBlocks(config, layers);
   const JsonObject block(merged, config.Find("rope_scaling") != nullptr ? "rope_scaling" : "rope_parameters");
   const std::string kind = Kind(block);
-  HfRope result;
-  RopeSpec& rope = result.rope;
+  RopeSpec rope;
   RopeScaling& scaling = rope.scaling;
-  rope.theta = Theta(config, block);
-  const double share = block.NumberOr("partial_rotary_factor", config.NumberOr("partial_rotary_factor", 1.0));
+  rope.theta = TopOrInside(members, theta_key, block, "rope_theta", default_theta);
+  const double share = TopOrInside(members, keys.share, block, "partial_rotary_factor", keys.default_share);
   if (!(share > 0 && share <= 1)) {
-    Fail(ErrorKind::kFormat, "partial_rotary_factor must be above 0 and at most 1, found {}", share);
+    Fail(ErrorKind::kFormat, "{} must be above 0 and at most 1, found {}", keys.share, share);
   }
   rope.rotary_dim = static_cast<int32_t>(head_dim * share);
-  if (rope.rotary_dim != head_dim) {
+  if (rope.rotary_dim != head_dim && !keys.partial) {
     LogLine(
-        fmt::format("partial_rotary_factor {}: {} of {} channels of a head are rotated; some readers of these families "
-                    "ignore the factor and rotate all, or refuse it",
-                    share, rope.rotary_dim, head_dim));
+        fmt::format("{} {}: {} of {} channels of a head are rotated; some readers of these families ignore the factor "
+                    "and rotate all, or refuse it",
+                    keys.share, share, rope.rotary_dim, head_dim));
   }
-  if (kind == "default") return result;
+  if (kind == "default") return rope;
 
   const char* original = "original_max_position_embeddings";
   const auto original_or = [&](int64_t fallback) {
     return config.IntOr(original, block.IntOr(original, fallback, 1, kMaxContext), 1, kMaxContext);
   };
-  if (kind == "linear") {
+  const auto divisors = [&](const char* key) { return Divisors(block, key, rope.rotary_dim / 2); };
+  if (kind == "longrope" || (keys.only_long && (kind == "su" || kind == "yarn"))) {
+    scaling.kind = RopeKind::kLong;
+    scaling.original = original_or(keys.original > 0 ? keys.original : context);
+    const double ratio = static_cast<double>(context) / static_cast<double>(scaling.original);
+    scaling.factor = std::max(block.NumberOr("factor", ratio), 1.0);
+    if (rope.rotary_dim % 2 != 0) Fail(ErrorKind::kFormat, "rotary_dim must be even, found {}", rope.rotary_dim);
+    scaling.short_divisors = divisors("short_factor");
+    scaling.long_divisors = divisors("long_factor");
+    if (block.Find("attention_factor") != nullptr) scaling.attention_factor = block.Number("attention_factor");
+  } else if (keys.only_long) {
+    Fail(ErrorKind::kUnsupported,
+         "{}: rope_type '{}' is not supported for this model_type; known are default, longrope", block.name(), kind);
+  } else if (kind == "linear") {
     scaling.kind = RopeKind::kLinear;
     scaling.factor = block.Number("factor");
     scaling.original =
@@ -182,66 +275,55 @@ HfRope ParseHfRope(const JsonObject& config, int32_t head_dim, int64_t context) 
     scaling.low_freq_factor = block.Number("low_freq_factor");
     scaling.high_freq_factor = block.Number("high_freq_factor");
     scaling.original = original_or(context);
-  } else if (kind == "longrope" && rope.rotary_dim % 2 == 0 && block.Find("attention_factor") != nullptr) {
-    result.divisors = Divisors(block, "long_factor", rope.rotary_dim / 2);
-    result.multiplier = block.Number("attention_factor");
-    if (result.divisors != Divisors(block, "short_factor", rope.rotary_dim / 2)) {
-      Fail(ErrorKind::kUnsupported, "{}: longrope with two different lists is not supported", block.name());
-    }
   } else {
     Fail(ErrorKind::kUnsupported,
-         "{}: rope_type '{}' is not supported; known are default, linear, dynamic, yarn, llama3", block.name(), kind);
+         "{}: rope_type '{}' is not supported; known are default, linear, dynamic, yarn, llama3, longrope",
+         block.name(), kind);
   }
-  return result;
+  return rope;
 }
 
-RopeFrequencies HfFrequencies(const HfRope& rope, int64_t length) {
-  RopeFrequencies result = ComputeFrequencies(rope.rope, length);
-  for (size_t i = 0; i < rope.divisors.size(); ++i) result.inv_freq[i] /= rope.divisors[i];
-  result.multiplier *= rope.multiplier;
-  return result;
+}  // namespace
+
+void ReadHfRope(const HfRopeKeys& keys, int32_t head_dim, int64_t context, ConfigMembers& members, RopeSpec* rope,
+                std::optional<RopeSpec>* local) {
+  members.Know({"rope_scaling", "rope_parameters", "original_max_position_embeddings"});
+  const bool layered = !keys.local_theta.empty();
+  *rope =
+      ReadRope(keys, keys.theta, keys.default_theta, layered ? "full_attention" : nullptr, head_dim, context, members);
+  if (layered) *local = ReadRope(keys, keys.local_theta, 10000.0, "sliding_attention", head_dim, context, members);
 }
 
-void WriteHfRope(const RopeSpec& rope, int32_t head_dim, int64_t context, nlohmann::ordered_json& config) {
-  HAWSER_CHECK(rope.pairing == RopePairing::kHalf);
-  const RopeScaling& scaling = rope.scaling;
+void WriteHfRope(const HfRopeKeys& keys, const RopeSpec& rope, const std::optional<RopeSpec>& local, int32_t head_dim,
+                 int64_t context, ConfigMembers& members) {
+  members.Know({"rope_scaling", "rope_parameters", "original_max_position_embeddings", "max_position_embeddings"});
+  members.Split(keys.share);
+  nlohmann::ordered_json& config = members.out();
   int64_t positions = context;
-  nlohmann::ordered_json block;
-  block["rope_type"] = "default";
-  switch (scaling.kind) {
-    case RopeKind::kDefault:
-    case RopeKind::kNtk:
-      break;
-    case RopeKind::kLinear:
-      block["rope_type"] = "linear";
-      block["factor"] = scaling.factor;
-      break;
-    case RopeKind::kDynamic:
-      block["rope_type"] = "dynamic";
-      block["factor"] = scaling.factor;
-      positions = scaling.original;
-      break;
-    case RopeKind::kYarn:
-      WriteYarn(rope, positions, block);
-      break;
-    case RopeKind::kLlama3:
-      block["rope_type"] = "llama3";
-      block["factor"] = scaling.factor;
-      block["low_freq_factor"] = scaling.low_freq_factor;
-      block["high_freq_factor"] = scaling.high_freq_factor;
-      block["original_max_position_embeddings"] = scaling.original;
-      break;
-  }
+  nlohmann::ordered_json block = Block(keys, rope, &positions);
+  const double theta = BakeNtk(rope).theta;
   config["max_position_embeddings"] = positions;
-  config["rope_theta"] = BakeNtk(rope).theta;
-  if (rope.rotary_dim != head_dim) config["partial_rotary_factor"] = PartialFactor(rope.rotary_dim, head_dim);
+  config[members.Split(keys.theta).front()] = theta;
+  const bool has_share = rope.rotary_dim != head_dim || keys.default_share != 1;
+  if (has_share) config[members.Split(keys.share).front()] = PartialFactor(rope.rotary_dim, head_dim);
+  if (keys.original > 0 && block.contains("original_max_position_embeddings")) {
+    config["original_max_position_embeddings"] = block["original_max_position_embeddings"];
+  }
   if (block["rope_type"] != "default") {
     config["rope_scaling"] = block;
     config["rope_scaling"]["type"] = block["rope_type"];  // the older spelling
   }
-  block["rope_theta"] = config["rope_theta"];
-  if (rope.rotary_dim != head_dim) block["partial_rotary_factor"] = config["partial_rotary_factor"];
-  config["rope_parameters"] = block;
+  block["rope_theta"] = theta;
+  if (has_share) block["partial_rotary_factor"] = PartialFactor(rope.rotary_dim, head_dim);
+  if (keys.local_theta.empty()) {
+    config["rope_parameters"] = block;
+    return;
+  }
+  const RopeSpec& near = local.value_or(rope);
+  nlohmann::ordered_json near_block = Block(keys, near, &positions);
+  near_block["rope_theta"] = BakeNtk(near).theta;
+  config[members.Split(keys.local_theta).front()] = near_block["rope_theta"];
+  config["rope_parameters"] = {{"full_attention", block}, {"sliding_attention", near_block}};
 }
 
 }  // namespace hawser

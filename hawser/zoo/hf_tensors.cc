@@ -3,19 +3,21 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include "hawser/base/error.h"
+#include "hawser/base/text.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/zoo/families.h"
+#include "hawser/zoo/file_tensors.h"
 
 namespace hawser {
 namespace {
 
 constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
-constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
-constexpr std::string_view kHead = "lm_head.weight";
 constexpr int64_t kPiece = 1 << 14;  // values compared at once
 
 bool Has(const std::filesystem::path& folder, const char* name) {
@@ -76,12 +78,26 @@ void CheckRotaryTable(std::string_view name, const TensorView& view, const Model
        name, ShapeText(view.shape), ToString(spec.rope));
 }
 
-}  // namespace
-
-std::vector<int64_t> FileShape(const ParamInfo& info) {
-  if (info.vector) return {info.cols};
-  return {info.rows, info.cols};
+/// A tensor under the first of its names that is there; else no view, and the name that it should have.
+struct Found {
+  std::string_view name;
+  const TensorView* view;
+};
+Found Find(const TensorSource& source, const FileTensor& tensor) {
+  for (const std::string& name : tensor.names) {
+    if (const TensorView* view = source.Find(name)) return {name, view};
+  }
+  return {tensor.names.front(), nullptr};
 }
+
+/// With or without the prefix of the family, as the file has it.
+std::vector<FileTensor> TensorsIn(const TensorSource& source, const ModelSpec& spec) {
+  const std::vector<FileTensor> bare = FileTensors(spec, true);
+  if (source.Find(bare.front().names.front()) != nullptr) return bare;
+  return FileTensors(spec);
+}
+
+}  // namespace
 
 bool HasHfTensors(const std::filesystem::path& folder) { return Has(folder, kWeights) || Has(folder, kIndex); }
 
@@ -99,50 +115,61 @@ TensorSource OpenHfTensors(const std::filesystem::path& folder) {
        has("pytorch_model.bin") ? "; convert pytorch_model.bin to safetensors first" : "");
 }
 
-bool HasOwnHead(const TensorSource& source) {
-  const TensorView* head = source.Find(kHead);
-  const TensorView* embedding = source.Find(kEmbedding);
-  if (head == nullptr || embedding == nullptr) return false;
-  if (head->shape != embedding->shape) {
-    Fail(ErrorKind::kFormat, "tensor '{}' has shape {}, the embedding {}", kHead, ShapeText(head->shape),
-         ShapeText(embedding->shape));
+bool HasOwnHead(const TensorSource& source, const ModelSpec& spec) {
+  ModelSpec untied = spec;
+  untied.tie_embeddings = false;
+  untied.segments = {};
+  const Found embedding = Find(source, TensorsIn(source, untied).front());
+  const Found head = Find(source, TensorsIn(source, untied).back());
+  if (head.view == nullptr || embedding.view == nullptr) return false;
+  if (head.view->shape != embedding.view->shape) {
+    Fail(ErrorKind::kFormat, "tensor '{}' has shape {}, the embedding {}", head.name, ShapeText(head.view->shape),
+         ShapeText(embedding.view->shape));
   }
-  CheckFloat(kHead, *head);
-  CheckFloat(kEmbedding, *embedding);
-  return !SameValues(*head, *embedding);
+  CheckFloat(head.name, *head.view);
+  CheckFloat(embedding.name, *embedding.view);
+  return !SameValues(*head.view, *embedding.view);
 }
 
-std::vector<TensorView> MatchHfTensors(const TensorSource& source, const ModelSpec& spec) {
-  const ParamLayout layout(spec);
-  std::vector<TensorView> views;
+std::vector<std::vector<TensorView>> MatchHfTensors(const TensorSource& source, const ModelSpec& spec) {
+  std::vector<std::vector<TensorView>> pieces(ParamLayout(spec).params().size());
   std::vector<std::string_view> known;
-  for (const ParamInfo& info : layout.params()) {
-    const TensorView* view = source.Find(info.name);
-    if (view == nullptr && info.role == Role::kEmbedding && spec.tie_embeddings) view = source.Find(kHead);
-    const std::vector<int64_t> wanted = FileShape(info);
+  const std::vector<FileTensor> tensors = TensorsIn(source, spec);
+  for (const FileTensor& tensor : tensors) {
+    const auto [name, view] = Find(source, tensor);
     if (view == nullptr) {
-      Fail(ErrorKind::kFormat, "tensor '{}' is missing; config.json asks for shape {}", info.name, ShapeText(wanted));
+      Fail(ErrorKind::kFormat, "tensor '{}' is missing; config.json asks for shape {}", name, ShapeText(tensor.shape));
     }
-    if (view->shape != wanted) {
-      Fail(ErrorKind::kFormat, "tensor '{}' has shape {}; config.json asks for {}", info.name, ShapeText(view->shape),
-           ShapeText(wanted));
+    if (view->shape != tensor.shape) {
+      Fail(ErrorKind::kFormat, "tensor '{}' has shape {}; config.json asks for {}", name, ShapeText(view->shape),
+           ShapeText(tensor.shape));
     }
-    CheckFloat(info.name, *view);
-    views.push_back(*view);
-    known.push_back(info.name);
+    CheckFloat(name, *view);
+    const size_t size = SizeOf(view->dtype);
+    for (const TensorPiece& piece : tensor.pieces) {
+      const auto begin = static_cast<size_t>(piece.file_begin) * size, bytes = static_cast<size_t>(piece.size) * size;
+      pieces[piece.param].push_back({view->dtype, {piece.size}, view->bytes.subspan(begin, bytes)});
+    }
+    // One tensor under two names is one matrix stored twice (HasOwnHead); else the second is no part of the model.
+    if (spec.tie_embeddings && &tensor == &tensors.front()) {
+      known.insert(known.end(), tensor.names.begin(), tensor.names.end());
+    } else {
+      known.push_back(name);
+    }
   }
-  if (spec.tie_embeddings) known.push_back(kHead);  // the embedding once more (HasOwnHead)
   std::sort(known.begin(), known.end());
+  const std::span<const std::string_view> ignored = FindFamily(spec.family).ignored;
   for (const auto& [name, view] : source.tensors()) {
     if (std::binary_search(known.begin(), known.end(), name)) continue;
-    if (name.ends_with("rotary_emb.inv_freq")) {
+    if (std::ranges::any_of(ignored, [&](std::string_view glob) { return GlobMatch(glob, name); })) continue;
+    if (name.ends_with("rotary_emb.inv_freq") && spec.places == Places::kRope) {
       CheckRotaryTable(name, view, spec);
       continue;
     }
     Fail(ErrorKind::kFormat, "tensor '{}' {} is not part of the model that config.json describes", name,
          ShapeText(view.shape));
   }
-  return views;
+  return pieces;
 }
 
 }  // namespace hawser

@@ -9,9 +9,6 @@
 
 namespace hawser {
 
-/// The shape that a parameter has in files: norms are [C], all else [rows, cols].
-std::vector<int64_t> FileShape(const ParamInfo& info);
-
 bool HasHfTensors(const std::filesystem::path& folder);
 /// model.safetensors, or the shards of model.safetensors.index.json. Errors: kIo where there is neither, and those of
 /// io/safetensors.h.
@@ -19,12 +16,12 @@ TensorSource OpenHfTensors(const std::filesystem::path& folder);
 
 /// Whether a head is stored that is not the embedding, value by value: then it is the model's head, whatever
 /// tie_word_embeddings says. Errors: kFormat for a head of another shape than the embedding.
-bool HasOwnHead(const TensorSource& source);
+bool HasOwnHead(const TensorSource& source, const ModelSpec& spec);
 
-/// The view of every parameter of `spec`, in the order of ParamLayout. A tied model may store its one matrix under
-/// either name, or both. Tables of rotations that older writers stored must hold the frequencies of spec.rope, scaled
-/// or not. Errors: kFormat (a missing tensor, another shape, one that is no part of the model, a table that differs)
-/// and kUnsupported (dtype), naming the tensor.
-std::vector<TensorView> MatchHfTensors(const TensorSource& source, const ModelSpec& spec);
+/// The values of every parameter of `spec`, in the order of ParamLayout: the pieces of tensors (file_tensors.h) that
+/// hold them, one after another. A tied model may store its one matrix under either name, or both. Tables of rotations
+/// that older writers stored must hold the frequencies of spec.rope, scaled or not. Errors: kFormat (a missing tensor,
+/// another shape, one that is no part of the model, a table that differs) and kUnsupported (dtype), naming the tensor.
+std::vector<std::vector<TensorView>> MatchHfTensors(const TensorSource& source, const ModelSpec& spec);
 
 }  // namespace hawser

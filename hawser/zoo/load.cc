@@ -28,10 +28,10 @@ constexpr const char* kSideFile = "hawser_spec.json";
 
 /// A model whose tensors are found and checked, but not read.
 struct OpenModel {
-  LoadedModel model;              // params empty
-  TensorSource source;            // owns what `views` show
-  std::vector<TensorView> views;  // one for each of ParamLayout::params()
-  bool adjacent = false;          // query and key rows pair adjacent channels
+  LoadedModel model;                            // params empty
+  TensorSource source;                          // owns what `pieces` show
+  std::vector<std::vector<TensorView>> pieces;  // of each of ParamLayout::params(), one after another
+  bool adjacent = false;                        // query and key rows pair adjacent channels
 };
 
 bool IsFolder(const fs::path& path) {
@@ -51,7 +51,7 @@ ModelSpec FolderSpec(const fs::path& folder) {
     Fail(ErrorKind::kIo, "{}: no {} in this folder; MODEL is a folder that has one, a .gguf or a llama2.c .bin",
          folder.string(), kConfig);
   const std::string text = ReadFile(path);
-  const HfConfig config = WithFrame(path.string(), [&] { return ParseHfConfig(text); });
+  const ModelSpec config = WithFrame(path.string(), [&] { return ParseHfConfig(text); });
   const fs::path side_path = folder / kSideFile;
   const std::string side = Exists(side_path) ? ReadFile(side_path) : "";
   ModelSpec spec = WithFrame((side.empty() ? path : side_path).string(), [&] { return MergeSideFile(config, side); });
@@ -64,7 +64,7 @@ ModelSpec FolderSpec(const fs::path& folder) {
 
 /// Whether a tied configuration comes with a head of its own, which then is used.
 void Untie(const fs::path& folder, const TensorSource& source, ModelSpec& spec) {
-  if (spec.tie_embeddings && WithFrame(folder.string(), [&] { return HasOwnHead(source); }))
+  if (spec.tie_embeddings && WithFrame(folder.string(), [&] { return HasOwnHead(source, spec); }))
     spec.tie_embeddings = false;
 }
 
@@ -76,11 +76,11 @@ OpenModel OpenFolder(const fs::path& folder) {
   const bool tied = open.model.spec.tie_embeddings;
   Untie(folder, open.source, open.model.spec);
   if (open.model.spec.tie_embeddings != tied) {
-    LogLine(fmt::format("{}: tie_word_embeddings is true, but lm_head.weight is not the embedding; it is used as it is",
+    LogLine(fmt::format("{}: tie_word_embeddings is true, but the head is not the embedding; it is used as it is",
                         folder.string()));
   }
-  open.views = WithFrame(folder.string(), [&] { return MatchHfTensors(open.source, open.model.spec); });
-  open.model.file_dtype = open.views.front().dtype;
+  open.pieces = WithFrame(folder.string(), [&] { return MatchHfTensors(open.source, open.model.spec); });
+  open.model.file_dtype = open.pieces.front().front().dtype;
   return open;
 }
 
@@ -136,7 +136,7 @@ std::string_view Llama2cName(Role role) {
       return "norm";
     case Role::kHead:
       return "output";
-    case Role::kPlaces:  // its models have none
+    default:  // its models have no others
       break;
   }
   return "";
@@ -184,7 +184,7 @@ OpenModel OpenLlama2c(const fs::path& path) {
     const size_t bytes = static_cast<size_t>(info.size()) * SizeOf(stacked->dtype);
     const size_t layer = static_cast<size_t>(std::max(info.layer, 0));
     HAWSER_CHECK((layer + 1) * bytes <= stacked->bytes.size());
-    open.views.push_back({stacked->dtype, FileShape(info), stacked->bytes.subspan(layer * bytes, bytes)});
+    open.pieces.push_back({{stacked->dtype, {info.size()}, stacked->bytes.subspan(layer * bytes, bytes)}});
   }
   open.source = std::move(file.tensors);
   return open;
@@ -198,9 +198,11 @@ bool IsGguf(const fs::path& path) {
 }
 
 /// The type that most bytes are stored in.
-DType MainType(const std::vector<TensorView>& views) {
+DType MainType(const std::vector<std::vector<TensorView>>& pieces) {
   std::map<DType, size_t> bytes;
-  for (const TensorView& view : views) bytes[view.dtype] += view.bytes.size();
+  for (const std::vector<TensorView>& views : pieces) {
+    for (const TensorView& view : views) bytes[view.dtype] += view.bytes.size();
+  }
   return std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; })
       ->first;
 }
@@ -212,10 +214,10 @@ OpenModel OpenGguf(const fs::path& path, bool tokenizer) {
   open.adjacent = true;
   WithFrame(path.string(), [&] {
     open.model.spec = GgufSpec(file);
-    open.views = MatchGguf(file, open.model.spec);
+    for (TensorView& view : MatchGguf(file, open.model.spec)) open.pieces.push_back({std::move(view)});
     if (tokenizer) open.model.tokenizer = GgufTokenizer(file);
   });
-  open.model.file_dtype = MainType(open.views);
+  open.model.file_dtype = MainType(open.pieces);
   open.source = std::move(file.tensors);
   return open;
 }
@@ -299,8 +301,13 @@ LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
   const std::vector<ParamInfo>& infos = model.params.layout().params();
   for (size_t i = 0; i < infos.size(); ++i) {
     const ParamInfo& info = infos[i];
-    const Mat weight = model.params.Get(info.role, info.layer);
-    ConvertToF32(open.views[i].dtype, open.views[i].bytes.data(), info.size(), weight.Row<float>(0));
+    const Mat weight = model.params.At(info);
+    float* next = weight.Row<float>(0);
+    for (const TensorView& piece : open.pieces[i]) {
+      ConvertToF32(piece.dtype, piece.bytes.data(), piece.size(), next);
+      next += piece.size();
+    }
+    HAWSER_CHECK(next == weight.Row<float>(0) + info.size());
     if (open.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
       AdjacentToHalf(weight, model.spec.head_dim);
     }

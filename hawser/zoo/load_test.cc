@@ -10,6 +10,7 @@
 #include "hawser/io/safetensors.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
+#include "hawser/zoo/families.h"
 
 namespace hawser {
 namespace {
@@ -491,6 +492,41 @@ TEST_F(StoriesTest, ATokenizerLargerThanTheModelIsRefused) {
   SaveHuggingFace(TinyModel(TinySpec(kSmall), 1), nullptr, DType::kF32, folder);
   ExpectError(ErrorKind::kFormat, {"tokenizer.bin", "512", "9"},
               [&] { InspectModel(folder, folder_ / "tokenizer.bin"); });
+}
+
+TEST(LoadTest, NamesWithoutThePrefixOfTheFamily) {
+  const fs::path folder = FreshFolder("load_bare");
+  ModelSpec spec = TinySpec(kSmall);
+  const ParamStore params = TinyModel(spec, 1);
+  SaveHuggingFace(params, nullptr, DType::kF32, folder);
+  Rewrite(folder, [](auto& tensors) {
+    for (TensorToWrite& tensor : tensors) {
+      if (tensor.name.starts_with("model.")) tensor.name = tensor.name.substr(6);
+    }
+  });
+  ExpectSameBits(LoadModel(folder).params, params);
+}
+
+TEST(LoadTest, MasksThatOldFilesStoreAreNoParameters) {
+  const fs::path folder = FreshFolder("load_masks");
+  ModelSpec spec = TinySpec({.heads = 2, .kv_heads = 2, .head_dim = 16});
+  spec.family = "gpt_neox";
+  const Family& family = FindFamily("gpt_neox");
+  spec.block = family.block;
+  spec.block.residual = Residual::kParallelTwoNorms;
+  spec.rope.rotary_dim = 4;
+  const ParamStore params = TinyModel(spec, 1);
+  SaveHuggingFace(params, nullptr, DType::kF32, folder);
+  const std::vector<std::byte> mask(64);
+  const auto add = [&](const std::string& name, DType dtype, std::vector<int64_t> shape) {
+    const auto bytes = std::span(mask).first(static_cast<size_t>(*TensorBytes(shape, dtype)));
+    Rewrite(folder, [&](auto& tensors) { tensors.push_back({name, {dtype, shape, bytes}, dtype}); });
+  };
+  add("gpt_neox.layers.0.attention.bias", DType::kU8, {1, 1, 8, 8});
+  add("gpt_neox.layers.0.attention.masked_bias", DType::kF32, {1});
+  ExpectSameBits(LoadModel(folder).params, params);
+  add("gpt_neox.layers.0.attention.more", DType::kF32, {1});
+  ExpectError(ErrorKind::kFormat, {"attention.more", "not part"}, [&] { LoadModel(folder); });
 }
 
 }  // namespace
