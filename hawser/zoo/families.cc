@@ -254,6 +254,12 @@ void BaichuanMembers(Members& m, ModelSpec& spec) {
   m.Int(spec.places == Places::kAlibi ? "model_max_length" : "max_position_embeddings", &spec.context, 4096);
 }
 
+void Phi3Members(Members& m, ModelSpec& spec) {
+  Windows(m, spec, false, 0, nullptr);
+  m.Must("interpolate_factor", 1);
+  m.Must("full_attn_mod", 1);
+}
+
 // Names.
 
 constexpr NameRow kGemma2Names[] = {
@@ -295,6 +301,11 @@ constexpr NameRow kMptNames[] = {
     {Role::kFinalNorm, "norm_f"},
 };
 constexpr NameRow kBaichuanNames[] = {{Role::kQuery, "layers.{}.self_attn.W_pack", Fuse::kThirds}};
+constexpr NameRow kPhi3Names[] = {
+    {Role::kQuery, "layers.{}.self_attn.qkv_proj", Fuse::kThirds},
+    {Role::kGate, "layers.{}.mlp.gate_up_proj", Fuse::kGateUp},
+};
+
 // Blocks: a layer norm with bias and a plain mlp, with biases everywhere or nowhere.
 constexpr BlockSpec kLayerNormed = {.norm = NormKind::kLayer, .norm_bias = true, .gated = false, .act = Act::kGelu};
 constexpr BlockSpec kBiased = {.norm = NormKind::kLayer,
@@ -421,6 +432,13 @@ const Family kFamilies[] = {
      .keys = {.kv_heads = "", .head_dim = "", .context = ""},
      .names = kBaichuanNames,
      .members = BaichuanMembers},
+    {.model_type = "phi3",
+     .architecture = "Phi3ForCausalLM",
+     .defaults = {.norm_eps = 1e-5, .context = 4096, .eos = 32000},
+     .rope = {.partial = true, .original = 4096, .only_long = true},
+     .names = kPhi3Names,
+     .windows = true,
+     .members = Phi3Members},
 };
 
 }  // namespace

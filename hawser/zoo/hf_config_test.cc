@@ -374,6 +374,23 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
   ExpectError(ErrorKind::kFormat, {"n_head", "num_attention_heads"}, [&] { Parse(Of("bloom", {{"n_head", 8}})); });
 }
 
+TEST(HfConfigTest, ScalingsOfAFamilyThatKnowsLongRopeAlone) {
+  ModelSpec spec = Parse(With3("phi3", {{"max_position_embeddings", 128}}));
+  for (const char* text : {"linear:factor=4", "yarn:factor=4", "llama3:factor=4", "ntk:factor=4"}) {
+    SCOPED_TRACE(text);
+    spec.rope = ApplyRopeText({.rotary_dim = 16}, text, 128);
+    spec.context = 512;
+    const std::string config = HfConfigText(spec, DType::kF32);
+    const ModelSpec others = ParseHfConfig(config);
+    const RopeFrequencies ours = ComputeFrequencies(spec.rope, 500), theirs = ComputeFrequencies(others.rope, 500);
+    EXPECT_NEAR(ours.multiplier, theirs.multiplier, 1e-12);
+    for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(ours.inv_freq[i] / theirs.inv_freq[i], 1, 1e-12);
+    EXPECT_EQ(MergeSideFile(others, SideFileText(spec, config)), spec);
+  }
+  spec.rope = ApplyRopeText({.rotary_dim = 16}, "dynamic:factor=4", 128);
+  ExpectError(ErrorKind::kUsage, {"dynamic"}, [&] { HfConfigText(spec, DType::kF32); });
+}
+
 TEST(HfConfigTest, LongRopeHasAListForEachSideOfTheOriginalContext) {
   const json block = {
       {"type", "longrope"}, {"short_factor", json::array_t(8, 1.5)}, {"long_factor", json::array_t(8, 4)}};
