@@ -260,6 +260,8 @@ void Phi3Members(Members& m, ModelSpec& spec) {
   m.Must("full_attn_mod", 1);
 }
 
+void Olmo2Members(Members& m, ModelSpec& spec) { AttentionBias(m, spec); }
+
 // Names.
 
 constexpr NameRow kGemma2Names[] = {
@@ -304,6 +306,10 @@ constexpr NameRow kBaichuanNames[] = {{Role::kQuery, "layers.{}.self_attn.W_pack
 constexpr NameRow kPhi3Names[] = {
     {Role::kQuery, "layers.{}.self_attn.qkv_proj", Fuse::kThirds},
     {Role::kGate, "layers.{}.mlp.gate_up_proj", Fuse::kGateUp},
+};
+constexpr NameRow kOlmo2Names[] = {
+    {Role::kAttnPostNorm, "layers.{}.post_attention_layernorm"},
+    {Role::kMlpPostNorm, "layers.{}.post_feedforward_layernorm"},
 };
 
 // Blocks: a layer norm with bias and a plain mlp, with biases everywhere or nowhere.
@@ -439,6 +445,12 @@ const Family kFamilies[] = {
      .names = kPhi3Names,
      .windows = true,
      .members = Phi3Members},
+    {.model_type = "olmo2",
+     .architecture = "Olmo2ForCausalLM",
+     .block = {.pre_norms = false, .post_norms = true, .qk_norm = QkNorm::kWidth},
+     .defaults = {.norm_eps = 1e-5, .bos = -1, .eos = 50279},
+     .names = kOlmo2Names,
+     .members = Olmo2Members},
 };
 
 }  // namespace
