@@ -262,6 +262,30 @@ void Phi3Members(Members& m, ModelSpec& spec) {
 
 void Olmo2Members(Members& m, ModelSpec& spec) { AttentionBias(m, spec); }
 
+void SmolLM3Members(Members& m, ModelSpec& spec) {
+  LlamaMembers(m, spec);
+  int32_t interval = 4;
+  m.Know({"no_rope_layers"});
+  if (m.reading()) {
+    m.Int("no_rope_layer_interval", &interval, 4);
+    const nlohmann::json* list = m.in().Find("no_rope_layers");
+    if (list != nullptr && (!list->is_array() || list->size() < static_cast<size_t>(spec.layers))) {
+      Fail(ErrorKind::kFormat, "no_rope_layers must say 0 or 1 for each of {} layers", spec.layers);
+    }
+    for (int32_t layer = 0; layer < spec.layers; ++layer) {
+      const bool none = list == nullptr ? (layer + 1) % interval == 0 : (*list)[static_cast<size_t>(layer)] == 0;
+      if (none) spec.unplaced_layers.push_back(layer);
+    }
+  } else {
+    std::vector<int> rotated(static_cast<size_t>(spec.layers), 1);
+    for (const int32_t layer : spec.unplaced_layers) rotated[static_cast<size_t>(layer)] = 0;
+    m.out()["no_rope_layers"] = rotated;
+  }
+  Windows(m, spec, true, 0, [](const ModelSpec& s, int32_t layer, int32_t) {
+    return !std::ranges::binary_search(s.unplaced_layers, layer);
+  });
+}
+
 // Names.
 
 constexpr NameRow kGemma2Names[] = {
@@ -451,6 +475,12 @@ const Family kFamilies[] = {
      .defaults = {.norm_eps = 1e-5, .bos = -1, .eos = 50279},
      .names = kOlmo2Names,
      .members = Olmo2Members},
+    {.model_type = "smollm3",
+     .architecture = "SmolLM3ForCausalLM",
+     .defaults = {.kv_heads = 4, .context = 32768, .tie = true, .bos = 128000, .eos = 128001},
+     .rope = {.default_theta = 2e6},
+     .windows = true,
+     .members = SmolLM3Members},
 };
 
 }  // namespace

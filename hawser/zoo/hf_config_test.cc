@@ -350,6 +350,9 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
   spec = Parse(With(baichuan, {{"model_max_length", 128}}));
   EXPECT_EQ(spec.places, Places::kAlibi);
   EXPECT_EQ(spec.context, 128);
+  // SmolLM3: layers without positions.
+  EXPECT_EQ(Parse(With3("smollm3", {})).unplaced_layers, (std::vector<int32_t>{3}));
+  EXPECT_EQ(Parse(With3("smollm3", {{"no_rope_layers", {0, 1, 1, 0}}})).unplaced_layers, (std::vector<int32_t>{0, 3}));
 
   const std::pair<json, std::string_view> refused[] = {
       {With3("mistral", {{"attention_bias", true}}), "attention_bias"},
@@ -363,6 +366,9 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
       {mpt(json::object(), {{"norm_type", "rmsnorm"}}), "rmsnorm"},
       {Of("falcon", {{"num_ln_in_parallel_attn", 2}}), "num_ln_in_parallel_attn"},
       {With(baichuan, {{"z_loss_weight", 0}}), "Baichuan 2"},
+      {With3("phi3", {{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}), "longrope"},
+      {With3("phi3", {{"interpolate_factor", 2}}), "interpolate_factor"},
+      {With3("olmo2", {{"sliding_window", 8}, {"max_position_embeddings", 100}}), "sliding_window"},
   };
   for (const auto& [config, word] : refused) {
     SCOPED_TRACE(config.dump());
