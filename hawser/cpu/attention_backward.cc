@@ -36,7 +36,7 @@ struct Call {
   int32_t group;
   ScoreForm form;
 
-  Places places() const { return {args.query_place, args.key_place}; }
+  Places places() const { return {&args.shape, args.query_place, args.key_place}; }
   int64_t dq_rows() const { return RoundUp(shape.dim, std::max(kColStep, shape.t.m_align)); }
   int64_t dq_tile() const { return dq_rows() * kQueryTile; }
 };

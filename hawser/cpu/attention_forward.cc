@@ -62,7 +62,7 @@ struct Call {
   int32_t positions;  // per tile
   ScoreForm form;
 
-  Places places() const { return {args.query_place, args.key_place}; }
+  Places places() const { return {&args.shape, args.query_place, args.key_place}; }
 };
 
 class TileWorker {

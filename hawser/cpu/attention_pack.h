@@ -103,19 +103,30 @@ struct AttnUnit {
   }
 };
 
-/// Where the queries and keys of a call stand, for a bias of scores: from the first query of their sequence on, so that
-/// distances are exact however far a stream has come.
+/// What ScoreForm::Weight multiplies: `place` less `base`, so that distances are exact however far a stream has come,
+/// or the difference of their biases where the shape has them in BF16.
+inline float BiasedPlace(const AttnShape& shape, int64_t head, int64_t place, int64_t base) {
+  if (shape.bf16_bias == 0.0f) return static_cast<float>(place - base);
+  const auto rounded = [](float x) { return ToF32(ToBF16(x)); };
+  const float slope = rounded(shape.slopes[head]);
+  const auto bias = [&](int64_t at) { return rounded(slope * rounded(static_cast<float>(at))); };
+  return bias(place) - bias(base);
+}
+
+/// Where the queries and keys of a call stand, for a bias of scores: from the first query of their sequence on.
 struct Places {
+  const AttnShape* shape;
   const int32_t* query;  // as in AttentionArgs
   const int32_t* key;
 
-  float Query(const AttnUnit& unit, int64_t row) const { return static_cast<float>(At(unit, row) - Base(unit)); }
+  float Query(const AttnUnit& unit, int64_t row) const { return Of(unit, At(unit, row)); }
   float Key(const AttnUnit& unit, int64_t number) const {
-    const int64_t place = key == nullptr ? number : key[unit.sequence->key_begin + number];
-    return static_cast<float>(place - Base(unit));
+    return Of(unit, key == nullptr ? number : key[unit.sequence->key_begin + number]);
   }
 
  private:
+  /// The head counts for biases in BF16 alone, where it is that of the keys.
+  float Of(const AttnUnit& unit, int64_t place) const { return BiasedPlace(*shape, unit.kv_head, place, Base(unit)); }
   int64_t At(const AttnUnit& unit, int64_t row) const {
     return query == nullptr ? unit.schedule().QueryKey(static_cast<int32_t>(row))
                             : query[unit.sequence->query_begin + row];
@@ -129,16 +140,16 @@ inline constexpr float kLog2E = 1.44269504088896341f;
 struct ScoreForm {
   /// scale2: what a product has to be multiplied by to be a score.
   ScoreForm(const AttnShape& shape, float scale2)
-      : scale2(scale2), cap2(shape.softcap * kLog2E), slopes(shape.slopes) {}
+      : scale2(scale2), cap2(shape.softcap * kLog2E), bf16_bias(shape.bf16_bias), slopes(shape.slopes) {}
 
-  float scale2, cap2;
+  float scale2, cap2, bf16_bias;
   const float* slopes;  // null: no bias
 
   bool biased() const { return slopes != nullptr; }
   bool plain() const { return cap2 == 0.0f && !biased(); }
   /// What softmax and its gradient still have to multiply by.
   float rest2() const { return plain() ? scale2 : 1.0f; }
-  float Weight(int64_t head) const { return slopes[head] * kLog2E; }
+  float Weight(int64_t head) const { return (bf16_bias != 0.0f ? bf16_bias : slopes[head]) * kLog2E; }
 
   /// On the scores, and gradients, of `cap`; of `bias` the last four are read, where there is a bias.
   void Apply(const TileKernels& t, SoftCapArgs cap, BiasArgs bias) const {

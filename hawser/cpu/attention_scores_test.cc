@@ -102,6 +102,16 @@ TEST(AttentionScores, ManyHeadsShareOneKey) {
   problem.Check();
 }
 
+// As Falcon has them: both factors and their product are rounded, the scale comes behind.
+TEST(AttentionScores, BiasesInBf16) {
+  for (const float slope : {0.3f, 0.25f, 0.00390625f}) {
+    Problem problem({.heads = 1, .kv_heads = 1, .dim = 16}, ParsePattern("full"), MakeLayout(0, {700}), 1);
+    problem.slopes = {slope};
+    problem.bf16_bias = 0.35f;
+    problem.Check();
+  }
+}
+
 // The twin itself: what it calls gradients are the differences of what it calls outputs.
 TEST(AttentionScores, GradientsAreTheFiniteDifferencesOfTheFormula) {
   Rng rng{.seed = 3, .stream = 3};
@@ -268,6 +278,7 @@ TEST(AttentionScores, WhatIsRefused) {
   fails([](AttnShape& s, const float*) { s.softcap = std::nanf(""); }, ErrorKind::kUsage, "softcap must be positive");
   fails([](AttnShape& s, const float*) { s.softcap = 2.0f, s.softmax.kind = SoftmaxKind::kSelfAdjust; },
         ErrorKind::kUnsupported, "self-adjust takes neither biased nor capped");
+  fails([](AttnShape& s, const float*) { s.bf16_bias = 1.0f; }, ErrorKind::kUnsupported, "a key head for each head");
 }
 
 }  // namespace

@@ -66,8 +66,9 @@ class Worker {
     }
     std::fill(query_place_, query_place_ + group_, 0.0f);
     for (int32_t b = task.begin; b < task.end; b += kBlock) {
-      if (form_.biased()) FillPlaces(args_.rows[task.row], b, std::min(kBlock, task.end - b));
       for (int32_t h = 0; h < task.heads; ++h) {
+        const bool anew = h == 0 || args_.shape.bf16_bias != 0.0f;  // else they are the same for all heads
+        if (form_.biased() && anew) FillPlaces(args_.rows[task.row], task.head + h, b, std::min(kBlock, task.end - b));
         Block(task, h, b, std::min(kBlock, task.end - b), states[task.state + h * task.stride]);
       }
     }
@@ -75,10 +76,11 @@ class Worker {
 
  private:
   /// Places of slots [begin, begin + n), from the query on.
-  void FillPlaces(const DecodeArgs::Row& row, int32_t begin, int32_t n) const {
+  void FillPlaces(const DecodeArgs::Row& row, int32_t head, int32_t begin, int32_t n) const {
     const int64_t query = row.key_place == nullptr ? row.k.rows - 1 : row.query_place;
     for (int64_t i = 0; i < n; ++i) {
-      place_[i] = static_cast<float>((row.key_place == nullptr ? begin + i : row.key_place[begin + i]) - query);
+      const int64_t place = row.key_place == nullptr ? begin + i : row.key_place[begin + i];
+      place_[i] = BiasedPlace(args_.shape, head, place, query);
     }
     std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
   }

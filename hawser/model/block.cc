@@ -275,12 +275,8 @@ void MlpBackward(const BlockContext& c, int32_t layer, ConstMat all_x, ConstMat 
     const Mat dhidden = c.work->Get(Workspace::kGradHidden, rows, s.mlp_width, x.dtype);
     c.backend->LinearBackward({.w = c.weights->Get(Role::kDown, layer), .dy = dbranch, .dx = dhidden});
     const Mat dmlp_in = c.work->Get(Workspace::kGradGateUp, rows, MlpInCols(s), x.dtype);
-    c.backend->ActBackward({.in = mlp_in,
-                            .dy = dhidden,
-                            .din = dmlp_in,
-                            .y = hidden,
-                            .act = s.block.act,
-                            .gated = s.block.gated});
+    c.backend->ActBackward(
+        {.in = mlp_in, .dy = dhidden, .din = dmlp_in, .y = hidden, .act = s.block.act, .gated = s.block.gated});
     c.backend->LinearBackward({.x = hidden,
                                .w = c.weights->Get(Role::kDown, layer),
                                .dy = dbranch,
@@ -313,7 +309,8 @@ AttnShape BlockContext::Shape() const {
           .scale = AttentionScale(s),
           .softmax = s.softmax,
           .slopes = slopes,
-          .softcap = s.attn_cap};
+          .softcap = s.attn_cap,
+          .bf16_bias = s.places == Places::kAlibi && s.alibi.bf16 ? static_cast<float>(s.alibi.multiplier) : 0.0f};
 }
 
 bool KeepsRawQkv(const ModelSpec& spec) { return spec.block.qkv_clip > 0 || spec.block.qk_norm != QkNorm::kNone; }
@@ -359,7 +356,8 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
   // A = Wo attn_out + bias
   ConstMat dbranch = d;
   if (s.block.post_norms) {
-    dbranch = BranchGradient(c, ProjectAttention(c, layer, saved.attn_out.view()), Role::kAttnPostNorm, layer, d, grads);
+    dbranch =
+        BranchGradient(c, ProjectAttention(c, layer, saved.attn_out.view()), Role::kAttnPostNorm, layer, d, grads);
   }
   const Mat dattn = c.work->Get(Workspace::kGradAttn, x.rows, QueryCols(s), x.dtype);
   c.backend->LinearBackward({.x = saved.attn_out.view(),

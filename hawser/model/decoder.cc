@@ -58,7 +58,7 @@ struct Decoder::Impl {
   std::vector<float> slopes;         // [H] of ALiBi, else empty
   std::vector<int32_t> row_places;   // [N] that they count with
   std::vector<int64_t> positions;    // of a batch, as rotations count them
-  std::vector<int32_t> places;     // of its rows in their segments (bilevel positions)
+  std::vector<int32_t> places;       // of its rows in their segments (bilevel positions)
   std::vector<DecodeArgs::Row> decode_rows;
   LayerPatterns patterns;
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
@@ -69,7 +69,11 @@ struct Decoder::Impl {
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
       rotation_of.push_back(Rotates(spec(), layer) ? RotationBy(RopeOf(spec(), layer)) : -1);
     }
-    if (spec().places == Places::kAlibi) slopes = AlibiSlopes(spec().alibi, spec().heads);
+    if (spec().places == Places::kAlibi) {
+      AlibiSpec alibi = spec().alibi;
+      if (alibi.bf16) alibi.multiplier = 1;  // behind the rounding (BlockContext::Shape)
+      slopes = AlibiSlopes(alibi, spec().heads);
+    }
   }
 
   int32_t RotationBy(const RopeSpec& rope) {

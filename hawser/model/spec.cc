@@ -104,6 +104,7 @@ void Validate(const ModelSpec& spec) {
     InRange("alibi factor", spec.alibi.factor, 1.0, 1e9);
     InRange("alibi original context", spec.alibi.original, 0, int64_t{1} << 31);
     InRange("alibi multiplier", spec.alibi.multiplier, kTiny, 1e3);
+    if (spec.alibi.bf16) InRange("key heads under alibi in bf16", int64_t{spec.kv_heads}, spec.heads, spec.heads);
     if (spec.alibi.scaling == AlibiScaling::kNtk) InRange("heads of ntk alibi", int64_t{spec.heads}, 2, 1 << 12);
   }
   if (spec.places != Places::kRope) return;

@@ -15,7 +15,7 @@ namespace {
 constexpr std::string_view kOp = "attention";
 
 void CheckHeads(const AttnShape& shape) {
-  const auto& [heads, kv_heads, head_dim, scale, softmax, slopes, softcap] = shape;
+  const auto& [heads, kv_heads, head_dim, scale, softmax, slopes, softcap, bf16_bias] = shape;
   if (kv_heads < 1 || heads < 1 || heads % kv_heads != 0) {
     Fail(ErrorKind::kUsage, "attention: heads must be a positive multiple of kv_heads, found {} and {}", heads,
          kv_heads);
@@ -28,6 +28,11 @@ void CheckHeads(const AttnShape& shape) {
   }
   if (!(softcap >= 0.0f && softcap < 1e30f)) {
     Fail(ErrorKind::kUsage, "attention: softcap must be positive, or 0 for none, found {}", softcap);
+  }
+  if (!std::isfinite(bf16_bias)) Fail(ErrorKind::kUsage, "attention: bf16_bias is {}; wanted a number", bf16_bias);
+  if (bf16_bias != 0.0f && heads != kv_heads) {
+    Fail(ErrorKind::kUnsupported, "attention: biases in bf16 need a key head for each head, found {} and {}", kv_heads,
+         heads);
   }
   if (softmax.kind != SoftmaxKind::kStandard && (slopes != nullptr || softcap > 0.0f)) {
     Fail(ErrorKind::kUnsupported, "attention: softmax {} takes neither biased nor capped scores", ToString(softmax));

@@ -144,6 +144,9 @@ struct AttnShape {
   SoftmaxSpec softmax = {};
   const float* slopes = nullptr;  // [H], finite; null: no score bias. Not trained
   float softcap = 0.0f;           // 0: none; else > 0
+  // Not 0: biases are those of models that compute them in BF16 (Falcon), S += bf16_bias * (B(key) - B(query)) with
+  // B(p) = slopes[h] * p, both factors and the product rounded to BF16. Then H = G.
+  float bf16_bias = 0.0f;
 };
 
 /// Exact attention over compiled schedules.

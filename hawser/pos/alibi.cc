@@ -46,7 +46,7 @@ std::vector<double> LogSlopes(double max_bias, int32_t heads) {
 
 AlibiSpec BakeMaxBias(const AlibiSpec& spec) {
   if (spec.scaling != AlibiScaling::kMaxBias) return spec;
-  return {.max_bias = spec.max_bias + std::log2(spec.factor), .multiplier = spec.multiplier};
+  return {.max_bias = spec.max_bias + std::log2(spec.factor), .multiplier = spec.multiplier, .bf16 = spec.bf16};
 }
 
 std::vector<float> AlibiSlopes(const AlibiSpec& given, int32_t heads) {
@@ -75,7 +75,7 @@ AlibiSpec ApplyAlibiText(const AlibiSpec& base, std::string_view text, int64_t c
          "alibi:linear,factor=F, alibi:ntk,factor=F or alibi:bmax,factor=F",
          text);
   }
-  AlibiSpec spec{.max_bias = base.max_bias, .multiplier = base.multiplier};
+  AlibiSpec spec{.max_bias = base.max_bias, .multiplier = base.multiplier, .bf16 = base.bf16};
   std::vector<std::string_view> given;
   for (const std::string_view field : SplitWords(text.substr(std::min(colon + 1, text.size())), ", ")) {
     const size_t equals = std::min(field.find('='), field.size());

@@ -23,8 +23,11 @@ struct AlibiSpec {
   AlibiScaling scaling = AlibiScaling::kNone;
   double factor = 1.0;
   int64_t original = 0;  // pretraining context in tokens; 0: the model's
-  double multiplier =
-      1.0;  // of all slopes: 1 / sqrt(head dim) where the bias is added before scores are scaled (Falcon)
+  /// Of all slopes: 1 / sqrt(head dim) where the bias is added before scores are scaled (Falcon).
+  double multiplier = 1.0;
+  /// Slopes, places and their products are rounded to BF16, before the multiplier, as in models that compute them so
+  /// (Falcon). Each head then has keys of its own.
+  bool bf16 = false;
 
   bool operator==(const AlibiSpec&) const = default;
 };

@@ -93,7 +93,8 @@ struct AttentionProblem {
             .head_dim = shape.dim,
             .scale = scale,
             .slopes = slopes.empty() ? nullptr : slopes.data(),
-            .softcap = softcap};
+            .softcap = softcap,
+            .bf16_bias = bf16_bias};
   }
   static const int32_t* OrNull(const std::vector<int32_t>& places) { return places.empty() ? nullptr : places.data(); }
   /// Places of the keys, those of the queries being the same.
@@ -136,37 +137,42 @@ struct AttentionProblem {
 
   /// The twin, with the mask from the predicate of attn/pattern.h and not from the schedule.
   NaiveAttention Twin() const {
-    return {.rows = rows,
-            .keys = keys,
-            .heads = shape.heads,
-            .kv_heads = shape.kv_heads,
-            .dim = shape.dim,
-            .scale = scale,
-            .visible =
-                [this](int64_t row, int64_t key) {
-                  for (size_t i = 0; i < sequences.size(); ++i) {
-                    const int64_t r = row - sequences[i].query_begin, c = key - sequences[i].key_begin;
-                    if (r < 0 || r >= schedules[i].num_queries) continue;
-                    if (c < 0 || c >= schedules[i].num_keys) return false;
-                    const int32_t query = schedules[i].QueryKey(static_cast<int32_t>(r));
-                    return Visible(patterns[i], layouts[i], query, static_cast<int32_t>(c));
-                  }
-                  return false;
-                },
-            .q = q.Values(),
-            .k = k.Values(),
-            .v = v.Values(),
-            .softcap = softcap,
-            .slopes = {slopes.begin(), slopes.end()},
-            .distance = [this](int64_t row, int64_t key) { return static_cast<double>(Distance(row, key)); }};
+    return {
+        .rows = rows,
+        .keys = keys,
+        .heads = shape.heads,
+        .kv_heads = shape.kv_heads,
+        .dim = shape.dim,
+        .scale = scale,
+        .visible =
+            [this](int64_t row, int64_t key) {
+              for (size_t i = 0; i < sequences.size(); ++i) {
+                const int64_t r = row - sequences[i].query_begin, c = key - sequences[i].key_begin;
+                if (r < 0 || r >= schedules[i].num_queries) continue;
+                if (c < 0 || c >= schedules[i].num_keys) return false;
+                const int32_t query = schedules[i].QueryKey(static_cast<int32_t>(r));
+                return Visible(patterns[i], layouts[i], query, static_cast<int32_t>(c));
+              }
+              return false;
+            },
+        .q = q.Values(),
+        .k = k.Values(),
+        .v = v.Values(),
+        .softcap = softcap,
+        .slopes = bf16_bias == 0.0f ? std::vector<double>(slopes.begin(), slopes.end()) : std::vector{1.0 * bf16_bias},
+        .distance = [this](int64_t row, int64_t key) { return Distance(row, key); }};
   }
-  /// Of a query row from a key row of its sequence, in places.
-  int64_t Distance(int64_t row, int64_t key) const {
+  /// Of a query row from a key row of its sequence, in places; with biases in BF16, for one head, in biases.
+  double Distance(int64_t row, int64_t key) const {
     size_t i = sequences.size() - 1;
     while (sequences[i].query_begin > row) --i;
     const int64_t query = schedules[i].QueryKey(static_cast<int32_t>(row - sequences[i].query_begin));
     const int64_t query_at = query_place.empty() ? query : query_place[static_cast<size_t>(row)];
-    return query_at - (key_place.empty() ? key - sequences[i].key_begin : key_place[static_cast<size_t>(key)]);
+    const int64_t key_at = key_place.empty() ? key - sequences[i].key_begin : key_place[static_cast<size_t>(key)];
+    if (bf16_bias == 0.0f) return static_cast<double>(query_at - key_at);
+    const auto rounded = [](double x) { return static_cast<double>(ToF32(ToBF16(static_cast<float>(x)))); };
+    const auto bias = [&](int64_t at) { return rounded(rounded(slopes[0]) * rounded(static_cast<double>(at))); };
+    return bias(query_at) - bias(key_at);
   }
 
   /// Every instruction set against the twin, forward and backward.
@@ -243,6 +249,7 @@ struct AttentionProblem {
   TestMat q, k, v, out, dout, dq, dk, dv;
   std::vector<float> lse;
   float scale;
+  float bf16_bias = 0.0f;     // of AttnShape; not 0 with one head alone
   std::vector<float> slopes;  // of AttnShape and AttentionArgs, empty for null
   float softcap = 0;
   std::vector<int32_t> query_place, key_place;

@@ -180,7 +180,11 @@ void FalconMembers(Members& m, ModelSpec& spec) {
                                 : Residual::kParallelOneNorm;
   if (!alibi) return;
   spec.places = Places::kAlibi;
-  spec.alibi.multiplier = 1.0 / std::sqrt(static_cast<double>(spec.width / spec.heads));
+  spec.alibi = {.multiplier = 1.0 / std::sqrt(static_cast<double>(spec.width / spec.heads)), .bf16 = true};
+  if (spec.kv_heads != spec.heads) {
+    Fail(ErrorKind::kUnsupported,
+         "alibi = true with keys that heads share (multi_query, num_kv_heads) is not supported");
+  }
 }
 
 void MptAttention(Members& m, ModelSpec& spec) {

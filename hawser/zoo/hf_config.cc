@@ -241,7 +241,7 @@ ModelSpec MergeSideFile(const ModelSpec& config, std::string_view side) {
     });
   } else if (spec.places == Places::kAlibi) {
     parse("alibi", object.String("alibi"), [&](const std::string& text) {
-      const AlibiSpec base{.multiplier = spec.alibi.multiplier};
+      const AlibiSpec base{.multiplier = spec.alibi.multiplier, .bf16 = spec.alibi.bf16};
       spec.alibi = ApplyAlibiText(base, text, spec.context);
     });
   }

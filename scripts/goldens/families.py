@@ -71,6 +71,8 @@ VARIANTS = {
                        ffn_hidden_size=96, rope_theta=500042.0),
     "falcon_rw": dict(FALCON, raw=True, num_attention_heads=4, alibi=True, multi_query=False, parallel_attn=False,
                       bias=True),
+    "falcon_rw_odd": dict(FALCON, num_attention_heads=6, hidden_size=48, alibi=True, multi_query=False,
+                          parallel_attn=True, num_kv_heads=6),
     "bloom": dict(BLOOM, hidden_size=48, n_head=6),
     "bloom_old": dict(BLOOM, raw=True, n_embed=32, n_head=4, seq_length=512, attention_softmax_in_fp32=True,
                       masked_softmax_fusion=True, offset_alibi=100, unk_token_id=0, pad_token_id=3,
@@ -166,7 +168,7 @@ class Baichuan(torch.nn.Module):
             slopes += [2 ** (-4 * (2 * i + 1) / whole) for i in range(heads - whole)]
             mask = mask + torch.tensor(slopes)[:, None, None] * (place[None, None, :] - place[None, :, None])
         else:
-            angles = place[:, None] * (1.0 / 10000 ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+            angles = place[:, None] * (1.0 / c.get("rope_theta", 10000.0) ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
             cos, sin = (torch.cat([f(angles)] * 2, -1) for f in (torch.cos, torch.sin))
             rotate = lambda x: x * cos + torch.cat([-x[..., dim // 2:], x[..., :dim // 2]], -1) * sin
         x = w("model.embed_tokens")[ids]
