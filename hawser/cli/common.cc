@@ -8,6 +8,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/printable.h"
 #include "hawser/cli/command.h"
+#include "hawser/model/places.h"
 #include "hawser/train/peft.h"
 #include "hawser/zoo/builtin.h"
 
@@ -31,8 +32,7 @@ LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_
          options.model.string());
   }
   if (!options.adapter.empty()) MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
-  RopeSpec& of_model = model.params.mutable_spec().rope;
-  if (!rope.empty()) of_model = ApplyRopeText(of_model, rope, model.spec.context, context);
+  if (!rope.empty()) ApplyPlaces(rope, model.spec.context, context, &model.params.mutable_spec());
   return model;
 }
 

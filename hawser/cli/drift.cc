@@ -13,6 +13,7 @@
 #include "hawser/data/corpus.h"
 #include "hawser/eval/drift.h"
 #include "hawser/eval/rope_vectors.h"
+#include "hawser/model/places.h"
 
 namespace hawser {
 namespace {
@@ -102,7 +103,7 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   LoadedModel model = OpenModel(options.model, options.rope, options.tokens);
   const int64_t tokens = options.tokens > 0 ? options.tokens : std::min<int64_t>(4096, model.spec.context);
-  if (const int64_t meant = MaxContext(model.params.spec().rope, model.spec.context); tokens > meant) {
+  if (const int64_t meant = MaxContext(model.params.spec(), model.spec.context); tokens > meant) {
     LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
   }
   if (!options.out.empty()) MakeDirectories(options.out);

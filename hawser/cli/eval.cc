@@ -14,6 +14,7 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/eval/perplexity.h"
 #include "hawser/eval/retrieval.h"
+#include "hawser/model/places.h"
 
 namespace hawser {
 namespace {
@@ -65,7 +66,7 @@ LoadedModel OpenInDType(const EvalOptions& options) {
 void AddModelTo(nlohmann::json* json, const EvalOptions& options, const LoadedModel& model) {
   (*json)["model"] = options.model.model.string();
   (*json)["dtype"] = Name(model.params.dtype());
-  (*json)["rope"] = ToString(model.params.spec().rope);
+  (*json)["rope"] = PlacesText(model.params.spec());
   (*json)["model_context"] = model.spec.context;
 }
 
@@ -80,7 +81,7 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
-  if (const int64_t meant = MaxContext(model.params.spec().rope, own_context); ppl.context > meant) {
+  if (const int64_t meant = MaxContext(model.params.spec(), own_context); ppl.context > meant) {
     LogLine(fmt::format("note: a context of {} tokens is beyond the {} this model is meant for", ppl.context, meant));
   }
   std::string log;

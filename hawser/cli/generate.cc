@@ -20,6 +20,7 @@
 #include "hawser/io/json.h"
 #include "hawser/model/kv_report.h"
 #include "hawser/model/kv_state.h"
+#include "hawser/model/places.h"
 #include "hawser/tok/chat_template.h"
 #include "hawser/tok/separators.h"
 
@@ -53,9 +54,7 @@ constexpr int64_t kDefaultMaxNew = 256;
 int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
   const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
   const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
-  const int64_t limit = options.context > 0 ? options.context
-                        : keeps_all         ? MaxContext(spec.rope, spec.context)
-                                            : INT64_MAX;
+  const int64_t limit = options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;
   if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
   if (prompt + wanted > limit) {
     Fail(ErrorKind::kUsage,

@@ -9,6 +9,7 @@
 #include "hawser/base/text.h"
 #include "hawser/cli/command.h"
 #include "hawser/model/kv_form.h"
+#include "hawser/pos/alibi.h"
 #include "hawser/pos/numerics.h"
 #include "hawser/pos/scheme.h"
 #include "hawser/train/config.h"
@@ -35,7 +36,8 @@ options:
 }
 
 std::string RopePage() {
-  return "--rope FORM: where a token stands. NAME:key=value,key=value, or theta=B.\n\n" + RopeHelp() + R"(
+  return "--rope FORM: where a token stands. NAME:key=value,key=value, or theta=B.\n\n" + RopeHelp() +
+         "\nof models with biases by distance (ALiBi):\n" + AlibiHelp() + R"(
 keys:
   factor      how many times the original context; without it, the one that reaches --context
   original    tokens of the context the model was first trained on (default: the model's; 4k is 4096)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hawser/cli/command.h"
+#include "hawser/model/places.h"
 
 namespace hawser {
 namespace {
@@ -34,7 +35,7 @@ nlohmann::json Describe(const LoadedModel& model) {
           {"mlp_width", spec.mlp_width},
           {"vocab", spec.vocab},
           {"context", spec.context},
-          {"positions", ToString(spec.rope)},
+          {"positions", PlacesText(spec)},
           {"softmax", ToString(spec.softmax)},
           {"segment_places", spec.segments.places},
           {"sliding_window", spec.sliding_window > 0 ? nlohmann::json(spec.sliding_window) : nullptr},
@@ -58,7 +59,7 @@ void PrintForPeople(const LoadedModel& model) {
       {"heads", fmt::format("{} of {}, {} key-value", spec.heads, spec.head_dim, spec.kv_heads)},
       {"vocabulary", fmt::format("{}", spec.vocab)},
       {"context", fmt::format("{} tokens", spec.context)},
-      {"positions", ToString(spec.rope)},
+      {"positions", PlacesText(spec)},
       {"kv cache",
        fmt::format("{} bytes a token in f32, {} in bf16", KvBytes(spec, DType::kF32), KvBytes(spec, DType::kBF16))},
       {"format", fmt::format("{}, {}", model.format, Name(model.file_dtype))},

@@ -11,6 +11,7 @@
 #include "hawser/base/size.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/run_report.h"
+#include "hawser/model/places.h"
 #include "hawser/train/estimate.h"
 #include "hawser/train/run.h"
 
@@ -67,7 +68,7 @@ std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
 
 std::string PlanText(const TrainPlan& plan) {
   std::string text = fmt::format("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec),
-                                 plan.spec.context, plan.config.attention, ToString(plan.spec.rope));
+                                 plan.spec.context, plan.config.attention, PlacesText(plan.spec));
   text += fmt::format("{} of {} = {}; {} at once\n", Counted(plan.config.steps, "step"),
                       Counted(plan.tokens_per_step(), "token"), Counted(plan.tokens(), "token"),
                       Counted(plan.config.micro_batch, "sequence"));

@@ -7,6 +7,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
+#include "hawser/model/places.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/lora.h"
 #include "hawser/train/metrics.h"
@@ -48,7 +49,7 @@ ParamStore AverageCheckpoints(const std::filesystem::path& checkpoints, std::vec
       Fail(ErrorKind::kUsage,
            "{}: the checkpoint of step {} was trained with rotations of the hash {:016x}, those of rope \"{}\" over {} "
            "tokens have {:016x}",
-           checkpoints.string(), step, info->rope_hash, ToString(spec.rope), spec.context, rope_hash);
+           checkpoints.string(), step, info->rope_hash, PlacesText(spec), spec.context, rope_hash);
     }
     if (adapted) {
       backend->Copy(weights.arena(), merged.arena());

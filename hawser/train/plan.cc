@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
 #include "hawser/train/conflicts.h"
 #include "hawser/train/peft.h"
@@ -22,32 +23,28 @@ void MakeAbsolute(std::string& path) {
   if (!path.empty()) path = fs::absolute(path).lexically_normal().string();
 }
 
-/// Sets the rope of `spec`, which was trained on `old_context` tokens: the recipe's, else the model's own as long as it
-/// reaches, else the model's own with a larger factor, or NTK-aware scaling where it has none.
+/// Sets the places of `spec`, which was trained on `old_context` tokens: the recipe's, else the model's own as long as
+/// it reaches, else the model's own with a larger factor, or NTK-aware scaling where it has none.
 void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
-  if (config.rope.empty() && config.context > MaxContext(spec.rope, old_context)) {
-    RopeSpec grown = spec.rope;
-    if (grown.scaling.kind == RopeKind::kDefault) grown.scaling.kind = RopeKind::kNtk;
-    if (grown.scaling.original == 0) grown.scaling.original = old_context;
-    grown.scaling.factor = static_cast<double>(config.context) / static_cast<double>(grown.scaling.original);
-    config.rope = ToString(grown);
+  if (config.rope.empty() && spec.places != Places::kNone && config.context > MaxContext(spec, old_context)) {
+    config.rope = GrownPlaces(spec, old_context, config.context);
   }
   // What a scheme without a bound of its own is meant for.
-  const int64_t trained = config.rope.empty() ? old_context : OriginalContext(spec.rope, old_context);
-  if (!config.rope.empty()) spec.rope = ApplyRopeText(spec.rope, config.rope, old_context, config.context);
+  const int64_t trained = config.rope.empty() ? old_context : OriginalContext(spec, old_context);
+  if (!config.rope.empty()) ApplyPlaces(config.rope, old_context, config.context, &spec);
   if (!config.rope_numerics.empty()) {
     spec.rope.numerics =
         WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
   }
   QkvDType(spec, config.dtype);  // refuses what a model cannot run in
-  const int64_t reach = MaxContext(spec.rope, trained);
-  if (reach < config.context && spec.rope.scaling.kind != RopeKind::kDefault) {
+  const int64_t reach = MaxContext(spec, trained);
+  if (reach < config.context && HasScaling(spec)) {
     Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",
-         ToString(spec.rope), reach, config.context,
-         std::ceil(static_cast<double>(config.context) * spec.rope.scaling.factor / static_cast<double>(reach)));
+         PlacesText(spec), reach, config.context,
+         std::ceil(static_cast<double>(config.context) * ScalingFactor(spec) / static_cast<double>(reach)));
   }
   if (reach < config.context) {
-    LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", ToString(spec.rope), reach,
+    LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", PlacesText(spec), reach,
                         config.context));
   }
 }

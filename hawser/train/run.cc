@@ -19,6 +19,7 @@
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
+#include "hawser/model/places.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/estimate.h"
@@ -155,8 +156,8 @@ std::string CardNote(const TrainPlan& plan, const HfSource& source) {
   return fmt::format(
       "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}, context {} (before: {}); weights stored as "
       "{}.",
-      config.steps, plan.tokens_per_step(), config.attention, ToString(plan.spec.rope), plan.spec.context,
-      source.context, Name(config.dtype));
+      config.steps, plan.tokens_per_step(), config.attention, PlacesText(plan.spec), plan.spec.context, source.context,
+      Name(config.dtype));
 }
 
 void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, HfSource source,
@@ -181,7 +182,7 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
   }
   mark.erase("out");
   mark["attention"] = config.attention;  // of training; the model itself is an ordinary causal one
-  mark["rope"] = ToString(plan.spec.rope);
+  mark["rope"] = PlacesText(plan.spec);
   mark["context"] = plan.spec.context;
   WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
 }
@@ -279,7 +280,7 @@ class Run {
       Fail(ErrorKind::kUsage,
            "cannot resume: the rotation table of rope \"{}\" over {} tokens has the hash {:016x}, the checkpoint was "
            "trained with {:016x}; go on with the version of hawser that made it, or start again in another --out",
-           ToString(plan_.spec.rope), plan_.spec.context, info_.rope_hash, found->rope_hash);
+           PlacesText(plan_.spec), plan_.spec.context, info_.rope_hash, found->rope_hash);
     }
     info_ = *found;
     GoOnFrom(CheckSameRecipe(config_, found->recipe, Checkpoints().string()));
@@ -392,7 +393,7 @@ class Run {
   void LogHead() const {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
-                        plan_.spec.context, config_.attention, ToString(plan_.spec.rope), Name(config_.dtype)));
+                        plan_.spec.context, config_.attention, PlacesText(plan_.spec), Name(config_.dtype)));
     LogLine(PrefixText(pack_, plan_, *tokenizer_));
     LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
                         Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),

@@ -1,0 +1,60 @@
+#include "hawser/model/places.h"
+
+#include "hawser/base/error.h"
+
+namespace hawser {
+namespace {
+
+bool Biased(const ModelSpec& spec) { return spec.places == Places::kAlibi; }
+
+}  // namespace
+
+std::string PlacesText(const ModelSpec& spec) {
+  if (spec.places == Places::kNone) return "none";
+  return Biased(spec) ? ToString(spec.alibi) : ToString(spec.rope);
+}
+
+void ApplyPlaces(std::string_view text, int64_t context, int64_t wanted, ModelSpec* spec) {
+  if (spec->places == Places::kNone) {
+    Fail(ErrorKind::kUsage, "rope '{}': this model has no positions that could be scaled", text);
+  }
+  if (Biased(*spec)) {
+    spec->alibi = ApplyAlibiText(spec->alibi, text, context, wanted);
+  } else {
+    spec->rope = ApplyRopeText(spec->rope, text, context, wanted);
+  }
+}
+
+std::string GrownPlaces(const ModelSpec& spec, int64_t context, int64_t wanted) {
+  ModelSpec grown = spec;
+  const auto reach = [&](double& factor, int64_t& original) {
+    if (original == 0) original = context;
+    factor = static_cast<double>(wanted) / static_cast<double>(original);
+  };
+  if (Biased(spec)) {
+    if (grown.alibi.scaling == AlibiScaling::kNone) {
+      grown.alibi.scaling = spec.heads > 1 ? AlibiScaling::kNtk : AlibiScaling::kLinear;
+    }
+    reach(grown.alibi.factor, grown.alibi.original);
+  } else {
+    if (grown.rope.scaling.kind == RopeKind::kDefault) grown.rope.scaling.kind = RopeKind::kNtk;
+    reach(grown.rope.scaling.factor, grown.rope.scaling.original);
+  }
+  return PlacesText(grown);
+}
+
+bool HasScaling(const ModelSpec& spec) {
+  return Biased(spec) ? spec.alibi.scaling != AlibiScaling::kNone : spec.rope.scaling.kind != RopeKind::kDefault;
+}
+
+double ScalingFactor(const ModelSpec& spec) { return Biased(spec) ? spec.alibi.factor : spec.rope.scaling.factor; }
+
+int64_t OriginalContext(const ModelSpec& spec, int64_t context) {
+  return Biased(spec) ? OriginalContext(spec.alibi, context) : OriginalContext(spec.rope, context);
+}
+
+int64_t MaxContext(const ModelSpec& spec, int64_t context) {
+  return Biased(spec) ? MaxContext(spec.alibi, context) : MaxContext(spec.rope, context);
+}
+
+}  // namespace hawser
