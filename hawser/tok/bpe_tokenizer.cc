@@ -447,6 +447,8 @@ nlohmann::json BpeTokenizer::WithMerges() const {
   return document;
 }
 
+std::string BpeTokenizer::JsonText() const { return has_merges_ ? json_text_ : WithMerges().dump(); }
+
 void BpeTokenizer::Save(const std::filesystem::path& folder) const {
   nlohmann::json config = config_;
   if (!config.is_object()) {
@@ -460,9 +462,8 @@ void BpeTokenizer::Save(const std::filesystem::path& folder) const {
       config.erase(key);
     }
   }
-  const std::string text = has_merges_ ? json_text_ : WithMerges().dump();
   MakeDirectories(folder);
-  WriteFileAtomically(folder / "tokenizer.json", text);
+  WriteFileAtomically(folder / "tokenizer.json", JsonText());
   WriteFileAtomically(folder / "tokenizer_config.json", config.dump(2) + "\n");
 }
 

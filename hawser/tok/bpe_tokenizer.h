@@ -45,9 +45,15 @@ class BpeTokenizer final : public Tokenizer {
   /// The id of a piece as it is written in the vocabulary; -1 where there is none.
   int32_t IdOf(std::string_view name) const;
 
+  /// The tokenizer.json that Save writes.
+  std::string JsonText() const;
+  /// Every merge, in no order; equal ranks where the vocabulary has them.
+  std::vector<Merge> Merges() const { return merges_.All(); }
+
   /// tokenizer_config.json as it was found; Save writes it again with the present BOS and EOS. Its "add_bos_token",
   /// where it is said, wins over the template.
   void set_config(nlohmann::json config);
+  const nlohmann::json& config() const { return config_; }
 
  private:
   struct StringHash {

@@ -1,8 +1,10 @@
 #include "hawser/tok/gguf_vocab.h"
 
+#include <algorithm>
 #include <array>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,7 +12,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
-#include "hawser/tok/byte_level.h"
+#include "hawser/tok/gguf_pre.h"
 #include "hawser/tok/scored_vocab.h"
 
 namespace hawser {
@@ -24,79 +26,17 @@ constexpr std::string_view kTokens = "tokenizer.ggml.tokens";
 constexpr std::string_view kScores = "tokenizer.ggml.scores";
 constexpr std::string_view kTypes = "tokenizer.ggml.token_type";
 constexpr std::string_view kMerges = "tokenizer.ggml.merges";
+constexpr std::string_view kJson = "tokenizer.huggingface.json";
 
-// How text is cut before merges. Each step splits what the one before left: by a pattern whose matches stand alone, by
-// single or grouped digits, or by punctuation.
-constexpr std::string_view kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kBloom = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
-constexpr std::string_view kCjk = "[一-龥ࠀ-一가-퟿]+";
-
-struct PreRule {
-  std::string_view name;  // of the rule in GGUF files, several joined by |
-  std::vector<std::string_view> patterns;
-  std::string_view digits;  // "", "single": each digit alone, before the last pattern
-  bool nfc = false;
-  bool whole_words = false;  // a word that is a token is that token, whatever the merges say
-};
-
-const std::vector<PreRule>& PreRules() {
-  static const std::vector<PreRule> rules = {
-      {"gpt-2|phi-2|jais|roberta-bpe", {kGpt2Pattern}, "", false, false},
-      {"mpt|olmo|gpt-neox", {kGpt2Pattern}, "", true, false},
-      {"llama-bpe|llama3|llama-v3|falcon3|pixtral", {kLlama3}, "", false, true},
-      {"qwen2|deepseek-r1-qwen|megrez", {kQwen2}, "", true, false},
-      {"smollm|starcoder|refact|command-r|codeshell|granite|exaone", {kGpt2Pattern}, "single", false, false},
-      {"falcon", {R"([\p{P}$+<=>^`|~]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}, "", false, false},
-      {"bloom|poro-chat|gpt3-finnish", {kBloom}, "", false, false},
-      {"deepseek-coder", {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kCjk}, "single", false, false},
-      {"deepseek-llm",
-       {"[\r\n]", R"(\s?[\p{Lu}\p{Ll}\p{Lt}]+)", R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", kCjk},
-       "single",
-       false,
-       false},
-  };
-  return rules;
-}
-
-bool Names(const PreRule& rule, std::string_view name) {
-  const std::string padded = "|" + std::string(rule.name) + "|";
-  return !name.empty() && padded.find("|" + std::string(name) + "|") != std::string::npos;
-}
-
-const PreRule& FindPreRule(const GgufFile& file) {
+/// How text is cut before merges.
+const PreRule& RuleOf(const GgufFile& file) {
   std::string_view name = file.Text(kPre).value_or("");
   if (name.empty() || name == "default") {
     const std::string_view architecture = file.Text("general.architecture").value_or("");
     name = architecture == "gptneox" ? "gpt-neox" : "gpt-2";
     LogLine(fmt::format("'{}' is not given; text is cut as {} does", kPre, name));
   }
-  std::string known;
-  for (const PreRule& rule : PreRules()) {
-    if (Names(rule, name)) return rule;
-    for (const char c : "|" + std::string(rule.name))
-      known += c == '|' ? std::string(known.empty() ? "" : ", ") : std::string(1, c);
-  }
-  Fail(ErrorKind::kUnsupported, "'{}' = '{}' is not supported; known are {}", kPre, name, known);
-}
-
-json SplitStep(std::string_view pattern) {
-  return {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
-}
-
-json PreTokenizerJson(const PreRule& rule) {
-  json steps = json::array();
-  if (rule.digits == "single" && rule.patterns.size() == 1) {
-    steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
-  }
-  for (const std::string_view pattern : rule.patterns) steps.push_back(SplitStep(pattern));
-  if (rule.digits == "single" && rule.patterns.size() > 1) {
-    steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
-  }
-  steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
-  return {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
+  return FindPreRule(name);
 }
 
 /// The type of each token, normal where the file gives none.
@@ -133,13 +73,14 @@ json AddedToken(size_t id, std::string_view text, bool special) {
           {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
-/// What tokenizer_config.json would say.
-json ConfigJson(const GgufFile& file, bool adds_bos) {
+/// What tokenizer_config.json would say. `adds_bos`: where the file does not; nothing: as the tokenizer itself does.
+json ConfigJson(const GgufFile& file, std::optional<bool> adds_bos) {
   const auto tokens = file.Texts(kTokens);
   json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                 {"add_bos_token", file.Bool("tokenizer.ggml.add_bos_token").value_or(adds_bos)},
                  {"add_eos_token", file.Bool("tokenizer.ggml.add_eos_token").value_or(false)},
                  {"clean_up_tokenization_spaces", false}};
+  if (const auto stored = file.Bool("tokenizer.ggml.add_bos_token")) adds_bos = stored;
+  if (adds_bos) config["add_bos_token"] = *adds_bos;
   for (const auto& [name, key] : {std::pair("bos", "bos_token"), std::pair("eos", "eos_token"),
                                   std::pair("unknown", "unk_token"), std::pair("padding", "pad_token")}) {
     if (const int32_t id = SpecialId(file, name, tokens.size(), -1); id >= 0)
@@ -149,10 +90,28 @@ json ConfigJson(const GgufFile& file, bool adds_bos) {
   return config;
 }
 
+/// The tokenizer.json that came with the file.
+std::unique_ptr<BpeTokenizer> StoredTokenizer(const GgufFile& file) {
+  const auto tokens = file.Texts(kTokens);
+  auto tokenizer = WithFrame(kJson, [&] { return std::make_unique<BpeTokenizer>(std::string(*file.Text(kJson))); });
+  const auto count = static_cast<int32_t>(tokens.size());
+  for (int32_t id = 0; id < std::max(count, tokenizer->vocab_size()); ++id) {
+    const std::string name = id < tokenizer->vocab_size() ? tokenizer->Display(id) : std::string();
+    if (name.empty() || (id < count && tokens[static_cast<size_t>(id)] == name)) continue;
+    Fail(ErrorKind::kFormat, "'{}' has \"{}\" as token {}, '{}' {}", kJson, name, id, kTokens,
+         id < count ? fmt::format("\"{}\"", tokens[static_cast<size_t>(id)]) : fmt::format("has only {}", count));
+  }
+  tokenizer->set_bos(SpecialId(file, "bos", tokens.size(), -1));
+  tokenizer->set_eos(SpecialId(file, "eos", tokens.size(), -1));
+  tokenizer->set_config(ConfigJson(file, std::nullopt));
+  tokenizer->set_chat_template(std::string(file.Text("tokenizer.chat_template").value_or("")));
+  return tokenizer;
+}
+
 std::unique_ptr<BpeTokenizer> ByteLevelTokenizer(const GgufFile& file) {
   const auto tokens = file.Texts(kTokens);
   const std::vector<PieceType> types = TokenTypes(file, tokens.size());
-  const PreRule& rule = FindPreRule(file);
+  const PreRule& rule = RuleOf(file);
   json vocab = json::object(), added = json::array(), merges = json::array();
   for (size_t i = 0; i < tokens.size(); ++i) {
     const bool special = types[i] == PieceType::kControl || types[i] == PieceType::kUnknown;
@@ -219,6 +178,7 @@ std::unique_ptr<BpeTokenizer> GgufTokenizer(const GgufFile& file) {
   const std::string_view model = file.Text(kModel).value_or("no_vocab");
   if (model == "no_vocab" || model == "none") return nullptr;
   if (file.Texts(kTokens).empty()) Fail(ErrorKind::kFormat, "'{}' is missing or empty", kTokens);
+  if (file.Has(kJson)) return StoredTokenizer(file);
   if (model == "gpt2") return ByteLevelTokenizer(file);
   if (model == "llama") return ScoredTokenizer(file);
   Fail(ErrorKind::kUnsupported, "'{}' = '{}' is not supported; known are llama and gpt2", kModel, model);

@@ -8,9 +8,11 @@
 
 namespace hawser {
 
-/// The `tokenizer.ggml.model` "llama" (SentencePiece-like, by scores) or "gpt2" (byte-level BPE, cut by the rule that
+/// The tokenizer.json that the file holds as `tokenizer.huggingface.json`, which has to have its tokens; else the
+/// `tokenizer.ggml.model` "llama" (SentencePiece-like, by scores) or "gpt2" (byte-level BPE, cut by the rule that
 /// `tokenizer.ggml.pre` names), as a tokenizer.json would describe it. Null where the file has no vocabulary
-/// ("no_vocab"). Errors: kFormat (lists of unequal lengths, types and ids outside, merges that are not two pieces);
+/// ("no_vocab"). Errors: kFormat (lists of unequal lengths, types and ids outside, merges that are not two pieces, a
+/// tokenizer.json of other tokens);
 /// kUnsupported naming another model or `pre`, with the known ones.
 std::unique_ptr<BpeTokenizer> GgufTokenizer(const GgufFile& file);
 

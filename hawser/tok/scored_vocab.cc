@@ -43,8 +43,35 @@ std::vector<int32_t> LongestInside(const std::vector<std::string_view>& texts, b
   return inside;
 }
 
-/// Every pair of normal pieces whose joined text is a normal piece, ranked by its score, best first; pieces of equal
-/// scores share a rank. Time and memory follow the bytes of the pieces.
+/// Checks the pieces and makes their texts distinct.
+void Settle(ScoredVocab& vocab) {
+  std::unordered_map<std::string, size_t> seen;
+  for (size_t id = 0; id < vocab.pieces.size(); ++id) {
+    ScoredPiece& piece = vocab.pieces[id];
+    if (!IsUtf8(piece.text)) Fail(ErrorKind::kFormat, "piece {} is not UTF-8", id);
+    if (piece.text.size() > kMaxPiece) {
+      Fail(ErrorKind::kFormat, "piece {} has {} bytes, at most {} are allowed", id, piece.text.size(), kMaxPiece);
+    }
+    if (std::isnan(piece.score))
+      Fail(ErrorKind::kFormat, "piece {} (\"{}\"): its score is not a number", id, piece.text);
+    if (piece.text.empty() || !seen.emplace(piece.text, id).second) {
+      piece.text = fmt::format("[PAD{}]", id);
+      piece.type = PieceType::kControl;
+      if (!seen.emplace(piece.text, id).second) Fail(ErrorKind::kFormat, "piece {} repeats an earlier one", id);
+    }
+  }
+  const auto count = static_cast<int32_t>(vocab.pieces.size());
+  for (const int32_t id : {vocab.unk, vocab.bos, vocab.eos}) {
+    if (id < -1 || id >= count) Fail(ErrorKind::kFormat, "special id {} is outside the {} pieces", id, count);
+  }
+}
+
+json Replace(const json& pattern, std::string_view content) {
+  return {{"type", "Replace"}, {"pattern", pattern}, {"content", content}};
+}
+
+}  // namespace
+
 std::vector<Merge> DeriveMerges(const std::vector<ScoredPiece>& pieces) {
   std::vector<int32_t> ids;
   std::vector<std::string_view> texts;
@@ -81,35 +108,6 @@ std::vector<Merge> DeriveMerges(const std::vector<ScoredPiece>& pieces) {
   }
   return merges;
 }
-
-/// Checks the pieces and makes their texts distinct.
-void Settle(ScoredVocab& vocab) {
-  std::unordered_map<std::string, size_t> seen;
-  for (size_t id = 0; id < vocab.pieces.size(); ++id) {
-    ScoredPiece& piece = vocab.pieces[id];
-    if (!IsUtf8(piece.text)) Fail(ErrorKind::kFormat, "piece {} is not UTF-8", id);
-    if (piece.text.size() > kMaxPiece) {
-      Fail(ErrorKind::kFormat, "piece {} has {} bytes, at most {} are allowed", id, piece.text.size(), kMaxPiece);
-    }
-    if (std::isnan(piece.score))
-      Fail(ErrorKind::kFormat, "piece {} (\"{}\"): its score is not a number", id, piece.text);
-    if (piece.text.empty() || !seen.emplace(piece.text, id).second) {
-      piece.text = fmt::format("[PAD{}]", id);
-      piece.type = PieceType::kControl;
-      if (!seen.emplace(piece.text, id).second) Fail(ErrorKind::kFormat, "piece {} repeats an earlier one", id);
-    }
-  }
-  const auto count = static_cast<int32_t>(vocab.pieces.size());
-  for (const int32_t id : {vocab.unk, vocab.bos, vocab.eos}) {
-    if (id < -1 || id >= count) Fail(ErrorKind::kFormat, "special id {} is outside the {} pieces", id, count);
-  }
-}
-
-json Replace(const json& pattern, std::string_view content) {
-  return {{"type", "Replace"}, {"pattern", pattern}, {"content", content}};
-}
-
-}  // namespace
 
 std::unique_ptr<BpeTokenizer> MakeScoredTokenizer(ScoredVocab vocab) {
   Settle(vocab);

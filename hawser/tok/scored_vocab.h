@@ -33,6 +33,10 @@ struct ScoredVocab {
   nlohmann::json added = nullptr;  // tokens beyond the pieces, as "added_tokens" of a tokenizer.json
 };
 
+/// Every pair of normal pieces whose joined text is a normal piece, ranked by its score, best first; pieces of equal
+/// scores share a rank. Time and memory follow the bytes of the pieces, whose texts are distinct.
+std::vector<Merge> DeriveMerges(const std::vector<ScoredPiece>& pieces);
+
 /// A tokenizer that joins, again and again, the neighbours whose joined text is the piece with the best score (the
 /// leftmost of equals); characters that are no piece become byte pieces, or `unk` where there are none. Saved, it is a
 /// tokenizer.json with the merges this implies. Pieces that repeat an earlier one, or are empty, can never come out
