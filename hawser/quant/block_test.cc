@@ -71,8 +71,9 @@ TEST(BlockTypes, RowsAreWholeBlocks) {
 /// The relative error of a type, in rms: measured on these weights, an upper bound that a wrong scale or a wrong order
 /// of values exceeds at once (values in any other order have an error of 1.4).
 TEST(BlockTypes, WhatIsWrittenComesBackNear) {
-  const std::pair<std::string_view, double> bounds[] = {
-      {"q8_0", 0.008}, {"q4_0", 0.13}, {"q4_1", 0.12}, {"q4_k", 0.09}, {"q6_k", 0.024}};
+  const std::pair<std::string_view, double> bounds[] = {{"q8_0", 0.008}, {"q4_0", 0.13}, {"q4_1", 0.12},
+                                                        {"q5_0", 0.065}, {"q5_1", 0.06}, {"q4_k", 0.09},
+                                                        {"q5_k", 0.045}, {"q6_k", 0.024}};
   const std::vector<float> x = SomeWeights(256 * 64);
   for (const auto& [name, bound] : bounds) {
     const BlockType& type = TypeNamed(name);

@@ -1,9 +1,27 @@
 #include "hawser/quant/fit.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
+#include "hawser/quant/k_scales.h"
+
 namespace hawser {
+namespace {
+
+constexpr int kGroup = 32;
+constexpr int kGroups = kLargeBlock / kGroup;
+
+AffineFit FitGroup(const float* x, int levels) {
+  float squares = 0;
+  for (int l = 0; l < kGroup; ++l) squares += x[l] * x[l];
+  const float typical = std::sqrt(squares / kGroup);
+  std::array<float, kGroup> weight;
+  for (int l = 0; l < kGroup; ++l) weight[static_cast<size_t>(l)] = typical + std::fabs(x[l]);
+  return FitAffine(x, weight.data(), kGroup, levels);
+}
+
+}  // namespace
 
 AffineFit FitAffine(const float* x, const float* weight, int n, int levels) {
   const auto [least, most] = std::minmax_element(x, x + n);
@@ -27,6 +45,31 @@ AffineFit FitAffine(const float* x, const float* weight, int n, int levels) {
   }
   if (best == INFINITY) return {static_cast<float>((high - low) / levels), static_cast<float>(-low)};
   return {static_cast<float>(scale), static_cast<float>(-offset)};
+}
+
+void FitKBlock(const float* from, int levels, std::byte* to, uint8_t* q) {
+  std::array<AffineFit, kGroups> fits;
+  float scale = 0, minimum = 0;
+  for (int k = 0; k < kGroups; ++k) {
+    fits[static_cast<size_t>(k)] = FitGroup(from + k * kGroup, levels);
+    scale = std::max(scale, fits[static_cast<size_t>(k)].scale);
+    minimum = std::max(minimum, fits[static_cast<size_t>(k)].minimum);
+  }
+  std::fill(to, to + 16, std::byte{0});
+  const float d = PutHalf(scale / 63.0f, to), m = PutHalf(minimum / 63.0f, to + 2);
+  const auto six_bits = [](float x, float unit) {
+    return unit > 0 ? std::clamp(static_cast<int>(std::nearbyint(x / unit)), 0, 63) : 0;
+  };
+  for (int k = 0; k < kGroups; ++k) {
+    const AffineFit& fit = fits[static_cast<size_t>(k)];
+    const KScale s = {six_bits(fit.scale, d), six_bits(fit.minimum, m)};
+    PackKScale(s, k, to + 4);
+    const float step = d * static_cast<float>(s.scale), below = m * static_cast<float>(s.minimum);
+    for (int i = k * kGroup; i < (k + 1) * kGroup; ++i) {
+      const float level = step > 0 ? std::nearbyint((from[i] + below) / step) : 0.0f;
+      q[i] = static_cast<uint8_t>(std::clamp(level, 0.0f, static_cast<float>(levels)));
+    }
+  }
 }
 
 float FitSymmetric(const float* x, int n, int levels) {

@@ -1,5 +1,8 @@
 // q5_0: f16 d, u32 of fifth bits (bit j is that of value j), 16 bytes of two 4-bit halves, laid out as in q4_0;
 // x = d (q - 16).
+#include <algorithm>
+#include <cmath>
+
 #include "hawser/quant/types.h"
 
 namespace hawser {
@@ -23,8 +26,21 @@ void Decode(const std::byte* from, int64_t blocks, float* to) {
   }
 }
 
+/// As in q4_0: the value of greatest magnitude becomes -16 exactly.
+void Encode(const float* from, int64_t blocks, std::byte* to) {
+  for (int64_t b = 0; b < blocks; ++b, from += kSmallBlock, to += kBytes) {
+    const float* most =
+        std::max_element(from, from + kSmallBlock, [](float x, float y) { return std::fabs(x) < std::fabs(y); });
+    const float d = *most / -16.0f;
+    const float inverse = d != 0 ? 1.0f / d : 0.0f;
+    PutHalf(d, to);
+    const auto level = [&](float x) { return std::clamp(static_cast<int>(x * inverse + 16.5f), 0, 31); };
+    PutFifths(from, level, to + 2);
+  }
+}
+
 }  // namespace
 
-const BlockType kQ5_0Type = {DType::kQ5_0, "q5_0", 6, kSmallBlock, kBytes, Decode, nullptr};
+const BlockType kQ5_0Type = {DType::kQ5_0, "q5_0", 6, kSmallBlock, kBytes, Decode, Encode};
 
 }  // namespace hawser

@@ -29,4 +29,16 @@ inline float PutHalf(float x, std::byte* to) {
   return F16ToF32(bits);
 }
 
+/// The q of a block of q5_0 or q5_1, level(x) in [0, 31]: u32 of fifth bits, then 16 bytes of two 4-bit halves.
+template <class Level>
+void PutFifths(const float* from, Level level, std::byte* to) {
+  uint32_t high = 0;
+  for (int j = 0; j < kSmallBlock / 2; ++j) {
+    const int low = level(from[j]), up = level(from[j + kSmallBlock / 2]);
+    high |= static_cast<uint32_t>(low >> 4) << j | static_cast<uint32_t>(up >> 4) << (j + kSmallBlock / 2);
+    to[sizeof(high) + static_cast<size_t>(j)] = static_cast<std::byte>((low & 15) | (up & 15) << 4);
+  }
+  std::memcpy(to, &high, sizeof(high));
+}
+
 }  // namespace hawser
