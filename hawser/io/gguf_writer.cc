@@ -75,7 +75,7 @@ bool IsEmptyList(const std::vector<T>& list) {
 }  // namespace
 
 void WriteGguf(const std::filesystem::path& path, const std::vector<GgufField>& fields,
-               const std::vector<TensorToWrite>& tensors) {
+               const std::vector<TensorToWrite>& tensors, const std::function<void(int64_t bytes)>& on_bytes) {
   Bytes header;
   std::set<std::string_view> seen;
   uint64_t count = 0;
@@ -122,9 +122,12 @@ void WriteGguf(const std::filesystem::path& path, const std::vector<GgufField>& 
       writer.Append(std::string_view(zeros).substr(0, (kGgufAlignment - written % kGgufAlignment) % kGgufAlignment));
     };
     pad(before);
+    int64_t written = 0;
     for (const TensorToWrite& tensor : tensors) {
       AppendTensor(writer, tensor);
       pad(static_cast<uint64_t>(StoredBytes(tensor)));
+      written += StoredBytes(tensor);
+      if (on_bytes) on_bytes(written);
     }
   });
 }

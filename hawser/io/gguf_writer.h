@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -19,10 +20,11 @@ struct GgufField {
 };
 
 /// Writes atomically. Fields and tensors keep their order; tensors lie one behind the other on multiples of 32 bytes,
-/// the last one padded too. Lists that are empty are left out: readers refuse them. Errors: kIo naming the path;
-/// kInternal for a name given twice, one of 64 bytes or more, or more than four dimensions.
+/// the last one padded too. Lists that are empty are left out: readers refuse them. `on_bytes`, if given, hears how
+/// many bytes of tensors are written. Errors: kIo naming the path; those of AppendTensor; kInternal for a name given
+/// twice, one of 64 bytes or more, or more than four dimensions.
 void WriteGguf(const std::filesystem::path& path, const std::vector<GgufField>& fields,
-               const std::vector<TensorToWrite>& tensors);
+               const std::vector<TensorToWrite>& tensors, const std::function<void(int64_t bytes)>& on_bytes = {});
 
 /// The number of a storage type in GGUF files. Errors: kUnsupported where they have none.
 uint32_t GgufType(DType dtype);
