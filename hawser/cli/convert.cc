@@ -1,12 +1,18 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "hawser/base/error.h"
 #include "hawser/base/lock.h"
+#include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
 #include "hawser/train/peft.h"
+#include "hawser/zoo/gguf_export.h"
 #include "hawser/zoo/hf_export.h"
 
 namespace hawser {
@@ -15,40 +21,86 @@ namespace {
 struct ConvertOptions {
   ModelOptions model;
   std::filesystem::path to;
-  std::string dtype;
+  std::string type;
   bool force = false;
+
+  bool to_gguf() const { return to.extension() == ".gguf"; }
 };
 
-/// The dtype asked for, or the file's own where it can be written.
-DType StoredDType(const ConvertOptions& options, DType file_dtype) {
-  if (!options.dtype.empty()) return ParseDType(options.dtype);
-  return file_dtype == DType::kF64 || IsBlocked(file_dtype) ? DType::kF32 : file_dtype;
+constexpr DType kFolderTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+
+/// Errors: kUsage for a type that `known` does not have, with those it has.
+DType TypeAsked(const std::string& name, std::span<const DType> known, const char* what) {
+  std::string names;
+  for (const DType dtype : known) {
+    if (Name(dtype) == name) return dtype;
+    names += (names.empty() ? "" : ", ") + std::string(Name(dtype));
+  }
+  Fail(ErrorKind::kUsage, "--type {}: {} is written in {}", name, what, names);
 }
 
-int Convert(const ConvertOptions& options, const CommonOptions& common) {
+void Report(const ConvertOptions& options, const CommonOptions& common, const LoadedModel& model,
+            const nlohmann::json& more) {
+  const int64_t parameters = NumParameters(model.spec);
+  nlohmann::json json = {{"out", options.to.string()},
+                         {"from", model.format},
+                         {"parameters", parameters},
+                         {"tokenizer", model.tokenizer != nullptr}};
+  json.update(more);
+  if (common.json) return PrintJson(json);
+  PrintText(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters,
+                        json["dtype"].get<std::string>(),
+                        model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)"));
+}
+
+void RefuseToOverwrite(const ConvertOptions& options, const std::filesystem::path& file, const char* what) {
   std::error_code code;
-  const FolderLock lock(options.to);
-  if (!options.force && std::filesystem::exists(options.to / "config.json", code)) {
-    Fail(ErrorKind::kUsage, "{} holds a model already; pass --force to write over it", options.to.string());
-  }
+  if (options.force || !std::filesystem::exists(file, code)) return;
+  Fail(ErrorKind::kUsage, "{} {}; pass --force to write over it", options.to.string(), what);
+}
+
+LoadedModel Load(const ConvertOptions& options) {
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
   if (!options.model.adapter.empty()) MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
-  const DType dtype = StoredDType(options, model.file_dtype);
+  return model;
+}
+
+int ToGguf(const ConvertOptions& options, const CommonOptions& common) {
+  RefuseToOverwrite(options, options.to, "is there already");
+  std::optional<DType> type;
+  if (!options.type.empty()) type = TypeAsked(options.type, GgufTypes(), "GGUF");
+  LoadedModel model = Load(options);
+  const LoadedModel about{.format = model.format, .spec = model.spec, .tokenizer = model.tokenizer};
+  const GgufExport done = ExportGguf(std::move(model),
+                                     {.model = options.model.model,
+                                      .changed = !options.model.adapter.empty(),
+                                      .own_tokenizer = options.model.tokenizer.empty()},
+                                     type, options.to);
+  if (!done.kept.empty()) LogLine(fmt::format("beside {}: {}", Name(done.type), fmt::join(done.kept, ", ")));
+  if (!done.left_out.empty()) LogLine(fmt::format("GGUF has no place for: {}", fmt::join(done.left_out, "; ")));
+  Report(options, common, about,
+         {{"format", "GGUF"},
+          {"dtype", Name(done.type)},
+          {"bytes", done.bytes},
+          {"other_types", done.kept},
+          {"left_out", done.left_out}});
+  return 0;
+}
+
+int ToFolder(const ConvertOptions& options, const CommonOptions& common) {
+  std::optional<DType> type;
+  if (!options.type.empty()) {
+    type = TypeAsked(options.type, kFolderTypes, "a Hugging Face folder");
+  }
+  const FolderLock lock(options.to);
+  RefuseToOverwrite(options, options.to / "config.json", "holds a model already");
+  const LoadedModel model = Load(options);
+  const bool plain = model.file_dtype != DType::kF64 && !IsBlocked(model.file_dtype);
+  const DType dtype = type.value_or(plain ? model.file_dtype : DType::kF32);
   HfSource source = SourceOf(options.model.model, options.model.tokenizer);
   source.note = fmt::format("Converted by hawser; weights stored as {}.", Name(dtype));
   ReplaceHuggingFace(model.params, model.tokenizer.get(), dtype, source, options.to);
-  const int64_t parameters = NumParameters(model.spec);
-  if (common.json) {
-    PrintJson({{"out", options.to.string()},
-               {"from", model.format},
-               {"format", "Hugging Face folder"},
-               {"dtype", Name(dtype)},
-               {"parameters", parameters},
-               {"tokenizer", model.tokenizer != nullptr}});
-  } else {
-    PrintText(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters, Name(dtype),
-                          model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)"));
-  }
+  Report(options, common, model, {{"format", "Hugging Face folder"}, {"dtype", Name(dtype)}});
   return 0;
 }
 
@@ -58,11 +110,17 @@ std::function<int()> SetupConvert(Command command, CommonOptions& common) {
   auto options = std::make_shared<ConvertOptions>();
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
-  command.Add("DST", options->to, "Folder to write, in Hugging Face form").Required();
-  command.Add("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of MODEL")
-      .OneOf({"f32", "bf16", "f16"});
-  command.Add("--force", options->force, "Write over a model that is in DST already");
-  return [options, &common] { return Convert(*options, common); };
+  command.Add("DST", options->to, "Folder to write, in Hugging Face form, or a file that ends in .gguf").Required();
+  std::vector<std::string> names;
+  for (const DType dtype : GgufTypes()) names.emplace_back(Name(dtype));
+  command
+      .Add("--type,--dtype", options->type,
+           "Type that weights are stored in: f32, bf16, f16; in GGUF also q8_0, q4_0, q4_1, q4_k, q6_k (default: that "
+           "of "
+           "MODEL, f32 for a folder from a quantised file)")
+      .OneOf(names);
+  command.Add("--force", options->force, "Write over a model that is there already");
+  return [options, &common] { return options->to_gguf() ? ToGguf(*options, common) : ToFolder(*options, common); };
 }
 
 }  // namespace hawser

@@ -101,6 +101,28 @@ TEST_F(ConvertCommand, ExitCodesTellWhatWasWrong) {
   }
 }
 
+TEST_F(ConvertCommand, ThereAndBackThroughGguf) {
+  const CommandResult run = RunHawser("convert --json" + Quoted("a model") + Quoted("m.gguf"));
+  ASSERT_EQ(run.code, 0) << run.out;
+  EXPECT_EQ(json::parse(run.out)["dtype"], "f32");
+  EXPECT_EQ(json::parse(run.out)["format"], "GGUF");
+  ASSERT_EQ(RunHawser("convert" + Quoted("m.gguf") + Quoted("again")).code, 0);
+  for (const char* name : {"config.json", "model.safetensors", "generation_config.json"}) {
+    EXPECT_EQ(ReadFile(Path("again") / name), ReadFile(Path("a model") / name)) << name;
+  }
+  const std::string before = ReadFile(Path("m.gguf"));
+  EXPECT_EQ(RunHawser("convert" + Quoted("a model") + Quoted("m.gguf")).code, 2);
+  EXPECT_EQ(RunHawser("convert --force" + Quoted("m.gguf") + Quoted("m.gguf")).code, 0);
+  const json info = json::parse(RunHawser("info --json" + Quoted("m.gguf")).out);
+  EXPECT_EQ(info["positions"], ToString(spec_.rope));
+  // 32 and 48 values a row: what q4_k cannot be is named.
+  const CommandResult small = RunHawser("convert --type q4_k" + Quoted("a model") + Quoted("q.gguf") + " 2>&1");
+  EXPECT_EQ(small.code, 0) << small.out;
+  EXPECT_NE(small.out.find("rows of 32 values are no whole blocks"), std::string::npos) << small.out;
+  EXPECT_EQ(RunHawser("convert --type q4_k" + Quoted("a model") + Quoted("folder")).code, 2);
+  EXPECT_EQ(RunHawser("convert --type f64" + Quoted("a model") + Quoted("f.gguf")).code, 2);
+}
+
 TEST_F(ConvertCommand, Stories260kFromLlama2c) {
   const char* data = std::getenv("HAWSER_DATA");
   const fs::path stories = fs::path(data ? data : "") / "models" / "stories260k";

@@ -15,6 +15,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/io/gguf_writer.h"
 #include "hawser/io/json.h"
 #include "hawser/quant/block.h"
@@ -126,7 +127,7 @@ class Exporter {
     PutRope(spec);
     PutTokenizer(spec);
     if (!file_) ListLeftOut();
-    GgufExport result{.type = MainType(), .kept = Kept(), .left_out = std::move(left_out_)};
+    GgufExport result{.type = keeps_types_ ? MainType() : type_, .kept = Kept(), .left_out = std::move(left_out_)};
     int64_t all = 0;
     for (const TensorToWrite& tensor : tensors_) all += StoredBytes(tensor);
     ProgressBar bar(fmt::format("writing {}", path.filename().string()), all);
@@ -317,13 +318,17 @@ class Exporter {
   }
 
   std::vector<std::string> Kept() const {
-    std::map<DType, int64_t> count;
+    std::map<std::pair<DType, int64_t>, int64_t> count;  // with the length of rows that do not fit, else 0
     for (const TensorToWrite& tensor : tensors_) {
-      if (tensor.dtype != type_ && tensor.view.shape.size() > 1) ++count[tensor.dtype];
+      if (tensor.dtype == type_ || tensor.view.shape.size() < 2) continue;
+      const int64_t cols = tensor.view.shape.back();
+      ++count[{tensor.dtype, RowBytes(type_, cols) ? 0 : cols}];
     }
     std::vector<std::string> kept;
-    for (const auto& [dtype, number] : count) {
-      kept.push_back(fmt::format("{}: {} tensor{}", Name(dtype), number, number == 1 ? "" : "s"));
+    for (const auto& [what, number] : count) {
+      const std::string rows =
+          what.second == 0 ? "" : fmt::format(" (rows of {} values are no whole blocks)", what.second);
+      kept.push_back(fmt::format("{} in {}{}", Counted(number, "tensor"), Name(what.first), rows));
     }
     return kept;
   }

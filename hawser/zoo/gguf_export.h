@@ -28,9 +28,9 @@ struct GgufSource {
 };
 
 struct GgufExport {
-  DType type = DType::kF32;           // that most bytes are in
+  DType type = DType::kF32;           // asked for, or that most bytes are in
   int64_t bytes = 0;                  // of the file
-  std::vector<std::string> kept;      // matrices in another type than the one asked for, "q6_k: 31 tensors"
+  std::vector<std::string> kept;      // matrices in another type than that, "31 tensors in q6_k"
   std::vector<std::string> left_out;  // what the source has and GGUF cannot say, for people
 };
 

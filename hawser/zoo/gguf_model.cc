@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -14,12 +15,12 @@
 namespace hawser {
 namespace {
 
-constexpr std::string_view kArchitecture = "llama";
-constexpr std::string_view kRopeFactors = "rope_freqs.weight";
+constexpr std::string_view kArchitecture = kGgufLlama;
+constexpr std::string_view kRopeFactors = kGgufRopeFactors;
 constexpr int64_t kMaxContext = int64_t{1} << 31;
 
 /// Keys behind "llama." that are read, or change nothing that is computed here.
-constexpr std::array<std::string_view, 20> kKnownKeys = {"context_length",
+constexpr std::array<std::string_view, 22> kKnownKeys = {"context_length",
                                                          "embedding_length",
                                                          "block_count",
                                                          "feed_forward_length",
@@ -37,6 +38,8 @@ constexpr std::array<std::string_view, 20> kKnownKeys = {"context_length",
                                                          "rope.scaling.original_context_length",
                                                          "rope.scaling.attn_factor",
                                                          "rope.scaling.finetuned",
+                                                         "rope.scaling.yarn_beta_fast",
+                                                         "rope.scaling.yarn_beta_slow",
                                                          "rope.scale_linear",
                                                          "expert_count"};
 
@@ -56,9 +59,32 @@ void RefuseUnknownKeys(const GgufFile& file) {
   }
 }
 
-/// The llama3 scaling whose divisors the file holds as a tensor: they are recognised by trying the lengths that models
-/// are pretrained at.
-RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, int64_t context) {
+/// The rope that the file names by its text; none where it does not.
+std::optional<RopeSpec> NamedRope(const GgufFile& file, int32_t rotary_dim, int64_t context) {
+  const auto text = file.Text(kGgufRopeText);
+  if (!text) return std::nullopt;
+  RopeSpec plain;
+  plain.rotary_dim = rotary_dim;
+  try {
+    return ApplyRopeText(plain, *text, context);
+  } catch (const Error& error) {
+    Fail(ErrorKind::kFormat, "'{}': {}", kGgufRopeText, error.what());
+  }
+}
+
+bool SameRotations(RopeSpec a, RopeSpec b, int64_t context) {
+  constexpr double kNear = 1e-6;  // keys are f32
+  a.numerics = b.numerics = {};
+  const RopeFrequencies of_a = ComputeFrequencies(a, context), of_b = ComputeFrequencies(b, context);
+  const auto near = [](double x, double y) { return std::abs(x - y) <= kNear * std::abs(y); };
+  return near(of_a.multiplier, of_b.multiplier) &&
+         std::equal(of_a.inv_freq.begin(), of_a.inv_freq.end(), of_b.inv_freq.begin(), of_b.inv_freq.end(), near);
+}
+
+/// The llama3 scaling whose divisors the file holds as a tensor: that of its `named` rope, or recognised by trying the
+/// lengths that models are pretrained at.
+RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, const std::optional<RopeSpec>& named,
+                          int64_t context) {
   const TensorView& view = *file.tensors.Find(kRopeFactors);
   const auto pairs = static_cast<size_t>(rope.rotary_dim / 2);
   if (view.dtype != DType::kF32 || view.size() != static_cast<int64_t>(pairs)) {
@@ -71,10 +97,16 @@ RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, int64_t co
   plain.scaling = {};
   const std::vector<double> base = ComputeFrequencies(plain, context).inv_freq;
   const float most = *std::max_element(divisors.begin(), divisors.end());
+  std::vector<RopeScaling> candidates;
+  if (named) candidates.push_back(named->scaling);
   for (const int64_t original : {8192, 4096, 2048, 16384, 32768}) {
+    if (most >= 1 && most <= 1e6) {
+      candidates.push_back({.kind = RopeKind::kLlama3, .factor = most, .original = original});
+    }
+  }
+  for (const RopeScaling& candidate : candidates) {
     RopeSpec tried = rope;
-    tried.scaling = {.kind = RopeKind::kLlama3, .factor = most, .original = original};
-    if (!(most >= 1) || most > 1e6) break;
+    tried.scaling = candidate;
     const std::vector<double> scaled = ComputeFrequencies(tried, context).inv_freq;
     bool same = true;
     for (size_t i = 0; same && i < pairs; ++i) same = std::abs(base[i] / scaled[i] / divisors[i] - 1) < 1e-5;
@@ -103,6 +135,8 @@ RopeSpec ReadRope(const GgufFile& file, int32_t head_dim, int64_t context) {
     if (rope.scaling.original == 0) {
       rope.scaling.original = static_cast<int64_t>(static_cast<double>(context) / factor);
     }
+    rope.scaling.beta_fast = file.Number(Key("rope.scaling.yarn_beta_fast")).value_or(rope.scaling.beta_fast);
+    rope.scaling.beta_slow = file.Number(Key("rope.scaling.yarn_beta_slow")).value_or(rope.scaling.beta_slow);
     // The reader of these files multiplies it by the factor that YaRN derives.
     if (const auto attention = file.Number(Key("rope.scaling.attn_factor"))) {
       rope.scaling.attention_factor = *attention * (factor > 1 ? 0.1 * std::log(factor) + 1 : 1.0);
@@ -111,14 +145,22 @@ RopeSpec ReadRope(const GgufFile& file, int32_t head_dim, int64_t context) {
     Fail(ErrorKind::kUnsupported, "'{}' = '{}' is not supported; known are none, linear and yarn",
          Key("rope.scaling.type"), type);
   }
+  const std::optional<RopeSpec> named = NamedRope(file, rope.rotary_dim, context);
   if (file.tensors.Find(kRopeFactors) != nullptr) {
     if (type != "none") Fail(ErrorKind::kUnsupported, "'{}' beside scaling of type {}", kRopeFactors, type);
-    rope.scaling = Llama3Scaling(file, rope, context);
+    rope.scaling = Llama3Scaling(file, rope, named, context);
   }
-  return rope;
+  if (!named) return rope;
+  if (!SameRotations(rope, *named, context)) {
+    Fail(ErrorKind::kFormat, "'{}' = '{}' and the keys '{}' give other rotations ({})", kGgufRopeText, ToString(*named),
+         Key("rope.*"), ToString(rope));
+  }
+  return *named;
 }
 
-std::string TensorName(const ParamInfo& info) {
+}  // namespace
+
+std::string GgufTensorName(const ParamInfo& info) {
   const auto of_layer = [&](std::string_view name) { return fmt::format("blk.{}.{}.weight", info.layer, name); };
   switch (info.role) {
     case Role::kEmbedding:
@@ -150,8 +192,6 @@ std::string TensorName(const ParamInfo& info) {
   }
   return "";
 }
-
-}  // namespace
 
 ModelSpec GgufSpec(const GgufFile& file) {
   const std::string_view architecture = file.Need("general.architecture", file.Text("general.architecture"));
@@ -208,7 +248,7 @@ std::vector<TensorView> MatchGguf(const GgufFile& file, const ModelSpec& spec) {
   std::set<std::string, std::less<>> used = {std::string(kRopeFactors)};
   const ParamLayout layout(spec);
   for (const ParamInfo& info : layout.params()) {
-    const std::string name = TensorName(info);
+    const std::string name = GgufTensorName(info);
     const std::vector<int64_t> wanted =
         info.vector ? std::vector<int64_t>{info.cols} : std::vector<int64_t>{info.rows, info.cols};
     const TensorView* view = file.tensors.Find(name);

@@ -1,16 +1,30 @@
 // zoo/gguf_model.h - the network that the metadata of a GGUF file describes, and where its tensors lie.
 #pragma once
 
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "hawser/io/gguf.h"
-#include "hawser/model/spec.h"
+#include "hawser/model/params.h"
 
 namespace hawser {
 
+/// The architecture of Llama and Mistral. Its query and key rows pair adjacent channels.
+inline constexpr std::string_view kGgufLlama = "llama";
+/// Divisors of the frequencies of pairs, F32.
+inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
+/// The rope of the model as its text form (pos/scheme.h), where the other keys say less: which scheme they come from,
+/// a base that is no f32, rounding. Readers that do not know it lose nothing they compute with.
+inline constexpr std::string_view kGgufRopeText = "hawser.rope";
+
+/// "blk.0.attn_q.weight"
+std::string GgufTensorName(const ParamInfo& info);
+
 /// The spec by the keys `ARCHITECTURE.*`, for the architecture llama (Llama, Mistral and their like). Query and key
 /// rows of that architecture pair adjacent channels. BOS and EOS are those of `tokenizer.ggml.*`; eos holds the ends of
-/// a turn and of a message too. Errors: kFormat naming a key that is missing or out of range; kUnsupported for another
+/// a turn and of a message too. Errors: kFormat naming a key that is missing, out of range, or at odds with another;
+/// kUnsupported for another
 /// architecture, and for every key of it that would change what is computed and is not read.
 ModelSpec GgufSpec(const GgufFile& file);
 

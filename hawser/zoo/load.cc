@@ -16,6 +16,7 @@
 #include "hawser/zoo/gguf_model.h"
 #include "hawser/zoo/hf_config.h"
 #include "hawser/zoo/hf_tensors.h"
+#include "hawser/zoo/pairing.h"
 
 namespace hawser {
 namespace {
@@ -220,20 +221,6 @@ OpenModel OpenGguf(const fs::path& path, bool tokenizer) {
   open.model.file_dtype = MainType(open.pieces);
   open.source = std::move(file.tensors);
   return open;
-}
-
-/// Rows of each head from pairs (2i, 2i+1) to pairs (i, i + D/2).
-void AdjacentToHalf(Mat weight, int32_t head_dim) {
-  const int64_t half = head_dim / 2;
-  std::vector<float> head(static_cast<size_t>(head_dim * weight.cols));
-  const size_t row_bytes = static_cast<size_t>(weight.cols) * sizeof(float);
-  for (int64_t begin = 0; begin < weight.rows; begin += head_dim) {
-    std::memcpy(head.data(), weight.Row<float>(begin), head.size() * sizeof(float));
-    for (int64_t i = 0; i < half; ++i) {
-      std::memcpy(weight.Row<float>(begin + i), head.data() + 2 * i * weight.cols, row_bytes);
-      std::memcpy(weight.Row<float>(begin + half + i), head.data() + (2 * i + 1) * weight.cols, row_bytes);
-    }
-  }
 }
 
 // Tokenizers.
