@@ -27,10 +27,19 @@ double Rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<do
 Generation::Generation(Decoder* decoder, KvCache* cache)
     : decoder_(decoder), cache_(cache), logits_(1, decoder->spec().vocab) {}
 
-std::span<const float> Generation::Prefill(std::span<const int32_t> ids) {
+std::span<const float> Generation::Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled) {
+  constexpr size_t kPiece = 512;  // between questions
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
   cache_->BeginPrefill(static_cast<int64_t>(ids.size()));
-  decoder_->Extend(ids, cache_, logits_);
+  const size_t piece = cancelled ? kPiece : ids.size();
+  for (size_t begin = 0; begin < ids.size(); begin += piece) {
+    if (cancelled && cancelled()) {
+      cache_->EndPrefill();
+      return {};
+    }
+    const bool last = begin + piece >= ids.size();
+    decoder_->Extend(ids.subspan(begin, std::min(piece, ids.size() - begin)), cache_, last ? logits_.view() : Mat());
+  }
   cache_->EndPrefill();
   return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};
 }
@@ -48,6 +57,8 @@ std::string_view Name(StopReason reason) {
       return "eos";
     case StopReason::kStop:
       return "stop";
+    case StopReason::kCancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -153,11 +164,17 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   sampler.Accept(prompt);
   Stopwatch prefill;
   // A token left over from before is no prompt.
-  std::span<const float> logits = prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed);
+  std::span<const float> logits =
+      prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed, options.cancelled);
   result.prefill_seconds = prefill.Seconds();
   Stopwatch decode;
   if (stream.stopped()) result.stop = StopReason::kStop;
-  while (!stream.stopped() && static_cast<int64_t>(result.ids.size()) < options.max_new) {
+  if (logits.empty()) result.stop = StopReason::kCancelled;
+  while (result.stop != StopReason::kCancelled && !stream.stopped() && static_cast<int64_t>(result.ids.size()) < options.max_new) {
+    if (options.cancelled && options.cancelled()) {
+      result.stop = StopReason::kCancelled;
+      break;
+    }
     const int32_t id = sampler.Sample(logits.first(vocab));
     if (std::ranges::find(options.end_ids, id) != options.end_ids.end()) {
       result.stop = StopReason::kEos;
@@ -184,7 +201,8 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   result.decode_seconds = decode.Seconds();
   if (state != nullptr) {
     state->pending.clear();
-    if (result.stop != StopReason::kEos && !result.ids.empty()) state->pending = {result.ids.back()};
+    const bool fed_all = result.stop == StopReason::kEos || result.stop == StopReason::kCancelled;
+    if (!fed_all && !result.ids.empty()) state->pending = {result.ids.back()};
     state->seen = sampler.seen();
     state->rng = sampler.rng();
     state->at_start = at_start;

@@ -27,7 +27,9 @@ class Generation {
 
   /// Feeds ids (a prompt, or a further turn of the same stream) in as few chunks as the cache's policy allows; returns
   /// logits [V] of the token after the last. Errors: kUsage for no ids or an id outside the vocabulary.
-  std::span<const float> Prefill(std::span<const int32_t> ids);
+  /// With `cancelled` it is asked before every few hundred tokens; once it says so, nothing more is fed and nothing is
+  /// returned.
+  std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {});
   /// Feeds one token; returns logits [V] of the next.
   std::span<const float> Step(int32_t id);
 
@@ -37,8 +39,8 @@ class Generation {
   Matrix logits_;  // [1, V]
 };
 
-enum class StopReason : uint8_t { kLength, kEos, kStop };
-std::string_view Name(StopReason reason);  // "length", "eos", "stop"
+enum class StopReason : uint8_t { kLength, kEos, kStop, kCancelled };
+std::string_view Name(StopReason reason);  // "length", "eos", "stop", "cancelled"
 
 struct GenerateOptions {
   int64_t max_new = 256;
@@ -46,6 +48,7 @@ struct GenerateOptions {
   std::vector<std::string> stops;  // text; the result ends in front of the first of them
   std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
   bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
+  std::function<bool()> cancelled = {};  // asked before each token is made; true ends the text
   bool hold = false;               // the text will go on: what is not yet certain stays in the state, unshown
 };
 

@@ -140,6 +140,18 @@ void KvCache::EndPrefill() {
   for (KvGroup& group : groups_) group.EndPrefill();
 }
 
+bool KvCache::KeepFirst(int64_t tokens) {
+  HAWSER_CHECK(tokens >= 0 && tokens <= seen_);
+  const auto whole = [](const KvGroup& group) { return group.holds_all(); };
+  if (segments_.places > 0 || !std::ranges::all_of(groups_, whole)) return false;
+  for (const SlotInfo& slot : groups_.front().slots().subspan(static_cast<size_t>(tokens))) {
+    separators_seen_ -= slot.separator;
+  }
+  for (KvGroup& group : groups_) group.KeepFirst(tokens);
+  seen_ = tokens;
+  return true;
+}
+
 void KvCache::Reset() {
   for (KvGroup& group : groups_) group.Reset();
   seen_ = separators_seen_ = 0;

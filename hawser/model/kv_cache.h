@@ -66,6 +66,10 @@ class KvCache {
   void BeginPrefill(int64_t tokens = 0);
   void EndPrefill();
 
+  /// Forgets all but the first `tokens` that were seen, as if the others had never come, figures apart. False, and
+  /// nothing is forgotten, where that cannot be: something was dropped already, keys have turned, or segments count.
+  bool KeepFirst(int64_t tokens);
+
   /// Forgets everything; the policy stays.
   void Reset();
 

@@ -256,6 +256,12 @@ void KvGroup::Account() {
   }
 }
 
+void KvGroup::KeepFirst(int64_t tokens) {
+  HAWSER_CHECK(holds_all() && chunk_ == 0 && tokens <= seen_);
+  slots_.resize(static_cast<size_t>(tokens));
+  seen_ = tokens;
+}
+
 void KvGroup::BeginPrefill(int64_t tokens) {
   HAWSER_CHECK(chunk_ == 0);
   const bool bounded = rank() && policy_->MaxSlots() >= 0 && !policy_->dense_prefill();

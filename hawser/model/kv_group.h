@@ -66,6 +66,11 @@ class KvGroup {
   const int32_t* key_places() const { return places_.empty() ? nullptr : places_.data(); }
   void End();
 
+  /// Nothing that was seen has been dropped, and every key stands where it first did.
+  bool holds_all() const { return !grows_ && static_cast<int64_t>(slots_.size()) == seen_; }
+  /// Forgets what came behind the first `tokens`; where holds_all() alone.
+  void KeepFirst(int64_t tokens);
+
   void BeginPrefill(int64_t tokens);
   void EndPrefill();
   void Reset();

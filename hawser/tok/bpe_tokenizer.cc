@@ -281,12 +281,12 @@ std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_spec
   return std::move(call.out);
 }
 
-std::vector<int32_t> BpeTokenizer::EncodeMarked(std::string_view text, std::string_view marks) const {
+std::vector<int32_t> BpeTokenizer::EncodeMarked(std::string_view text, std::string_view marks, bool goes_on) const {
   HAWSER_CHECK(marks.size() == text.size());
   const std::string clean = EscapeInvalidUtf8(text);
   if (clean != text) Fail(ErrorKind::kUsage, "the text is not UTF-8");
   Call call;
-  TextPlace place = TextPlace::kStart;
+  TextPlace place = goes_on ? TextPlace::kGoesOn : TextPlace::kStart;
   raw_tokens_.ForEachMarked(clean, marks, [&](std::string_view stretch, int32_t id) {
     const TextPlace here = std::exchange(place, TextPlace::kInside);
     id >= 0 ? call.out.push_back(id) : EncodeStretch(stretch, /*parse_special=*/false, here, call);

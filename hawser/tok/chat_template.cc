@@ -33,8 +33,7 @@ jinja::Text ChatTemplate::Render(const Json& messages, bool answer, const Json& 
 }
 
 std::vector<int32_t> ChatTemplate::Ids(const Json& messages, bool answer, const Json& more) const {
-  const jinja::Text text = Render(messages, answer, more);
-  return tokenizer_.EncodeMarked(text.bytes(), text.marks());
+  return Encode(Render(messages, answer, more));
 }
 
 }  // namespace hawser

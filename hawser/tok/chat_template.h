@@ -24,6 +24,11 @@ class ChatTemplate {
   jinja::Text Render(const nlohmann::ordered_json& messages, bool answer,
                      const nlohmann::ordered_json& more = nlohmann::ordered_json::object()) const;
 
+  /// Ids of rendered text, or of the rest of one that `goes_on` behind what was encoded before.
+  std::vector<int32_t> Encode(const jinja::Text& text, bool goes_on = false) const {
+    return tokenizer_.EncodeMarked(text.bytes(), text.marks(), goes_on);
+  }
+
   /// The rendered text in ids. Names of special tokens are those tokens where the template wrote them, and plain text
   /// where a message did.
   std::vector<int32_t> Ids(const nlohmann::ordered_json& messages, bool answer,

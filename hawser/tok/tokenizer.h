@@ -26,10 +26,11 @@ class Tokenizer {
                                       bool goes_on = false) const = 0;
 
   /// Ids of `text` with the names of special tokens parsed, but not where a byte of the name is marked ('\1' in
-  /// `marks`, which is as long as the text, UTF-8): there they are ordinary text. Here: a vocabulary without such
-  /// names.
-  virtual std::vector<int32_t> EncodeMarked(std::string_view text, std::string_view /*marks*/) const {
-    return Encode(text);
+  /// `marks`, which is as long as the text, UTF-8): there they are ordinary text. `goes_on` as for Encode. Here: a
+  /// vocabulary without such names.
+  virtual std::vector<int32_t> EncodeMarked(std::string_view text, std::string_view /*marks*/,
+                                            bool goes_on = false) const {
+    return Encode(text, /*parse_special=*/false, goes_on);
   }
 
   /// Bytes of the ids, exactly; BOS, EOS and other control pieces give nothing. With `at_start` the space that some
