@@ -46,6 +46,7 @@ std::function<int()> SetupParts(Command command, std::span<const CommandRow> par
 std::function<int()> SetupInfo(Command, CommonOptions&);
 std::function<int()> SetupTokenize(Command, CommonOptions&);
 std::function<int()> SetupGenerate(Command, CommonOptions&);
+std::function<int()> SetupChat(Command, CommonOptions&);
 std::function<int()> SetupExtend(Command, CommonOptions&);
 std::function<int()> SetupTrain(Command, CommonOptions&);
 std::function<int()> SetupEval(Command, CommonOptions&);

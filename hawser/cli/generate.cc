@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,10 +9,10 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
-#include "hawser/base/limits.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/decoding.h"
 #include "hawser/cli/stdin.h"
 #include "hawser/eval/report.h"
 #include "hawser/infer/generation.h"
@@ -27,7 +26,7 @@
 namespace hawser {
 namespace {
 
-struct Options {
+struct Options : DecodingOptions {
   ModelOptions model;
   std::string prompt, words;  // --prompt, or behind MODEL
   std::string prompt_file;    // "-": stdin
@@ -36,12 +35,7 @@ struct Options {
   std::string system;
   bool ignore_eos = false;
   int64_t max_new = 0;  // 0: as many as the default allows
-  SamplerOptions sampler;
   std::vector<std::string> stops;
-  std::string kv;
-  std::string rope;
-  int64_t context = 0;
-  std::string dtype;
   std::string bos = "auto";
   bool echo = false;
   std::filesystem::path load_state, save_state;
@@ -53,8 +47,7 @@ constexpr int64_t kDefaultMaxNew = 256;
 /// a bounded context must hold prompt and new tokens.
 int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
   const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
-  const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
-  const int64_t limit = options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;
+  const int64_t limit = MostTokens(options, spec, form);
   if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
   if (prompt + wanted > limit) {
     Fail(ErrorKind::kUsage,
@@ -84,32 +77,6 @@ void TakeOverSettings(const nlohmann::json& notes, Options* options) {
   if (options->context == 0) options->context = settings.Int("context", 0, int64_t{1} << 40);
   if (options->rope.empty()) options->rope = settings.String("rope");
   if (options->dtype.empty()) options->dtype = settings.String("dtype");
-}
-
-DType ChooseDType(const Options& options, DType of_file) {
-  if (options.dtype.empty()) return of_file == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  const DType dtype = ParseDType(options.dtype);
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
-  }
-  return dtype;
-}
-
-/// Bytes of keys and values of all layers, or INT64_MAX.
-int64_t CacheBytes(const ModelSpec& spec, DType dtype, int64_t tokens) {
-  const double row = 2.0 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<double>(SizeOf(dtype));
-  const double bytes = row * static_cast<double>(tokens);
-  return bytes < 0x1p62 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
-}
-
-/// The policy asked for, that of the saved text, or the model's own.
-KvForm ChoosePolicy(const Options& options, const Earlier& earlier, const ModelSpec& spec) {
-  if (!options.kv.empty()) return ParseKvForm(options.kv);
-  if (earlier.given) return ParseKvForm(earlier.info.policy);
-  if (spec.sliding_window == 0) return {};
-  KvForm form = ParseKvForm(fmt::format("window:{}", spec.sliding_window));
-  form.full_layers = spec.full_layers;
-  return form;
 }
 
 GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions& common, const ModelSpec& spec,
@@ -167,21 +134,6 @@ std::string ReadPrompt(const Options& options, Command command) {
   return text;
 }
 
-/// What a run kept, for people.
-std::string CacheText(const KvCache& cache) {
-  double kept = 0;
-  for (int32_t layer = 0; layer < cache.layers(); ++layer) {
-    kept += static_cast<double>(cache.usage(layer).final) / cache.layers();
-  }
-  return fmt::format("cache {}, {:.0f} of {} kept{}", HumanBytes(static_cast<int64_t>(cache.bytes())), kept,
-                     Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "");
-}
-
-/// "40 tokens (512.3 a second)"; a single token has no rate.
-std::string AtRate(int64_t tokens, double rate) {
-  return Counted(tokens, "token") + (rate > 0 ? fmt::format(" ({:.1f} a second)", rate) : "");
-}
-
 std::string_view EndedBy(StopReason reason) {
   switch (reason) {
     case StopReason::kLength:
@@ -190,6 +142,8 @@ std::string_view EndedBy(StopReason reason) {
       return "the end of the text";
     case StopReason::kStop:
       return "--stop";
+    case StopReason::kCancelled:
+      return "the user";
   }
   return "";
 }
@@ -223,7 +177,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
     earlier.text =
         WithFrame(options.load_state.string(), [&] { return ParseTextState(earlier.info.notes, spec.vocab); });
   }
-  const KvForm form = ChoosePolicy(options, earlier, spec);
+  const KvForm form = ChooseForm(options.kv.empty() && earlier.given ? earlier.info.policy : options.kv, spec);
   const std::vector<int32_t> ids = IdsToFeed(options, prompt, tokenizer, earlier);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
@@ -233,10 +187,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
   generate.hold = !options.save_state.empty();
 
   const DType dtype = ChooseDType(options, model.file_dtype);
-  if (form.kind == KvKind::kFull) {
-    const int64_t tokens = earlier.info.seen + prompt_tokens + max_new;
-    CheckFits(fmt::format("a cache of {} tokens", tokens), CacheBytes(spec, form.dtype.value_or(dtype), tokens));
-  }
+  CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
   if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder decoder(backend.get(), &model.params);
@@ -305,32 +256,10 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
       .Add("-n,--max-new", options->max_new,
            fmt::format("New tokens at most (default {}, or what fits the context)", kDefaultMaxNew))
       .Range(1, int64_t{1} << 40);
-  SamplerOptions& sampler = options->sampler;
-  command.Add("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
-      .ShowDefault();
-  command.Add("--top-k", sampler.top_k, "Choose among the K most probable tokens; 0: all").ShowDefault();
-  command.Add("--top-p", sampler.top_p, "Choose among the fewest tokens of this probability together").ShowDefault();
-  command.Add("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability").ShowDefault();
-  command.Add("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
-      .ShowDefault();
-  command
-      .Add("--frequency-penalty", sampler.frequency_penalty, "Taken off the logit of a token for each time it was seen")
-      .ShowDefault();
-  command.Add("--presence-penalty", sampler.presence_penalty, "Taken once off the logit of every token seen")
-      .ShowDefault();
-  command.Add("--repeat-last-n", sampler.repeat_last_n, "Penalties count the last N tokens; -1: all, prompt included")
-      .Range(-1, int64_t{1} << 40)
-      .ShowDefault();
+  AddSamplerOptions(command, options->sampler);
   command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
-  command.Add("--kv", options->kv, "What stays in the cache: full, streaming, sepllm, bounded:800, ...; see help kv");
-  command.Add("--rope", options->rope, "Position scheme: yarn:factor=8, ntk:factor=8, theta=5e6, ...; see help rope");
-  command
-      .Add("--context", options->context,
-           "Length in tokens, prompt and new ones, that positions are scaled for where they depend on it (default: "
-           "what has been seen)")
-      .Range(1, int64_t{1} << 40);
-  command.Add("--dtype", options->dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
+  AddCacheOptions(command, *options);
   command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later");
   command.Add("--load-state", options->load_state,
               "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "

@@ -30,6 +30,7 @@ constexpr CommandRow kCommands[] = {
     {"info", "Show a model: architecture, parameters, context, positions, tokenizer", SetupInfo},
     {"tokenize", "Text to token ids and back", SetupTokenize},
     {"generate", "Continue a prompt", SetupGenerate},
+    {"chat", "Talk with a chat model", SetupChat},
     {"extend", "Continue training a model to a longer context", SetupExtend},
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
     {"eval", "Measure a model: ppl, retrieval", SetupEval},

@@ -1,0 +1,120 @@
+// The chat command through a pipe.
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "hawser/base/file.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/run_command.h"
+#include "hawser/testing/smollm2.h"
+#include "hawser/testing/tiny_model.h"
+#include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/byte_level.h"
+#include "hawser/zoo/load.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+using testing::CommandResult;
+using testing::RunHawser;
+
+class ChatCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = FreshFolder("cli_chat");
+    BpeTokenizer tokenizer(ByteLevelTokenizerJson({}));
+    tokenizer.set_bos(tokenizer.IdOf("<|bos|>"));
+    tokenizer.set_eos(tokenizer.IdOf("<|eos|>"));
+    const ModelSpec spec = TinySpec({.vocab = tokenizer.vocab_size(), .context = 400});
+    SaveHuggingFace(TinyModel(spec, 1), &tokenizer, DType::kF32, folder_ / "m");
+    WriteBytes(folder_ / "m" / "chat_template.jinja",
+               "{% for m in messages %}<|bos|>{{ m.role }}: {{ m.content }}<|eos|>{% endfor %}"
+               "{% if add_generation_prompt %}<|bos|>assistant: {% endif %}");
+  }
+  CommandResult Chat(const std::string& lines, const std::string& options = "") const {
+    return RunHawser("chat '" + (folder_ / "m").string() + "' --max-new 8 --threads 1 " + options + " 2>&1",
+                     "printf '" + lines + "' | ");
+  }
+  static std::vector<json> Turns(const std::string& out) {
+    std::vector<json> turns;
+    for (size_t begin = 0, end; (end = out.find('\n', begin)) != out.npos; begin = end + 1) {
+      if (out[begin] == '{') turns.push_back(json::parse(out.substr(begin, end - begin)));
+    }
+    return turns;
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(ChatCommand, AnswersLineByLine) {
+  const CommandResult run = Chat("Hi\\nAnd you?\\n\\nlong \\\\\\nlines", "--json --system 'be brief' --seed 3");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const std::vector<json> turns = Turns(run.out);
+  ASSERT_EQ(turns.size(), 3u) << run.out;
+  EXPECT_EQ(turns[0]["new_tokens"], 8);
+  EXPECT_EQ(turns[0]["stop"], "length");
+  EXPECT_LT(turns[1]["prompt_tokens"], turns[0]["prompt_tokens"]);
+  EXPECT_EQ(turns[2]["kv"]["policy"], "full");
+  EXPECT_EQ(Turns(Chat("Hi\\nAnd you?\\n\\nlong \\\\\\nlines", "--json --system 'be brief' --seed 3").out)[2]["ids"],
+            turns[2]["ids"]);
+}
+
+TEST_F(ChatCommand, CommandsInTheTalk) {
+  const std::string file = (folder_ / "talk.json").string();
+  const CommandResult run = Chat("/help\\n/system\\n/system be kind\\nHi\\n/stats\\n/save " + file +
+                                 "\\n/reset\\n//x\\n/system\\n/quit\\nnever");
+  ASSERT_EQ(run.code, 0) << run.out;
+  for (const char* part : {"/save FILE", "(none)", "read ", "of 400 tokens are left", "be kind\n"}) {
+    EXPECT_NE(run.out.find(part), run.out.npos) << part << "\n" << run.out;
+  }
+  const json talk = json::parse(ReadFile(file))["messages"];
+  ASSERT_EQ(talk.size(), 3u);
+  EXPECT_EQ(talk[0], (json{{"role", "system"}, {"content", "be kind"}}));
+  EXPECT_EQ(talk[1], (json{{"role", "user"}, {"content", "Hi"}}));
+  const std::vector<json> turns = Turns(Chat("go on", "--json --load " + file).out);
+  ASSERT_EQ(turns.size(), 1u);
+  EXPECT_GT(turns[0]["prompt_tokens"], 40);
+}
+
+TEST_F(ChatCommand, EndlessUnderABoundedCache) {
+  std::string lines;
+  for (int i = 0; i < 30; ++i) lines += "more of it\\n";
+  const std::vector<json> turns = Turns(Chat(lines, "--json --kv sink:4,60").out);
+  ASSERT_EQ(turns.size(), 30u);
+  EXPECT_GT(turns.back()["seen_tokens"], 900);
+  EXPECT_LE(turns.back()["kv"]["peak"], 60);
+  EXPECT_EQ(turns.back()["reread_tokens"], 0);
+  EXPECT_EQ(turns.back()["prompt_tokens"], turns[1]["prompt_tokens"]);
+}
+
+TEST_F(ChatCommand, MistakesEndAScript) {
+  const std::pair<std::string, const char*> mistakes[] = {{"/none", "/help"},
+                                                          {"/save", "name of a file"},
+                                                          {"a\\377b", "UTF-8"},
+                                                          {std::string(500, 'a'), "the context of 400"}};
+  for (const auto& [lines, part] : mistakes) {
+    const CommandResult run = Chat(lines);
+    EXPECT_EQ(run.code, 2) << run.out;
+    EXPECT_NE(run.out.find(part), run.out.npos) << run.out;
+  }
+  EXPECT_EQ(Chat("/load /no/such").code, 3);
+  EXPECT_EQ(Chat("x", "--load /no/such").code, 3);
+  const CommandResult plain = RunHawser("chat builtin 2>&1");
+  EXPECT_EQ(plain.code, 2);
+  EXPECT_NE(plain.out.find("no chat template"), plain.out.npos) << plain.out;
+}
+
+TEST(ChatOnSmolLm2, KnowsWhatWasSaidBefore) {
+  HAWSER_NEEDS_SMOLLM2();
+  const CommandResult run =
+      RunHawser("chat '" + testing::SmolLm2File().string() + "' --json --quiet --temperature 0 --max-new 24",
+                "printf 'My name is Ada. Say hello to me.\\nWhat is my name?\\n' | ");
+  ASSERT_EQ(run.code, 0);
+  const size_t second = run.out.find('\n') + 1;
+  const json answer = json::parse(run.out.substr(second));
+  EXPECT_NE(answer["text"].get<std::string>().find("Ada"), std::string::npos) << answer["text"];
+  EXPECT_EQ(answer["reread_tokens"], 0);
+}
+
+}  // namespace
+}  // namespace hawser

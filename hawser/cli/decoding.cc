@@ -1,0 +1,93 @@
+#include "hawser/cli/decoding.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "hawser/base/error.h"
+#include "hawser/base/limits.h"
+#include "hawser/base/size.h"
+#include "hawser/eval/report.h"
+
+namespace hawser {
+namespace {
+
+/// Bytes of keys and values of all layers, or INT64_MAX.
+int64_t CacheBytes(const ModelSpec& spec, DType dtype, int64_t tokens) {
+  const double row = 2.0 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<double>(SizeOf(dtype));
+  const double bytes = row * static_cast<double>(tokens);
+  return bytes < 0x1p62 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
+}
+
+}  // namespace
+
+void AddSamplerOptions(Command command, SamplerOptions& sampler) {
+  command.Add("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
+      .ShowDefault();
+  command.Add("--top-k", sampler.top_k, "Choose among the K most probable tokens; 0: all").ShowDefault();
+  command.Add("--top-p", sampler.top_p, "Choose among the fewest tokens of this probability together").ShowDefault();
+  command.Add("--min-p", sampler.min_p, "Leave out tokens below this share of the greatest probability").ShowDefault();
+  command.Add("--repeat-penalty", sampler.repeat_penalty, "Above 1: tokens already seen become less likely")
+      .ShowDefault();
+  command
+      .Add("--frequency-penalty", sampler.frequency_penalty, "Taken off the logit of a token for each time it was seen")
+      .ShowDefault();
+  command.Add("--presence-penalty", sampler.presence_penalty, "Taken once off the logit of every token seen")
+      .ShowDefault();
+  command.Add("--repeat-last-n", sampler.repeat_last_n, "Penalties count the last N tokens; -1: all, prompt included")
+      .Range(-1, int64_t{1} << 40)
+      .ShowDefault();
+}
+
+void AddCacheOptions(Command command, DecodingOptions& options) {
+  command.Add("--kv", options.kv, "What stays in the cache: full, streaming, sepllm, bounded:800, ...; see help kv");
+  command.Add("--rope", options.rope, "Position scheme: yarn:factor=8, ntk:factor=8, theta=5e6, ...; see help rope");
+  command
+      .Add("--context", options.context,
+           "Length in tokens, prompt and new ones, that positions are scaled for where they depend on it (default: "
+           "what has been seen)")
+      .Range(1, int64_t{1} << 40);
+  command.Add("--dtype", options.dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
+}
+
+KvForm ChooseForm(const std::string& text, const ModelSpec& spec) {
+  if (!text.empty()) return ParseKvForm(text);
+  if (spec.sliding_window == 0) return {};
+  KvForm form = ParseKvForm(fmt::format("window:{}", spec.sliding_window));
+  form.full_layers = spec.full_layers;
+  return form;
+}
+
+DType ChooseDType(const DecodingOptions& options, DType of_file) {
+  if (options.dtype.empty()) return of_file == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType dtype = ParseDType(options.dtype);
+  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
+  }
+  return dtype;
+}
+
+int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form) {
+  const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
+  return options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;
+}
+
+void CheckCacheFits(const ModelSpec& spec, const KvForm& form, DType dtype, int64_t tokens) {
+  if (form.kind != KvKind::kFull) return;
+  CheckFits(fmt::format("a cache of {} tokens", tokens), CacheBytes(spec, form.dtype.value_or(dtype), tokens));
+}
+
+std::string CacheText(const KvCache& cache) {
+  double kept = 0;
+  for (int32_t layer = 0; layer < cache.layers(); ++layer) {
+    kept += static_cast<double>(cache.usage(layer).final) / cache.layers();
+  }
+  return fmt::format("cache {}, {:.0f} of {} kept{}", HumanBytes(static_cast<int64_t>(cache.bytes())), kept,
+                     Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "");
+}
+
+std::string AtRate(int64_t tokens, double rate) {
+  return Counted(tokens, "token") + (rate > 0 ? fmt::format(" ({:.1f} a second)", rate) : "");
+}
+
+}  // namespace hawser

@@ -1,0 +1,39 @@
+// cli/decoding.h - what generate and chat share: the options of sampling, cache and positions, and what follows from
+// them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "hawser/cli/command.h"
+#include "hawser/infer/sampler.h"
+#include "hawser/model/kv_cache.h"
+
+namespace hawser {
+
+struct DecodingOptions {
+  SamplerOptions sampler;
+  std::string kv;
+  std::string rope;
+  int64_t context = 0;
+  std::string dtype;
+};
+void AddSamplerOptions(Command command, SamplerOptions& sampler);
+/// --kv, --rope, --context, --dtype
+void AddCacheOptions(Command command, DecodingOptions& options);
+
+/// The policy of `text`, or where it is empty the model's own.
+KvForm ChooseForm(const std::string& text, const ModelSpec& spec);
+/// F32 or BF16: --dtype, or BF16 where the file is in it. Errors: kUsage.
+DType ChooseDType(const DecodingOptions& options, DType of_file);
+/// The most tokens that prompt and answers may have together: any number where keys are dropped.
+int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form);
+/// Errors: those of CheckFits where a cache that keeps everything would be too large for `tokens`.
+void CheckCacheFits(const ModelSpec& spec, const KvForm& form, DType dtype, int64_t tokens);
+
+/// What a run kept, for people.
+std::string CacheText(const KvCache& cache);
+/// "40 tokens (512.3 a second)"; a single token has no rate.
+std::string AtRate(int64_t tokens, double rate);
+
+}  // namespace hawser
