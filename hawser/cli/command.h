@@ -52,6 +52,7 @@ std::function<int()> SetupTrain(Command, CommonOptions&);
 std::function<int()> SetupEval(Command, CommonOptions&);
 std::function<int()> SetupAverage(Command, CommonOptions&);
 std::function<int()> SetupConvert(Command, CommonOptions&);
+std::function<int()> SetupPull(Command, CommonOptions&);
 std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);
 std::function<int()> SetupTuneKv(Command, CommonOptions&);

@@ -15,7 +15,8 @@
 namespace hawser {
 
 void AddModelOptions(Command command, ModelOptions& options, bool required) {
-  CommandOption model = command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, or builtin");
+  CommandOption model =
+      command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, hf:ORG/NAME, or builtin");
   if (required) model.Required();
   command.Add("--tokenizer", options.tokenizer,
               "Tokenizer file or folder, where MODEL has none or another one is wanted");

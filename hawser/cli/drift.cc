@@ -150,7 +150,7 @@ std::function<int()> SetupDrift(Command command, CommonOptions& common) {
   for (const RopeNumericsName& named : NamedRopeNumerics()) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", named.name);
   }
-  command.Add("MODEL", options->model.model, "Hugging Face folder, .gguf, llama2.c .bin, or builtin");
+  command.Add("MODEL", options->model.model, "Hugging Face folder, .gguf, llama2.c .bin, hf:ORG/NAME, or builtin");
   command.Add("--tokenizer", options->model.tokenizer,
               "Tokenizer file or folder, where MODEL has none or another one is wanted");
   command.Add("--data", options->data, "Text to read: .txt and .jsonl files, or folders of them");

@@ -37,6 +37,7 @@ constexpr CommandRow kCommands[] = {
     {"drift", "Measure what the rounding of rotary embeddings does to a model", SetupDrift},
     {"average", "Average checkpoints of a training run into one model", SetupAverage},
     {"convert", "Convert between model formats", SetupConvert},
+    {"pull", "Fetch a model from a Hub into the cache folder", SetupPull},
     {"inspect", "Show an attention pattern, how data are packed, or which tokens separate", SetupInspect},
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},

@@ -1,0 +1,63 @@
+// hawser pull: a model from a Hub into the cache folder.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "hawser/base/error.h"
+#include "hawser/base/size.h"
+#include "hawser/cli/command.h"
+#include "hawser/eval/report.h"
+#include "hawser/zoo/hub.h"
+
+namespace hawser {
+namespace {
+
+struct Options {
+  std::string model, file, revision;
+};
+
+int Pull(const Options& options, const CommonOptions& common) {
+  HubModel model = ParseHubModel(options.model);
+  if (!options.file.empty() && !model.file.empty()) {
+    Fail(ErrorKind::kUsage, "a file is named twice: {} and --file {}", model.file, options.file);
+  }
+  if (!options.file.empty()) model.file = options.file;
+  if (!options.revision.empty()) model.revision = options.revision;
+  const HubPull pull = PullModel(model);
+  int64_t bytes = 0, fetched = 0;
+  nlohmann::json files = nlohmann::json::array();
+  for (const HubFile& file : pull.files) {
+    bytes += file.bytes;
+    fetched += file.fetched ? file.bytes : 0;
+    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"fetched", file.fetched}});
+  }
+  const bool single = pull.files.size() == 1;
+  const std::string path = (single ? pull.folder / pull.files.front().name : pull.folder).string();
+  if (common.json) {
+    PrintJson({{"model", model.name},
+               {"commit", pull.commit},
+               {"path", path},
+               {"bytes", bytes},
+               {"fetched_bytes", fetched},
+               {"files", files}});
+  } else {
+    PrintText(fmt::format("{}\n{}, {}, {} of it fetched now\n", path,
+                          Counted(static_cast<int64_t>(files.size()), "file"), HumanBytes(bytes), HumanBytes(fetched)));
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupPull(Command command, CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  command.Add("ORG/NAME", options->model, "Model of the Hub (HF_ENDPOINT, else huggingface.co), also as hf:ORG/NAME")
+      .Required();
+  command.Add("--file", options->file,
+              "Only files that match, as *Q4_K_M.gguf (default: what hawser loads of a model)");
+  command.Add("--revision", options->revision, "Branch, tag or commit (default: main)");
+  return [options, &common] { return Pull(*options, common); };
+}
+
+}  // namespace hawser
