@@ -64,8 +64,6 @@ DType Fitting(DType type, int64_t cols) {
   return RowBytes(type, cols) ? type : DType::kF16;
 }
 
-std::string ArchKey(std::string_view name) { return fmt::format("{}.{}", kGgufLlama, name); }
-
 uint32_t U32(int64_t value) {
   HAWSER_CHECK(value >= 0 && value <= UINT32_MAX);
   return static_cast<uint32_t>(value);
@@ -91,6 +89,21 @@ void CheckSayable(const ModelSpec& spec) {
   if (spec.softmax != SoftmaxSpec{}) refuse(fmt::format("the softmax '{}'", ToString(spec.softmax)), "");
   if (spec.segments != SegmentSpec{}) refuse("bilevel positions", "");
   if (!spec.full_layers.empty()) refuse("which layers have the sliding window", "");
+  // What no row of the architectures says: the rest of the spec is Llama's.
+  BlockSpec known;
+  known.qkv_bias = spec.block.qkv_bias, known.out_bias = spec.block.out_bias, known.mlp_bias = spec.block.mlp_bias;
+  known.qk_norm = spec.block.qk_norm;
+  known.pre_norms = spec.block.pre_norms, known.post_norms = spec.block.post_norms;
+  const bool scaled = spec.embedding_scale != 1 || spec.logit_scale != 1 || spec.logit_cap != 0 || spec.attn_cap != 0 ||
+                      spec.attn_scale != 0;
+  if (spec.block != known || spec.places != Places::kRope || spec.local_rope || !spec.unplaced_layers.empty() ||
+      spec.embedding_norm || scaled) {
+    refuse(fmt::format("all of what this model of type '{}' computes, for its architecture", spec.family), "");
+  }
+  const bool biased = known.qkv_bias || known.out_bias || known.mlp_bias;
+  if (biased && !GgufArchitectureOf(std::string_view(spec.family)).biases) {
+    refuse(fmt::format("biases of a model of type '{}'", spec.family), "");
+  }
 }
 
 /// 135M, 1.1B
@@ -106,7 +119,10 @@ std::string SizeLabel(int64_t parameters) {
 class Exporter {
  public:
   Exporter(LoadedModel model, const GgufSource& source, std::optional<DType> type)
-      : model_(std::move(model)), path_(ResolveModel(source.model)), own_tokenizer_(source.own_tokenizer) {
+      : model_(std::move(model)),
+        path_(ResolveModel(source.model)),
+        own_tokenizer_(source.own_tokenizer),
+        architecture_(GgufArchitectureOf(std::string_view(model_.spec.family))) {
     if (model_.format == "GGUF") file_ = ReadGguf(path_);
     keeps_types_ = !type && file_ && !source.changed;
     copies_ = file_.has_value() && !source.changed;
@@ -138,6 +154,8 @@ class Exporter {
   }
 
  private:
+  std::string Key(std::string_view name) const { return fmt::format("{}.{}", architecture_.name, name); }
+
   template <class T>
   void Put(std::string key, T value) {
     fields_.push_back({std::move(key), std::move(value)});
@@ -156,7 +174,9 @@ class Exporter {
         continue;
       }
       const Mat weight = params.At(info);
-      if (info.role == Role::kQuery || info.role == Role::kKey) HalfToAdjacent(weight, params.spec().head_dim);
+      if (architecture_.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
+        HalfToAdjacent(RowsOf(info, weight), params.spec().head_dim);
+      }
       const std::span bytes(static_cast<const std::byte*>(weight.data),
                             static_cast<size_t>(info.size()) * SizeOf(weight.dtype));
       tensors_.push_back({name, {weight.dtype, shape, bytes}, wanted});
@@ -165,7 +185,7 @@ class Exporter {
 
   /// `general.*`: what another GGUF file said goes on.
   void PutGeneral(const fs::path& to) {
-    Put("general.architecture", std::string(kGgufLlama));
+    Put("general.architecture", std::string(architecture_.name));
     Put("general.type", std::string("model"));
     const fs::path whole = fs::absolute(path_).lexically_normal();
     std::string name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
@@ -190,18 +210,18 @@ class Exporter {
   }
 
   void PutNetwork(const ModelSpec& spec) {
-    Put(ArchKey("vocab_size"), U32(spec.vocab));
-    Put(ArchKey("context_length"), U32(spec.context));
-    Put(ArchKey("embedding_length"), U32(spec.width));
-    Put(ArchKey("block_count"), U32(spec.layers));
-    Put(ArchKey("feed_forward_length"), U32(spec.mlp_width));
-    Put(ArchKey("attention.head_count"), U32(spec.heads));
-    Put(ArchKey("attention.head_count_kv"), U32(spec.kv_heads));
-    Put(ArchKey("attention.key_length"), U32(spec.head_dim));
-    Put(ArchKey("attention.value_length"), U32(spec.head_dim));
-    Put(ArchKey("attention.layer_norm_rms_epsilon"), spec.norm_eps);
+    Put(Key("vocab_size"), U32(spec.vocab));
+    Put(Key("context_length"), U32(spec.context));
+    Put(Key("embedding_length"), U32(spec.width));
+    Put(Key("block_count"), U32(spec.layers));
+    Put(Key("feed_forward_length"), U32(spec.mlp_width));
+    Put(Key("attention.head_count"), U32(spec.heads));
+    Put(Key("attention.head_count_kv"), U32(spec.kv_heads));
+    Put(Key("attention.key_length"), U32(spec.head_dim));
+    Put(Key("attention.value_length"), U32(spec.head_dim));
+    Put(Key("attention.layer_norm_rms_epsilon"), spec.norm_eps);
     if (spec.sliding_window > 0) {
-      Put(ArchKey("attention.sliding_window"), U32(spec.sliding_window));
+      Put(Key("attention.sliding_window"), U32(spec.sliding_window));
       left_out_.emplace_back("the sliding window, to readers that know none for this architecture (llama.cpp)");
     }
   }
@@ -209,26 +229,26 @@ class Exporter {
   void PutRope(const ModelSpec& spec) {
     const RopeSpec rope = BakeNtk(spec.rope);
     const RopeScaling& scaling = rope.scaling;
-    Put(ArchKey("rope.dimension_count"), U32(rope.rotary_dim));
-    Put(ArchKey("rope.freq_base"), static_cast<float>(rope.theta));
+    Put(Key("rope.dimension_count"), U32(rope.rotary_dim));
+    Put(Key("rope.freq_base"), static_cast<float>(rope.theta));
     const auto type = [&](const char* name) {
-      Put(ArchKey("rope.scaling.type"), std::string(name));
-      Put(ArchKey("rope.scaling.factor"), static_cast<float>(scaling.factor));
+      Put(Key("rope.scaling.type"), std::string(name));
+      Put(Key("rope.scaling.factor"), static_cast<float>(scaling.factor));
     };
     if (scaling.kind == RopeKind::kLinear) type("linear");
     if (scaling.kind == RopeKind::kYarn) {
       type("yarn");
-      Put(ArchKey("rope.scaling.original_context_length"), U32(OriginalContext(rope, spec.context)));
+      Put(Key("rope.scaling.original_context_length"), U32(OriginalContext(rope, spec.context)));
       const double derived = YarnMscale(scaling.factor, 1.0),
                    multiplier = ComputeFrequencies(rope, spec.context).multiplier;
       // Readers multiply by what they derive.
       if (multiplier != derived) {
-        Put(ArchKey("rope.scaling.attn_factor"), static_cast<float>(multiplier / derived));
+        Put(Key("rope.scaling.attn_factor"), static_cast<float>(multiplier / derived));
       }
       const RopeScaling plain;
       if (scaling.beta_fast != plain.beta_fast || scaling.beta_slow != plain.beta_slow) {
-        Put(ArchKey("rope.scaling.yarn_beta_fast"), static_cast<float>(scaling.beta_fast));
-        Put(ArchKey("rope.scaling.yarn_beta_slow"), static_cast<float>(scaling.beta_slow));
+        Put(Key("rope.scaling.yarn_beta_fast"), static_cast<float>(scaling.beta_fast));
+        Put(Key("rope.scaling.yarn_beta_slow"), static_cast<float>(scaling.beta_slow));
       }
     }
     if (scaling.kind == RopeKind::kLlama3) {
@@ -337,6 +357,7 @@ class Exporter {
   fs::path path_;
   std::optional<GgufFile> file_;
   bool own_tokenizer_;
+  const GgufArchitecture& architecture_;
   bool copies_ = false, keeps_types_ = false;
   DType type_;
   std::vector<GgufField> fields_;

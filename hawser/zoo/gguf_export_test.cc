@@ -57,6 +57,32 @@ TEST_F(GgufExportTest, ComesBackInTheSameBits) {
   }
 }
 
+TEST_F(GgufExportTest, EveryArchitectureComesBack) {
+  std::vector<std::pair<std::string, BlockSpec>> cases = {{"llama", {}}, {"qwen2", {}}, {"qwen3", {}}, {"olmo2", {}}};
+  cases[0].second.qkv_bias = cases[0].second.out_bias = cases[0].second.mlp_bias = true;
+  cases[1].second.qkv_bias = true;
+  cases[2].second.qk_norm = QkNorm::kHead;
+  cases[3].second.qk_norm = QkNorm::kWidth;
+  cases[3].second.pre_norms = false;
+  cases[3].second.post_norms = true;
+  for (const auto& [family, block] : cases) {
+    ModelSpec spec = TinySpec();
+    spec.family = family;
+    spec.block = block;
+    LoadedModel model = Model(spec);
+    for (const ParamInfo& info : model.params.layout().params()) {  // biases begin as zeros
+      float* value = model.params.At(info).Row<float>(0);
+      for (int64_t i = 0; info.vector && i < info.cols; ++i) value[i] += 0.01f * static_cast<float>(i);
+    }
+    const ParamStore params = Cast(model.params, DType::kF32);
+    ExportGguf(std::move(model), {.model = folder_}, DType::kF32, Path("x.gguf"));
+    EXPECT_EQ(ReadGguf(Path("x.gguf")).Text("general.architecture"), family);
+    const LoadedModel again = LoadModel(Path("x.gguf"));
+    EXPECT_EQ(again.spec, spec) << family;
+    ExpectSameBits(again.params, params);
+  }
+}
+
 TEST_F(GgufExportTest, EverySchemeOfPositionsComesBack) {
   for (const char* rope :
        {"default", "theta=123456.789", "linear:factor=4", "ntk:factor=8", "yarn:factor=4,original=32",
@@ -211,6 +237,12 @@ TEST_F(GgufExportTest, WhatCannotBeSaidIsRefused) {
          [](ModelSpec& s) { s.rope = ApplyRopeText(s.rope, "yarn:factor=4,ramp=rotations", 32); });
   refuse(ErrorKind::kUnsupported, {"softmax", "self-adjust"},
          [](ModelSpec& s) { s.softmax = ParseSoftmax("self-adjust"); });
+  refuse(ErrorKind::kUnsupported, {"'gemma2'", "qwen2"}, [](ModelSpec& s) { s.family = "gemma2"; });
+  refuse(ErrorKind::kUnsupported, {"biases", "qwen3"}, [](ModelSpec& s) {
+    s.family = "qwen3";
+    s.block.qkv_bias = true;
+  });
+  refuse(ErrorKind::kUnsupported, {"all of what", "llama"}, [](ModelSpec& s) { s.attn_cap = 30; });
   refuse(ErrorKind::kUnsupported, {"which layers"}, [](ModelSpec& s) {
     s.family = "mistral";
     s.sliding_window = 16;

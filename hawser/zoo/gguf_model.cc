@@ -15,11 +15,38 @@
 namespace hawser {
 namespace {
 
-constexpr std::string_view kArchitecture = kGgufLlama;
 constexpr std::string_view kRopeFactors = kGgufRopeFactors;
+constexpr GgufArchitecture kArchitectures[] = {
+    {"llama", "llama", true, true},   {"llama", "mistral", true, true}, {"qwen2", "qwen2", false, true},
+    {"qwen3", "qwen3", false, false}, {"olmo2", "olmo2", false, false},
+};
+
+struct RoleName {
+  Role role;
+  std::string_view name;
+};
+constexpr RoleName kNames[] = {
+    {Role::kEmbedding, "token_embd"},
+    {Role::kFinalNorm, "output_norm"},
+    {Role::kHead, "output"},
+    {Role::kAttnNorm, "attn_norm"},
+    {Role::kQuery, "attn_q"},
+    {Role::kKey, "attn_k"},
+    {Role::kValue, "attn_v"},
+    {Role::kQueryNorm, "attn_q_norm"},
+    {Role::kKeyNorm, "attn_k_norm"},
+    {Role::kAttnOut, "attn_output"},
+    {Role::kAttnPostNorm, "post_attention_norm"},
+    {Role::kMlpNorm, "ffn_norm"},
+    {Role::kGate, "ffn_gate"},
+    {Role::kUp, "ffn_up"},
+    {Role::kDown, "ffn_down"},
+    {Role::kMlpPostNorm, "post_ffw_norm"},
+};
+
 constexpr int64_t kMaxContext = int64_t{1} << 31;
 
-/// Keys behind "llama." that are read, or change nothing that is computed here.
+/// Keys behind "ARCHITECTURE." that are read, or change nothing that is computed here.
 constexpr std::array<std::string_view, 22> kKnownKeys = {"context_length",
                                                          "embedding_length",
                                                          "block_count",
@@ -43,10 +70,13 @@ constexpr std::array<std::string_view, 22> kKnownKeys = {"context_length",
                                                          "rope.scale_linear",
                                                          "expert_count"};
 
-std::string Key(std::string_view name) { return fmt::format("{}.{}", kArchitecture, name); }
+/// "llama.block_count"
+std::string Key(const GgufFile& file, std::string_view name) {
+  return fmt::format("{}.{}", file.Text("general.architecture").value_or(""), name);
+}
 
 void RefuseUnknownKeys(const GgufFile& file) {
-  const std::string prefix = Key("");
+  const std::string prefix = Key(file, "");
   for (const auto& [key, value] : file.metadata()) {
     if (!key.starts_with(prefix)) continue;
     const std::string_view name = std::string_view(key).substr(prefix.size());
@@ -54,8 +84,9 @@ void RefuseUnknownKeys(const GgufFile& file) {
       Fail(ErrorKind::kUnsupported, "'{}' may change what the model computes and is not supported", key);
     }
   }
-  if (const auto experts = file.Int(Key("expert_count")); experts && *experts != 0) {
-    Fail(ErrorKind::kUnsupported, "'{}' is {}; mixtures of experts are not supported", Key("expert_count"), *experts);
+  if (const auto experts = file.Int(Key(file, "expert_count")); experts && *experts != 0) {
+    Fail(ErrorKind::kUnsupported, "'{}' is {}; mixtures of experts are not supported", Key(file, "expert_count"),
+         *experts);
   }
 }
 
@@ -118,32 +149,32 @@ RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, const std:
 
 RopeSpec ReadRope(const GgufFile& file, int32_t head_dim, int64_t context) {
   RopeSpec rope;
-  rope.theta = file.Number(Key("rope.freq_base")).value_or(10000.0);
-  rope.rotary_dim = static_cast<int32_t>(file.Int(Key("rope.dimension_count"), 2, 1 << 16).value_or(head_dim));
+  rope.theta = file.Number(Key(file, "rope.freq_base")).value_or(10000.0);
+  rope.rotary_dim = static_cast<int32_t>(file.Int(Key(file, "rope.dimension_count"), 2, 1 << 16).value_or(head_dim));
   if (rope.rotary_dim != head_dim) {
     Fail(ErrorKind::kUnsupported, "'{}' is {}, heads have {} channels; partial rotation is not supported",
-         Key("rope.dimension_count"), rope.rotary_dim, head_dim);
+         Key(file, "rope.dimension_count"), rope.rotary_dim, head_dim);
   }
-  const double linear = file.Number(Key("rope.scale_linear")).value_or(1.0);
-  const std::string_view type = file.Text(Key("rope.scaling.type")).value_or(linear != 1.0 ? "linear" : "none");
-  const double factor = file.Number(Key("rope.scaling.factor")).value_or(linear);
+  const double linear = file.Number(Key(file, "rope.scale_linear")).value_or(1.0);
+  const std::string_view type = file.Text(Key(file, "rope.scaling.type")).value_or(linear != 1.0 ? "linear" : "none");
+  const double factor = file.Number(Key(file, "rope.scaling.factor")).value_or(linear);
   if (type == "linear" && factor != 1.0) {
     rope.scaling = {.kind = RopeKind::kLinear, .factor = factor};
   } else if (type == "yarn") {
     rope.scaling = {.kind = RopeKind::kYarn, .factor = factor};
-    rope.scaling.original = file.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext).value_or(0);
+    rope.scaling.original = file.Int(Key(file, "rope.scaling.original_context_length"), 1, kMaxContext).value_or(0);
     if (rope.scaling.original == 0) {
       rope.scaling.original = static_cast<int64_t>(static_cast<double>(context) / factor);
     }
-    rope.scaling.beta_fast = file.Number(Key("rope.scaling.yarn_beta_fast")).value_or(rope.scaling.beta_fast);
-    rope.scaling.beta_slow = file.Number(Key("rope.scaling.yarn_beta_slow")).value_or(rope.scaling.beta_slow);
+    rope.scaling.beta_fast = file.Number(Key(file, "rope.scaling.yarn_beta_fast")).value_or(rope.scaling.beta_fast);
+    rope.scaling.beta_slow = file.Number(Key(file, "rope.scaling.yarn_beta_slow")).value_or(rope.scaling.beta_slow);
     // The reader of these files multiplies it by the factor that YaRN derives.
-    if (const auto attention = file.Number(Key("rope.scaling.attn_factor"))) {
+    if (const auto attention = file.Number(Key(file, "rope.scaling.attn_factor"))) {
       rope.scaling.attention_factor = *attention * (factor > 1 ? 0.1 * std::log(factor) + 1 : 1.0);
     }
   } else if (type != "none" && type != "linear") {
     Fail(ErrorKind::kUnsupported, "'{}' = '{}' is not supported; known are none, linear and yarn",
-         Key("rope.scaling.type"), type);
+         Key(file, "rope.scaling.type"), type);
   }
   const std::optional<RopeSpec> named = NamedRope(file, rope.rotary_dim, context);
   if (file.tensors.Find(kRopeFactors) != nullptr) {
@@ -153,59 +184,68 @@ RopeSpec ReadRope(const GgufFile& file, int32_t head_dim, int64_t context) {
   if (!named) return rope;
   if (!SameRotations(rope, *named, context)) {
     Fail(ErrorKind::kFormat, "'{}' = '{}' and the keys '{}' give other rotations ({})", kGgufRopeText, ToString(*named),
-         Key("rope.*"), ToString(rope));
+         Key(file, "rope.*"), ToString(rope));
   }
   return *named;
 }
 
+/// What the tensors of the first layer tell of all.
+BlockSpec ReadBlock(const GgufFile& file, const ModelSpec& spec) {
+  const auto find = [&](std::string_view name) { return file.tensors.Find(fmt::format("blk.0.{}", name)); };
+  BlockSpec block;
+  block.qkv_bias = find("attn_q.bias") != nullptr;
+  block.out_bias = find("attn_output.bias") != nullptr;
+  block.mlp_bias = find("ffn_up.bias") != nullptr;
+  block.pre_norms = find("attn_norm.weight") != nullptr || find("post_attention_norm.weight") == nullptr;
+  block.post_norms = find("post_attention_norm.weight") != nullptr;
+  if (const TensorView* norm = find("attn_q_norm.weight")) {
+    block.qk_norm = norm->size() == spec.head_dim ? QkNorm::kHead : QkNorm::kWidth;
+  }
+  return block;
+}
+
 }  // namespace
 
-std::string GgufTensorName(const ParamInfo& info) {
-  const auto of_layer = [&](std::string_view name) { return fmt::format("blk.{}.{}.weight", info.layer, name); };
-  switch (info.role) {
-    case Role::kEmbedding:
-      return "token_embd.weight";
-    case Role::kFinalNorm:
-      return "output_norm.weight";
-    case Role::kHead:
-      return "output.weight";
-    case Role::kAttnNorm:
-      return of_layer("attn_norm");
-    case Role::kQuery:
-      return of_layer("attn_q");
-    case Role::kKey:
-      return of_layer("attn_k");
-    case Role::kValue:
-      return of_layer("attn_v");
-    case Role::kAttnOut:
-      return of_layer("attn_output");
-    case Role::kMlpNorm:
-      return of_layer("ffn_norm");
-    case Role::kGate:
-      return of_layer("ffn_gate");
-    case Role::kUp:
-      return of_layer("ffn_up");
-    case Role::kDown:
-      return of_layer("ffn_down");
-    default:  // its models have no others
-      break;
+const GgufArchitecture& GgufArchitectureOf(std::string_view family) {
+  const auto found = std::ranges::find(kArchitectures, family, &GgufArchitecture::family);
+  if (found == std::end(kArchitectures)) {
+    std::vector<std::string_view> known;
+    for (const GgufArchitecture& row : kArchitectures) known.push_back(row.family);
+    Fail(ErrorKind::kUnsupported, "models of type '{}' are not written as GGUF; known are {}", family,
+         fmt::join(known, ", "));
   }
-  return "";
+  return *found;
+}
+
+const GgufArchitecture& GgufArchitectureOf(const GgufFile& file) {
+  const std::string_view name = file.Need("general.architecture", file.Text("general.architecture"));
+  const auto found = std::ranges::find(kArchitectures, name, &GgufArchitecture::name);
+  if (found == std::end(kArchitectures)) {
+    std::set<std::string_view> known;
+    for (const GgufArchitecture& row : kArchitectures) known.insert(row.name);
+    Fail(ErrorKind::kUnsupported, "architecture '{}' is not supported; known are {}", name, fmt::join(known, ", "));
+  }
+  return *found;
+}
+
+std::string GgufTensorName(const ParamInfo& info) {
+  const auto found = std::ranges::find(kNames, info.role, &RoleName::role);
+  HAWSER_CHECK(found != std::end(kNames));
+  return fmt::format("{}{}.{}", info.layer >= 0 ? fmt::format("blk.{}.", info.layer) : "", found->name,
+                     info.part == Part::kBias ? "bias" : "weight");
 }
 
 ModelSpec GgufSpec(const GgufFile& file) {
-  const std::string_view architecture = file.Need("general.architecture", file.Text("general.architecture"));
-  if (architecture != kArchitecture) {
-    Fail(ErrorKind::kUnsupported, "architecture '{}' is not supported; known is {}", architecture, kArchitecture);
-  }
+  const GgufArchitecture& architecture = GgufArchitectureOf(file);
   RefuseUnknownKeys(file);
   const auto size = [&](std::string_view name) {
-    return static_cast<int32_t>(file.Need(Key(name), file.Int(Key(name), 1, INT32_MAX)));
+    return static_cast<int32_t>(file.Need(Key(file, name), file.Int(Key(file, name), 1, INT32_MAX)));
   };
   const auto size_or = [&](std::string_view name, int32_t fallback) {
-    return static_cast<int32_t>(file.Int(Key(name), 1, INT32_MAX).value_or(fallback));
+    return static_cast<int32_t>(file.Int(Key(file, name), 1, INT32_MAX).value_or(fallback));
   };
   ModelSpec spec;
+  spec.family = architecture.family;
   spec.width = size("embedding_length");
   spec.layers = size("block_count");
   spec.mlp_width = size("feed_forward_length");
@@ -214,13 +254,13 @@ ModelSpec GgufSpec(const GgufFile& file) {
   spec.head_dim = size_or("attention.key_length", spec.width / spec.heads);
   if (size_or("attention.value_length", spec.head_dim) != spec.head_dim) {
     Fail(ErrorKind::kUnsupported, "values of another size than keys ('{}') are not supported",
-         Key("attention.value_length"));
+         Key(file, "attention.value_length"));
   }
-  const std::string eps = Key("attention.layer_norm_rms_epsilon");
+  const std::string eps = Key(file, "attention.layer_norm_rms_epsilon");
   spec.norm_eps = static_cast<float>(file.Need(eps, file.Number(eps)));
-  spec.context = file.Need(Key("context_length"), file.Int(Key("context_length"), 1, kMaxContext));
-  if (const auto window = file.Int(Key("attention.sliding_window"), 0, INT32_MAX); window.value_or(0) > 0) {
-    spec.family = "mistral";
+  spec.context = file.Need(Key(file, "context_length"), file.Int(Key(file, "context_length"), 1, kMaxContext));
+  if (const auto window = file.Int(Key(file, "attention.sliding_window"), 0, INT32_MAX); window.value_or(0) > 0) {
+    if (spec.family == "llama") spec.family = "mistral";
     spec.sliding_window = static_cast<int32_t>(*window);
   }
   const TensorView* embedding = file.tensors.Find("token_embd.weight");
@@ -229,6 +269,7 @@ ModelSpec GgufSpec(const GgufFile& file) {
   }
   spec.vocab = static_cast<int32_t>(embedding->shape[0]);
   spec.tie_embeddings = file.tensors.Find("output.weight") == nullptr;
+  spec.block = ReadBlock(file, spec);
   spec.rope = ReadRope(file, spec.head_dim, spec.context);
   const auto id = [&](std::string_view name) {
     return static_cast<int32_t>(
@@ -266,7 +307,7 @@ std::vector<TensorView> MatchGguf(const GgufFile& file, const ModelSpec& spec) {
   for (const auto& [name, view] : file.tensors.tensors()) {
     if (!used.contains(name)) {
       Fail(ErrorKind::kUnsupported, "tensor '{}' {} is not part of a model of architecture {}", name,
-           ShapeText(view.shape), kArchitecture);
+           ShapeText(view.shape), GgufArchitectureOf(file).name);
     }
   }
   return views;

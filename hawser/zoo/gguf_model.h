@@ -10,8 +10,17 @@
 
 namespace hawser {
 
-/// The architecture of Llama and Mistral. Its query and key rows pair adjacent channels.
-inline constexpr std::string_view kGgufLlama = "llama";
+/// A value of `general.architecture`, and a family that is written so; the first row of a name is read.
+struct GgufArchitecture {
+  std::string_view name, family;  // ModelSpec::family
+  bool adjacent;                  // query and key rows pair adjacent channels
+  bool biases;                    // its readers know biases of linear layers
+};
+/// Errors: kUnsupported with the known ones.
+const GgufArchitecture& GgufArchitectureOf(std::string_view family);
+/// Errors: as above; kFormat where the file names none.
+const GgufArchitecture& GgufArchitectureOf(const GgufFile& file);
+
 /// Divisors of the frequencies of pairs, F32.
 inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
 /// The rope of the model as its text form (pos/scheme.h), where the other keys say less: which scheme they come from,
@@ -21,8 +30,8 @@ inline constexpr std::string_view kGgufRopeText = "hawser.rope";
 /// "blk.0.attn_q.weight"
 std::string GgufTensorName(const ParamInfo& info);
 
-/// The spec by the keys `ARCHITECTURE.*`, for the architecture llama (Llama, Mistral and their like). Query and key
-/// rows of that architecture pair adjacent channels. BOS and EOS are those of `tokenizer.ggml.*`; eos holds the ends of
+/// The spec by the keys `ARCHITECTURE.*`, for the architectures that have a row. Biases and norms are those that there
+/// are tensors of. BOS and EOS are those of `tokenizer.ggml.*`; eos holds the ends of
 /// a turn and of a message too. Errors: kFormat naming a key that is missing, out of range, or at odds with another;
 /// kUnsupported for another
 /// architecture, and for every key of it that would change what is computed and is not read.

@@ -169,9 +169,16 @@ TEST(GgufModelTest, RefusesWhatItWouldNotCompute) {
   refuse(ErrorKind::kUnsupported, {"mamba"}, [](Written& w) { w.fields[0].value = std::string("mamba"); });
   refuse(ErrorKind::kFormat, {"llama.block_count", "missing"},
          [](Written& w) { w.fields.erase(w.fields.begin() + 3); });
-  refuse(ErrorKind::kUnsupported, {"blk.0.attn_q.bias"}, [](Written& w) {
-    TensorToWrite bias = w.tensors[1];
+  refuse(ErrorKind::kUnsupported, {"blk.0.ffn_gate_inp.weight"}, [](Written& w) {
+    TensorToWrite router = w.tensors[1];
+    router.name = "blk.0.ffn_gate_inp.weight";
+    w.tensors.push_back(router);
+  });
+  refuse(ErrorKind::kFormat, {"blk.0.attn_k.bias", "missing"}, [](Written& w) {
+    TensorToWrite bias = w.tensors[1];  // of queries alone, in their shape
     bias.name = "blk.0.attn_q.bias";
+    w.rows.push_back(std::vector<float>(32));
+    bias.view = {DType::kF32, {32}, std::as_bytes(std::span(w.rows.back()))};
     w.tensors.push_back(bias);
   });
   refuse(ErrorKind::kFormat, {"blk.1.ffn_down.weight", "missing"}, [](Written& w) {

@@ -212,8 +212,8 @@ OpenModel OpenGguf(const fs::path& path, bool tokenizer) {
   OpenModel open;
   GgufFile file = ReadGguf(path);
   open.model.format = "GGUF";
-  open.adjacent = true;
   WithFrame(path.string(), [&] {
+    open.adjacent = GgufArchitectureOf(file).adjacent;
     open.model.spec = GgufSpec(file);
     for (TensorView& view : MatchGguf(file, open.model.spec)) open.pieces.push_back({std::move(view)});
     if (tokenizer) open.model.tokenizer = GgufTokenizer(file);
@@ -296,7 +296,7 @@ LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
     }
     HAWSER_CHECK(next == weight.Row<float>(0) + info.size());
     if (open.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
-      AdjacentToHalf(weight, model.spec.head_dim);
+      AdjacentToHalf(RowsOf(info, weight), model.spec.head_dim);
     }
   }
   return model;

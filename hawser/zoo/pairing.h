@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "hawser/base/buffer.h"
+#include "hawser/model/params.h"
 
 namespace hawser {
 
@@ -23,6 +23,10 @@ inline void RearrangePairs(Mat weight, int32_t head_dim, bool to_half) {
       }
     }
   }
+}
+/// The rows that a weight, or the bias of one, has in pairs.
+inline Mat RowsOf(const ParamInfo& info, Mat tensor) {
+  return info.part == Part::kBias ? Mat{tensor.data, tensor.dtype, tensor.cols, 1, 1} : tensor;
 }
 inline void AdjacentToHalf(Mat weight, int32_t head_dim) { RearrangePairs(weight, head_dim, true); }
 inline void HalfToAdjacent(Mat weight, int32_t head_dim) { RearrangePairs(weight, head_dim, false); }
