@@ -246,6 +246,14 @@ TEST(ParallelTest, ThrowsTheFirstExceptionOfAPieceAfterTheJoin) {
   SetThreads(0);
 }
 
+TEST(TextTest, UnknownNamesBringUpKnownOnes) {
+  EXPECT_EQ(SuggestName("widow", {"window", "sinks"}), "; did you mean 'window'? (known: window, sinks)");
+  EXPECT_EQ(SuggestName("zzzz", {"window", "sinks"}), "; known: window, sinks");
+  const std::initializer_list<std::string_view> many = {"a", "b", "c", "d", "e", "f", "g", "h", "window"};
+  EXPECT_EQ(SuggestName("windows", many), "; did you mean 'window'? (nearest: window, a, b)");
+  EXPECT_EQ(SuggestName("zz", many), "; nearest: a, b, c");
+}
+
 TEST(ParallelTest, EveryPieceOnceForAnyThreadCount) {
   for (const int threads : {1, 2, 5}) {
     SetThreads(threads);

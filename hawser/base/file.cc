@@ -43,12 +43,7 @@ class Descriptor {
 Descriptor OpenRegular(const std::filesystem::path& path) {
   const auto check = [&](int failed, const struct stat& info) {
     if (failed != 0) FailIo(path, "open", errno);
-    if (S_ISREG(info.st_mode)) return;
-    const char* found = S_ISDIR(info.st_mode)    ? "a folder"
-                        : S_ISFIFO(info.st_mode) ? "a pipe"
-                        : S_ISSOCK(info.st_mode) ? "a socket"
-                                                 : "a device";
-    Fail(ErrorKind::kIo, "{}: not a regular file, but {}", path.string(), found);
+    if (!S_ISREG(info.st_mode)) FailNotRegular(path, info.st_mode);
   };
   struct stat info {};
   check(stat(path.c_str(), &info), info);
@@ -129,6 +124,7 @@ void FileWriter::Append(const void* data, size_t bytes) {
 }
 
 void WriteFileAtomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& body) {
+  CheckTarget(path);
   RemoveAbandonedOf(path);
   TemporaryFile temporary(path);
   FileWriter writer(temporary.fd());
@@ -144,7 +140,7 @@ void WriteFileAtomically(const std::filesystem::path& path, std::string_view con
 }
 
 AppendFile::AppendFile(const std::filesystem::path& path)
-    : path_(path), fd_(disk::Create(path.c_str(), O_WRONLY | O_APPEND)) {
+    : path_((CheckTarget(path), path)), fd_(disk::Create(path.c_str(), O_WRONLY | O_APPEND)) {
   if (fd_ < 0) FailIo(path, "open for appending", errno);
 }
 

@@ -1,6 +1,7 @@
 #include "hawser/base/folder.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,6 +47,11 @@ void Exchange(const fs::path& staged, const fs::path& target) {
 }
 
 }  // namespace
+
+void FailNotRegular(const fs::path& path, unsigned mode) {
+  const char* found = S_ISDIR(mode) ? "a folder" : S_ISFIFO(mode) ? "a pipe" : S_ISSOCK(mode) ? "a socket" : "a device";
+  Fail(ErrorKind::kIo, "{}: not a regular file, but {}", path.string(), found);
+}
 
 void FailIo(const fs::path& path, std::string_view action, int code) {
   Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));

@@ -36,6 +36,8 @@ std::filesystem::path ParentFolder(const std::filesystem::path& path);
 void ReplaceFolder(const std::filesystem::path& path, const std::function<bool(const std::string& name)>& stale,
                    const std::function<void(const std::filesystem::path& folder)>& write);
 
+/// Says what there is (`mode`, of stat) where a regular file was wanted: a pipe, a device, ... Errors: kIo, always.
+[[noreturn]] void FailNotRegular(const std::filesystem::path& path, unsigned mode);
 [[noreturn]] void FailIo(const std::filesystem::path& path, std::string_view action, int code);
 
 }  // namespace hawser

@@ -81,6 +81,17 @@ std::string_view TemporaryTarget(std::string_view name) {
   return name.substr(0, digits - 1);
 }
 
+void CheckTarget(const fs::path& target) {
+  if (!target.has_filename()) Fail(ErrorKind::kIo, "'{}': wanted the name of a file", target.string());
+  struct stat info {};
+  if (stat(target.c_str(), &info) == 0) {
+    if (!S_ISREG(info.st_mode)) FailNotRegular(target, info.st_mode);
+  } else if (errno != ENOENT) {
+    FailIo(target, "create", errno);
+  }
+  if (access(ParentFolder(target).c_str(), W_OK | X_OK) != 0) FailIo(target, "create", errno);
+}
+
 TemporaryFile::TemporaryFile(const fs::path& target) {
   // Between being made and being locked a file looks abandoned, and the name may be taken by a process of the same PID
   // on another machine: then it is made again, or under the next name.

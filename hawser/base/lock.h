@@ -17,6 +17,10 @@ inline constexpr const char* kLockName = ".hawser.lock";
 /// The NAME of "NAME.PID.tmp"; empty for other names.
 std::string_view TemporaryTarget(std::string_view name);
 
+/// Whether a file may be written under this name: there is none yet, or a regular one, in a folder that takes files.
+/// Commands ask before their work, writers before they write. Errors: kIo naming the target.
+void CheckTarget(const std::filesystem::path& target);
+
 /// An empty file in the making for `target`, removed at the end unless released.
 class TemporaryFile {
  public:

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "hawser/base/file.h"
 #include "hawser/base/file_fault.h"
@@ -51,6 +53,29 @@ void LeaveTemporary(const fs::path& target) {
     FileWriter(file.fd()).Append("half");
     _exit(0);
   });
+}
+
+TEST(FileTest, OnlyRegularFilesAreWritten) {
+  const fs::path folder = FreshFolder("base_targets");
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0644), 0);
+  WriteFileAtomically(folder / "old", "old");
+  fs::create_symlink(folder / "pipe", folder / "link");
+  const std::pair<fs::path, std::string_view> wrong[] = {{folder / "pipe", "a pipe"},
+                                                         {folder / "link", "a pipe"},
+                                                         {folder, "a folder"},
+                                                         {"/dev/null", "a device"},
+                                                         {folder / "none" / "a", "cannot create"},
+                                                         {folder / "old" / "a", "cannot create"},
+                                                         {folder / "", "wanted the name of a file"},
+                                                         {"", "wanted the name of a file"}};
+  for (const auto& [target, words] : wrong) {
+    ExpectError(ErrorKind::kIo, {words}, [&] { CheckTarget(target); });
+    ExpectError(ErrorKind::kIo, {words}, [&] { WriteFileAtomically(target, "new"); });
+    ExpectError(ErrorKind::kIo, {words}, [&] { AppendFile file(target); });
+  }
+  EXPECT_NO_THROW(CheckTarget(folder / "old"));
+  EXPECT_NO_THROW(CheckTarget(folder / "new"));
+  EXPECT_EQ(FilesIn(folder), (Names{"pipe", "old", "link"}));
 }
 
 TEST(FileFaultTest, EveryFaultOfAWriteLeavesOldOrNewAndNoLitterAfterTheNext) {

@@ -89,13 +89,13 @@ inline std::string SuggestName(std::string_view name, std::span<const std::strin
   }
   std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   const bool guess = !near.empty() && name.size() <= 64 && near[0].first < name.size() / 2 + 1;
-  std::string text = guess ? "; did you mean '" + std::string(near[0].second) + "'? " : "; ";
   const bool all = known.size() <= kAll;
-  text += all ? "(known: " : "(nearest: ";
+  std::string text = guess ? "; did you mean '" + std::string(near[0].second) + "'? (" : "; ";
+  text += all ? "known: " : "nearest: ";
   for (size_t i = 0; i < (all ? known.size() : kNearest); ++i) {
     text.append(i > 0 ? ", " : "").append(all ? known[i] : near[i].second);
   }
-  return text + ")";
+  return guess ? text + ")" : text;
 }
 
 inline std::string SuggestName(std::string_view name, std::initializer_list<std::string_view> known) {

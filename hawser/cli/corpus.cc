@@ -52,7 +52,7 @@ int RunCorpus(const CorpusOptions& options, const CommonOptions& common) {
 
 std::function<int()> SetupCorpus(Command command, CommonOptions& common) {
   auto options = std::make_shared<CorpusOptions>();
-  command.Add("--out", options->out, "File to write, .jsonl").Required();
+  command.Add("--out", options->out, "File to write, .jsonl").Required().Writes();
   command.Add("--documents", options->documents, "Documents").Range(1, int64_t{1} << 32).ShowDefault();
   command.Add("--first", options->first, "Number of the first one; every number is another document")
       .Range(0, int64_t{1} << 40)

@@ -217,7 +217,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
            "off")
       .OneOf({"auto", "on", "off"})
       .ShowDefault();
-  command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each");
+  command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each").Writes();
   return [options, command, &common] { return RunEval(*options, command, common); };
 }
 

@@ -119,7 +119,7 @@ std::string ReadPrompt(const Options& options, Command command) {
   }
   if (by_option) return options.prompt;
   if (by_word) return options.words;
-  if (by_file && options.prompt_file == "-") return ReadStdin();
+  if (by_file && options.prompt_file == "-") return ReadStdin("the prompt");
   if (by_file) {
     std::error_code code;
     if (!std::filesystem::exists(options.prompt_file, code)) {
@@ -127,11 +127,7 @@ std::string ReadPrompt(const Options& options, Command command) {
     }
     return ReadFile(options.prompt_file);
   }
-  if (!StdinHoldsText()) return "";
-  std::string text = ReadStdin();
-  if (text.ends_with('\n')) text.pop_back();  // that of echo, or of the last line of a file
-  if (text.ends_with('\r')) text.pop_back();
-  return text;
+  return StdinHoldsText() ? ReadStdinLine("the prompt (--prompt \"\" is none)") : "";
 }
 
 std::string_view EndedBy(StopReason reason) {
@@ -260,7 +256,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
   AddCacheOptions(command, *options);
-  command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later");
+  command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later")
+      .Writes();
   command.Add("--load-state", options->load_state,
               "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "
               "left out); "

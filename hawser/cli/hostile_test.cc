@@ -74,6 +74,24 @@ TEST_F(HostileFiles, PipesAreRefusedWhereverAFileIsRead) {
   ExpectRefused("plot" + fifo + " --out" + Quoted(folder_ / "a.svg"), "a pipe");
 }
 
+// There is no such model: an output that cannot be written is what ends a command first.
+TEST_F(HostileFiles, OutputsAreTriedBeforeTheWork) {
+  const fs::path fifo = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0644), 0);
+  for (const char* command : {"generate /no/model --prompt x --save-state", "eval /no/model ppl --data /no/data --nll",
+                              "plot /no/results --out", "corpus --documents 100000000 --out",
+                              "inspect pattern full --docs 3,3 --svg",
+                              "inspect data /no/model --context 64 --data /no/data --svg"}) {
+    const std::string start = std::string(command) + " ";
+    ExpectRefused(start + "/no/folder/x.svg", "/no/folder/x.svg: cannot create");
+    ExpectRefused(start + Quoted(folder_ / "text.txt" / "x.svg"), "x.svg: cannot create");
+    ExpectRefused(start + Quoted(folder_), "a folder");
+    ExpectRefused(start + Quoted(fifo), "a pipe");
+    ExpectRefused(start + "/dev/null", "a device");
+  }
+  EXPECT_TRUE(fs::is_fifo(fifo));
+}
+
 TEST_F(HostileFiles, WhatAFileSaysIsEscapedAndShortened) {
   const std::string ill = "\\u001b[31m\\n\\u0000" + std::string(200'000, 'x');
   WriteBytes(Model("config.json"), "{\"model_type\": \"" + ill + "\"}");

@@ -158,7 +158,7 @@ std::function<int()> SetupInspectPattern(Command pattern, CommonOptions& common)
   pattern.Add("--separator-every", options->separator_every, "Every Nth token is a separator").Range(1, kMostTokens);
   pattern.Add("--query-tile", options->query_tile, "Rows of a tile").Range(1, 1 << 16);
   pattern.Add("--key-tile", options->key_tile, "Columns of a tile").Range(1, 1 << 16);
-  pattern.Add("--svg", options->svg, "Write the picture to this file: .svg, .png or .pdf");
+  pattern.Add("--svg", options->svg, "Write the picture to this file: .svg, .png or .pdf").Writes();
   pattern.Add("--layer", options->layer, "Draw what this layer sees, where layers differ").Range(0, 4095);
   return [options, &common] { return RunPattern(*options, common); };
 }

@@ -118,7 +118,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
       .OneArgument();
   command.Add("--max-sequences", options->max_sequences, "Measure no more than this (0: the whole data)")
       .Range(0, int64_t{1} << 40);
-  command.Add("--svg", options->svg, "Write the histogram of lengths to this file: .svg, .png or .pdf");
+  command.Add("--svg", options->svg, "Write the histogram of lengths to this file: .svg, .png or .pdf").Writes();
   return [options, command, &common] { return Run(*options, command, common); };
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/lock.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
@@ -184,6 +185,15 @@ CommandOption& CommandOption::OneOf(const std::vector<std::string>& values) {
 
 CommandOption& CommandOption::ExistingFile() {
   option_->check(CLI::ExistingFile);
+  return *this;
+}
+
+CommandOption& CommandOption::Writes() {
+  const auto check = [](const std::string& path) {
+    CheckTarget(path);
+    return std::string();
+  };
+  option_->check(check, "", "");
   return *this;
 }
 

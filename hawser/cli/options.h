@@ -25,6 +25,7 @@ class CommandOption {
   CommandOption& RangeReal(double least, double most);
   CommandOption& OneOf(const std::vector<std::string>& values);
   CommandOption& ExistingFile();
+  CommandOption& Writes();                   // a file, refused before any work where it cannot be written
   CommandOption& ShowDefault();              // the value at this moment, in --help
   CommandOption& Delimiter(char delimiter);  // of a list in one argument
   CommandOption& OneArgument();              // a list takes one argument each time the option is given

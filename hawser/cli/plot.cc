@@ -6,6 +6,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/stdin.h"
 #include "hawser/eval/picture_file.h"
 #include "hawser/eval/plot_input.h"
 
@@ -20,7 +21,9 @@ struct PlotOptions {
 
 int RunPlot(const PlotOptions& options, const CommonOptions& common) {
   CheckPictureName(options.out);
-  LinePlot plot = PlotOfFiles(options.files, options.y);
+  LinePlot plot = PlotOfFiles(options.files, options.y, [](const std::filesystem::path& file) {
+    return file == "-" ? ReadStdin("results") : ReadFile(file);
+  });
   if (!options.title.empty()) plot.title = options.title;
   WritePicture(options.out, RenderSvg(plot));
   if (common.json) {
@@ -40,10 +43,10 @@ std::function<int()> SetupPlot(Command command, CommonOptions& common) {
   command
       .Add("FILE", options->files,
            std::string("metrics.jsonl of training runs (or their folders), or results of eval --json: several are "
-                       "compared. Or one plot: ") +
+                       "compared. -: standard input. Or one plot: ") +
                kPlotForm)
       .Required();
-  command.Add("--out", options->out, "File to write: .svg, .png or .pdf").Required();
+  command.Add("--out", options->out, "File to write: .svg, .png or .pdf").Required().Writes();
   command.Add("--y", options->y, "Number of the results to draw, such as lr, density, tokens_per_second or kv_bytes");
   command.Add("--title", options->title, "Title instead of the usual one");
   return [options, &common] { return RunPlot(*options, common); };

@@ -31,6 +31,14 @@ TEST(PlotCommand, DrawsEverySeries) {
   }
 }
 
+TEST(PlotCommand, ReadsAPipe) {
+  const auto folder = FreshFolder("cli_plot_pipe");
+  const std::string form = R"({"title": "from a pipe", "series": [{"x": [1, 2], "y": [3, 5]}]})";
+  const auto run = RunHawser("plot - --out '" + (folder / "a.svg").string() + "'", "echo '" + form + "' | ");
+  ASSERT_EQ(run.code, 0) << run.out;
+  EXPECT_NE(ReadFile(folder / "a.svg").find("from a pipe"), std::string::npos);
+}
+
 TEST(PlotCommand, ReadsResultsAsTheyWereWritten) {
   const auto folder = FreshFolder("cli_plot_results");
   const std::string at = folder.string() + "/";

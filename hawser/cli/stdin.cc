@@ -19,12 +19,12 @@ bool StdinHoldsText() {
   return S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode) || S_ISREG(info.st_mode);
 }
 
-std::string ReadStdin() {
+std::string ReadStdin(std::string_view what) {
   constexpr size_t kMost = size_t{256} << 20;
   struct pollfd ready {
     .fd = STDIN_FILENO, .events = POLLIN, .revents = 0
   };
-  if (poll(&ready, 1, 1000) == 0) LogLine("reading the prompt from standard input (--prompt \"\" is none)");
+  if (poll(&ready, 1, 1000) == 0) LogLine(fmt::format("reading {} from standard input", what));
   std::string text;
   std::array<char, 1 << 16> buffer;
   while (true) {
@@ -33,8 +33,15 @@ std::string ReadStdin() {
     if (got < 0) Fail(ErrorKind::kIo, "stdin: cannot read: {}", std::strerror(errno));
     if (got == 0) return text;
     text.append(buffer.data(), static_cast<size_t>(got));
-    if (text.size() > kMost) Fail(ErrorKind::kUsage, "stdin: more than {} MiB of prompt; cut it", kMost >> 20);
+    if (text.size() > kMost) Fail(ErrorKind::kUsage, "stdin: more than {} MiB of {}; cut it", kMost >> 20, what);
   }
+}
+
+std::string ReadStdinLine(std::string_view what) {
+  std::string text = ReadStdin(what);
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
 }
 
 }  // namespace hawser

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace hawser {
 
@@ -9,8 +10,11 @@ namespace hawser {
 /// and other devices (/dev/null) are not asked unless a command line says so.
 bool StdinHoldsText();
 
-/// All of standard input; says so on stderr where nothing comes for a second. Errors: kIo, and kUsage for more
-/// than 256 MiB.
-std::string ReadStdin();
+/// All of standard input; where nothing comes for a second it says on stderr that it waits for `what`. Errors: kIo, and
+/// kUsage for more than 256 MiB.
+std::string ReadStdin(std::string_view what);
+
+/// The same without the end of its last line, as `echo` and editors put one there.
+std::string ReadStdinLine(std::string_view what);
 
 }  // namespace hawser

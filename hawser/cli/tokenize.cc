@@ -10,6 +10,7 @@
 #include "hawser/base/lock.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/stdin.h"
 #include "hawser/data/corpus.h"
 #include "hawser/data/shards.h"
 #include "hawser/tok/tokenizer.h"
@@ -56,8 +57,10 @@ int WriteShards(const TokenizeOptions& options, const CommonOptions& common) {
 
 int RunTokenize(const TokenizeOptions& options, Command command, const CommonOptions& common) {
   const auto given = [&](const char* name) { return command.Has(name); };
-  if (given("--text") + given("--file") + given("--ids") + given("--data") != 1) {
-    Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file, --ids and --data");
+  const int ways = given("--text") + given("--file") + given("--ids") + given("--data");
+  const bool piped = ways == 0 && StdinHoldsText();
+  if (ways != 1 && !piped) {
+    Fail(ErrorKind::kUsage, "tokenize needs one of --text, --file, --ids and --data, or a text on standard input");
   }
   if (given("--data")) return WriteShards(options, common);
   for (const char* name : {"--out", "--shard-tokens"}) {
@@ -67,10 +70,15 @@ int RunTokenize(const TokenizeOptions& options, Command command, const CommonOpt
 
   std::vector<int32_t> ids = options.ids;
   if (!given("--ids")) {
-    const std::string text = given("--file") ? ReadFile(options.file) : options.text;
+    const std::string text = piped                 ? ReadStdinLine("the text")
+                             : options.file == "-" ? ReadStdin("the text")
+                             : given("--file")     ? ReadFile(options.file)
+                                                   : options.text;
     if (!IsUtf8(text)) {
-      Fail(given("--file") ? ErrorKind::kFormat : ErrorKind::kUsage, "{} is not UTF-8 text; convert it first",
-           given("--file") ? options.file.string() : "--text");
+      Fail(given("--text") ? ErrorKind::kUsage : ErrorKind::kFormat, "{} is not UTF-8 text; convert it first",
+           given("--text")                ? "--text"
+           : piped || options.file == "-" ? "standard input"
+                                          : options.file.string());
     }
     ids = tokenizer->Encode(text, options.parse_special);
   }
@@ -98,7 +106,7 @@ std::function<int()> SetupTokenize(Command command, CommonOptions& common) {
   auto options = std::make_shared<TokenizeOptions>();
   AddModelOptions(command, options->model);
   command.Add("--text", options->text, "Text to turn into ids");
-  command.Add("--file", options->file, "UTF-8 file to turn into ids");
+  command.Add("--file", options->file, "UTF-8 file to turn into ids; -: standard input as it is");
   command.Add("--ids", options->ids, "Ids to turn into text: 1,2,3").Delimiter(',');
   command.Add("--add-bos", options->add_bos, "Put the BOS id first");
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");

@@ -59,6 +59,17 @@ TEST_F(TokenizeCommand, TokenizerWinsOverModel) {
   EXPECT_NE(alone.out.find("--tokenizer FILE"), std::string::npos) << alone.out;
 }
 
+TEST_F(TokenizeCommand, ReadsPipes) {
+  const std::string model = "tokenize builtin", ids = RunHawser(model + " --text 'two words'").out;
+  EXPECT_EQ(RunHawser(model, "echo 'two words' | ").out, ids);
+  EXPECT_EQ(RunHawser(model + " --file -", "printf 'two words' | ").out, ids);
+  EXPECT_NE(RunHawser(model + " --file -", "echo 'two words' | ").out, ids);  // as it is
+  EXPECT_EQ(RunHawser(model + " --text 'two words'", "echo other | ").out, ids);
+  const testing::CommandResult bytes = RunHawser(model + " 2>&1", "printf 'caf\\351' | ");
+  EXPECT_EQ(bytes.code, 3);
+  EXPECT_NE(bytes.out.find("standard input is not UTF-8"), std::string::npos) << bytes.out;
+}
+
 TEST_F(TokenizeCommand, MistakesAreExplained) {
   const struct {
     std::string arguments;

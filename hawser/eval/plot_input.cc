@@ -166,13 +166,13 @@ Result ReadObject(json value, const std::string& stem) {
 }
 
 /// Every result of a file: one object, or an object a line.
-std::vector<Result> ReadResults(std::filesystem::path path) {
+std::vector<Result> ReadResults(std::filesystem::path path, const ReadsFile& read) {
   std::string stem = path.stem().string();
   if (std::filesystem::is_directory(path)) path /= "metrics.jsonl";
   if (path.filename() == "metrics.jsonl" && path.has_parent_path()) {
     stem = std::filesystem::absolute(path).lexically_normal().parent_path().filename().string();
   }
-  const std::string text = ReadFile(path);
+  const std::string text = read(path);
   return WithFrame(path.string(), [&] {
     std::vector<json> lines;
     const size_t first_end = std::min(text.find('\n'), text.size());
@@ -337,10 +337,10 @@ LinePlot PlotOfResults(std::vector<Result> results, const std::string& wanted) {
 
 }  // namespace
 
-LinePlot PlotOfFiles(std::span<const std::filesystem::path> files, const std::string& y) {
+LinePlot PlotOfFiles(std::span<const std::filesystem::path> files, const std::string& y, const ReadsFile& read) {
   std::vector<Result> results;
   for (const std::filesystem::path& file : files) {
-    for (Result& result : ReadResults(file)) {
+    for (Result& result : ReadResults(file, read)) {
       if (result.kind != ResultKind::kForm) {
         results.push_back(std::move(result));
         continue;

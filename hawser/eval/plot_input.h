@@ -2,9 +2,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 
+#include "hawser/base/file.h"
 #include "hawser/eval/plot.h"
 
 namespace hawser {
@@ -17,7 +19,9 @@ extern const char* const kPlotForm;
 /// and `eval retrieval --json` print, an object a file or a line. Results in one plot are of one kind. `y`, where it is
 /// not empty, names the member to draw instead of the usual one: any number of a line of metrics ("lr"), of a bucket or
 /// of a stretch of a stream ("kv_bytes"). Errors: kIo; kFormat naming file and member; kUsage for results of several
-/// kinds, and for a `y` that no result has, naming those there are.
-LinePlot PlotOfFiles(std::span<const std::filesystem::path> files, const std::string& y);
+/// kinds, and for a `y` that no result has, naming those there are. `read` gives the contents of a file.
+using ReadsFile = std::function<std::string(const std::filesystem::path&)>;
+LinePlot PlotOfFiles(std::span<const std::filesystem::path> files, const std::string& y,
+                     const ReadsFile& read = ReadFile);
 
 }  // namespace hawser

@@ -19,8 +19,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
   std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
   std::reverse(tokens_.begin(), tokens_.end());  // the last of equals comes first, and stays
   std::ranges::stable_sort(tokens_, {}, &AddedToken::content);
-  const auto repeated = std::ranges::unique(tokens_, {}, &AddedToken::content);
-  tokens_.erase(repeated.begin(), repeated.end());
+  const auto same = [](const AddedToken& a, const AddedToken& b) { return a.content == b.content; };
+  tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
   for (const AddedToken& token : tokens_) ++first_byte_[static_cast<unsigned char>(token.content[0]) + 1u];
   for (size_t b = 0; b < 256; ++b) first_byte_[b + 1] += first_byte_[b];
 }

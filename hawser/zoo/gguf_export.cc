@@ -22,6 +22,7 @@
 #include "hawser/tok/gguf_vocab_writer.h"
 #include "hawser/zoo/builtin.h"
 #include "hawser/zoo/gguf_model.h"
+#include "hawser/zoo/hf_config.h"
 #include "hawser/zoo/hf_keys.h"
 #include "hawser/zoo/pairing.h"
 
@@ -324,9 +325,10 @@ class Exporter {
     std::error_code code;
     if (!fs::exists(path_ / "config.json", code)) return;
     std::string members;
+    const std::vector<std::string> known = HfKeysOf(model_.params.spec());
     const auto config = nlohmann::ordered_json(ParseJson(ReadFile(path_ / "config.json")));
     for (const auto& [key, value] : config.items()) {
-      if (IsCarriedHfKey(key, value)) members += (members.empty() ? "" : ", ") + key;
+      if (IsCarriedHfKey(key, value, known)) members += (members.empty() ? "" : ", ") + key;
     }
     if (!members.empty()) left_out_.push_back(fmt::format("of config.json: {}", members));
   }
