@@ -8,6 +8,7 @@
 #include "hawser/base/limits.h"
 #include "hawser/base/size.h"
 #include "hawser/eval/report.h"
+#include "hawser/model/places.h"
 
 namespace hawser {
 namespace {
