@@ -12,7 +12,7 @@
 
 namespace hawser {
 
-/// Row-major matrix view, element (r, c) at data + (r * ld + c) * SizeOf(dtype). q [T, H, D] has rows = T, cols = H * D.
+/// Row-major matrix view, element (r, c) at data + (r * ld + c) * SizeOf(dtype). Rows of a tensor [T, H, D] are tokens.
 /// Blocked dtypes: ld is bytes, cols values of weights (not for Cols), bytes of cached keys and values. Does not own.
 struct ConstMat {
   const void* data = nullptr;

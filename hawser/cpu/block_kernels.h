@@ -12,8 +12,9 @@ namespace hawser {
 
 /// Values of a block of activations in 8 bits.
 inline constexpr int64_t kActBlock = 32;
-/// The arrays of Activations8 are padded with zeros to a multiple of this.
-inline constexpr int64_t kActPad = 512;
+/// Values of a row of Activations8 with the zeros behind it: kernels read whole vectors, up to 256 values past the
+/// last.
+constexpr int64_t PaddedValues(int64_t values) { return (values + 256 + 511) / 512 * 512; }
 
 /// Rows of activations in 8 bits, x ~ scale * q in blocks of kActBlock: q = x / scale to the nearest, |q| <= 127, so
 /// that |x - scale * q| <= scale / 2 with scale = max |x| / 127. A block that holds a NaN or an infinity has scale NaN.
@@ -21,7 +22,7 @@ struct Activations8 {
   const int8_t* q;     // [rows, values]
   const float* scale;  // [rows, values / kActBlock]
   const float* sum;    // [rows, values / kActBlock]: scale * sum of q
-  int64_t values;      // of a row, padded
+  int64_t values;      // of a row: PaddedValues
 };
 
 /// Most rows of activations that a call of `dot` takes.

@@ -130,7 +130,7 @@ bool LinearEngine::RunDots(const LinearArgs& args) {
   }
   const BlockKernels* kernels = FindBlockKernels(CurrentIsa(), args.w.dtype);
   if (args.exact || rows > kMaxBlockDotRows || kernels == nullptr) return false;
-  const int64_t padded = (cols + kActPad - 1) / kActPad * kActPad, groups = padded / kActBlock, used = cols / kActBlock;
+  const int64_t padded = PaddedValues(cols), groups = padded / kActBlock, used = cols / kActBlock;
   int8_t* q = q_.Get<int8_t>(rows * padded);
   float* scale = scales_.Get<float>(2 * rows * groups);
   float* sum = scale + rows * groups;

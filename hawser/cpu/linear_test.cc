@@ -239,7 +239,7 @@ TEST(BlockKernels, DotsOfWholeNumbersAreExact) {
       const BlockType& type = *FindBlockType(range.dtype);
       Rng rng{.seed = 7};
       for (int64_t blocks : {1, 2, 5, 16, 19, 32}) {
-        const int64_t values = 32 * blocks, padded = (values + kActPad - 1) / kActPad * kActPad;
+        const int64_t values = 32 * blocks, padded = PaddedValues(values);
         std::vector<float> w(static_cast<size_t>(values)), scale(static_cast<size_t>(4 * padded / 32)), sum = scale;
         std::vector<int8_t> q(static_cast<size_t>(4 * padded));
         for (int64_t i = 0; i < values; ++i) {
@@ -350,15 +350,15 @@ TEST(Linear, WhatIsNotFiniteShows) {
   ForEachIsa([] {
     MatMulEngine matmul;
     LinearEngine engine;
-    for (DType stored : {DType::kQ8_0, DType::kQ4_1, DType::kQ6K}) {
-      const Weights w(5, 256, stored, 1);
+    for (DType stored : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4K, DType::kQ6K}) {
+      const Weights w(5, 512, stored, 1);
       for (double odd : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-        TestMat x(2, 256, DType::kF32, 2), y(2, 5, DType::kF32, 3);
-        x.Put(0, 77, odd);
+        TestMat x(3, 512, DType::kF32, 2), y(3, 5, DType::kF32, 3);
+        x.Put(1, 7, odd);
         engine.Run({.x = x, .w = w.view, .y = y}, matmul);
         for (int64_t j = 0; j < 5; ++j) {
-          EXPECT_FALSE(std::isfinite(y(0, j)));
-          EXPECT_TRUE(std::isfinite(y(1, j)));
+          EXPECT_FALSE(std::isfinite(y(1, j)));
+          EXPECT_TRUE(std::isfinite(y(0, j)) && std::isfinite(y(2, j))) << "the rows beside it";
         }
       }
     }
