@@ -193,8 +193,9 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
               "lines; with --kv the default is streaming");
   command.Add("--kv", options->kv,
               "Cache policy of a stream: full (default), streaming, sepllm, bounded:800, ...; see help kv");
-  command.Add("--rope", options->rope,
-              "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...; see help rope");
+  command.Add(
+      "--rope", options->rope,
+      "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
   command.Add("--attention", options->attention,
               "What a token of a window sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")

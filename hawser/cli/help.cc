@@ -43,6 +43,7 @@ keys:
   original    tokens of the context the model was first trained on (default: the model's; 4k is 4096)
   theta       the base (default: the model's)
   numerics    how rotations are rounded; see help numerics
+  max_bias    of alibi: what the flattest slope of a power of two of heads is, as -log2 (default: the model's)
 )";
 }
 

@@ -92,7 +92,7 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--context", "context", "Tokens of a training sequence");
   key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
   key("--bos", "bos", "BOS before each document: auto (the tokenizer's rule), on or off");
-  key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, theta=5e6, ...; see help rope");
+  key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");

@@ -93,7 +93,9 @@ std::function<int()> SetupTuneKv(Command command, CommonOptions& common) {
   command.Add("--bos", options->bos, "BOS in front of a window: auto (the convention of eval ppl), on or off")
       .OneOf({"auto", "on", "off"})
       .ShowDefault();
-  command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
+  command.Add(
+      "--rope", options->rope,
+      "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
   return [options, &common] { return RunTuneKv(*options, common); };
 }
 

@@ -129,7 +129,7 @@ std::string AlibiHelp() {
   alibi:linear    all slopes divided by the factor
   alibi:ntk       the steepest slope stays, the flattest is divided by the factor
   alibi:bmax      a larger max_bias, which other programs can read
-            keys: factor, original, max_bias
+                  keys: factor, original, max_bias
 )";
 }
 

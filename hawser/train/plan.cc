@@ -33,6 +33,10 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   const int64_t trained = config.rope.empty() ? old_context : OriginalContext(spec, old_context);
   if (!config.rope.empty()) ApplyPlaces(config.rope, old_context, config.context, &spec);
   if (!config.rope_numerics.empty()) {
+    if (spec.places != Places::kRope) {
+      Fail(ErrorKind::kUsage, "recipe key \"rope_numerics\": this model has no rotary positions but {}",
+           PlacesText(spec));
+    }
     spec.rope.numerics =
         WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
   }
@@ -183,7 +187,7 @@ nlohmann::json TrainPlan::ToJson() const {
   return {{"parameters", NumParameters(spec)},
           {"context", spec.context},
           {"attention", config.attention},
-          {"rope", ToString(spec.rope)},
+          {"rope", PlacesText(spec)},
           {"steps", config.steps},
           {"tokens_per_step", tokens_per_step()},
           {"tokens", tokens()},
