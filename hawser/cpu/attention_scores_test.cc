@@ -203,6 +203,25 @@ TEST(AttentionScores, DoNotDependOnThreadsOrOnTheOtherSequences) {
   }
 }
 
+TEST(AttentionScores, CapsAreTanhToItsSize) {
+  constexpr int kCols = 160;
+  std::vector<double> x;
+  for (int i = 0; i < kCols; ++i) x.push_back((i % 2 == 0 ? 1 : -1) * 1e-4 * std::pow(1.13, i / 2));  // to 1.5
+  for (const Isa isa : AvailableIsas()) {
+    for (const double scale : {1e-30, 1.0, 20.0, 1e30}) {
+      std::vector<float> s;
+      for (const double value : x) s.push_back(static_cast<float>(value * scale));
+      const std::vector<float> in = s;
+      GetTileKernels(isa, DType::kF32)
+          .soft_cap({.s = s.data(), .lds = kCols, .rows = 1, .cols = kCols, .in = 0.5f, .out = 3.0f});
+      for (size_t i = 0; i < s.size(); ++i) {
+        const double want = 3.0 * std::tanh(0.5 * static_cast<double>(in[i]));
+        ASSERT_NEAR(s[i], want, 5e-7 * std::abs(want)) << Name(isa) << " of " << in[i];
+      }
+    }
+  }
+}
+
 TEST(AttentionScores, NoSlopeAndAHugeCapChangeNothing) {
   Rng rng{.seed = 9, .stream = 7};
   Problem problem({.heads = 2, .kv_heads = 1, .dim = 16}, ParsePattern("window=30"), RandomLayout(rng, 0, 100, false),
