@@ -172,10 +172,14 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
 /// Distances are what counts: places are told from the newest token, which stands at 0.
 void KvGroup::FillPlaces() {
   places_.resize(slots_.size());
-  const auto newest = static_cast<int64_t>(slots_.size()) - 1;
-  for (int64_t slot = 0; slot <= newest; ++slot) {
-    const int64_t back = rank() ? newest - slot : slots_.back().index - slots_[static_cast<size_t>(slot)].index;
-    places_[static_cast<size_t>(slot)] = -static_cast<int32_t>(std::min<int64_t>(back, INT32_MAX));
+  const auto at = [&](size_t slot) { return rank() ? static_cast<int64_t>(slot) : slots_[slot].index; };
+  const int64_t newest = at(slots_.size() - 1);
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (spec_.alibi.bf16) {  // biases of places, not of distances
+      places_[slot] = static_cast<int32_t>(std::min<int64_t>(at(slot), INT32_MAX));
+    } else {
+      places_[slot] = -static_cast<int32_t>(std::min<int64_t>(newest - at(slot), INT32_MAX));
+    }
   }
 }
 

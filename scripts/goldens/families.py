@@ -226,7 +226,9 @@ def reference(folder, config, weights):
         model = Baichuan(config, weights)
         return model, model.named_gradients
     from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    # Eager attention of Falcon adds its biases twice, once with the mask and once more.
+    attention = "sdpa" if config["model_type"] == "falcon" else "eager"
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=torch.float32).eval()
     renamed = {"embed_out.weight": "lm_head.weight"}
 
     def gradients():
