@@ -169,13 +169,14 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   }
 }
 
-/// Distances are what counts: places are told from the newest token, which stands at 0.
+/// Distances are what counts: places are told from the newest token, which stands at 0. Biases in bf16 are those of
+/// places themselves.
 void KvGroup::FillPlaces() {
   places_.resize(slots_.size());
   const auto at = [&](size_t slot) { return rank() ? static_cast<int64_t>(slot) : slots_[slot].index; };
   const int64_t newest = at(slots_.size() - 1);
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    if (spec_.alibi.bf16) {  // biases of places, not of distances
+    if (spec_.alibi.bf16) {
       places_[slot] = static_cast<int32_t>(std::min<int64_t>(at(slot), INT32_MAX));
     } else {
       places_[slot] = -static_cast<int32_t>(std::min<int64_t>(newest - at(slot), INT32_MAX));
