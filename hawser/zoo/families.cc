@@ -163,6 +163,7 @@ void FalconMembers(Members& m, ModelSpec& spec) {
   m.Flag("parallel_attn", &parallel, true);
   m.Flag("alibi", &alibi, false);
   m.Flag("bias", &block.qkv_bias, false);
+  m.Must("ff_factor", 4);
   m.Int("ffn_hidden_size", &spec.mlp_width, int64_t{4} * spec.width);
   if (m.reading() || grouped) m.Int("num_kv_heads|n_head_kv", &spec.kv_heads, spec.heads);
   if (m.reading() || grouped) m.Int("num_ln_in_parallel_attn", &norms, grouped ? 2 : 1);
@@ -199,7 +200,9 @@ void MptAttention(Members& m, ModelSpec& spec) {
   m.Int("alibi_bias_max", &bias, 8);
   m.NumberOrNull("clip_qkv", &spec.block.qkv_clip, 0);
   m.NumberOrNull("softmax_scale", &spec.attn_scale, 0);
-  m.Know({"attn_impl"});
+  m.Know({"attn_impl", "kv_n_heads", "rope_dail_config", "rope_hf_config", "rope_impl", "rope_theta"});
+  m.Must("rope", false);
+  m.Must("sliding_window_size", -1);
   m.Must("qk_ln", false);
   m.Must("prefix_lm", false);
   m.Must("attn_uses_sequence_id", false);
@@ -224,8 +227,8 @@ void MptMembers(Members& m, ModelSpec& spec) {
   m.Flag("no_bias", &no_bias, true);
   block.qkv_bias = block.out_bias = block.mlp_bias = block.norm_bias = !no_bias;
   m.Object("attn_config", [&](Members& inside) { MptAttention(inside, spec); });
-  m.Know(
-      {"embedding_fraction", "init_config", "init_device", "learned_pos_emb", "norm_type", "logit_scale", "verbose"});
+  m.Know({"embedding_fraction", "init_config", "init_device", "learned_pos_emb", "norm_type", "logit_scale",
+          "tokenizer_name", "verbose"});
   if (!m.reading()) {
     if (spec.logit_scale != 1) m.Number("logit_scale", &spec.logit_scale, 1);
     return;

@@ -362,7 +362,7 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
       {mpt({{"alibi", false}}), "attn_config.alibi"},
       {mpt({{"prefix_lm", true}}), "prefix_lm"},
       {mpt({{"attn_type", "spiral"}}), "spiral"},
-      {mpt({{"rope", true}}), "'attn_config.rope' = true"},
+      {mpt({{"rope", true}}), "rope = true"},
       {mpt(json::object(), {{"norm_type", "rmsnorm"}}), "rmsnorm"},
       {Of("falcon", {{"num_ln_in_parallel_attn", 2}}), "num_ln_in_parallel_attn"},
       {With(baichuan, {{"z_loss_weight", 0}}), "Baichuan 2"},
