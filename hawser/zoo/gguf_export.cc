@@ -81,6 +81,12 @@ void CheckSayable(const ModelSpec& spec) {
         fmt::format("that positions are scaled by '{}', which depends on the length of the text", ToString(spec.rope)),
         "; a fixed scheme for the length that is wanted can be (ntk:factor=..)");
   }
+  constexpr RopeKind kSaid[] = {RopeKind::kDefault, RopeKind::kLinear, RopeKind::kNtk, RopeKind::kYarn,
+                                RopeKind::kLlama3};
+  if (std::ranges::find(kSaid, scaling.kind) == std::end(kSaid)) {
+    refuse(fmt::format("positions scaled by '{}'", ToString(spec.rope)), " here yet");
+  }
+  if (spec.rope.rotary_dim != spec.head_dim) refuse("that only a part of a head's channels is rotated", " here yet");
   const RopeScaling yarn;
   if (scaling.kind == RopeKind::kYarn &&
       (scaling.truncate != yarn.truncate || scaling.ramp != yarn.ramp || scaling.blend != yarn.blend)) {

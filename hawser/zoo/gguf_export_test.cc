@@ -238,6 +238,7 @@ TEST_F(GgufExportTest, WhatCannotBeSaidIsRefused) {
   refuse(ErrorKind::kUnsupported, {"softmax", "self-adjust"},
          [](ModelSpec& s) { s.softmax = ParseSoftmax("self-adjust"); });
   refuse(ErrorKind::kUnsupported, {"'gemma2'", "qwen2"}, [](ModelSpec& s) { s.family = "gemma2"; });
+  refuse(ErrorKind::kUnsupported, {"a part of a head"}, [](ModelSpec& s) { s.rope.rotary_dim = 4; });
   refuse(ErrorKind::kUnsupported, {"biases", "qwen3"}, [](ModelSpec& s) {
     s.family = "qwen3";
     s.block.qkv_bias = true;
