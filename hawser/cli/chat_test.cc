@@ -25,7 +25,9 @@ class ChatCommand : public ::testing::Test {
     BpeTokenizer tokenizer(ByteLevelTokenizerJson({}));
     tokenizer.set_bos(tokenizer.IdOf("<|bos|>"));
     tokenizer.set_eos(tokenizer.IdOf("<|eos|>"));
-    const ModelSpec spec = TinySpec({.vocab = tokenizer.vocab_size(), .context = 400});
+    ModelSpec spec = TinySpec({.vocab = tokenizer.vocab_size(), .context = 400});
+    spec.bos = tokenizer.bos();
+    spec.eos = {tokenizer.eos()};
     SaveHuggingFace(TinyModel(spec, 1), &tokenizer, DType::kF32, folder_ / "m");
     WriteBytes(folder_ / "m" / "chat_template.jinja",
                "{% for m in messages %}<|bos|>{{ m.role }}: {{ m.content }}<|eos|>{% endfor %}"

@@ -107,10 +107,9 @@ GenerateResult Chat::Answer(const std::string& text, const GenerateOptions& opti
     seen_text_.clear();
     return result;
   }
-  std::string raw;  // what the ids of the answer stand for, whatever of it was shown
-  for (const int32_t id : result.ids) raw += tokenizer_->Piece(id);
   ids_.insert(ids_.end(), result.ids.begin(), result.ids.end());
-  seen_text_ = rendered.bytes() + raw;
+  // Behind a stop string the cache has seen more than what is said.
+  seen_text_ = result.stop == StopReason::kStop ? "" : rendered.bytes() + result.text;
   talk.push_back({{"role", "assistant"}, {"content", result.text}});
   messages_ = std::move(talk);
   return result;

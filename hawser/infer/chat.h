@@ -52,7 +52,7 @@ class Chat {
   std::string system_;
   nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
   std::vector<int32_t> ids_;  // what the cache has seen, and what waits in state_
-  std::string seen_text_;     // that those ids stand for; empty: not known
+  std::string seen_text_;     // that those ids stand for, as it was shown; empty: not known
   TextState state_;
   int64_t reread_ = 0;
 };

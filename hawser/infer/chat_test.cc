@@ -104,6 +104,30 @@ TEST_F(ChatTest, ReadsAgainWhatTheTemplateSaysDifferently) {
   }
 }
 
+TEST_F(ChatTest, BytesThatAreNoTextAreNotReadAgain) {
+  options_.sampler.never.clear();
+  options_.end_ids.clear();
+  options_.sampler.temperature = 1;
+  const auto cache = Cache("sink:4,60");
+  Chat chat(decoder_.get(), cache.get(), &tokenizer_);
+  for (int turn = 0; turn < 4; ++turn) {
+    chat.Answer("and then", options_);
+    EXPECT_EQ(chat.reread(), 0);
+  }
+}
+
+TEST_F(ChatTest, WhatStandsBehindAStopIsNotPartOfTheTalk) {
+  const auto cache = Cache("full");
+  Chat chat(decoder_.get(), cache.get(), &tokenizer_);
+  GenerateOptions stopped = options_;
+  stopped.stops = {AtOnce("full", nlohmann::ordered_json::array(), "who?").substr(4, 3)};
+  const GenerateResult result = chat.Answer("who?", stopped);
+  EXPECT_EQ(result.stop, StopReason::kStop);
+  EXPECT_LE(result.text.size(), 4u);
+  const nlohmann::ordered_json before = chat.messages();
+  EXPECT_EQ(chat.Answer("and then", options_).text, AtOnce("full", before, "and then"));
+}
+
 TEST_F(ChatTest, ACancelledAnswerIsPartOfTheTalk) {
   const auto cache = Cache("full");
   Chat chat(decoder_.get(), cache.get(), &tokenizer_);

@@ -280,7 +280,10 @@ class Exporter {
     if (tokenizer == nullptr) {
       Put("tokenizer.ggml.model", std::string("no_vocab"));
       if (spec.bos >= 0) Put("tokenizer.ggml.bos_token_id", U32(spec.bos));
-      if (!ends.empty()) Put("tokenizer.ggml.eos_token_id", U32(ends.front()));
+      constexpr const char* kEnds[] = {"eos", "eot", "eom"};
+      for (size_t i = 0; i < std::min(ends.size(), std::size(kEnds)); ++i) {
+        Put(fmt::format("tokenizer.ggml.{}_token_id", kEnds[i]), U32(ends[i]));
+      }
       return;
     }
     // The EOS of the tokenizer first, as it is one of the model's ends or those are not known.
