@@ -250,7 +250,7 @@ TEST(TextTest, UnknownNamesBringUpKnownOnes) {
   EXPECT_EQ(SuggestName("widow", {"window", "sinks"}), "; did you mean 'window'? (known: window, sinks)");
   EXPECT_EQ(SuggestName("zzzz", {"window", "sinks"}), "; known: window, sinks");
   const std::initializer_list<std::string_view> many = {"a", "b", "c", "d", "e", "f", "g", "h", "window"};
-  EXPECT_EQ(SuggestName("windows", many), "; did you mean 'window'? (nearest: window, a, b)");
+  EXPECT_EQ(SuggestName("windows", many), "; did you mean 'window'? (nearest: window, d, a)");
   EXPECT_EQ(SuggestName("zz", many), "; nearest: a, b, c");
 }
 
