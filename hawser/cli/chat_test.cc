@@ -84,7 +84,7 @@ TEST_F(ChatCommand, EndlessUnderABoundedCache) {
   const std::vector<json> turns = Turns(Chat(lines, "--json --kv sink:4,60").out);
   ASSERT_EQ(turns.size(), 30u);
   EXPECT_GT(turns.back()["seen_tokens"], 900);
-  EXPECT_LE(turns.back()["kv"]["peak"], 60);
+  EXPECT_LE(turns.back()["kv"]["peak"], 64);
   EXPECT_EQ(turns.back()["reread_tokens"], 0);
   EXPECT_EQ(turns.back()["prompt_tokens"], turns[1]["prompt_tokens"]);
 }
