@@ -9,6 +9,7 @@ quantised types. With --quantize FILE (a GGUF file in f32 or f16) each quantised
 llama.cpp, and the perplexities of both files are compared, as llama.cpp has them.
 """
 import argparse
+import ctypes
 import json
 import math
 import subprocess
@@ -40,8 +41,8 @@ def read_all(path):
 
 
 class Peer:
-    def __init__(self, path, tokens):
-        self.llama = llama_cpp.Llama(str(path), n_ctx=tokens, n_batch=tokens, logits_all=True, verbose=False,
+    def __init__(self, path, tokens, batch):
+        self.llama = llama_cpp.Llama(str(path), n_ctx=tokens, n_batch=batch or tokens, logits_all=True, verbose=False,
                                      type_k=F32, type_v=F32)
 
     def ids(self, text):
@@ -75,6 +76,8 @@ def main():
     parser.add_argument("text", type=Path)
     parser.add_argument("--characters", type=int, default=6000)
     parser.add_argument("--types", nargs="+", default=TYPES, choices=TYPES)
+    parser.add_argument("--batch", type=int, default=0, help="tokens that llama.cpp reads at a time (0: all; builds of it "
+                        "that crash on quantised weights with several tokens want 1)")
     parser.add_argument("--quantize", type=Path, metavar="FILE")
     options = parser.parse_args()
     wrong = 0
@@ -88,7 +91,7 @@ def main():
             hawser(options, "convert", options.model, path, "--type", kind)
             keys, tensors = read_all(path)
             ids = hawser(options, "tokenize", path, "--file", text)["ids"]
-            peer = Peer(path, len(ids) + 8)
+            peer = Peer(path, len(ids) + 8, options.batch)
             same_ids = ids == peer.ids(text.read_text())
             nats = Path(folder) / "nats"
             bos = hawser(options, "eval", path, "ppl", "--data", text, "--context", len(ids) + 1, "--nll", nats)["bos_id"]
@@ -101,8 +104,8 @@ def main():
                 made = Path(folder) / "made.gguf"
                 params = llama_cpp.llama_model_quantize_default_params()
                 params.ftype = MOSTLY[kind]
-                llama_cpp.llama_model_quantize(str(options.quantize).encode(), str(made).encode(), params)
-                of_made = ppl(Peer(made, len(ids) + 8).nll([bos] + ids))
+                llama_cpp.llama_model_quantize(str(options.quantize).encode(), str(made).encode(), ctypes.byref(params))
+                of_made = ppl(Peer(made, len(ids) + 8, options.batch).nll([bos] + ids))
                 other = f"{of_made:.4f} ({ppl(theirs) / of_made - 1:+.2%})"
                 good = good and ppl(theirs) / of_made - 1 <= 5e-3
             wrong += not good
