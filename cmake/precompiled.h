@@ -2,6 +2,8 @@
 // compiled in hawser/base/json_instances.cc alone.
 #pragma once
 
+#include "cmake/json_lean.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
