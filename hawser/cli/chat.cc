@@ -56,25 +56,25 @@ Json ReadTalk(const fs::path& path) {
 class Session {
  public:
   Session(const Options& options, const CommonOptions& common)
-      : options_(options), common_(common), model_(OpenModel(options.model, options.rope, options.context)) {
-    const ModelSpec spec = model_.params.spec();
+      : options_(options),
+        common_(common),
+        run_(OpenModelToRun(options.model, options.rope, options.context, options.dtype)) {
+    const ModelSpec& spec = run_.weights.spec();
     const KvForm form = ChooseForm(options.kv, spec);
-    const DType dtype = ChooseDType(options, model_.file_dtype);
     most_ = MostTokens(options, spec, form);
-    if (dtype != DType::kF32) model_.params = Cast(model_.params, dtype);
     backend_ = MakeBackend(common.device);
-    decoder_ = std::make_unique<Decoder>(backend_.get(), &model_.params);
+    decoder_ = std::make_unique<Decoder>(backend_.get(), run_.weights);
     cache_ = std::make_unique<KvCache>(backend_.get(), decoder_->spec(), form,
-                                       ModelSeparators(model_.tokenizer.get(), form.separator_set, spec.vocab), dtype,
-                                       options.context);
-    chat_ = std::make_unique<Chat>(decoder_.get(), cache_.get(), model_.tokenizer.get(), most_);
+                                       ModelSeparators(run_.model.tokenizer.get(), form.separator_set, spec.vocab),
+                                       run_.weights.dtype(), options.context);
+    chat_ = std::make_unique<Chat>(decoder_.get(), cache_.get(), run_.model.tokenizer.get(), most_);
     if (!options.load.empty()) Load(options.load);
     if (!options.system.empty()) chat_->SetSystem(options.system);
     generate_.max_new = options.max_new;
     generate_.sampler = options.sampler;
     generate_.sampler.seed = common.seed;
     generate_.stops = options.stops;
-    generate_.end_ids = EndIds(spec, *model_.tokenizer);
+    generate_.end_ids = EndIds(spec, *run_.model.tokenizer);
     generate_.cancelled = InterruptCatcher::Came;
   }
 
@@ -211,7 +211,7 @@ class Session {
 
   const Options& options_;
   const CommonOptions& common_;
-  LoadedModel model_;
+  ModelToRun run_;
   int64_t most_ = 0;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Decoder> decoder_;

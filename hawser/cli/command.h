@@ -76,6 +76,9 @@ void AddAdapterOption(Command command, ModelOptions& options);
 /// scheme without a factor is to reach; 0: not known. Errors: kUsage without a tokenizer or for a wrong scheme,
 /// MergePeft.
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context);
+/// The same for commands that run the model and change nothing of it: tensors stay as they lie in the file, but with
+/// adapters. `dtype`: the text of --dtype, f32, bf16, or empty (LoadModelToRun). `model.spec` is that of the file.
+ModelToRun OpenModelToRun(const ModelOptions& options, std::string_view rope, int64_t context, const std::string& dtype);
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 

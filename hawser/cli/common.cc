@@ -1,6 +1,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -26,15 +27,48 @@ void AddAdapterOption(Command command, ModelOptions& options) {
   command.Add("--adapter", options.adapter, "Folder of low-rank adapters (PEFT) to add to the weights");
 }
 
+namespace {
+
+void NeedTokenizer(const LoadedModel& model, const ModelOptions& options) {
+  if (model.tokenizer != nullptr) return;
+  Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
+       options.model.string());
+}
+
+}  // namespace
+
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context) {
   LoadedModel model = LoadModel(options.model, options.tokenizer);
-  if (model.tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: no tokenizer found with the model; give one with --tokenizer FILE",
-         options.model.string());
-  }
+  NeedTokenizer(model, options);
   if (!options.adapter.empty()) MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
   if (!rope.empty()) ApplyPlaces(rope, model.spec.context, context, &model.params.mutable_spec());
   return model;
+}
+
+ModelToRun OpenModelToRun(const ModelOptions& options, std::string_view rope, int64_t context,
+                          const std::string& dtype) {
+  std::optional<DType> wanted;
+  if (!dtype.empty()) {
+    wanted = ParseDType(dtype);
+    if (wanted != DType::kF32 && wanted != DType::kBF16) {
+      Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", dtype);
+    }
+  }
+  if (!options.adapter.empty()) {
+    LoadedModel model = OpenModel(options, rope, context);
+    const DType activations = wanted.value_or(model.file_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
+    auto params = std::make_shared<const ParamStore>(Cast(model.params, activations));
+    model.params = ParamStore();
+    return {std::move(model), Weights::Of(std::move(params))};
+  }
+  ModelToRun run = LoadModelToRun(options.model, options.tokenizer, wanted);
+  NeedTokenizer(run.model, options);
+  if (!rope.empty()) {
+    ModelSpec spec = run.weights.spec();
+    ApplyPlaces(rope, run.model.spec.context, context, &spec);
+    run.weights = run.weights.WithSpec(spec);
+  }
+  return run;
 }
 
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {

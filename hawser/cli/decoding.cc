@@ -59,15 +59,6 @@ KvForm ChooseForm(const std::string& text, const ModelSpec& spec) {
   return form;
 }
 
-DType ChooseDType(const DecodingOptions& options, DType of_file) {
-  if (options.dtype.empty()) return of_file == DType::kBF16 ? DType::kBF16 : DType::kF32;
-  const DType dtype = ParseDType(options.dtype);
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    Fail(ErrorKind::kUsage, "--dtype must be f32 or bf16, found {}", options.dtype);
-  }
-  return dtype;
-}
-
 int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form) {
   const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
   return options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;

@@ -24,8 +24,6 @@ void AddCacheOptions(Command command, DecodingOptions& options);
 
 /// The policy of `text`, or where it is empty the model's own.
 KvForm ChooseForm(const std::string& text, const ModelSpec& spec);
-/// F32 or BF16: --dtype, or BF16 where the file is in it. Errors: kUsage.
-DType ChooseDType(const DecodingOptions& options, DType of_file);
 /// The most tokens that prompt and answers may have together: any number where keys are dropped.
 int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form);
 /// Errors: those of CheckFits where a cache that keeps everything would be too large for `tokens`.

@@ -55,19 +55,16 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
 }
 
-/// The model in the dtype wanted.
-LoadedModel OpenInDType(const EvalOptions& options) {
-  const DType dtype = ParseDType(options.dtype);
-  LoadedModel model = OpenModel(options.model, options.rope, options.ppl.context);
-  if (dtype != model.params.dtype()) model.params = Cast(model.params, dtype);
-  return model;
+ModelToRun OpenInDType(const EvalOptions& options) {
+  const std::string dtype = options.dtype == "auto" ? "" : options.dtype;
+  return OpenModelToRun(options.model, options.rope, options.ppl.context, dtype);
 }
 
-void AddModelTo(nlohmann::json* json, const EvalOptions& options, const LoadedModel& model) {
+void AddModelTo(nlohmann::json* json, const EvalOptions& options, const ModelToRun& run) {
   (*json)["model"] = options.model.model.string();
-  (*json)["dtype"] = Name(model.params.dtype());
-  (*json)["rope"] = PlacesText(model.params.spec());
-  (*json)["model_context"] = model.spec.context;
+  (*json)["dtype"] = Name(run.weights.dtype());
+  (*json)["rope"] = PlacesText(run.weights.spec());
+  (*json)["model_context"] = run.model.spec.context;
 }
 
 int RunPpl(EvalOptions options, const CommonOptions& common) {
@@ -76,26 +73,26 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
   ReadProtocol(options, &ppl);
   ppl.bos = ParseBosRule(options.bos);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = OpenInDType(options);
-  const int64_t own_context = model.spec.context;
+  const ModelToRun run = OpenInDType(options);
+  const int64_t own_context = run.model.spec.context;
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
 
-  if (const int64_t meant = MaxContext(model.params.spec(), own_context); ppl.context > meant) {
+  if (const int64_t meant = MaxContext(run.weights.spec(), own_context); ppl.context > meant) {
     LogLine(fmt::format("note: a context of {} tokens is beyond the {} this model is meant for", ppl.context, meant));
   }
   std::string log;
   if (!options.nll_file.empty()) {
     ppl.on_token = [&](int64_t, float nll) { log += fmt::format("{:.9g}\n", nll); };
   }
-  const PplReport report = MeasurePerplexity(backend.get(), model.params, *model.tokenizer, documents, ppl);
+  const PplReport report = MeasurePerplexity(backend.get(), run.weights, *run.model.tokenizer, documents, ppl);
   if (!options.nll_file.empty()) WriteFileAtomically(options.nll_file, log);
   if (!common.json) {
     PrintText(ToText(report));
     return 0;
   }
   nlohmann::json json = ToJson(report);
-  AddModelTo(&json, options, model);
+  AddModelTo(&json, options, run);
   json["data"] = nlohmann::json::array();
   for (const std::filesystem::path& path : options.data) json["data"].push_back(path.string());
   PrintJson(json);
@@ -103,8 +100,8 @@ int RunPpl(EvalOptions options, const CommonOptions& common) {
 }
 
 int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
-  const LoadedModel model = OpenInDType(options);
-  const int64_t context = options.ppl.context > 0 ? options.ppl.context : model.spec.context;
+  const ModelToRun run = OpenInDType(options);
+  const int64_t context = options.ppl.context > 0 ? options.ppl.context : run.model.spec.context;
   constexpr int64_t kLeast = 18, kMost = std::numeric_limits<int32_t>::max();
   if (context < kLeast || context > kMost) {
     Fail(ErrorKind::kUsage, "eval retrieval: documents of {} tokens; wanted {} to {}: set --context", context, kLeast,
@@ -115,7 +112,7 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
   int64_t questions = 0, answer_tokens = 0;
   for (int64_t i = 0; i < options.documents; ++i) {
     const uint64_t number = kRetrievalDocuments + static_cast<uint64_t>(i);
-    documents.push_back(MakeRetrievalDocument(common.seed, number, context, *model.tokenizer, bos));
+    documents.push_back(MakeRetrievalDocument(common.seed, number, context, *run.model.tokenizer, bos));
     questions += static_cast<int64_t>(documents.back().questions.size());
     for (const RetrievalQuestion& question : documents.back().questions) answer_tokens += question.tokens;
   }
@@ -126,7 +123,7 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
   const std::string kv = options.kv.empty() ? "full" : options.kv;
-  const RetrievalReport report = MeasureRetrieval(backend.get(), model.params, *model.tokenizer, documents, kv);
+  const RetrievalReport report = MeasureRetrieval(backend.get(), run.weights, *run.model.tokenizer, documents, kv);
   if (!common.json) {
     std::string text = fmt::format("{:>17}  {:>9}  {:>8}\n", "distance (tokens)", "questions", "accuracy");
     for (const RetrievalBucket& bucket : report.buckets) {
@@ -143,7 +140,7 @@ int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
                          {"answer_tokens", static_cast<double>(answer_tokens) / static_cast<double>(questions)},
                          {"kv_policy", kv},
                          {"kv", report.kv}};
-  AddModelTo(&json, options, model);
+  AddModelTo(&json, options, run);
   json["buckets"] = ToJson(report.buckets);
   PrintJson(json);
   return 0;
@@ -211,7 +208,9 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--batch-tokens", options->ppl.batch_tokens, "Tokens of one forward pass over windows")
       .Range(1, std::numeric_limits<int64_t>::max())
       .ShowDefault();
-  command.Add("--dtype", options->dtype, "Weights and activations: f32 or bf16").OneOf({"f32", "bf16"}).ShowDefault();
+  command.Add("--dtype", options->dtype, "Weights and activations: f32, bf16, or auto: as they lie in the file")
+      .OneOf({"f32", "bf16", "auto"})
+      .ShowDefault();
   command
       .Add("--bos", options->bos,
            "BOS in front of a text: auto (ppl: the convention of the protocol; retrieval: the tokenizer's rule), on or "

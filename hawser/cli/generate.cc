@@ -166,9 +166,9 @@ int Run(Options options, Command command, const CommonOptions& common) {
     earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
     WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
   }
-  LoadedModel model = OpenModel(options.model, options.rope, options.context);
-  const Tokenizer& tokenizer = *model.tokenizer;
-  const ModelSpec spec = model.params.spec();
+  const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, options.dtype);
+  const Tokenizer& tokenizer = *run.model.tokenizer;
+  const ModelSpec& spec = run.weights.spec();
   if (earlier.given) {
     earlier.text =
         WithFrame(options.load_state.string(), [&] { return ParseTextState(earlier.info.notes, spec.vocab); });
@@ -182,11 +182,10 @@ int Run(Options options, Command command, const CommonOptions& common) {
   generate.at_start = prompt.empty() && (!earlier.given || earlier.text.at_start);
   generate.hold = !options.save_state.empty();
 
-  const DType dtype = ChooseDType(options, model.file_dtype);
+  const DType dtype = run.weights.dtype();
   CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
-  if (dtype != DType::kF32) model.params = Cast(model.params, dtype);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
-  Decoder decoder(backend.get(), &model.params);
+  Decoder decoder(backend.get(), run.weights);
   const int64_t length = options.context > 0 ? options.context
                          : earlier.given     ? earlier.info.declared_length
                                              : 0;  // as many as there are
@@ -197,7 +196,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
                 length);
   TextState& text = earlier.text;
   if (earlier.given) {
-    LoadKvState(options.load_state, model.params, &cache);
+    LoadKvState(options.load_state, run.weights, &cache);
     if (command.Has("--seed")) text.rng.reset();
   }
   Generation generation(&decoder, &cache);
@@ -211,7 +210,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
   if (!options.save_state.empty()) {
     nlohmann::json notes = ToJson(text);
     notes["settings"] = SettingsJson(options, dtype);
-    SaveKvState(cache, model.params, options.save_state, notes);
+    SaveKvState(cache, run.weights, options.save_state, notes);
   }
 
   const auto new_tokens = static_cast<int64_t>(result.ids.size());

@@ -30,9 +30,9 @@ nlohmann::json WindowJson(int32_t window) {
 int RunTuneKv(Options options, const CommonOptions& common) {
   options.tune.bos = ParseBosRule(options.bos);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
-  LoadedModel model = OpenModel(options.model, options.rope, options.tune.context);
+  const ModelToRun run = OpenModelToRun(options.model, options.rope, options.tune.context, "f32");
   const auto backend = MakeBackend(common.device);
-  const TuneKvReport report = TuneKv(backend.get(), model.params, *model.tokenizer, documents, options.tune);
+  const TuneKvReport report = TuneKv(backend.get(), run.weights, *run.model.tokenizer, documents, options.tune);
   const auto kv = [&](const KvChoice& choice) { return choice.Kv(options.tune.sinks, options.tune.separator_set); };
   const std::pair<const char*, const KvChoice*> choices[] = {
       {"full", &report.full}, {"fixed", &report.fixed}, {"adaptive", &report.adaptive}};

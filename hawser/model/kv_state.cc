@@ -74,8 +74,7 @@ int64_t Count(const json& object, const char* key, int64_t most) {
 /// The one place that sees into a cache.
 class KvStateIo {
  public:
-  static void Save(const KvCache& cache, const Weights& model, const std::filesystem::path& path,
-                   const json& notes) {
+  static void Save(const KvCache& cache, const Weights& model, const std::filesystem::path& path, const json& notes) {
     std::vector<std::vector<std::byte>> hold;  // what the views point into
     std::vector<TensorToWrite> tensors;
     hold.reserve(3 * cache.groups_.size() + 2 * cache.places_.size());

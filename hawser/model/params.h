@@ -12,21 +12,21 @@
 namespace hawser {
 
 enum class Role : uint8_t {
-  kEmbedding,  // [V, C]
-  kAttnNorm,   // [1, C]
-  kQuery,      // [H*D, C]
-  kKey,        // [G*D, C]
-  kValue,      // [G*D, C]
-  kAttnOut,    // [C, H*D]
-  kMlpNorm,    // [1, C]
-  kGate,       // [F, C]
-  kUp,         // [F, C]
-  kDown,       // [C, F]
-  kFinalNorm,  // [1, C]
-  kHead,       // [V, C]; absent when tied
-  kPlaces,     // [places, C]; only with bilevel positions (pos/segments.h)
-  kQueryNorm,  // [1, D] or [1, H*D]
-  kKeyNorm,    // [1, D] or [1, G*D]
+  kEmbedding,      // [V, C]
+  kAttnNorm,       // [1, C]
+  kQuery,          // [H*D, C]
+  kKey,            // [G*D, C]
+  kValue,          // [G*D, C]
+  kAttnOut,        // [C, H*D]
+  kMlpNorm,        // [1, C]
+  kGate,           // [F, C]
+  kUp,             // [F, C]
+  kDown,           // [C, F]
+  kFinalNorm,      // [1, C]
+  kHead,           // [V, C]; absent when tied
+  kPlaces,         // [places, C]; only with bilevel positions (pos/segments.h)
+  kQueryNorm,      // [1, D] or [1, H*D]
+  kKeyNorm,        // [1, D] or [1, G*D]
   kAttnPostNorm,   // [1, C]
   kMlpPostNorm,    // [1, C]
   kEmbeddingNorm,  // [1, C]

@@ -62,10 +62,10 @@ struct ModelSpec {
   RopeSpec rope;
   BlockSpec block;
   Places places = Places::kRope;
-  AlibiSpec alibi;  // of kAlibi
-  std::optional<RopeSpec> local_rope;        // of the layers with a window; none: rope (Gemma 3)
+  AlibiSpec alibi;                            // of kAlibi
+  std::optional<RopeSpec> local_rope;         // of the layers with a window; none: rope (Gemma 3)
   std::vector<int32_t> unplaced_layers = {};  // ascending: these know no places (SmolLM3)
-  bool embedding_norm = false;               // of embeddings, before the first block (BLOOM)
+  bool embedding_norm = false;                // of embeddings, before the first block (BLOOM)
   float embedding_scale = 1;
   float attn_scale = 0;  // of scores; 0: 1 / sqrt(D)
   float attn_cap = 0;    // scores become cap tanh(score / cap); 0: they stay (Gemma 2)

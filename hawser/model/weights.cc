@@ -45,6 +45,12 @@ Weights::Weights(const ModelSpec& spec, DType activations, std::vector<ConstMat>
   }
 }
 
+Weights Weights::Of(std::shared_ptr<const ParamStore> params) {
+  Weights weights(*params);
+  weights.owners_.push_back(std::move(params));
+  return weights;
+}
+
 Weights Weights::WithSpec(const ModelSpec& spec) const { return {spec, activations_, tensors_, owners_}; }
 
 int64_t Weights::bytes() const {

@@ -28,6 +28,8 @@ class Weights {
   /// biases) are F32 or BF16, matrices of any dtype that Backend::Linear takes. `activations`: F32 or BF16.
   Weights(const ModelSpec& spec, DType activations, std::vector<ConstMat> tensors,
           std::vector<std::shared_ptr<const void>> owners);
+  /// Views of a store that is kept as long as they are.
+  static Weights Of(std::shared_ptr<const ParamStore> params);
 
   const ModelSpec& spec() const { return spec_; }
   /// The same tensors under a spec that moves none of them (context, rope, token ids).

@@ -1,5 +1,5 @@
-// testing/model_reference.h - the block of every family (model/spec.h) written naively in f64 from its formulas, with a T x T mask taken
-// straight from Visible(): the twin of model/decoder.h.
+// testing/model_reference.h - the block of every family (model/spec.h) written naively in f64 from its formulas, with a
+// T x T mask taken straight from Visible(): the twin of model/decoder.h.
 #pragma once
 
 #include <algorithm>
@@ -122,8 +122,8 @@ class ReferenceModel {
     }
     out.hidden.push_back(x);
     for (int32_t t = 0; t < T; ++t) {
-      std::vector<double> logits = Linear(Stored(Norm(x[t], Role::kFinalNorm, -1)),
-                                          spec_.tie_embeddings ? Role::kEmbedding : Role::kHead, -1);
+      std::vector<double> logits =
+          Linear(Stored(Norm(x[t], Role::kFinalNorm, -1)), spec_.tie_embeddings ? Role::kEmbedding : Role::kHead, -1);
       for (double& value : logits) value = Capped(value * spec_.logit_scale, spec_.logit_cap);
       out.logits.push_back(std::move(logits));
     }

@@ -11,6 +11,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/llama2c.h"
+#include "hawser/quant/block.h"
 #include "hawser/tok/gguf_vocab.h"
 #include "hawser/zoo/builtin.h"
 #include "hawser/zoo/gguf_model.h"
@@ -300,6 +301,65 @@ LoadedModel LoadModel(const fs::path& path, const fs::path& tokenizer) {
     }
   }
   return model;
+}
+
+namespace {
+
+/// Whether kernels can read a tensor where it lies.
+bool LiesReady(const std::vector<TensorView>& pieces, const ParamInfo& info, DType activations, bool all_f32) {
+  if (pieces.size() != 1 || info.vector) return false;
+  const DType dtype = pieces[0].dtype;
+  if (dtype != activations && (all_f32 || (dtype != DType::kF16 && !IsBlocked(dtype)))) return false;
+  if (IsBlocked(dtype)) return true;
+  return reinterpret_cast<uintptr_t>(pieces[0].bytes.data()) % SizeOf(dtype) == 0;
+}
+
+/// A tensor in memory of its own, in the dtype of activations.
+std::shared_ptr<const Matrix> Converted(const std::vector<TensorView>& pieces, const ParamInfo& info,
+                                        DType activations) {
+  auto matrix = std::make_shared<Matrix>(info.rows, info.cols, activations);
+  constexpr int64_t kPiece = 1 << 16;  // values; whole blocks of every type
+  std::vector<float> values(static_cast<size_t>(std::min(kPiece, info.size())));
+  auto* to = static_cast<std::byte*>(matrix->view().data);
+  for (const TensorView& piece : pieces) {
+    for (int64_t begin = 0; begin < piece.size(); begin += kPiece) {
+      const int64_t count = std::min(kPiece, piece.size() - begin);
+      ConvertToF32(piece.dtype, piece.bytes.data() + *RowBytes(piece.dtype, begin), count, values.data());
+      ConvertFromF32(values.data(), count, activations, to);
+      to += count * static_cast<int64_t>(SizeOf(activations));
+    }
+  }
+  return matrix;
+}
+
+}  // namespace
+
+ModelToRun LoadModelToRun(const fs::path& path, const fs::path& tokenizer, std::optional<DType> dtype) {
+  OpenModel open = Open(path, tokenizer);
+  const DType activations = dtype.value_or(open.model.file_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
+  ModelSpec spec = open.model.spec;
+  if (open.adjacent) {
+    spec.rope.pairing = RopePairing::kAdjacent;
+    if (spec.local_rope) spec.local_rope->pairing = RopePairing::kAdjacent;
+  }
+  const ParamLayout layout(spec);
+  std::vector<ConstMat> tensors;
+  std::vector<std::shared_ptr<const void>> owners;
+  for (size_t i = 0; i < layout.params().size(); ++i) {
+    const ParamInfo& info = layout.params()[i];
+    const std::vector<TensorView>& pieces = open.pieces[i];
+    if (LiesReady(pieces, info, activations, dtype == DType::kF32)) {
+      const DType lies = pieces[0].dtype;
+      const int64_t ld = IsBlocked(lies) ? *RowBytes(lies, info.cols) : info.cols;
+      tensors.push_back({pieces[0].bytes.data(), lies, info.rows, info.cols, ld});
+      continue;
+    }
+    std::shared_ptr<const Matrix> matrix = Converted(pieces, info, activations);
+    tensors.push_back(matrix->view());
+    owners.push_back(std::move(matrix));
+  }
+  owners.push_back(std::make_shared<TensorSource>(std::move(open.source)));
+  return {std::move(open.model), Weights(spec, activations, std::move(tensors), std::move(owners))};
 }
 
 ModelSpec LoadSpec(const fs::path& name) {

@@ -4,9 +4,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "hawser/model/params.h"
+#include "hawser/model/weights.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -27,6 +29,19 @@ LoadedModel LoadModel(const std::filesystem::path& path, const std::filesystem::
 
 /// As LoadModel, with every tensor checked by name, shape and dtype but not read: `params` stays empty.
 LoadedModel InspectModel(const std::filesystem::path& path, const std::filesystem::path& tokenizer = {});
+
+/// A model to run, its tensors used as they lie in the file: those of the dtype of activations, of F16 and in blocks
+/// are read where the file is mapped, pages of it as they are needed. Others (of another float type, fused or
+/// misaligned ones, norms and biases) are converted once to the dtype of activations.
+struct ModelToRun {
+  LoadedModel model;  // params empty
+  Weights weights;    // their spec pairs adjacent channels where the file does
+};
+/// `dtype`: of activations. F32 converts every tensor to it: products of what a file in blocks stands for. BF16 and
+/// none (BF16 where the file is, else F32) multiply blocks as they lie, few rows at a time by activations in 8 bits.
+/// Errors: as LoadModel.
+ModelToRun LoadModelToRun(const std::filesystem::path& path, const std::filesystem::path& tokenizer,
+                          std::optional<DType> dtype);
 
 /// The spec alone. Of a folder's tensors only those that may change it are looked at: the head of a tied model.
 ModelSpec LoadSpec(const std::filesystem::path& path);
