@@ -78,7 +78,8 @@ void AddAdapterOption(Command command, ModelOptions& options);
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context);
 /// The same for commands that run the model and change nothing of it: tensors stay as they lie in the file, but with
 /// adapters. `dtype`: the text of --dtype, f32, bf16, or empty (LoadModelToRun). `model.spec` is that of the file.
-ModelToRun OpenModelToRun(const ModelOptions& options, std::string_view rope, int64_t context, const std::string& dtype);
+ModelToRun OpenModelToRun(const ModelOptions& options, std::string_view rope, int64_t context,
+                          const std::string& dtype);
 /// The tokenizer named by --tokenizer, or what MODEL brings, for commands that need no weights.
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options);
 

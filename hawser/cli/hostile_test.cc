@@ -78,10 +78,10 @@ TEST_F(HostileFiles, PipesAreRefusedWhereverAFileIsRead) {
 TEST_F(HostileFiles, OutputsAreTriedBeforeTheWork) {
   const fs::path fifo = folder_ / "pipe";
   ASSERT_EQ(mkfifo(fifo.c_str(), 0644), 0);
-  for (const char* command : {"generate /no/model --prompt x --save-state", "eval /no/model ppl --data /no/data --nll",
-                              "plot /no/results --out", "corpus --documents 100000000 --out",
-                              "inspect pattern full --docs 3,3 --svg",
-                              "inspect data /no/model --context 64 --data /no/data --svg"}) {
+  for (const char* command :
+       {"generate /no/model --prompt x --save-state", "eval /no/model ppl --data /no/data --nll",
+        "plot /no/results --out", "corpus --documents 100000000 --out", "inspect pattern full --docs 3,3 --svg",
+        "inspect data /no/model --context 64 --data /no/data --svg"}) {
     const std::string start = std::string(command) + " ";
     ExpectRefused(start + "/no/folder/x.svg", "/no/folder/x.svg: cannot create");
     ExpectRefused(start + Quoted(folder_ / "text.txt" / "x.svg"), "x.svg: cannot create");

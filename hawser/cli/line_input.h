@@ -29,7 +29,8 @@ class LineInput {
   LineInput& operator=(const LineInput&) = delete;
 
   /// The next line of standard input, without its end; kEnd where there is none; kInterrupt where Ctrl-C came first.
-  /// `prompt` is shown where standard input and output are terminals. Errors: kIo; kUsage for a line of more than 16 MiB.
+  /// `prompt` is shown where standard input and output are terminals. Errors: kIo; kUsage for a line of more than 16
+  /// MiB.
   Got Read(const std::string& prompt, std::string* line);
 
   bool terminal() const { return terminal_; }

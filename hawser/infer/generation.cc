@@ -170,7 +170,8 @@ GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt,
   Stopwatch decode;
   if (stream.stopped()) result.stop = StopReason::kStop;
   if (logits.empty()) result.stop = StopReason::kCancelled;
-  while (result.stop != StopReason::kCancelled && !stream.stopped() && static_cast<int64_t>(result.ids.size()) < options.max_new) {
+  while (result.stop != StopReason::kCancelled && !stream.stopped() &&
+         static_cast<int64_t>(result.ids.size()) < options.max_new) {
     if (options.cancelled && options.cancelled()) {
       result.stop = StopReason::kCancelled;
       break;

@@ -49,7 +49,7 @@ struct GenerateOptions {
   std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
   bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
   std::function<bool()> cancelled = {};  // asked before each token is made; true ends the text
-  bool hold = false;               // the text will go on: what is not yet certain stays in the state, unshown
+  bool hold = false;                     // the text will go on: what is not yet certain stays in the state, unshown
 };
 
 struct GenerateResult {

@@ -58,8 +58,9 @@ class Decoder {
   /// alone). Memory grows linearly with N.
   StepStats Score(const Batch& batch, float* nll);
 
-  /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to `grads` (F32), which may hold some of the
-  /// parameters only: the others' are not computed. Groups (ContinuesGroup) are there as a whole or not at all.
+  /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to
+  /// `grads` (F32), which may hold some of the parameters only: the others' are not computed. Groups (ContinuesGroup)
+  /// are there as a whole or not at all.
   StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads);
 
   /// Runs `tokens` against and into the cache, in as few chunks as its policy allows. `logits`, if given, is F32:

@@ -37,9 +37,10 @@ struct KvUsage {
 /// Begin, Append for each layer, End.
 class KvGroup {
  public:
-  /// `spec`: with the rope and places of these layers. `own_window`: of the model itself in them. `dtype`: of queries and of keys and values as they come;
-  /// `stored`: F32, BF16 or Q8_0. `max_length`: as that of KvCache. Errors: kUnsupported (KvPositions::kCacheLength
-  /// with frequencies that follow the stream, or without rotations but with biases).
+  /// `spec`: with the rope and places of these layers. `own_window`: of the model itself in them. `dtype`: of queries
+  /// and of keys and values as they come; `stored`: F32, BF16 or Q8_0. `max_length`: as that of KvCache. Errors:
+  /// kUnsupported (KvPositions::kCacheLength with frequencies that follow the stream, or without rotations but with
+  /// biases).
   KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPolicy> policy, int32_t num_layers,
           int32_t own_window, DType dtype, DType stored, int64_t max_length);
 

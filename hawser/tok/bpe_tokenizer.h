@@ -36,8 +36,7 @@ class BpeTokenizer final : public Tokenizer {
   std::string Kind() const override { return kind_; }
   int32_t vocab_size() const override { return static_cast<int32_t>(names_.size()); }
   std::vector<int32_t> Encode(std::string_view text, bool parse_special = false, bool goes_on = false) const override;
-  std::vector<int32_t> EncodeMarked(std::string_view text, std::string_view marks,
-                                    bool goes_on = false) const override;
+  std::vector<int32_t> EncodeMarked(std::string_view text, std::string_view marks, bool goes_on = false) const override;
   std::string Piece(int32_t id) const override;
   std::string Display(int32_t id) const override;
   bool adds_dummy_prefix() const override { return strip_first_; }

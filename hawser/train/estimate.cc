@@ -63,8 +63,8 @@ int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::s
       const int64_t begin = static_cast<int64_t>(i) * spec.context;
       all.push_back({begin, begin, &schedules[i]});
     }
-    AttentionBackwardArgs args{
-        .shape = {.heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim}, .sequences = all};
+    AttentionBackwardArgs args{.shape = {.heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim},
+                               .sequences = all};
     args.q.dtype = QkvDType(spec, plan.config.dtype);
     attention = std::max(attention, backend.AttentionScratchBytes(args));
   }

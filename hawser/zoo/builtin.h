@@ -18,9 +18,9 @@ std::span<const BuiltinFile> BuiltinModel();
 /// Makes `folder` hold those files, writing (atomically) the ones that are not there or differ. Errors: kIo.
 void UnpackBuiltinModel(const std::filesystem::path& folder);
 
-/// The file or folder that MODEL names: `path` itself, but for `hf:ORG/NAME` (zoo/hub.h) and for `builtin`, where nothing of that name lies in the
-/// working directory: hawser/builtin in the user's cache (XDG_CACHE_HOME, else HOME/.cache), unpacked there.
-/// Errors: kIo; kUsage where neither variable is set.
+/// The file or folder that MODEL names: `path` itself, but for `hf:ORG/NAME` (zoo/hub.h) and for `builtin`, where
+/// nothing of that name lies in the working directory: hawser/builtin in the user's cache (XDG_CACHE_HOME, else
+/// HOME/.cache), unpacked there. Errors: kIo; kUsage where neither variable is set.
 std::filesystem::path ResolveModel(const std::filesystem::path& path);
 
 }  // namespace hawser
