@@ -416,7 +416,6 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   ShapeQkv(c, layer, qkv);
   const Mat q = QueryOf(s, qkv);
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
-  const auto rows = x.rows / static_cast<int64_t>(caches.size());  // of each stream
   const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
     c.backend->AttentionDecode({.shape = c.Shape(),
                                 .q = q.Rows(first, static_cast<int64_t>(seen.size())),
@@ -427,6 +426,7 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   seen.clear();
   int64_t next = 0;
   for (KvCache* cache : caches) {
+    const int64_t rows = cache->chunk();
     const Mat queries = q.Rows(next, rows);
     if (c.rope != nullptr) {
       c.backend->Rope({.x = queries,

@@ -62,8 +62,7 @@ void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved,
 /// `grads`; those of parameters that it does not hold are not computed.
 void BlockBackward(const BlockContext& context, int32_t layer, const BlockSaved& saved, Mat dy, ParamStore* grads);
 
-/// x = block(x) for what the caches have begun, a chunk of one stream or one token each of several, in the order of the
-/// rows; nothing is kept but keys and values.
+/// x = block(x) for what the caches have begun, in the order of the rows; nothing is kept but keys and values.
 void BlockDecode(const BlockContext& context, int32_t layer, std::span<KvCache* const> caches, Mat x);
 
 }  // namespace hawser

@@ -38,6 +38,29 @@ void CheckExtraTargets(const Batch& batch) {
   }
 }
 
+/// Takes back what streams have begun where a pass ends by an Error.
+struct PassGuard {
+  std::vector<KvCache*>* caches;
+  ~PassGuard() {
+    for (KvCache* cache : *caches) cache->AbandonChunk();  // nothing after EndChunk
+  }
+};
+
+/// Logits of rows into those of a matrix, consecutive ones of a call, from at(first row) on.
+template <class At>
+class LogitsSink : public RowSink {
+ public:
+  LogitsSink(Decoder* decoder, Mat logits, At at) : decoder_(decoder), logits_(logits), at_(at) {}
+  void Rows(std::span<const Row> rows, ConstMat hidden) override {
+    decoder_->Logits(hidden, logits_.Rows(at_(rows.front()), hidden.rows));
+  }
+
+ private:
+  Decoder* decoder_;
+  Mat logits_;
+  At at_;
+};
+
 }  // namespace
 
 struct Decoder::Impl {
@@ -60,6 +83,17 @@ struct Decoder::Impl {
   std::vector<int64_t> positions;    // of a batch, as rotations count them
   std::vector<int32_t> places;       // of its rows in their segments (bilevel positions)
   std::vector<DecodeArgs::Row> decode_rows;
+  struct RowRun {
+    int64_t first = 0, count = 0;
+  };
+  // Of a pass of Run, kept so that a token allocates nothing: the streams in it, their tokens, the rows that are
+  // wanted.
+  std::vector<KvCache*> caches;
+  std::vector<int32_t> pass_ids;
+  std::vector<RowSink::Row> wanted;
+  std::vector<RowRun> runs;
+  std::vector<size_t> done;
+  std::vector<DecodeChunk> step_chunks;
   LayerPatterns patterns;
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
   std::vector<std::vector<AttnSequence>> sequences;
@@ -314,22 +348,44 @@ struct Decoder::Impl {
     }
   }
 
-  /// Runs `tokens` through the cache; after each chunk calls done(first, x) with the chunk's last hidden rows.
-  template <class Done>
-  void Run(std::span<const int32_t> tokens, KvCache* cache, Done&& done) {
-    CheckIds(tokens, spec().vocab);
-    size_t first = 0;
-    while (first < tokens.size()) {
-      const std::span<const int32_t> rest = tokens.subspan(first);
-      const int32_t n = cache->BeginChunk(rest, kMaxChunk);
-      HAWSER_CHECK(n >= 1 && static_cast<size_t>(n) <= rest.size());
-      const Mat x = work.Get(Workspace::kResidual, n, spec().width, dtype());
-      Embed(rest.data(), cache->segment_places().data(), x);
-      for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, {&cache, 1}, x);
-      cache->EndChunk();
-      done(first, ConstMat(x));
-      first += static_cast<size_t>(n);
+  /// One pass over the weights: as many of the tokens left as the policies and kMaxChunk allow.
+  void Pass(std::span<const DecodeChunk> chunks, std::vector<size_t>* done, RowSink* sink) {
+    const PassGuard guard{&caches};
+    caches.clear();
+    pass_ids.clear();
+    places.clear();
+    wanted.clear();
+    runs.clear();
+    int32_t rows = 0;
+    for (size_t i = 0; i < chunks.size() && rows < kMaxChunk; ++i) {
+      const std::span<const int32_t> rest = chunks[i].tokens.subspan((*done)[i]);
+      if (rest.empty()) continue;
+      KvCache* cache = chunks[i].cache;
+      caches.push_back(cache);
+      const int32_t n = cache->BeginChunk(rest, kMaxChunk - rows);
+      pass_ids.insert(pass_ids.end(), rest.begin(), rest.begin() + n);
+      places.insert(places.end(), cache->segment_places().begin(), cache->segment_places().end());
+      const bool ends = static_cast<size_t>(n) == rest.size();
+      const int32_t first = chunks[i].wanted == Wanted::kAll ? 0 : n - 1;
+      if (chunks[i].wanted == Wanted::kAll || (chunks[i].wanted == Wanted::kLast && ends)) {
+        runs.push_back({rows + first, n - first});
+        for (int32_t r = first; r < n; ++r) wanted.push_back({i, static_cast<int64_t>((*done)[i]) + r});
+      }
+      (*done)[i] += static_cast<size_t>(n);
+      rows += n;
     }
+    const Mat x = work.Get(Workspace::kResidual, rows, spec().width, dtype());
+    Embed(pass_ids.data(), places.data(), x);
+    for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, caches, x);
+    for (KvCache* cache : caches) cache->EndChunk();
+    if (wanted.empty()) return;
+    const Mat hidden = work.Get(Workspace::kNormed, static_cast<int64_t>(wanted.size()), x.cols, x.dtype);
+    int64_t to = 0;
+    for (const auto& [first, count] : runs) {
+      Norm(x.Rows(first, count), Role::kFinalNorm, hidden.Rows(to, count), nullptr);
+      to += count;
+    }
+    sink->Rows(wanted, hidden);
   }
 };
 
@@ -391,58 +447,73 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   return stats;
 }
 
-void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits) {
+void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink) {
   Impl& m = *impl_;
-  const auto total = static_cast<int64_t>(tokens.size());
-  if (!logits.empty() && (logits.cols != m.spec().vocab || (logits.rows != 1 && logits.rows != total))) {
-    Fail(ErrorKind::kUsage, "logits are [{}, {}], wanted [1 or {}, {}]", logits.rows, logits.cols, total,
-         m.spec().vocab);
+  size_t left = 0;
+  for (const DecodeChunk& chunk : chunks) {
+    CheckIds(chunk.tokens, m.spec().vocab);
+    left += chunk.tokens.size();
   }
-  m.Run(tokens, cache, [&](size_t first, ConstMat x) {
-    if (logits.empty()) return;
-    const bool every_row = logits.rows == total;
-    const bool is_last = static_cast<int64_t>(first) + x.rows == total;
-    if (!every_row && !is_last) return;
-    const ConstMat wanted = every_row ? x : x.Rows(x.rows - 1, 1);
-    const Mat normed = m.FinalNorm(wanted, nullptr);
-    const Mat out = every_row ? logits.Rows(static_cast<int64_t>(first), x.rows) : logits;
-    m.Logits(normed, out);
-  });
+  m.done.assign(chunks.size(), 0);
+  while (left > 0) {
+    m.Pass(chunks, &m.done, sink);
+    left -= m.pass_ids.size();
+  }
+}
+
+void Decoder::Logits(ConstMat hidden, Mat logits) { impl_->Logits(hidden, logits); }
+
+void Decoder::Nll(ConstMat hidden, const int32_t* targets, float* nll) {
+  impl_->backend->CrossEntropy({.x = hidden,
+                                .weight = impl_->weights.Head(),
+                                .targets = targets,
+                                .nll = nll,
+                                .logit_scale = spec().logit_scale,
+                                .logit_cap = spec().logit_cap});
+}
+
+void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits) {
+  const auto total = static_cast<int64_t>(tokens.size());
+  if (!logits.empty() && (logits.cols != spec().vocab || (logits.rows != 1 && logits.rows != total))) {
+    Fail(ErrorKind::kUsage, "logits are [{}, {}], wanted [1 or {}, {}]", logits.rows, logits.cols, total, spec().vocab);
+  }
+  const bool every_row = logits.rows == total;
+  const Wanted wanted = logits.empty() ? Wanted::kNone : every_row ? Wanted::kAll : Wanted::kLast;
+  const DecodeChunk chunk{.cache = cache, .tokens = tokens, .wanted = wanted};
+  LogitsSink sink(this, logits, [&](const RowSink::Row& row) { return every_row ? row.token : 0; });
+  Run({&chunk, 1}, &sink);
 }
 
 void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache,
                           float* nll) {
-  Impl& m = *impl_;
   HAWSER_CHECK(tokens.size() == targets.size());
-  m.Run(tokens, cache, [&](size_t first, ConstMat x) {
-    const Mat normed = m.FinalNorm(x, nullptr);
-    m.backend->CrossEntropy({.x = normed,
-                             .weight = m.weights.Head(),
-                             .targets = targets.data() + first,
-                             .nll = nll + first,
-                             .logit_scale = m.spec().logit_scale,
-                             .logit_cap = m.spec().logit_cap});
-  });
+  struct NllSink : RowSink {
+    void Rows(std::span<const Row> rows, ConstMat hidden) override {
+      const int64_t first = rows.front().token;
+      decoder->Nll(hidden, targets + first, nll + first);
+    }
+    Decoder* decoder;
+    const int32_t* targets;
+    float* nll;
+  } sink;
+  sink.decoder = this;
+  sink.targets = targets.data();
+  sink.nll = nll;
+  const DecodeChunk chunk{.cache = cache, .tokens = tokens, .wanted = Wanted::kAll};
+  Run({&chunk, 1}, &sink);
 }
 
 void Decoder::Step(std::span<const int32_t> tokens, std::span<KvCache* const> caches, Mat logits) {
-  Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(tokens.size());
-  if (rows == 0 || caches.size() != tokens.size() || logits.rows != rows || logits.cols != m.spec().vocab) {
+  if (rows == 0 || caches.size() != tokens.size() || logits.rows != rows || logits.cols != spec().vocab) {
     Fail(ErrorKind::kUsage, "a step of {} tokens for {} caches into logits [{}, {}], wanted one of each a row", rows,
          caches.size(), logits.rows, logits.cols);
   }
-  CheckIds(tokens, m.spec().vocab);
-  for (size_t r = 0; r < caches.size(); ++r) caches[r]->BeginChunk(tokens.subspan(r, 1), 1);
-  const Mat x = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
-  m.places.clear();
-  for (const KvCache* cache : caches) {
-    m.places.insert(m.places.end(), cache->segment_places().begin(), cache->segment_places().end());
-  }
-  m.Embed(tokens.data(), m.places.data(), x);
-  for (int32_t layer = 0; layer < m.spec().layers; ++layer) BlockDecode(m.Context(layer), layer, caches, x);
-  for (KvCache* cache : caches) cache->EndChunk();
-  m.Logits(m.FinalNorm(x, nullptr), logits);
+  std::vector<DecodeChunk>& chunks = impl_->step_chunks;
+  chunks.clear();
+  for (size_t r = 0; r < caches.size(); ++r) chunks.push_back({.cache = caches[r], .tokens = tokens.subspan(r, 1)});
+  LogitsSink sink(this, logits, [](const RowSink::Row& row) { return static_cast<int64_t>(row.chunk); });
+  Run(chunks, &sink);
 }
 
 int64_t Decoder::activation_bytes() const {

@@ -38,6 +38,29 @@ struct Batch {
 /// backward (attention is never run twice forward).
 enum class Recompute : uint8_t { kNone, kLayer };
 
+/// Of which tokens of a chunk the last hidden rows are wanted.
+enum class Wanted : uint8_t { kNone, kLast, kAll };
+
+/// Tokens that a stream goes on with.
+struct DecodeChunk {
+  KvCache* cache = nullptr;
+  std::span<const int32_t> tokens;
+  Wanted wanted = Wanted::kLast;
+};
+
+/// Takes what Decoder::Run gives.
+class RowSink {
+ public:
+  struct Row {
+    size_t chunk = 0;   // of those that were given
+    int64_t token = 0;  // of the chunk
+  };
+  virtual ~RowSink() = default;
+  /// hidden [rows.size(), C]: the last hidden rows, normed, of some tokens that were wanted. Each comes once, those of
+  /// a chunk in their order. Valid during the call.
+  virtual void Rows(std::span<const Row> rows, ConstMat hidden) = 0;
+};
+
 struct StepStats {
   double loss = 0;            // sum of weight * nll, extra targets included
   double weight = 0;          // sum of weights, likewise
@@ -63,15 +86,24 @@ class Decoder {
   /// are there as a whole or not at all.
   StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads);
 
-  /// Runs `tokens` against and into the cache, in as few chunks as its policy allows. `logits`, if given, is F32:
+  /// Runs the tokens of each chunk against and into its cache, all different, in as few passes over the weights as the
+  /// policies allow: prompts and single tokens of streams of any lengths and policies share a pass. Each stream gets
+  /// what it would get alone, but for the rounding of products of several rows. After an Error caches have seen none or
+  /// some of their tokens.
+  void Run(std::span<const DecodeChunk> chunks, RowSink* sink);
+  /// Logits [N, V] of such rows, F32.
+  void Logits(ConstMat hidden, Mat logits);
+  /// nll [N]: the nats of targets [N] (-1: 0) of such rows, without their logits.
+  void Nll(ConstMat hidden, const int32_t* targets, float* nll);
+
+  /// Run of one chunk. `logits`, if given, is F32:
   /// [1, V] receives the row of the last token, [tokens, V] every row. `nll`, if given, receives for each token the
   /// nats of the token after it in `targets` [tokens] (-1: 0), without ever holding logits of more than a chunk.
   void Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits);
   void ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll);
 
-  /// One token for each of several streams, in one pass over the weights: token r goes to caches[r], all different, and
-  /// its logits to row r of `logits` [R, V]. Streams may be of any lengths and policies: each gets what it would get
-  /// alone, but for the rounding of products of several rows.
+  /// Run of one token for each of several streams: token r goes to caches[r], and its logits to row r of `logits`
+  /// [R, V].
   void Step(std::span<const int32_t> tokens, std::span<KvCache* const> caches, Mat logits);
 
   /// Bytes of activations the last ForwardBackward or Score held at its peak.

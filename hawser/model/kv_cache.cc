@@ -97,6 +97,7 @@ KvUsage KvCache::usage() const {
 int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
   HAWSER_CHECK(!tokens.empty() && limit >= 1);
   coming_.clear();
+  chunk_counter_ = counter_;
   for (int32_t token : tokens.first(std::min<size_t>(tokens.size(), limit))) {
     if (token < 0 || token >= vocab_) {
       Fail(ErrorKind::kUsage, "token id {} is outside the vocabulary of {}", token, vocab_);
@@ -130,7 +131,34 @@ void KvCache::EndChunk() {
   for (KvGroup& group : groups_) group.End();
   seen_ += static_cast<int64_t>(coming_.size());
   separators_seen_ += std::ranges::count_if(coming_, [](const SlotInfo& slot) { return slot.separator; });
+  coming_.clear();
 }
+
+void KvCache::AbandonChunk() {
+  if (coming_.empty()) return;
+  for (KvGroup& group : groups_) group.Abandon();
+  coming_.clear();
+  counter_ = chunk_counter_;
+}
+
+KvCache::KvCache(const KvCache& other)
+    : form_(other.form_),
+      vocab_(other.vocab_),
+      separators_(other.separators_),
+      places_(other.places_),
+      stored_(other.stored_),
+      max_length_(other.max_length_),
+      row_bytes_(other.row_bytes_),
+      seen_(other.seen_),
+      separators_seen_(other.separators_seen_),
+      segments_(other.segments_),
+      counter_(other.counter_) {
+  HAWSER_CHECK(other.coming_.empty());
+  groups_.reserve(other.groups_.size());
+  for (const KvGroup& group : other.groups_) groups_.push_back(group.Fork());
+}
+
+std::unique_ptr<KvCache> KvCache::Fork() const { return std::unique_ptr<KvCache>(new KvCache(*this)); }
 
 void KvCache::BeginPrefill(int64_t tokens) {
   for (KvGroup& group : groups_) group.BeginPrefill(tokens);
@@ -154,6 +182,7 @@ bool KvCache::KeepFirst(int64_t tokens) {
 
 void KvCache::Reset() {
   for (KvGroup& group : groups_) group.Reset();
+  coming_.clear();
   seen_ = separators_seen_ = 0;
   counter_ = {};
 }

@@ -1,6 +1,7 @@
 // model/kv_cache.h - the keys and values of one sequence under a policy. Layers with the same policy share a slot
 // table.
 //   for each chunk: n = BeginChunk(tokens); for each layer: Append(l, k, v), attend to Keys(l), Values(l); EndChunk()
+// A chunk that fails between is taken back by AbandonChunk().
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ class KvCache {
   /// kUnsupported (Q8_0 with a rotation that is not computed in F32, bilevel positions with others than true ones).
   KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators, DType dtype,
           int64_t max_length);
+  KvCache(KvCache&&) = default;
+  KvCache& operator=(KvCache&&) = default;
 
   const KvForm& form() const { return form_; }
   int32_t layers() const { return static_cast<int32_t>(places_.size()); }
@@ -58,6 +61,13 @@ class KvCache {
   const int32_t* key_places(int32_t layer) const { return Group(layer).key_places(); }
   ConstMat Values(int32_t layer) const { return Group(layer).Values(places_[layer].layer); }
   void EndChunk();
+  /// Tokens of the chunk under way.
+  int32_t chunk() const { return static_cast<int32_t>(coming_.size()); }
+  /// Instead of EndChunk: the chunk never came, what a policy dropped before it apart. Nothing where none is under way.
+  void AbandonChunk();
+
+  /// A cache of its own that has seen the same. Between chunks, outside of prompts. Copies what is held.
+  std::unique_ptr<KvCache> Fork() const;
 
   /// The chunks between these two are a prompt: where the policy says prefill=dense its tokens see all that came before
   /// them in it, all of it is held until the end, and only then trimmed. Frequencies that follow the stream are those
@@ -76,6 +86,8 @@ class KvCache {
  private:
   friend class KvStateIo;  // model/kv_state.cc
 
+  KvCache(const KvCache& other);
+
   struct Place {
     int32_t group = 0, layer = 0;  // place of a layer in its group
   };
@@ -91,6 +103,7 @@ class KvCache {
   int64_t seen_ = 0, separators_seen_ = 0;
   SegmentSpec segments_;
   SegmentCounter counter_;          // where the next token stands
+  SegmentCounter chunk_counter_;    // where the chunk under way began
   std::vector<SlotInfo> coming_;    // scratch, as the following: of the chunk under way
   std::vector<int64_t> positions_;  // where positions are true ones
   std::vector<int32_t> segment_places_;

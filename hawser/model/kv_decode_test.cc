@@ -399,6 +399,91 @@ TEST_F(KvDecodeTest, E5_BatchOfRaggedStreamsIsEachStreamAlone) {
   EXPECT_THROW(Model().Step(std::vector<int32_t>{1, 2}, one, logits), Error);
 }
 
+/// Every row of a stream that was wanted, by the token it is of.
+struct RowsOfStream : RowSink {
+  explicit RowsOfStream(Decoder* d, size_t streams) : decoder(d), logits(streams) {}
+  void Rows(std::span<const Row> rows, ConstMat hidden) override {
+    Matrix out(hidden.rows, decoder->spec().vocab);
+    decoder->Logits(hidden, out);
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const float* row = out.Row<float>(static_cast<int64_t>(r));
+      order.push_back(rows[r]);
+      logits[rows[r].chunk].emplace_back(row, row + out.cols());
+    }
+  }
+  Decoder* decoder;
+  std::vector<std::vector<std::vector<float>>> logits;
+  std::vector<Row> order;
+};
+
+TEST_F(KvDecodeTest, ChunksOfAnyLengthsShareAPass) {
+  const std::vector<std::string> policies = {"full", "sep-stream:3,5,9,24", "sink:3,12", "window:9", "sep:3,9", "full"};
+  const std::vector<int32_t> before = {0, 40, 17, 61, 0, 30}, now = {kTokens, 1, 29, 1, 33, 1};
+  std::vector<KvCache> caches;
+  for (const std::string& policy : policies) caches.push_back(NewCache(policy));
+  std::vector<DecodeChunk> chunks;
+  for (size_t i = 0; i < caches.size(); ++i) {
+    if (before[i] > 0) Model().Extend(std::span(ids_).first(before[i]), &caches[i], {});
+    const Wanted wanted = i % 3 == 0 ? Wanted::kAll : i == 2 ? Wanted::kNone : Wanted::kLast;
+    chunks.push_back({&caches[i], std::span(ids_).subspan(before[i], now[i]), wanted});
+  }
+  Decoder model = Model();
+  RowsOfStream sink(&model, caches.size());
+  model.Run(chunks, &sink);
+  for (size_t i = 0; i < caches.size(); ++i) {
+    const auto alone = Decode(policies[i], kTokens, i);
+    const Wanted wanted = chunks[i].wanted;
+    const size_t count = wanted == Wanted::kAll ? now[i] : wanted == Wanted::kLast ? 1 : 0;
+    ASSERT_EQ(sink.logits[i].size(), count) << policies[i];
+    EXPECT_EQ(caches[i].seen(), before[i] + now[i]);
+    const auto first = alone.begin() + before[i] + now[i] - static_cast<int64_t>(count);
+    const Logits want(first, first + static_cast<int64_t>(count));
+    EXPECT_LE(Difference(sink.logits[i], want, 0, static_cast<int32_t>(count)), 2e-5) << policies[i];
+  }
+  std::vector<int64_t> next(caches.size(), -1);
+  for (const RowSink::Row& row : sink.order) {
+    EXPECT_GT(row.token, next[row.chunk]);
+    next[row.chunk] = row.token;
+  }
+}
+
+TEST_F(KvDecodeTest, AForkGoesOnByItself) {
+  for (const std::string policy : {"full", "sep-stream:3,5,9,24", "sink:3,12", "window:9", "sep:3,9",
+                                   "sep-stream:3,5,9,24,dtype=q8_0", "sink:3,12,positions=absolute"}) {
+    constexpr int32_t kShared = 50;
+    const Logits alone = Decode(policy);
+    KvCache cache = NewCache(policy);
+    for (int32_t t = 0; t < kShared; ++t) Feed(&cache, {ids_[static_cast<size_t>(t)]});
+    const std::unique_ptr<KvCache> fork = cache.Fork();
+    EXPECT_EQ(fork->seen(), kShared);
+    EXPECT_EQ(fork->usage().mean, cache.usage().mean);
+    for (int32_t t = 0; t < 20; ++t) Feed(fork.get(), {ids_[static_cast<size_t>(t)]});  // something else
+    const std::unique_ptr<KvCache> late = cache.Fork();
+    for (KvCache* one : {&cache, late.get()}) {
+      for (int32_t t = kShared; t < kTokens; ++t) {
+        const Logits row = Feed(one, {ids_[static_cast<size_t>(t)]});
+        ASSERT_EQ(row[0], alone[static_cast<size_t>(t)]) << policy << " token " << t;
+      }
+    }
+  }
+}
+
+TEST_F(KvDecodeTest, AChunkThatIsTakenBackNeverCame) {
+  for (const std::string policy : {"full", "sep-stream:3,5,9,24", "sink:3,12", "sep:3,9"}) {
+    const Logits alone = Decode(policy);
+    KvCache cache = NewCache(policy);
+    for (int32_t t = 0; t < kTokens; ++t) {
+      if (t % 7 == 3) {
+        cache.BeginChunk(std::span(ids_).subspan(static_cast<size_t>(t), 1), 1);
+        cache.AbandonChunk();
+      }
+      ASSERT_EQ(Feed(&cache, {ids_[static_cast<size_t>(t)]})[0], alone[static_cast<size_t>(t)]) << policy << ' ' << t;
+    }
+    cache.AbandonChunk();  // nothing is under way
+    EXPECT_EQ(cache.seen(), kTokens);
+  }
+}
+
 TEST_F(KvDecodeTest, E11_ReplayAfterResetIsTheSameToTheBit) {
   for (const char* policy : {"sep-stream:2,4,6,20", "sep-stream:2,4,6,20,policy=full", "sink:3,9", "sep:3,8",
                              "sep-stream:2,4,6,20,dtype=q8_0"}) {

@@ -28,6 +28,7 @@ KvGroup::KvGroup(Backend* backend, const ModelSpec& spec, std::unique_ptr<KvPoli
     : backend_(backend),
       spec_(spec),
       policy_(std::move(policy)),
+      max_length_(max_length),
       pattern_(policy_->Pattern()),
       policy_window_(pattern_.window),
       dtype_(dtype),
@@ -243,6 +244,35 @@ void KvGroup::End() {
   const auto stored = static_cast<int64_t>(slots_.size());
   stored_sum_ += static_cast<double>(stored);
   peak_ = std::max(peak_, stored);
+}
+
+void KvGroup::Abandon() {
+  slots_.resize(slots_.size() - static_cast<size_t>(chunk_));
+  chunk_ = 0;
+}
+
+KvGroup KvGroup::Fork() const {
+  HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone);
+  KvGroup fork(backend_, spec_, MakeKvPolicy(policy_->form()), static_cast<int32_t>(layers_.size()), dense_.window,
+               dtype_, stored_, max_length_);
+  const auto held = static_cast<int64_t>(slots_.size());
+  fork.SetLength(length_);
+  fork.origin_ = origin_;
+  fork.Place(WithSpare(held));
+  const auto copy = [&](const Matrix& from, Matrix& to) { MoveRows(from, base_, to, 0, held); };
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    copy(layers_[l].raw, fork.layers_[l].raw);
+    copy(layers_[l].rotated, fork.layers_[l].rotated);
+    copy(layers_[l].values, fork.layers_[l].values);
+  }
+  fork.slots_ = slots_;
+  fork.seen_ = seen_;
+  fork.stored_sum_ = stored_sum_;
+  fork.seen_sum_ = seen_sum_;
+  fork.steps_ = steps_;
+  fork.peak_ = peak_;
+  if (fork.rotates_on_reading()) fork.FillRotations();
+  return fork;
 }
 
 /// The sizes after every token of the chunk but the last: what the token after each of them still sees. (The last is

@@ -66,6 +66,11 @@ class KvGroup {
   const int32_t* query_places() const { return places_.empty() ? nullptr : &places_[slots_.size() - chunk_]; }
   const int32_t* key_places() const { return places_.empty() ? nullptr : places_.data(); }
   void End();
+  /// Instead of End: the chunk never came, a trim before it apart.
+  void Abandon();
+
+  /// A group of its own with the same rows, policy and figures. Between chunks.
+  KvGroup Fork() const;
 
   /// Nothing that was seen has been dropped, and every key stands where it first did.
   bool holds_all() const { return !grows_ && static_cast<int64_t>(slots_.size()) == seen_; }
@@ -112,6 +117,7 @@ class KvGroup {
   Backend* backend_;
   ModelSpec spec_;
   std::unique_ptr<KvPolicy> policy_;
+  int64_t max_length_;
   AttnPattern pattern_;    // the policy's, and the model's own sliding window
   AttnPattern dense_;      // the model's own window alone
   int32_t policy_window_;  // the policy's alone
