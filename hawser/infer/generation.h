@@ -3,14 +3,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "hawser/infer/sampler.h"
+#include "hawser/infer/continuation.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/kv_cache.h"
 #include "hawser/tok/bos.h"
@@ -39,19 +37,6 @@ class Generation {
   Matrix logits_;  // [1, V]
 };
 
-enum class StopReason : uint8_t { kLength, kEos, kStop, kCancelled };
-std::string_view Name(StopReason reason);  // "length", "eos", "stop", "cancelled"
-
-struct GenerateOptions {
-  int64_t max_new = 256;
-  SamplerOptions sampler;
-  std::vector<std::string> stops;  // text; the result ends in front of the first of them
-  std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
-  bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
-  std::function<bool()> cancelled = {};  // asked before each token is made; true ends the text
-  bool hold = false;                     // the text will go on: what is not yet certain stays in the state, unshown
-};
-
 struct GenerateResult {
   std::vector<int32_t> ids;  // new tokens, the ending one left out
   std::string text;          // their text, valid UTF-8
@@ -64,18 +49,6 @@ struct GenerateResult {
   double prefill_tokens_per_second() const;
   double decode_tokens_per_second() const;
 };
-
-/// What a text needs besides its cache to go on in another call or process.
-struct TextState {
-  std::vector<int32_t> pending;           // the last token of a text that was cut: the cache has not seen it yet
-  Sampler::Seen seen;                     // what the penalties count
-  std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
-  std::string held;                       // bytes made but not shown: of a cut character, or where a stop may begin
-  bool at_start = false;                  // nothing of the text has come yet
-};
-nlohmann::json ToJson(const TextState& state);
-/// Errors: kFormat for anything but what ToJson writes, with ids below `vocab`.
-TextState ParseTextState(const nlohmann::json& json, int32_t vocab);
 
 /// TextPrefix and the text. `parse_special`: names of special tokens in the text are those tokens. Errors: kUsage if
 /// that is nothing at all.

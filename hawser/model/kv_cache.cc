@@ -141,7 +141,7 @@ void KvCache::AbandonChunk() {
   counter_ = chunk_counter_;
 }
 
-KvCache::KvCache(const KvCache& other)
+KvCache::KvCache(const KvCache& other, int64_t tokens)
     : form_(other.form_),
       vocab_(other.vocab_),
       separators_(other.separators_),
@@ -149,16 +149,27 @@ KvCache::KvCache(const KvCache& other)
       stored_(other.stored_),
       max_length_(other.max_length_),
       row_bytes_(other.row_bytes_),
-      seen_(other.seen_),
+      seen_(tokens),
       separators_seen_(other.separators_seen_),
       segments_(other.segments_),
       counter_(other.counter_) {
   HAWSER_CHECK(other.coming_.empty());
   groups_.reserve(other.groups_.size());
-  for (const KvGroup& group : other.groups_) groups_.push_back(group.Fork());
+  for (const KvGroup& group : other.groups_) groups_.push_back(group.Fork(tokens));
+  if (tokens < other.seen_) separators_seen_ -= other.SeparatorsFrom(tokens);
 }
 
-std::unique_ptr<KvCache> KvCache::Fork() const { return std::unique_ptr<KvCache>(new KvCache(*this)); }
+std::unique_ptr<KvCache> KvCache::Fork(int64_t tokens) const {
+  if (tokens != seen_ && !holds_all()) return nullptr;
+  return std::unique_ptr<KvCache>(new KvCache(*this, tokens));
+}
+
+bool KvCache::holds_all() const { return segments_.places == 0 && std::ranges::all_of(groups_, &KvGroup::holds_all); }
+
+/// Separators among the tokens from `first` on, where all are held.
+int64_t KvCache::SeparatorsFrom(int64_t first) const {
+  return std::ranges::count_if(groups_.front().slots().subspan(static_cast<size_t>(first)), &SlotInfo::separator);
+}
 
 void KvCache::BeginPrefill(int64_t tokens) {
   for (KvGroup& group : groups_) group.BeginPrefill(tokens);
@@ -170,11 +181,8 @@ void KvCache::EndPrefill() {
 
 bool KvCache::KeepFirst(int64_t tokens) {
   HAWSER_CHECK(tokens >= 0 && tokens <= seen_);
-  const auto whole = [](const KvGroup& group) { return group.holds_all(); };
-  if (segments_.places > 0 || !std::ranges::all_of(groups_, whole)) return false;
-  for (const SlotInfo& slot : groups_.front().slots().subspan(static_cast<size_t>(tokens))) {
-    separators_seen_ -= slot.separator;
-  }
+  if (!holds_all()) return false;
+  separators_seen_ -= SeparatorsFrom(tokens);
   for (KvGroup& group : groups_) group.KeepFirst(tokens);
   seen_ = tokens;
   return true;

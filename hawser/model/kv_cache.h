@@ -66,8 +66,12 @@ class KvCache {
   /// Instead of EndChunk: the chunk never came, what a policy dropped before it apart. Nothing where none is under way.
   void AbandonChunk();
 
-  /// A cache of its own that has seen the same. Between chunks, outside of prompts. Copies what is held.
-  std::unique_ptr<KvCache> Fork() const;
+  /// A cache of its own that has seen the same, or its first `tokens` alone: null where KeepFirst would be false.
+  /// Between chunks, outside of prompts. Copies what it holds.
+  std::unique_ptr<KvCache> Fork(int64_t tokens) const;
+  std::unique_ptr<KvCache> Fork() const { return Fork(seen_); }
+  /// Whether KeepFirst and Fork can go back to fewer tokens.
+  bool holds_all() const;
 
   /// The chunks between these two are a prompt: where the policy says prefill=dense its tokens see all that came before
   /// them in it, all of it is held until the end, and only then trimmed. Frequencies that follow the stream are those
@@ -86,11 +90,12 @@ class KvCache {
  private:
   friend class KvStateIo;  // model/kv_state.cc
 
-  KvCache(const KvCache& other);
+  KvCache(const KvCache& other, int64_t tokens);
 
   struct Place {
     int32_t group = 0, layer = 0;  // place of a layer in its group
   };
+  int64_t SeparatorsFrom(int64_t first) const;
   const KvGroup& Group(int32_t layer) const { return groups_[static_cast<size_t>(places_[layer].group)]; }
 
   KvForm form_;

@@ -468,6 +468,25 @@ TEST_F(KvDecodeTest, AForkGoesOnByItself) {
   }
 }
 
+TEST_F(KvDecodeTest, AForkOfFewerTokensIsTheCacheOfThose) {
+  constexpr int32_t kFirst = 33;
+  for (const std::string policy : {"full", "full:dtype=q8_0", "sep:3,9", "sink:3,12"}) {
+    const Logits alone = Decode(policy);
+    KvCache cache = NewCache(policy);
+    Decode(&cache, 1);
+    const std::unique_ptr<KvCache> fork = cache.Fork(kFirst);
+    ASSERT_EQ(fork != nullptr, policy.starts_with("full")) << policy;
+    EXPECT_EQ(cache.holds_all(), policy.starts_with("full"));
+    if (fork == nullptr) continue;
+    EXPECT_EQ(fork->separators_seen(), std::ranges::count_if(std::span(ids_).first(kFirst), [&](int32_t id) {
+                return flags_[static_cast<size_t>(id)] != 0;
+              }));
+    for (int32_t t = kFirst; t < kTokens; ++t) {
+      ASSERT_EQ(Feed(fork.get(), {ids_[static_cast<size_t>(t)]})[0], alone[static_cast<size_t>(t)]) << policy;
+    }
+  }
+}
+
 TEST_F(KvDecodeTest, AChunkThatIsTakenBackNeverCame) {
   for (const std::string policy : {"full", "sep-stream:3,5,9,24", "sink:3,12", "sep:3,9"}) {
     const Logits alone = Decode(policy);

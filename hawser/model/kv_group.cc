@@ -251,11 +251,11 @@ void KvGroup::Abandon() {
   chunk_ = 0;
 }
 
-KvGroup KvGroup::Fork() const {
-  HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone);
+KvGroup KvGroup::Fork(int64_t tokens) const {
+  HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone && (tokens == seen_ || (tokens < seen_ && holds_all())));
   KvGroup fork(backend_, spec_, MakeKvPolicy(policy_->form()), static_cast<int32_t>(layers_.size()), dense_.window,
                dtype_, stored_, max_length_);
-  const auto held = static_cast<int64_t>(slots_.size());
+  const int64_t held = tokens < seen_ ? tokens : static_cast<int64_t>(slots_.size());
   fork.SetLength(length_);
   fork.origin_ = origin_;
   fork.Place(WithSpare(held));
@@ -265,8 +265,8 @@ KvGroup KvGroup::Fork() const {
     copy(layers_[l].rotated, fork.layers_[l].rotated);
     copy(layers_[l].values, fork.layers_[l].values);
   }
-  fork.slots_ = slots_;
-  fork.seen_ = seen_;
+  fork.slots_.assign(slots_.begin(), slots_.begin() + held);
+  fork.seen_ = tokens;
   fork.stored_sum_ = stored_sum_;
   fork.seen_sum_ = seen_sum_;
   fork.steps_ = steps_;

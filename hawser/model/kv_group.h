@@ -69,8 +69,9 @@ class KvGroup {
   /// Instead of End: the chunk never came, a trim before it apart.
   void Abandon();
 
-  /// A group of its own with the same rows, policy and figures. Between chunks.
-  KvGroup Fork() const;
+  /// A group of its own with the same rows, policy and figures, or where holds_all() with the first `tokens` alone.
+  /// Between chunks.
+  KvGroup Fork(int64_t tokens) const;
 
   /// Nothing that was seen has been dropped, and every key stands where it first did.
   bool holds_all() const { return !grows_ && static_cast<int64_t>(slots_.size()) == seen_; }

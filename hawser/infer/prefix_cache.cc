@@ -1,0 +1,65 @@
+#include "hawser/infer/prefix_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace hawser {
+namespace {
+
+int64_t Common(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+}  // namespace
+
+int64_t PrefixCache::Shared(const KvCache& cache, std::span<const int32_t> seen, std::span<const int32_t> prompt) {
+  const int64_t common = Common(seen, prompt);
+  const int64_t most = std::min(common, static_cast<int64_t>(prompt.size()) - 1);
+  if (most == static_cast<int64_t>(seen.size()) || cache.holds_all()) return std::max<int64_t>(most, 0);
+  return 0;
+}
+
+PrefixCache::Hit PrefixCache::Find(const std::string& form, std::span<const int32_t> ids) {
+  ++queries_;
+  auto best = entries_.end();
+  int64_t length = 0;
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
+    if (entry->form != form) continue;
+    const int64_t shared = Shared(*entry->cache, entry->ids, ids);
+    if (shared <= length) continue;
+    length = shared;
+    best = entry;
+  }
+  if (best == entries_.end()) return {};
+  ++hits_;
+  entries_.splice(entries_.begin(), entries_, best);
+  return {best->cache->Fork(length), length};
+}
+
+void PrefixCache::Keep(const std::string& form, std::vector<int32_t> ids, std::unique_ptr<KvCache> cache) {
+  const int64_t bytes = cache->bytes() + static_cast<int64_t>(ids.size() * sizeof(int32_t));
+  if (ids.empty() || bytes > limit_) return;
+  for (auto entry = entries_.begin(); entry != entries_.end();) {
+    const auto next = std::next(entry);
+    const bool covered = entry->form == form && entry->ids.size() <= ids.size() &&
+                         Common(entry->ids, ids) == static_cast<int64_t>(entry->ids.size()) &&
+                         (cache->holds_all() || entry->ids.size() == ids.size());
+    if (covered) Drop(entry);
+    entry = next;
+  }
+  while (bytes_ + bytes > limit_) Drop(std::prev(entries_.end()));
+  entries_.push_front({form, std::move(ids), std::move(cache), bytes});
+  bytes_ += bytes;
+}
+
+void PrefixCache::Drop(std::list<Entry>::iterator entry) {
+  bytes_ -= entry->bytes;
+  entries_.erase(entry);
+}
+
+void PrefixCache::Clear() {
+  entries_.clear();
+  bytes_ = 0;
+}
+
+}  // namespace hawser

@@ -1,0 +1,470 @@
+#include "hawser/infer/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "hawser/base/parallel.h"
+#include "hawser/tok/separators.h"
+
+namespace hawser {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostRows = 1024;    // of a step in which no text waits for its next token
+constexpr int64_t kLogitRows = 64;     // whose logits are held at once
+constexpr int64_t kWorthWaiting = 32;  // tokens that another prompt is about to read
+
+double Seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+bool KeepsAll(const KvForm& form) { return form.kind == KvKind::kFull; }
+
+}  // namespace
+
+struct Scheduler::Slot {
+  uint64_t id = 0;
+  Request request;
+  EventSink sink;
+  KvForm form;
+  std::string form_text;
+  int64_t reserved = 0;  // bytes of keys and values
+  std::unique_ptr<Continuation> text;
+  std::unique_ptr<KvCache> cache;
+  std::vector<int32_t> fed;      // what the cache has seen
+  std::vector<int32_t> to_feed;  // in this pass
+  int64_t cached = 0;            // tokens of the prompt that did not have to be read
+  int32_t next = -1;             // drawn and not fed yet
+  bool over = false, cancelled = false;
+  Clock::time_point submitted, begun, answered;
+
+  bool reading() const { return next < 0; }
+  std::span<const int32_t> rest() const {
+    return std::span<const int32_t>(request.prompt).subspan(std::min(fed.size(), request.prompt.size()));
+  }
+};
+
+/// Draws from the rows that end a prompt or a text so far, and takes log-probabilities of the others.
+class Scheduler::Sink : public RowSink {
+ public:
+  Sink(Scheduler* scheduler, std::span<Slot* const> slots) : s_(scheduler), slots_(slots) {}
+
+  void Rows(std::span<const Row> rows, ConstMat hidden) override {
+    const auto all = static_cast<int64_t>(rows.size());
+    for (int64_t begin = 0; begin < all; begin += kLogitRows) {
+      const int64_t n = std::min(kLogitRows, all - begin);
+      if (s_->logits_.rows() < n) s_->logits_ = Matrix(n, s_->decoder_->spec().vocab);
+      s_->decoder_->Logits(hidden.Rows(begin, n), s_->logits_.view().Rows(0, n));
+      Take(rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)));
+    }
+  }
+
+ private:
+  struct Result {
+    std::optional<Event> event;
+    std::optional<Error> error;
+  };
+
+  void Take(std::span<const Row> rows) {
+    std::vector<Result> results(rows.size());
+    ParallelFor(static_cast<int64_t>(rows.size()), [&](int64_t r) {
+      Result& result = results[static_cast<size_t>(r)];
+      try {
+        const ConstMat logits = s_->logits_.view();
+        result.event = OfRow(rows[static_cast<size_t>(r)], {logits.Row<float>(r), static_cast<size_t>(logits.cols)});
+      } catch (const Error& error) {
+        result.error = error;
+      }
+    });
+    for (size_t r = 0; r < rows.size(); ++r) {
+      Slot* slot = slots_[rows[r].chunk];
+      if (slot->over) continue;
+      if (results[r].error) {
+        s_->Fault(slot, *results[r].error);
+      } else if (results[r].event) {
+        s_->Tell(slot, *results[r].event);
+      }
+    }
+  }
+
+  static std::optional<Event> OfRow(const Row& row, Slot* slot, std::span<const float> logits);
+  std::optional<Event> OfRow(const Row& row, std::span<const float> logits) const {
+    return OfRow(row, slots_[row.chunk], logits);
+  }
+
+  Scheduler* s_;
+  std::span<Slot* const> slots_;
+};
+
+std::optional<Event> Scheduler::Sink::OfRow(const Row& row, Slot* slot, std::span<const float> logits) {
+  if (slot->over) return std::nullopt;
+  const Request& request = slot->request;
+  const size_t after = slot->fed.size() + static_cast<size_t>(row.token) + 1;  // tokens of the text up to this row
+  if (after < request.prompt.size()) {
+    return Event{.kind = Event::Kind::kPromptToken,
+                 .token = LogprobOf(logits, request.prompt[after], std::max(0, request.top_logprobs))};
+  }
+  if (slot->text->end()) return std::nullopt;
+  Event event{.kind = Event::Kind::kToken};
+  event.text = slot->text->Push(logits);
+  slot->next = slot->text->drawn();
+  event.token.id = slot->next;
+  if (request.top_logprobs >= 0) event.token = LogprobOf(logits, slot->next, request.top_logprobs);
+  return event;
+}
+
+Scheduler::Scheduler(Backend* backend, Decoder* decoder, const Tokenizer* tokenizer, DType dtype,
+                     SchedulerOptions options)
+    : backend_(backend),
+      decoder_(decoder),
+      tokenizer_(tokenizer),
+      dtype_(dtype),
+      options_(std::move(options)),
+      prefixes_(options_.prefix_bytes) {
+  HAWSER_CHECK(options_.slots > 0 && options_.rows > 0);
+  NewCache(options_.kv);  // its errors belong here
+}
+
+Scheduler::~Scheduler() = default;
+
+std::unique_ptr<KvCache> Scheduler::NewCache(const KvForm& form) const {
+  const ModelSpec& spec = decoder_->spec();
+  std::vector<uint8_t> flags;
+  {
+    const std::lock_guard lock(separators_mutex_);
+    auto known = separators_.find(form.separator_set);
+    if (known == separators_.end()) {
+      known =
+          separators_.emplace(form.separator_set, ModelSeparators(tokenizer_, form.separator_set, spec.vocab)).first;
+    }
+    flags = known->second;
+  }
+  return std::make_unique<KvCache>(backend_, spec, form, std::move(flags), dtype_, 0);
+}
+
+/// Bytes of keys and values of `tokens` under a form: what a text may come to hold.
+int64_t Scheduler::Reserved(const KvForm& form, int64_t tokens) const {
+  const ModelSpec& spec = decoder_->spec();
+  const KvCache empty = KvCache(backend_, spec, form, {}, dtype_, 0);
+  int64_t slots = 0;
+  for (int32_t layer = 0; layer < spec.layers; ++layer) {
+    const int64_t most = empty.policy(layer).MaxSlots();
+    slots += most < 0 ? tokens : std::min(most, tokens);
+  }
+  return slots * empty.row_bytes();
+}
+
+uint64_t Scheduler::Submit(Request request, EventSink sink) {
+  const ModelSpec& spec = decoder_->spec();
+  if (request.prompt.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    if (request.prompt[i] < 0 || request.prompt[i] >= spec.vocab) {
+      Fail(ErrorKind::kUsage, "token {} of the prompt has id {}, the vocabulary has ids 0 to {}", i, request.prompt[i],
+           spec.vocab - 1);
+    }
+  }
+  auto slot = std::make_unique<Slot>();
+  slot->form = request.kv.value_or(options_.kv);
+  slot->form_text = ToString(slot->form);
+  if (request.kv) NewCache(*request.kv);
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t most = std::max<int64_t>(0, request.generate.max_new);
+  if (KeepsAll(slot->form) && most > options_.context - prompt) {
+    Fail(ErrorKind::kUsage, "the context holds {} tokens; the prompt has {} and asks for {} more", options_.context,
+         prompt, most);
+  }
+  slot->reserved = Reserved(slot->form, prompt + std::min(most, int64_t{1} << 40));
+  if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
+    Fail(ErrorKind::kUsage, "keys and values of {} tokens take {} bytes, and {} are allowed", prompt + most,
+         slot->reserved, options_.kv_bytes);
+  }
+  slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt);
+  slot->text->Begin(false);
+  slot->request = std::move(request);
+  slot->sink = std::move(sink);
+  slot->submitted = Clock::now();
+  const std::lock_guard lock(mutex_);
+  if (closed_) Fail(ErrorKind::kIo, "no more requests are taken");
+  if (waiting_.size() >= options_.queue) return 0;
+  slot->id = next_id_++;
+  const uint64_t id = slot->id;
+  const auto later = [&](const std::unique_ptr<Slot>& other) {
+    return other->request.priority < slot->request.priority;
+  };
+  waiting_.insert(std::ranges::find_if(waiting_, later), std::move(slot));
+  stats_.waiting = static_cast<int64_t>(waiting_.size());
+  wake_.notify_one();
+  return id;
+}
+
+void Scheduler::Cancel(uint64_t id) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back(id);
+  wake_.notify_one();
+}
+
+void Scheduler::Wait(std::chrono::milliseconds most) {
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, most, [&] { return !waiting_.empty() || !cancelled_.empty(); });
+}
+
+/// Ends what was cancelled or has run out of time, under way or waiting.
+void Scheduler::Collect() {
+  std::vector<uint64_t> cancelled;
+  std::vector<std::unique_ptr<Slot>> ended;
+  const auto now = Clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled.swap(cancelled_);
+    const auto marked = [&](Slot& slot) {
+      slot.cancelled = std::ranges::find(cancelled, slot.id) != cancelled.end();
+      const auto timeout = slot.request.timeout;
+      return slot.cancelled || (timeout.count() > 0 && now - slot.submitted > timeout);
+    };
+    for (auto& slot : waiting_) {
+      if (marked(*slot)) ended.push_back(std::move(slot));
+    }
+    std::erase(waiting_, nullptr);
+    for (auto& slot : slots_) {
+      if (marked(*slot)) ended.push_back(std::move(slot));
+    }
+    std::erase(slots_, nullptr);
+  }
+  for (const auto& slot : ended) {
+    if (slot->cancelled) {
+      slot->text->Cancel();
+      End(slot.get());
+    } else {
+      Fault(slot.get(),
+            Error(ErrorKind::kIo, fmt::format("the request has run out of its {} ms", slot->request.timeout.count())));
+    }
+  }
+}
+
+/// Whether another prompt under way is about to read what this one begins with.
+bool Scheduler::Postponed(const Slot& slot) const {
+  if (!slot.request.share || slot.request.prompt_logprobs || !KeepsAll(slot.form)) return false;
+  int64_t have = 0, coming = 0;
+  for (const auto& other : slots_) {
+    if (other->form_text != slot.form_text || !other->cache->holds_all()) continue;
+    const std::vector<int32_t>& ids = other->request.prompt;
+    const int64_t common = std::ranges::mismatch(ids, slot.request.prompt).in1 - ids.begin();
+    have = std::max(have, std::min(common, other->cache->seen()));
+    coming = std::max(coming, common);
+  }
+  return coming - have >= kWorthWaiting;
+}
+
+void Scheduler::Admit() {
+  while (static_cast<int64_t>(slots_.size()) < options_.slots) {
+    int64_t reserved = 0;
+    for (const auto& slot : slots_) reserved += slot->reserved;
+    std::unique_ptr<Slot> slot;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = std::ranges::find_if(waiting_, [&](const auto& s) { return !Postponed(*s); });
+      if (found == waiting_.end()) return;
+      if (options_.kv_bytes > 0 && reserved + (*found)->reserved > options_.kv_bytes) return;  // its turn will come
+      slot = std::move(*found);
+      waiting_.erase(found);
+    }
+    Begin(std::move(slot));
+  }
+}
+
+void Scheduler::Begin(std::unique_ptr<Slot> slot) {
+  Slot* s = slot.get();
+  s->begun = Clock::now();
+  try {
+    if (s->request.share && !s->request.prompt_logprobs) {
+      PrefixCache::Hit hit = prefixes_.Find(s->form_text, s->request.prompt);
+      const Slot* source = nullptr;
+      for (const auto& other : slots_) {
+        if (other->form_text != s->form_text || !KeepsAll(other->form)) continue;
+        const int64_t shared = PrefixCache::Shared(*other->cache, other->fed, s->request.prompt);
+        if (shared <= hit.length) continue;
+        hit.length = shared;
+        source = other.get();
+      }
+      if (source != nullptr) hit.cache = source->cache->Fork(hit.length);
+      if (hit.cache != nullptr) {
+        s->cache = std::move(hit.cache);
+        s->cached = hit.length;
+        s->fed.assign(s->request.prompt.begin(), s->request.prompt.begin() + hit.length);
+      }
+    }
+    if (s->cache == nullptr) s->cache = NewCache(s->form);
+    s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
+  } catch (const Error& error) {
+    return Fault(s, error);
+  }
+  slots_.push_back(std::move(slot));
+  const auto prompt = static_cast<int64_t>(s->request.prompt.size());
+  Tell(s, {.kind = Event::Kind::kStart, .prompt_tokens = prompt, .cached_tokens = s->cached, .read_tokens = s->cached});
+  if (s->request.prompt_logprobs) {
+    Tell(s, {.kind = Event::Kind::kPromptToken, .token = {.id = s->request.prompt.front()}});
+  }
+}
+
+bool Scheduler::Step() {
+  Collect();
+  Admit();
+  std::vector<Slot*> pass, reading;
+  for (const auto& slot : slots_) (slot->reading() ? reading : pass).push_back(slot.get());
+  for (Slot* slot : pass) slot->to_feed = {slot->next};
+  int64_t rows = pass.empty() ? kMostRows : options_.rows;
+  std::ranges::stable_sort(reading, std::greater(), [](const Slot* s) { return s->request.priority; });
+  for (Slot* slot : reading) {
+    if (rows == 0) break;
+    const std::span<const int32_t> rest = slot->rest();
+    const auto n = std::min(rest.size(), static_cast<size_t>(rows));
+    slot->to_feed.assign(rest.begin(), rest.begin() + static_cast<ptrdiff_t>(n));
+    rows -= static_cast<int64_t>(n);
+    pass.push_back(slot);
+  }
+  if (pass.empty()) {
+    Publish();
+    return false;
+  }
+  RunPass(pass);
+  for (Slot* slot : pass) {
+    if (!slot->over) AfterPass(slot);
+  }
+  std::erase_if(slots_, [](const auto& slot) { return slot->over; });
+  Publish();
+  return true;
+}
+
+/// One pass with all, or where that fails one with each, so that only those end whose own it was.
+void Scheduler::RunPass(std::span<Slot* const> slots) {
+  std::vector<DecodeChunk> chunks;
+  for (Slot* slot : slots) {
+    const bool ends = slot->reading() && slot->to_feed.size() == slot->rest().size();
+    const Wanted wanted = slot->reading() && slot->request.prompt_logprobs ? Wanted::kAll
+                          : slot->reading() && !ends                       ? Wanted::kNone
+                                                                           : Wanted::kLast;
+    chunks.push_back({.cache = slot->cache.get(), .tokens = slot->to_feed, .wanted = wanted});
+  }
+  Sink sink(this, slots);
+  std::optional<Error> failed;
+  try {
+    decoder_->Run(chunks, &sink);
+    return;
+  } catch (const Error& error) {
+    failed = error;
+  } catch (const std::bad_alloc&) {
+    failed = Error(ErrorKind::kUsage, "out of memory");
+  }
+  for (Slot* slot : slots) {
+    const bool untouched = slot->cache->seen() == static_cast<int64_t>(slot->fed.size());
+    if (slots.size() == 1 || !untouched) {
+      if (!slot->over) Fault(slot, *failed);
+    } else if (!slot->over) {
+      RunPass({&slot, 1});
+    }
+  }
+}
+
+void Scheduler::AfterPass(Slot* slot) {
+  const bool was_reading = slot->fed.size() < slot->request.prompt.size();
+  slot->fed.insert(slot->fed.end(), slot->to_feed.begin(), slot->to_feed.end());
+  {
+    const std::lock_guard lock(mutex_);
+    if (was_reading) stats_.prompt_tokens += static_cast<int64_t>(slot->to_feed.size());
+  }
+  if (was_reading) {
+    const auto prompt = static_cast<int64_t>(slot->request.prompt.size());
+    const auto read = static_cast<int64_t>(slot->fed.size());
+    if (slot->request.progress) {
+      Tell(slot, {.kind = Event::Kind::kProgress,
+                  .prompt_tokens = prompt,
+                  .cached_tokens = slot->cached,
+                  .read_tokens = read});
+    }
+    if (read < prompt || slot->over) return;
+    slot->answered = Clock::now();
+    try {
+      slot->cache->EndPrefill();
+      const bool snapshot = slot->request.share && !slot->cache->holds_all() && options_.prefix_bytes > 0;
+      if (snapshot) prefixes_.Keep(slot->form_text, slot->request.prompt, slot->cache->Fork());
+    } catch (const Error& error) {
+      return Fault(slot, error);
+    }
+  }
+  if (slot->text->end()) End(slot);
+}
+
+void Scheduler::Tell(Slot* slot, const Event& event) {
+  if (slot->over) return;
+  if (event.kind == Event::Kind::kToken) {
+    const std::lock_guard lock(mutex_);
+    ++stats_.new_tokens;
+  }
+  if (!slot->sink(event)) slot->over = true;
+}
+
+void Scheduler::End(Slot* slot) {
+  const auto now = Clock::now();
+  Event event{.kind = Event::Kind::kEnd,
+              .prompt_tokens = static_cast<int64_t>(slot->request.prompt.size()),
+              .cached_tokens = slot->cached};
+  event.text = slot->text->Finish();
+  event.stop = slot->text->end().value_or(StopReason::kCancelled);
+  event.new_tokens = static_cast<int64_t>(slot->text->ids().size());
+  if (slot->cache != nullptr) {
+    const KvUsage usage = slot->cache->usage();
+    event.kept_tokens = static_cast<int64_t>(usage.final_mean);
+    event.evicted_tokens = slot->cache->seen() - event.kept_tokens;
+    event.kv_bytes = slot->cache->bytes();
+    const auto answered = slot->answered == Clock::time_point{} ? now : slot->answered;
+    event.prompt_seconds = Seconds(slot->begun, answered);
+    event.decode_seconds = Seconds(answered, now);
+    const std::lock_guard lock(mutex_);
+    stats_.cached_tokens += slot->cached;
+    stats_.evicted_tokens += event.evicted_tokens;
+  }
+  Tell(slot, event);
+  slot->over = true;
+  const bool keep = slot->cache != nullptr && slot->request.share && options_.prefix_bytes > 0 &&
+                    slot->fed.size() >= slot->request.prompt.size();
+  if (keep) prefixes_.Keep(slot->form_text, std::move(slot->fed), std::move(slot->cache));
+}
+
+void Scheduler::Fault(Slot* slot, const Error& error) {
+  Tell(slot, {.kind = Event::Kind::kError, .error = error});
+  slot->over = true;
+}
+
+void Scheduler::EndAll(const Error& error) {
+  std::deque<std::unique_ptr<Slot>> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    waiting.swap(waiting_);
+  }
+  for (const auto& slot : waiting) Fault(slot.get(), error);
+  for (const auto& slot : slots_) Fault(slot.get(), error);
+  slots_.clear();
+  Publish();
+}
+
+void Scheduler::Publish() {
+  int64_t bytes = 0;
+  for (const auto& slot : slots_) bytes += slot->cache->bytes();
+  const std::lock_guard lock(mutex_);
+  ++stats_.steps;
+  stats_.running = static_cast<int64_t>(slots_.size());
+  stats_.waiting = static_cast<int64_t>(waiting_.size());
+  stats_.kv_bytes = bytes;
+  stats_.prefix_bytes = prefixes_.bytes();
+  stats_.prefix_queries = prefixes_.queries();
+  stats_.prefix_hits = prefixes_.hits();
+}
+
+SchedulerStats Scheduler::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+}  // namespace hawser

@@ -1,0 +1,357 @@
+// Texts that share passes, prefixes and a queue are the texts that each request gives alone.
+#include "hawser/infer/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <thread>
+
+#include "hawser/base/parallel.h"
+#include "hawser/base/rng.h"
+#include "hawser/device/registry.h"
+#include "hawser/infer/generation.h"
+#include "hawser/testing/tiny_model.h"
+
+namespace hawser {
+namespace {
+
+class LetterTokenizer final : public Tokenizer {
+ public:
+  std::string Kind() const override { return "letters"; }
+  int32_t vocab_size() const override { return 64; }
+  std::vector<int32_t> Encode(std::string_view text, bool, bool) const override { return {text.begin(), text.end()}; }
+  std::string Piece(int32_t id) const override { return std::string(1, static_cast<char>('0' + id)); }
+  std::string Display(int32_t id) const override { return Piece(id); }
+  void Save(const std::filesystem::path&) const override {}
+};
+
+/// What a request told.
+struct Heard {
+  std::vector<TokenLogprob> prompt, tokens;
+  std::string text;
+  std::vector<int64_t> read;
+  int64_t cached = -1;
+  std::optional<StopReason> stop;
+  std::optional<Error> error;
+  Event end;
+
+  EventSink Sink(int64_t most = INT64_MAX) {
+    return [this, most](const Event& event) {
+      EXPECT_FALSE(stop || error) << "an event behind the last";
+      switch (event.kind) {
+        case Event::Kind::kStart:
+          cached = event.cached_tokens;
+          break;
+        case Event::Kind::kProgress:
+          read.push_back(event.read_tokens);
+          break;
+        case Event::Kind::kPromptToken:
+          prompt.push_back(event.token);
+          break;
+        case Event::Kind::kToken:
+          tokens.push_back(event.token);
+          text += event.text;
+          break;
+        case Event::Kind::kEnd:
+          text += event.text;
+          stop = event.stop;
+          end = event;
+          break;
+        case Event::Kind::kError:
+          error = event.error;
+          break;
+      }
+      return static_cast<int64_t>(tokens.size()) < most;
+    };
+  }
+  std::vector<int32_t> ids() const {
+    std::vector<int32_t> ids;
+    for (const TokenLogprob& token : tokens) ids.push_back(token.id);
+    return ids;
+  }
+};
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  SchedulerTest() { SetThreads(1); }
+  ~SchedulerTest() override { SetThreads(0); }
+
+  std::unique_ptr<Scheduler> New(SchedulerOptions options) {
+    return std::make_unique<Scheduler>(backend_.get(), &decoder_, &tokenizer_, DType::kF32, options);
+  }
+  std::vector<int32_t> Prompt(uint64_t seed, int64_t length) {
+    Rng rng{.seed = seed, .stream = 3};
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>(rng.Below(64)));
+    return ids;
+  }
+  GenerateResult Alone(const Request& request) {
+    const std::string form = request.kv ? ToString(*request.kv) : "full";
+    KvCache cache(backend_.get(), spec_, ParseKvForm(form), {}, DType::kF32, 0);
+    Generation generation(&decoder_, &cache);
+    return Generate(generation, request.prompt, tokenizer_, request.generate);
+  }
+  /// The nats of each token of `ids` behind those before it, from a pass of its own.
+  std::vector<float> Logprobs(const std::vector<int32_t>& ids) {
+    KvCache cache(backend_.get(), spec_, {}, {}, DType::kF32, 0);
+    std::vector<float> nll(ids.size());
+    std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+    targets.push_back(-1);
+    decoder_.ExtendScore(ids, targets, &cache, nll.data());
+    for (float& x : nll) x = -x;
+    nll.pop_back();
+    return nll;
+  }
+  static void RunAll(Scheduler* scheduler) {
+    while (scheduler->Step()) {
+    }
+  }
+
+  ModelSpec spec_ = TinySpec();
+  ParamStore params_ = LoudModel(spec_, 23);
+  LetterTokenizer tokenizer_;
+  std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
+  Decoder decoder_{backend_.get(), &params_};
+};
+
+TEST_F(SchedulerTest, ManyTextsAtOnceAreEachAlone) {
+  const auto scheduler = New({.slots = 3, .rows = 7, .prefix_bytes = 1 << 20});
+  const char* const forms[] = {"full", "sink:2,10", "window:9", "full", "sink:3,12,positions=absolute"};
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 12; ++i) {
+    Request request{.prompt = Prompt(i, 1 + static_cast<int64_t>(i * i) % 37)};
+    request.generate = {.max_new = static_cast<int64_t>(5 + 3 * i)};
+    request.generate.sampler = {.temperature = i % 3 == 0 ? 0.0 : 0.5, .seed = i};
+    if (i % 4 == 1) request.generate.stops = {"7"};
+    request.kv = ParseKvForm(forms[i % std::size(forms)]);
+    requests.push_back(request);
+  }
+  std::vector<Heard> heard(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(scheduler->Submit(requests[i], heard[i].Sink()), i + 1);
+    if (i % 3 == 2) scheduler->Step();  // they come while others are under way
+  }
+  RunAll(scheduler.get());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const GenerateResult alone = Alone(requests[i]);
+    ASSERT_TRUE(heard[i].stop) << i;
+    EXPECT_EQ(heard[i].stop, alone.stop) << i;
+    EXPECT_EQ(heard[i].text, alone.text) << i;
+    EXPECT_EQ(heard[i].end.new_tokens, static_cast<int64_t>(alone.ids.size()));
+  }
+  const SchedulerStats stats = scheduler->stats();
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_EQ(stats.waiting, 0);
+}
+
+TEST_F(SchedulerTest, PrefixesAreReadOnce) {
+  const auto scheduler = New({.slots = 4, .rows = 64, .prefix_bytes = 8 << 20});
+  const std::vector<int32_t> shared = Prompt(5, 100);
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 6; ++i) {
+    Request request{.prompt = shared};
+    const std::vector<int32_t> own = Prompt(50 + i, 7);
+    request.prompt.insert(request.prompt.end(), own.begin(), own.end());
+    request.generate = {.max_new = 12, .sampler = {.temperature = 0}};
+    requests.push_back(request);
+  }
+  std::vector<Heard> heard(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) scheduler->Submit(requests[i], heard[i].Sink());
+  RunAll(scheduler.get());
+  EXPECT_EQ(heard[0].cached, 0);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_GE(heard[i].cached, i > 0 ? 100 : 0) << i;  // also of a neighbour that is still under way
+    EXPECT_EQ(heard[i].ids(), Alone(requests[i]).ids) << i;
+  }
+  // A turn later in the same talk, under a cache that drops keys: what it has seen is a beginning of the prompt.
+  for (const char* form : {"full", "sink:2,20"}) {
+    Request first{.prompt = Prompt(6, 60)};
+    first.generate = {.max_new = 10, .sampler = {.temperature = 0}};
+    first.kv = ParseKvForm(form);
+    Heard one, two, again;
+    scheduler->Submit(first, one.Sink());
+    RunAll(scheduler.get());
+    Request second = first;
+    const std::vector<int32_t> answer = one.ids(), more = Prompt(7, 9);
+    second.prompt.insert(second.prompt.end(), answer.begin(), answer.end());
+    second.prompt.insert(second.prompt.end(), more.begin(), more.end());
+    scheduler->Submit(second, two.Sink());
+    scheduler->Submit(first, again.Sink());
+    RunAll(scheduler.get());
+    EXPECT_EQ(two.cached, 69) << form;  // the last token was never fed
+    EXPECT_EQ(two.ids(), Alone(second).ids) << form;
+    EXPECT_EQ(again.ids(), one.ids()) << form;
+  }
+}
+
+TEST_F(SchedulerTest, LogProbabilitiesAreThoseOfTheModel) {
+  const auto scheduler = New({.slots = 2, .rows = 16});
+  Request request{.prompt = Prompt(9, 150), .top_logprobs = 3, .prompt_logprobs = true};
+  request.generate = {.max_new = 5, .sampler = {.temperature = 0}};
+  Heard heard, none;
+  Request alone = request;
+  alone.generate.max_new = 0;
+  scheduler->Submit(request, heard.Sink());
+  scheduler->Submit(alone, none.Sink());
+  RunAll(scheduler.get());
+  std::vector<int32_t> ids = request.prompt;
+  const std::vector<int32_t> made = heard.ids();
+  ids.insert(ids.end(), made.begin(), made.end());
+  const std::vector<float> want = Logprobs(ids);
+  ASSERT_EQ(heard.prompt.size(), 150u);
+  ASSERT_EQ(none.prompt.size(), 150u);
+  EXPECT_TRUE(none.tokens.empty());
+  EXPECT_EQ(none.stop, StopReason::kLength);
+  for (size_t t = 1; t < ids.size(); ++t) {
+    const TokenLogprob& token = t < 150 ? heard.prompt[t] : heard.tokens[t - 150];
+    EXPECT_EQ(token.id, ids[t]);
+    EXPECT_NEAR(token.logprob, want[t - 1], 1e-4);
+    ASSERT_EQ(token.top.size(), 3u);
+    EXPECT_TRUE(std::ranges::is_sorted(token.top, std::greater(), &std::pair<int32_t, float>::second));
+    const bool drawn = t >= 150;
+    EXPECT_TRUE(!drawn || token.top[0] == std::pair(token.id, token.logprob));
+  }
+}
+
+TEST_F(SchedulerTest, LogprobOfIsTheLogOfTheSoftmax) {
+  const std::vector<float> logits = {1.0f, 3.0f, 3.0f, -2.0f, 0.5f};
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(static_cast<double>(x));
+  const TokenLogprob found = LogprobOf(logits, 4, 9);
+  EXPECT_NEAR(found.logprob, 0.5 - std::log(sum), 1e-6);
+  std::vector<int32_t> order;
+  for (const auto& [id, logprob] : found.top) {
+    order.push_back(id);
+    EXPECT_NEAR(logprob, logits[static_cast<size_t>(id)] - std::log(sum), 1e-6);
+  }
+  EXPECT_EQ(order, (std::vector<int32_t>{1, 2, 0, 4, 3}));
+}
+
+TEST_F(SchedulerTest, TextsEndWhenNobodyListensOrTheyAreCancelled) {
+  const auto scheduler = New({.slots = 2, .rows = 16});
+  Request request{.prompt = {1, 2, 3}};
+  request.generate = {.max_new = 50, .sampler = {.temperature = 0}};
+  Heard gone, cancelled, waiting, whole;
+  scheduler->Submit(request, gone.Sink(/*most=*/4));
+  const uint64_t id = scheduler->Submit(request, cancelled.Sink());
+  scheduler->Submit(request, whole.Sink());
+  const uint64_t later = scheduler->Submit(request, waiting.Sink());
+  for (int i = 0; i < 3; ++i) scheduler->Step();
+  std::thread([&] {
+    scheduler->Cancel(id);
+    scheduler->Cancel(later);
+    scheduler->Cancel(12345);
+  }).join();
+  RunAll(scheduler.get());
+  EXPECT_EQ(gone.tokens.size(), 4u);
+  EXPECT_FALSE(gone.stop);
+  EXPECT_EQ(cancelled.stop, StopReason::kCancelled);
+  EXPECT_EQ(cancelled.tokens.size(), 3u);
+  EXPECT_EQ(waiting.stop, StopReason::kCancelled);
+  EXPECT_EQ(whole.ids(), Alone(request).ids);
+}
+
+TEST_F(SchedulerTest, HigherPrioritiesComeFirstAndTheQueueHasAnEnd) {
+  const auto scheduler = New({.slots = 1, .rows = 16, .queue = 3});
+  Request request{.prompt = {1, 2, 3}};
+  request.generate = {.max_new = 2};
+  std::vector<std::string> order;
+  const auto named = [&](std::string name) {
+    return [&order, name](const Event& event) {
+      if (event.kind == Event::Kind::kEnd) order.push_back(name);
+      return true;
+    };
+  };
+  scheduler->Submit(request, named("first"));
+  scheduler->Submit(request, named("second"));
+  request.priority = 5;
+  scheduler->Submit(request, named("urgent"));
+  EXPECT_EQ(scheduler->Submit(request, named("too many")), 0u);
+  RunAll(scheduler.get());
+  EXPECT_EQ(order, (std::vector<std::string>{"urgent", "first", "second"}));
+}
+
+TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
+  const auto scheduler = New({.slots = 2, .kv_bytes = 40000, .context = 64});
+  const auto refused = [&](Request request, std::string_view text) {
+    try {
+      scheduler->Submit(std::move(request), [](const Event&) { return true; });
+      ADD_FAILURE() << "wanted: " << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_NE(std::string_view(error.what()).find(text), std::string_view::npos) << error.what();
+    }
+  };
+  refused({.prompt = {}}, "at least one token");
+  refused({.prompt = {3, 64}}, "token 1 of the prompt has id 64");
+  refused({.prompt = {-1}}, "id -1");
+  Request large{.prompt = Prompt(1, 60)};
+  large.generate = {.max_new = 5};
+  refused(large, "the context holds 64 tokens; the prompt has 60 and asks for 5 more");
+  large.kv = ParseKvForm("sink:4,1000");
+  large.generate.max_new = 2000;
+  refused(large, "bytes, and 40000 are allowed");
+  Request odd{.prompt = {1}};
+  odd.generate.max_new = 4;
+  odd.generate.sampler.top_p = 0;
+  refused(odd, "top-p");
+  // Two that fit one after the other.
+  Request half{.prompt = Prompt(2, 40)};
+  half.generate = {.max_new = 20, .sampler = {.temperature = 0}};
+  Heard one, two;
+  scheduler->Submit(half, one.Sink());
+  scheduler->Submit(half, two.Sink());
+  int64_t most = 0;
+  while (scheduler->Step()) most = std::max(most, scheduler->stats().kv_bytes);
+  EXPECT_EQ(one.ids(), Alone(half).ids);
+  EXPECT_EQ(two.ids(), one.ids());
+}
+
+TEST_F(SchedulerTest, AFaultEndsItsOwnRequestAlone) {
+  // Token 60 has an embedding that no number holds, so that what reads it ends in NaN.
+  params_.Get(Role::kEmbedding).Row<float>(60)[0] = NAN;
+  Decoder decoder(backend_.get(), &params_);
+  Scheduler scheduler(backend_.get(), &decoder, &tokenizer_, DType::kF32, {.slots = 3, .rows = 16});
+  Request good{.prompt = {1, 2, 3, 4}}, bad{.prompt = {1, 60, 3}};
+  good.generate = bad.generate = {.max_new = 8, .sampler = {.temperature = 0, .never = {60}}};
+  Heard first, second, third;
+  scheduler.Submit(good, first.Sink());
+  scheduler.Submit(bad, second.Sink());
+  scheduler.Submit(good, third.Sink());
+  RunAll(&scheduler);
+  ASSERT_TRUE(second.error);
+  EXPECT_EQ(second.error->kind(), ErrorKind::kNumeric);
+  EXPECT_EQ(first.tokens.size(), 8u);
+  EXPECT_EQ(third.ids(), first.ids());
+}
+
+TEST_F(SchedulerTest, ProgressIsToldAndTimeRunsOut) {
+  const auto scheduler = New({.slots = 2, .rows = 10});
+  Request slow{.prompt = {1}};
+  slow.generate = {.max_new = 100};
+  Request request{.prompt = Prompt(3, 35), .progress = true};
+  request.generate = {.max_new = 1};
+  Request late = request;
+  late.timeout = std::chrono::milliseconds(1);
+  Heard a, b, c;
+  scheduler->Submit(slow, a.Sink());
+  scheduler->Step();
+  scheduler->Submit(request, b.Sink());
+  scheduler->Submit(late, c.Sink());
+  std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  RunAll(scheduler.get());
+  EXPECT_EQ(b.read, (std::vector<int64_t>{10, 20, 30, 35}));
+  ASSERT_TRUE(c.error);
+  EXPECT_NE(std::string_view(c.error->what()).find("1 ms"), std::string_view::npos);
+  Heard d;
+  scheduler->Submit(slow, d.Sink());
+  scheduler->Step();
+  scheduler->EndAll(Error(ErrorKind::kIo, "the server ends"));
+  ASSERT_TRUE(d.error);
+  EXPECT_THROW(scheduler->Submit(slow, d.Sink()), Error);
+}
+
+}  // namespace
+}  // namespace hawser
