@@ -1,10 +1,10 @@
-# Puts the files of a folder into a library, as HAWSER_BUILTIN(symbol, name) in the generated hawser_builtin.inc tells.
-function(hawser_builtin target folder)
+# Puts the files of a folder into a library, as HAWSER_BUILTIN(symbol, name) in the generated PREFIX.inc tells.
+function(hawser_builtin target prefix folder)
   set(assembly "")
   set(table "")
   foreach(name IN LISTS ARGN)
     set(file ${folder}/${name})
-    string(MAKE_C_IDENTIFIER "hawser_builtin_${name}" symbol)
+    string(MAKE_C_IDENTIFIER "${prefix}_${name}" symbol)
     string(APPEND assembly
       ".section .rodata\n.balign 64\n.global ${symbol}\n${symbol}:\n.incbin \"${file}\"\n"
       ".global ${symbol}_end\n${symbol}_end:\n")
@@ -13,9 +13,9 @@ function(hawser_builtin target folder)
   endforeach()
   string(APPEND assembly ".section .note.GNU-stack,\"\",%progbits\n")
   set(out ${CMAKE_BINARY_DIR}/generated)
-  file(CONFIGURE OUTPUT ${out}/hawser_builtin.S CONTENT "${assembly}" @ONLY)
-  file(CONFIGURE OUTPUT ${out}/hawser_builtin.inc CONTENT "${table}" @ONLY)
-  set_source_files_properties(${out}/hawser_builtin.S PROPERTIES OBJECT_DEPENDS "${files}")
-  target_sources(${target} PRIVATE ${out}/hawser_builtin.S)
+  file(CONFIGURE OUTPUT ${out}/${prefix}.S CONTENT "${assembly}" @ONLY)
+  file(CONFIGURE OUTPUT ${out}/${prefix}.inc CONTENT "${table}" @ONLY)
+  set_source_files_properties(${out}/${prefix}.S PROPERTIES OBJECT_DEPENDS "${files}")
+  target_sources(${target} PRIVATE ${out}/${prefix}.S)
   target_include_directories(${target} PRIVATE ${out})
 endfunction()

@@ -7,7 +7,7 @@ packages=(
   cmake ninja-build g++ make pkg-config python3
   libdnnl-dev ocl-icd-opencl-dev libhwy-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libfmt-dev
   libpcre2-dev libutf8proc-dev librsvg2-dev libedit-dev libcurl4-openssl-dev
-  libssl-dev libgtest-dev
+  libssl-dev libboost-dev libgtest-dev
 )
 
 if ! command -v dpkg-query > /dev/null; then

@@ -47,6 +47,7 @@ std::function<int()> SetupInfo(Command, CommonOptions&);
 std::function<int()> SetupTokenize(Command, CommonOptions&);
 std::function<int()> SetupGenerate(Command, CommonOptions&);
 std::function<int()> SetupChat(Command, CommonOptions&);
+std::function<int()> SetupServe(Command, CommonOptions&);
 std::function<int()> SetupExtend(Command, CommonOptions&);
 std::function<int()> SetupTrain(Command, CommonOptions&);
 std::function<int()> SetupEval(Command, CommonOptions&);

@@ -31,6 +31,7 @@ constexpr CommandRow kCommands[] = {
     {"tokenize", "Text to token ids and back", SetupTokenize},
     {"generate", "Continue a prompt", SetupGenerate},
     {"chat", "Talk with a chat model", SetupChat},
+    {"serve", "Serve a model: OpenAI's API and a page to talk", SetupServe},
     {"extend", "Continue training a model to a longer context", SetupExtend},
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
     {"eval", "Measure a model: ppl, retrieval", SetupEval},

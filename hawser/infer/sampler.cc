@@ -24,6 +24,12 @@ Sampler::Sampler(const SamplerOptions& options, int32_t vocab)
   for (const int32_t id : o.never) {
     if (id >= 0 && id < vocab) banned_[id] = 1;
   }
+  for (const auto& [id, bias] : o.bias) {
+    check(std::isfinite(bias), "the bias of a logit", "a finite number", bias);
+    if (id < 0 || id >= vocab) continue;
+    bias_.resize(static_cast<size_t>(vocab));
+    bias_[static_cast<size_t>(id)] += bias;
+  }
 }
 
 void Sampler::Accept(std::span<const int32_t> ids) {
@@ -70,6 +76,7 @@ int32_t Sampler::Sample(std::span<const float> logits) {
     double logit = logits[i];
     if (std::isnan(logit)) Fail(ErrorKind::kNumeric, "the logit of token {} is not a number", i);
     if (banned_[i] != 0) continue;
+    if (!bias_.empty()) logit += bias_[i];
     if (seen_[i] > 0) {
       logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
       logit -= static_cast<double>(seen_[i]) * options_.frequency_penalty + options_.presence_penalty;

@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <deque>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "hawser/base/rng.h"
 
 namespace hawser {
 
-/// Applied in this order: penalties, temperature, top-k, top-p, min-p; each works on what the one before it left.
+/// Applied in this order: bias, penalties, temperature, top-k, top-p, min-p; each works on what the one before it left.
 struct SamplerOptions {
   double temperature = 0.8;         // 0: the greatest logit, the first of equals
   int32_t top_k = 0;                // most probable tokens kept; 0: all
@@ -21,6 +22,7 @@ struct SamplerOptions {
   double presence_penalty = 0;      // and this once
   int64_t repeat_last_n = -1;       // the penalties count so many of the last tokens; 0: none; -1: all, prompt included
   std::vector<int32_t> never = {};  // tokens that are never drawn
+  std::vector<std::pair<int32_t, float>> bias = {};  // added to the logits of tokens before everything else
   uint64_t seed = 0;
 };
 
@@ -58,6 +60,7 @@ class Sampler {
   std::vector<int64_t> seen_;    // [vocab] how often each counts
   std::deque<int32_t> last_;     // the ids that count, oldest first; empty where all do
   std::vector<uint8_t> banned_;  // [vocab]
+  std::vector<float> bias_;      // [vocab], or empty
   std::vector<Candidate> candidates_;
 };
 

@@ -19,6 +19,22 @@ double Seconds(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
+/// A letter for each token that the first layer has seen (Event::held).
+std::string HeldBy(const KvCache& cache) {
+  std::string held(static_cast<size_t>(cache.seen()), '-');
+  const KvForm& form = cache.policy().form();
+  const bool initial = form.kind != KvKind::kFull && form.kind != KvKind::kWindow && !form.numbers[0].empty();
+  const std::span<const SlotInfo> slots = cache.slots();
+  const AttnPattern pattern = cache.policy().Pattern();
+  for (const SlotInfo& slot : slots) {
+    const bool recent = slot.index > slots.back().index - pattern.window;
+    const bool separator = slot.settled || (slot.separator && !recent);
+    const bool first = initial && slot.index < form.numbers[0].front();
+    held[static_cast<size_t>(slot.index)] = first ? 'a' : separator ? 's' : 'w';
+  }
+  return held;
+}
+
 bool KeepsAll(const KvForm& form) { return form.kind == KvKind::kFull; }
 
 }  // namespace
@@ -417,6 +433,10 @@ void Scheduler::End(Slot* slot) {
     event.kept_tokens = static_cast<int64_t>(usage.final_mean);
     event.evicted_tokens = slot->cache->seen() - event.kept_tokens;
     event.kv_bytes = slot->cache->bytes();
+    if (slot->request.show_cache) {
+      event.seen = slot->fed;
+      event.held = HeldBy(*slot->cache);
+    }
     const auto answered = slot->answered == Clock::time_point{} ? now : slot->answered;
     event.prompt_seconds = Seconds(slot->begun, answered);
     event.decode_seconds = Seconds(answered, now);

@@ -31,6 +31,7 @@ struct Request {
   std::optional<KvForm> kv;             // none: that of the scheduler
   int32_t priority = 0;                 // higher ones first
   std::chrono::milliseconds timeout{};  // from Submit; 0: none
+  bool show_cache = false;              // kEnd tells which tokens are held
   bool share = true;                    // begins with what earlier prompts have in common, and is kept for later ones
 };
 
@@ -45,6 +46,10 @@ struct Event {
   int64_t new_tokens = 0;                                     // kEnd
   int64_t kept_tokens = 0, evicted_tokens = 0, kv_bytes = 0;  // kEnd: of the cache, mean of the layers
   double prompt_seconds = 0, decode_seconds = 0;              // kEnd
+  /// kEnd where asked: what the cache has seen, and of each token what holds it in the first layer ('a' among the
+  /// initial ones, 's' a separator, 'w' a recent one, '-' forgotten).
+  std::vector<int32_t> seen;
+  std::string held;
 };
 /// False: nobody listens any more; the request is cancelled and hears nothing further.
 using EventSink = std::function<bool(const Event&)>;

@@ -327,6 +327,30 @@ TEST_F(SchedulerTest, AFaultEndsItsOwnRequestAlone) {
   EXPECT_EQ(third.ids(), first.ids());
 }
 
+TEST_F(SchedulerTest, TellsWhatTheCacheHolds) {
+  const auto scheduler = New({.slots = 2, .rows = 16});
+  Request request{.prompt = Prompt(4, 30), .show_cache = true};
+  request.generate = {.max_new = 6, .sampler = {.temperature = 0}};
+  request.kv = ParseKvForm("sink:3,8");
+  Heard heard;
+  scheduler->Submit(request, heard.Sink());
+  RunAll(scheduler.get());
+  EXPECT_EQ(heard.end.seen.size(), 35u);  // the last token is not fed
+  EXPECT_EQ(heard.end.held, "aaa" + std::string(24, '-') + "wwwwwwww");
+  EXPECT_EQ(heard.end.kept_tokens, 11);
+  EXPECT_EQ(heard.end.evicted_tokens, 24);
+}
+
+TEST_F(SchedulerTest, ABiasDecides) {
+  const auto scheduler = New({.slots = 2, .rows = 16});
+  Request request{.prompt = {1, 2, 3}};
+  request.generate = {.max_new = 6, .sampler = {.temperature = 0.7, .bias = {{9, 1000}, {9, 1}, {700, 5}}}};
+  Heard heard;
+  scheduler->Submit(request, heard.Sink());
+  RunAll(scheduler.get());
+  EXPECT_EQ(heard.ids(), std::vector<int32_t>(6, 9));
+}
+
 TEST_F(SchedulerTest, ProgressIsToldAndTimeRunsOut) {
   const auto scheduler = New({.slots = 2, .rows = 10});
   Request slow{.prompt = {1}};

@@ -1,47 +1,64 @@
 #include "hawser/io/json.h"
 
 #include <cmath>
+#include <type_traits>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "hawser/base/error.h"
 #include "hawser/base/printable.h"
+#include "hawser/io/ordered_json.h"
 
 namespace hawser {
 namespace {
 
 /// Builds a value from the parser's events. The parser's own builder that can be stopped looks through all elements of
 /// an array whenever one ends.
-class Builder : public nlohmann::json_sax<nlohmann::json> {
+template <class Json>
+class Builder : public nlohmann::json_sax<Json> {
  public:
   explicit Builder(int max_depth) : max_depth_(max_depth) {}
 
   bool null() override { return Put(nullptr); }
   bool boolean(bool value) override { return Put(value); }
-  bool number_integer(nlohmann::json::number_integer_t value) override { return Put(value); }
-  bool number_unsigned(nlohmann::json::number_unsigned_t value) override { return Put(value); }
-  bool number_float(nlohmann::json::number_float_t value, const std::string&) override { return Put(value); }
+  bool number_integer(typename Json::number_integer_t value) override { return Put(value); }
+  bool number_unsigned(typename Json::number_unsigned_t value) override { return Put(value); }
+  bool number_float(typename Json::number_float_t value, const std::string&) override { return Put(value); }
   bool string(std::string& value) override { return Put(std::move(value)); }
-  bool binary(nlohmann::json::binary_t&) override { return false; }  // no such thing in text
-  bool start_object(size_t) override { return Open(nlohmann::json::object()); }
-  bool start_array(size_t) override { return Open(nlohmann::json::array()); }
+  bool binary(typename Json::binary_t&) override { return false; }  // no such thing in text
+  bool start_object(size_t) override { return Open(Json::object()); }
+  bool start_array(size_t) override { return Open(Json::array()); }
   bool end_object() override { return Close(); }
   bool end_array() override { return Close(); }
   bool key(std::string& name) override {
-    nlohmann::json& object = *open_.back();
-    const size_t before = object.size();
-    member_ = &object[name];
-    if (object.size() == before) Fail(ErrorKind::kFormat, "JSON member {} is given twice", ShownJson(name));
+    member_ = Member(&open_.back()->template get_ref<typename Json::object_t&>(), name);
+    if (member_ == nullptr) Fail(ErrorKind::kFormat, "JSON member {} is given twice", ShownJson(name));
     return true;
   }
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
     Fail(ErrorKind::kFormat, "not valid JSON: {}", error.what());
   }
 
-  nlohmann::json Take() { return std::move(root_); }
+  Json Take() { return std::move(root_); }
 
  private:
-  nlohmann::json* Place(nlohmann::json value) {
+  /// A new member; null where there is one of the name.
+  static Json* Member(nlohmann::json::object_t* object,
+                      const std::string& name) requires std::is_same_v<Json, nlohmann::json> {
+    const auto [place, is_new] = object->emplace(name, nullptr);
+    return is_new ? &place->second : nullptr;
+  }
+  Json* Member(nlohmann::ordered_json::object_t* object,
+               const std::string& name) requires std::is_same_v<Json, nlohmann::ordered_json> {
+    // The container would look through all of its members.
+    if (!names_.back().insert(name).second) return nullptr;
+    using Pairs = nlohmann::ordered_json::object_t::Container;
+    static_cast<Pairs*>(object)->emplace_back(name, nullptr);
+    return &object->back().second;
+  }
+
+  Json* Place(Json value) {
     if (open_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -53,36 +70,46 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     *member_ = std::move(value);
     return member_;
   }
-  bool Put(nlohmann::json value) {
+  bool Put(Json value) {
     Place(std::move(value));
     return true;
   }
-  bool Open(nlohmann::json value) {
+  bool Open(Json value) {
     CheckDepth(static_cast<int>(open_.size()), "JSON", max_depth_);
     open_.push_back(Place(std::move(value)));
+    if constexpr (std::is_same_v<Json, nlohmann::ordered_json>) names_.emplace_back();
     return true;
   }
   bool Close() {
     open_.pop_back();
+    if (!names_.empty()) names_.pop_back();
     return true;
   }
 
   int max_depth_;
-  nlohmann::json root_;
-  nlohmann::json* member_ = nullptr;   // of the innermost object, what its last key names
-  std::vector<nlohmann::json*> open_;  // outer before inner; none moves while it is open
+  Json root_;
+  Json* member_ = nullptr;                              // of the innermost object, what its last key names
+  std::vector<Json*> open_;                             // outer before inner; none moves while it is open
+  std::vector<std::unordered_set<std::string>> names_;  // of the members of each, where they keep their order
 };
 
-}  // namespace
-
-nlohmann::json ParseJson(std::string_view text, int max_depth) {
+template <class Json>
+Json Parsed(std::string_view text, int max_depth) {
   // The parser takes NUL for the end of its input.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
     Fail(ErrorKind::kFormat, "JSON holds a NUL byte at {}", nul);
   }
-  Builder builder(max_depth);
-  nlohmann::json::sax_parse(text, &builder);
+  Builder<Json> builder(max_depth);
+  Json::sax_parse(text, &builder);
   return builder.Take();
+}
+
+}  // namespace
+
+nlohmann::json ParseJson(std::string_view text, int max_depth) { return Parsed<nlohmann::json>(text, max_depth); }
+
+nlohmann::ordered_json ParseOrderedJson(std::string_view text, int max_depth) {
+  return Parsed<nlohmann::ordered_json>(text, max_depth);
 }
 
 std::string ShownJson(const nlohmann::json& value) {

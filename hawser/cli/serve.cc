@@ -1,0 +1,138 @@
+// hawser serve: a model behind OpenAI's API, and a page to talk with it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/progress.h"
+#include "hawser/base/size.h"
+#include "hawser/cli/command.h"
+#include "hawser/cli/decoding.h"
+#include "hawser/model/places.h"
+#include "hawser/serve/service.h"
+
+namespace hawser {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  DecodingOptions decoding;
+  ServiceOptions service;
+  int32_t port = 8080, parallel = 4;
+  int64_t rows = 256, queue = 256, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
+  int64_t body = 32 << 20;
+  int64_t drain = 30;
+  std::filesystem::path key_file, port_file;
+  std::string bos = "auto";
+  bool no_page = false;
+};
+
+std::string FirstLine(const std::filesystem::path& path) {
+  const std::string text = ReadFile(path);
+  std::string line = text.substr(0, text.find_first_of("\r\n"));
+  if (line.empty()) Fail(ErrorKind::kUsage, "{}: its first line, the API key, is empty", path.string());
+  return line;
+}
+
+int Run(Options options, const CommonOptions& common) {
+  ServiceOptions& service = options.service;
+  if (service.web.certificate.empty() != service.web.key.empty()) {
+    Fail(ErrorKind::kUsage, "--tls-cert and --tls-key go together");
+  }
+  if (!options.key_file.empty()) service.api_key = FirstLine(options.key_file);
+  if (service.api_key.empty()) {
+    if (const char* key = std::getenv("HAWSER_API_KEY"); key != nullptr) service.api_key = key;
+  }
+  const ModelToRun run =
+      OpenModelToRun(options.model, options.decoding.rope, options.decoding.context, options.decoding.dtype);
+  const ModelSpec& spec = run.weights.spec();
+  SchedulerOptions& scheduler = service.scheduler;
+  scheduler.kv = ChooseForm(options.decoding.kv, spec);
+  scheduler.slots = options.parallel;
+  scheduler.rows = options.rows;
+  scheduler.queue = static_cast<size_t>(options.queue);
+  scheduler.kv_bytes = options.kv_memory;
+  scheduler.prefix_bytes = options.prefix_cache;
+  scheduler.context =
+      options.decoding.context > 0 ? options.decoding.context : MaxContext(spec, run.model.spec.context);
+  service.web.port = static_cast<uint16_t>(options.port);
+  service.web.connections = static_cast<size_t>(options.connections);
+  service.web.body_bytes = static_cast<size_t>(options.body);
+  service.drain = std::chrono::seconds(options.drain);
+  service.bos = ParseBosRule(options.bos);
+  service.page = !options.no_page;
+  if (service.name.empty()) {
+    service.name = options.model.model.filename().string();
+    if (service.name.empty()) service.name = options.model.model.parent_path().filename().string();
+  }
+  const auto backend = MakeBackend(common.device);
+  Service server(&run, backend.get(), service);
+  const bool loopback = service.web.host == "127.0.0.1" || service.web.host == "localhost" || service.web.host == "::1";
+  if (!loopback && service.api_key.empty()) {
+    LogLine(fmt::format("note: anybody who reaches {} can use this server; --api-key-file asks for a key",
+                        service.web.host));
+  }
+  const std::string host =
+      service.web.host.find(':') == std::string::npos ? service.web.host : "[" + service.web.host + "]";
+  const std::string url =
+      fmt::format("{}://{}:{}", service.web.certificate.empty() ? "http" : "https", host, server.port());
+  if (!options.port_file.empty()) WriteFileAtomically(options.port_file, fmt::format("{}\n", server.port()));
+  LogLine(backend->Describe());
+  LogLine(fmt::format("{}: {} of {}, cache {}, {} at once", service.name, run.model.format, Name(run.weights.dtype()),
+                      ToString(scheduler.kv), Counted(scheduler.slots, "text")));
+  LogLine(fmt::format("{0}  (page; the API is {0}/v1)", url));
+  server.Run(/*signals=*/true);
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> SetupServe(Command command, CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  ServiceOptions& service = options->service;
+  AddModelOptions(command, options->model);
+  AddAdapterOption(command, options->model);
+  command.Add("--host", service.web.host, "Address to listen on; 0.0.0.0 or :: for every one").ShowDefault();
+  command.Add("--port", options->port, "Port to listen on; 0: any that is free").Range(0, 65535).ShowDefault();
+  command.Add("--port-file", options->port_file, "Write the port to this file once it is bound").Writes();
+  command.Add("--parallel", options->parallel, "Texts that are made at once").Range(1, 4096).ShowDefault();
+  AddCacheOptions(command, options->decoding);
+  command.Add("--name", service.name, "Name of the model for clients (default: that of the file or folder)");
+  command.Add("--strict-model", service.strict_model, "Refuse requests for a model of another name");
+  command.Add("--api-key", service.api_key,
+              "Key that clients must send; others on this machine can see it: better --api-key-file or HAWSER_API_KEY");
+  command.Add("--api-key-file", options->key_file, "File whose first line is that key").ExistingFile();
+  command.Add("--tls-cert", service.web.certificate, "PEM file of the certificate, for https").ExistingFile();
+  command.Add("--tls-key", service.web.key, "PEM file of its key").ExistingFile();
+  command.Add("--cors", service.cors, "Origin of other pages that may use the API; * for any");
+  command.Add("--queue", options->queue, "Requests that may wait; more are told to come again (429)")
+      .Range(0, 1 << 20)
+      .ShowDefault();
+  command.Add("--prefix-cache", options->prefix_cache, "Bytes of keys and values kept for later prompts; 0: none")
+      .Range(0, int64_t{1} << 50)
+      .ShowDefault();
+  command.Add("--kv-memory", options->kv_memory, "Bytes of keys and values of texts under way; 0: no limit")
+      .Range(0, int64_t{1} << 50)
+      .ShowDefault();
+  command.Add("--batch-tokens", options->rows, "Tokens of prompts in a step, beside one of every text under way")
+      .Range(1, 1024)
+      .ShowDefault();
+  command.Add("--connections", options->connections, "Open connections at most").Range(1, 1 << 20).ShowDefault();
+  command.Add("--max-body", options->body, "Bytes of a request at most").Range(1024, int64_t{1} << 32).ShowDefault();
+  command.Add("--drain", options->drain, "Seconds that texts under way get when the server is stopped")
+      .Range(0, 86400)
+      .ShowDefault();
+  command.Add("--bos", options->bos, "BOS in front of prompts that are text: auto (the tokenizer's rule), on or off")
+      .OneOf({"auto", "on", "off"})
+      .ShowDefault();
+  command.Add("--slots", service.slots, "Tell under /slots what is under way");
+  command.Add("--no-page", options->no_page, "Serve the API alone");
+  return [options, &common] { return Run(*options, common); };
+}
+
+}  // namespace hawser

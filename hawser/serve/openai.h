@@ -1,0 +1,118 @@
+// serve/openai.h - the shapes of OpenAI's completions API (https://platform.openai.com/docs/api-reference), with the
+// extensions of vLLM and llama.cpp that clients send: requests from JSON, answers to JSON. Pure functions.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "hawser/infer/scheduler.h"
+#include "hawser/tok/tokenizer.h"
+
+namespace hawser {
+
+/// What a client hears of a request that is not served.
+class ApiError : public std::exception {
+ public:
+  ApiError(int status, std::string type, std::string message, std::string param = "", std::string code = "");
+  const char* what() const noexcept override { return message_.c_str(); }
+  int status() const { return status_; }
+  /// {"error": {"message", "type", "param", "code"}}
+  std::string Body() const;
+
+ private:
+  int status_;
+  std::string type_, message_, param_, code_;
+};
+/// The error of a status alone.
+ApiError ErrorOfStatus(int status);
+
+using Prompt = std::variant<std::string, std::vector<int32_t>>;
+
+/// A request for completions or for an answer in a talk.
+struct Call {
+  bool chat = false;
+  std::string model;
+  std::vector<Prompt> prompts;                                                // completions
+  nlohmann::ordered_json messages;                                            // chat: {role, content, ...} each
+  nlohmann::ordered_json template_values = nlohmann::ordered_json::object();  // tools, chat_template_kwargs
+  bool continues = false;                                                     // the last message goes on
+  int32_t n = 1;
+  std::optional<int64_t> max_tokens;
+  SamplerOptions sampler;
+  bool seeded = false;
+  std::vector<std::string> stops;
+  int32_t logprobs = -1;  // alternatives a token; -1: none wanted
+  bool echo = false, stream = false, include_usage = false, progress = false, ignore_eos = false, share = true;
+  std::string kv;
+  bool show_cache = false;  // {"hawser": {"cache": true}}: what the cache holds at the end
+  int32_t priority = 0;
+  std::chrono::milliseconds timeout{};
+};
+/// What a server allows.
+struct CallLimits {
+  int32_t logprobs = 20, choices = 64, prompts = 512;
+};
+/// Errors: ApiError (400) naming the member. Members that are not known are ignored.
+Call ParseCall(const nlohmann::ordered_json& body, bool chat, const CallLimits& limits, int32_t vocab);
+
+/// Gathers one choice of an answer.
+class Choice {
+ public:
+  Choice(const Call* call, const Tokenizer* tokenizer, int32_t index, std::string prompt_text)
+      : call_(call), tokenizer_(tokenizer), index_(index), prompt_text_(std::move(prompt_text)) {}
+
+  /// Takes an event. A piece for a stream, where there is something to tell: `choices[0]` of a chunk.
+  std::optional<nlohmann::ordered_json> Take(const Event& event);
+  /// The whole choice, once it has ended.
+  nlohmann::ordered_json Whole() const;
+  bool ended() const { return ended_; }
+  const Event& end() const { return end_; }
+  int32_t index() const { return index_; }
+
+ private:
+  void AddLogprob(const TokenLogprob& token, bool known);
+  nlohmann::ordered_json Logprobs();
+  nlohmann::ordered_json Piece(const std::string& text, std::string_view finish);
+
+  const Call* call_;
+  const Tokenizer* tokenizer_;
+  int32_t index_;
+  std::string prompt_text_, text_;
+  nlohmann::ordered_json pending_ = nlohmann::ordered_json::array();  // log-probabilities not told yet
+  nlohmann::ordered_json all_ = nlohmann::ordered_json::array();
+  int64_t offset_ = 0;  // code points of the text so far
+  bool begun_ = false, ended_ = false;
+  Event end_;
+};
+
+/// The frame of an answer or of a chunk of one.
+struct Frame {
+  std::string id, model;
+  int64_t created = 0;
+  nlohmann::ordered_json Json(const Call& call, bool chunk, nlohmann::ordered_json choices) const;
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0, new_tokens = 0, cached_tokens = 0, kept_tokens = 0, evicted_tokens = 0, kv_bytes = 0;
+  double prompt_seconds = 0, decode_seconds = 0;
+  void Add(const Event& end);
+  nlohmann::ordered_json Json(const std::string& cache) const;
+};
+
+/// "data: {...}\n\n"
+std::string ServerSentEvent(const nlohmann::ordered_json& json);
+/// Text of JSON; bytes that are no UTF-8 become U+FFFD.
+std::string Dump(const nlohmann::ordered_json& json);
+
+/// Bearer key of a request is right; takes the same time for any wrong one.
+bool KeyMatches(std::string_view authorization, std::string_view key);
+
+}  // namespace hawser

@@ -1,0 +1,483 @@
+#include "hawser/serve/web_server.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <set>
+
+#include "hawser/base/error.h"
+#include "hawser/base/progress.h"
+
+namespace hawser {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using Tcp = asio::ip::tcp;
+using boost::system::error_code;
+
+std::string_view Reason(int status) {
+  const auto reason = http::obsolete_reason(static_cast<http::status>(status));
+  return {reason.data(), reason.size()};
+}
+
+/// Percent signs decoded; nothing where one is wrong.
+std::optional<std::string> Decoded(std::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      decoded += text[i];
+      continue;
+    }
+    int value = 0;
+    for (size_t k = i + 1; k <= i + 2; ++k) {
+      if (k >= text.size() || std::isxdigit(static_cast<unsigned char>(text[k])) == 0) return std::nullopt;
+      const char c = static_cast<char>(std::tolower(static_cast<unsigned char>(text[k])));
+      value = value * 16 + (c <= '9' ? c - '0' : c - 'a' + 10);
+    }
+    decoded += static_cast<char>(value);
+    i += 2;
+  }
+  return decoded;
+}
+
+}  // namespace
+
+const std::string& WebRequest::Header(const std::string& name) const {
+  static const std::string none;
+  const auto found = headers.find(name);
+  return found == headers.end() ? none : found->second;
+}
+
+struct WebServer::Impl {
+  WebOptions options;
+  Handler handler;
+  std::function<std::string(int)> refused;
+  bool stopping = false, ended = false;  // the loop's thread alone, as the next
+  std::set<class ConnectionBase*> open;  // connections; they outlive the loop no longer than its handlers
+  std::atomic<size_t> count = 0;
+  asio::io_context loop{1};
+  asio::ssl::context tls{asio::ssl::context::tls_server};
+  Tcp::acceptor acceptor{loop};
+  asio::signal_set signals{loop};
+  asio::steady_timer deadline{loop};
+  asio::thread_pool workers;
+
+  explicit Impl(const WebOptions& o) : options(o), workers(static_cast<size_t>(o.workers)) {}
+  void Accept();
+  void Opened(class ConnectionBase* connection) {
+    open.insert(connection);
+    count = open.size();
+  }
+  void Closed(class ConnectionBase* connection) {
+    open.erase(connection);
+    count = open.size();
+    if (stopping && !ended && open.empty()) loop.stop();
+  }
+};
+
+class ConnectionBase {
+ public:
+  virtual ~ConnectionBase() = default;
+  /// Closes where no answer is under way, else once it is complete.
+  virtual void Leave() = 0;
+};
+
+/// One client. Everything but the calls of WebReply runs on the loop's thread.
+template <class Stream>
+class Connection : public ConnectionBase, public std::enable_shared_from_this<Connection<Stream>> {
+ public:
+  template <class... Args>
+  explicit Connection(WebServer::Impl* server, Args&&... args) : server_(server), stream_(std::forward<Args>(args)...) {
+    server_->Opened(this);
+  }
+  ~Connection() override { server_->Closed(this); }
+
+  void Start() {
+    if constexpr (!std::is_same_v<Stream, beast::tcp_stream>) {
+      beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+      stream_.async_handshake(asio::ssl::stream_base::server, [self = this->shared_from_this()](error_code error) {
+        if (!error) self->Read();
+      });
+    } else {
+      Read();
+    }
+  }
+
+  void Leave() override {
+    leaving_ = true;
+    if (!reply_) Close();
+  }
+
+ private:
+  /// The answer to one request.
+  class Reply final : public WebReply, public std::enable_shared_from_this<Reply> {
+   public:
+    Reply(std::shared_ptr<Connection> connection, unsigned version, bool keep_alive, bool head)
+        : connection_(std::move(connection)), version_(version), keep_alive_(keep_alive), head_(head) {}
+
+    void Send(int status, std::string_view type, std::string body, const Headers& headers) override {
+      const std::lock_guard lock(mutex_);
+      if (begun_) return;
+      begun_ = done_ = true;
+      status_ = status;
+      std::string text = Head(status, type, headers) + fmt::format("Content-Length: {}\r\n\r\n", body.size());
+      if (!head_) text += body;
+      Push(std::move(text));
+    }
+    void Begin(int status, std::string_view type, const Headers& headers) override {
+      const std::lock_guard lock(mutex_);
+      if (begun_) return;
+      begun_ = true;
+      status_ = status;
+      if (version_ < 11) keep_alive_ = false;
+      Push(Head(status, type, headers) + (version_ < 11 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n"));
+    }
+    bool Write(std::string piece) override {
+      const std::lock_guard lock(mutex_);
+      if (gone_ || done_) return false;
+      if (piece.empty() || head_) return true;
+      if (version_ >= 11) piece = fmt::format("{:x}\r\n", piece.size()) + piece + "\r\n";
+      Push(std::move(piece));
+      return !gone_;
+    }
+    void End() override {
+      const std::lock_guard lock(mutex_);
+      if (done_) return;
+      done_ = true;
+      Push(version_ >= 11 && !head_ ? "0\r\n\r\n" : "");
+    }
+    bool gone() const override { return gone_; }
+    int status() const override { return status_; }
+    void OnGone(std::function<void()> what) override {
+      {
+        const std::lock_guard lock(mutex_);
+        if (done_) return;
+        if (!gone_) {
+          on_gone_ = std::move(what);
+          return;
+        }
+      }
+      what();
+    }
+
+    // The loop's side.
+    void Lost() {
+      std::function<void()> what;
+      {
+        const std::lock_guard lock(mutex_);
+        if (gone_) return;
+        gone_ = true;
+        unsent_.clear();
+        if (!done_) what = std::move(on_gone_);
+        on_gone_ = nullptr;
+        connection_.reset();
+      }
+      if (what) what();
+    }
+    /// What is to be written next; null: nothing now. `complete`: nothing comes behind it.
+    std::optional<std::string> Next(bool* complete) {
+      const std::lock_guard lock(mutex_);
+      *complete = false;
+      if (unsent_.empty()) {
+        writing_ = false;
+        *complete = done_;
+        return std::nullopt;
+      }
+      std::string all;
+      for (std::string& piece : unsent_) all += piece;
+      unsent_.clear();
+      unsent_bytes_ = all.size();
+      return all;
+    }
+    bool keep_alive() const { return keep_alive_; }
+    void Forget() {
+      const std::lock_guard lock(mutex_);
+      gone_ = done_ = true;
+      on_gone_ = nullptr;
+      connection_.reset();
+    }
+
+   private:
+    std::string Head(int status, std::string_view type, const Headers& headers) const {
+      std::string text = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nConnection: {}\r\n", status, Reason(status),
+                                     type, keep_alive_ ? "keep-alive" : "close");
+      for (const auto& [name, value] : headers) text += fmt::format("{}: {}\r\n", name, value);
+      return text;
+    }
+    void Push(std::string text) {
+      if (gone_ || !connection_) return;
+      unsent_bytes_ += text.size();
+      unsent_.push_back(std::move(text));
+      // A client that takes nothing is cut off. One large answer that was given at once is no sign of it.
+      const bool slow = unsent_.size() > 1 && unsent_bytes_ > connection_->server_->options.unsent_bytes;
+      if (slow) {
+        asio::post(connection_->server_->loop, [c = connection_] { c->Lost(); });
+        return;
+      }
+      if (writing_) return;
+      writing_ = true;
+      asio::post(connection_->server_->loop,
+                 [c = connection_, self = this->shared_from_this()] { c->WriteNext(self); });
+    }
+
+    mutable std::mutex mutex_;
+    std::shared_ptr<Connection> connection_;
+    unsigned version_;
+    bool keep_alive_, head_;
+    bool begun_ = false, done_ = false, writing_ = false;
+    std::atomic<bool> gone_ = false;
+    std::atomic<int> status_ = 0;
+    std::deque<std::string> unsent_;
+    size_t unsent_bytes_ = 0;
+    std::function<void()> on_gone_;
+  };
+
+  void Read() {
+    parser_.emplace();
+    parser_->body_limit(server_->options.body_bytes);
+    parser_->header_limit(static_cast<uint32_t>(server_->options.header_bytes));
+    beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+    http::async_read(stream_, buffer_, *parser_,
+                     [self = this->shared_from_this()](error_code error, size_t) { self->GotRequest(error); });
+  }
+
+  void GotRequest(error_code error) {
+    if (error == http::error::end_of_stream || error == asio::error::operation_aborted) return Close();
+    if (error) {
+      int status = 0;
+      if (error == http::error::body_limit) status = 413;
+      if (error == http::error::header_limit) status = 431;
+      if (status == 0 && error.category() == http::make_error_code(http::error::bad_method).category()) status = 400;
+      if (status == 0) return Close();  // the connection itself
+      return Refuse(status);
+    }
+    const auto& message = parser_->get();
+    // One way to say how long a request is, so that nobody in front of this server reads another.
+    const bool two_lengths = message.count(http::field::transfer_encoding) > 0 &&
+                             (message.count(http::field::content_length) > 0 || !message.chunked());
+    if (two_lengths || message.count(http::field::content_length) > 1 || message.count(http::field::host) > 1 ||
+        (message.version() >= 11 && message.count(http::field::host) == 0)) {
+      return Refuse(400);
+    }
+    WebRequest request;
+    request.method = std::string(message.method_string());
+    const std::string target(message.target());
+    const size_t mark = target.find('?');
+    const auto path = Decoded(std::string_view(target).substr(0, mark));
+    if (!path || target.empty() || target[0] != '/') return Refuse(400);
+    request.path = *path;
+    if (mark != target.npos) request.query = target.substr(mark + 1);
+    for (const auto& field : message) {
+      std::string name(field.name_string());
+      for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      request.headers[name] = std::string(field.value());
+    }
+    const bool keep_alive = message.keep_alive() && !server_->stopping;
+    const unsigned version = message.version();
+    request.body = std::move(parser_->get().body());
+    reply_ = std::make_shared<Reply>(this->shared_from_this(), version, keep_alive, request.method == "HEAD");
+    beast::get_lowest_layer(stream_).expires_never();
+    Watch();
+    asio::post(server_->workers, [server = server_, reply = reply_, request = std::move(request)] {
+      try {
+        server->handler(request, reply);
+      } catch (const std::exception& error) {
+        LogLine(fmt::format("{} {}: {}", request.method, request.path, error.what()));
+        reply->Send(500, "application/json", server->refused(500), {});
+        reply->End();
+      }
+    });
+  }
+
+  /// Learns that the client has gone while its answer is made.
+  void Watch() {
+    auto& socket = beast::get_lowest_layer(stream_).socket();
+    socket.async_wait(Tcp::socket::wait_read, [self = this->shared_from_this(), reply = reply_](error_code error) {
+      if (error || reply != self->reply_) return;
+      auto& socket = beast::get_lowest_layer(self->stream_).socket();
+      char byte = 0;
+      error_code peeked;
+      socket.non_blocking(true, peeked);
+      const size_t n = socket.receive(asio::buffer(&byte, 1), Tcp::socket::message_peek, peeked);
+      const bool closed = peeked ? peeked != asio::error::would_block : n == 0;
+      if (closed) self->Lost();  // else the next request has come early
+    });
+  }
+
+  void Refuse(int status) {
+    reply_ = std::make_shared<Reply>(this->shared_from_this(), 11, /*keep_alive=*/false, /*head=*/false);
+    reply_->Send(status, "application/json", server_->refused(status), {});
+  }
+
+  void WriteNext(const std::shared_ptr<Reply>& reply) {
+    if (reply != reply_) return;
+    bool complete = false;
+    auto next = reply->Next(&complete);
+    if (!next) {
+      if (complete) Finish();
+      return;
+    }
+    writing_ = std::move(*next);
+    if (writing_.empty()) return WriteNext(reply);
+    beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+    asio::async_write(stream_, asio::buffer(writing_),
+                      [self = this->shared_from_this(), reply](error_code error, size_t) {
+                        if (error) return self->Lost();
+                        if (reply == self->reply_) beast::get_lowest_layer(self->stream_).expires_never();
+                        self->WriteNext(reply);
+                      });
+  }
+
+  void Finish() {
+    const bool keep = reply_->keep_alive() && !leaving_;
+    reply_->Forget();
+    reply_.reset();
+    error_code ignored;
+    beast::get_lowest_layer(stream_).socket().cancel(ignored);  // the watch
+    if (!keep) return Drain();
+    asio::post(server_->loop, [self = this->shared_from_this()] { self->Read(); });
+  }
+
+  void Lost() {
+    if (const auto reply = std::exchange(reply_, nullptr)) reply->Lost();
+    Close();
+  }
+
+  /// Says that nothing more comes, and reads what is still under way for a moment, so that the answer is not cut off by
+  /// a reset.
+  void Drain() {
+    error_code ignored;
+    auto& socket = beast::get_lowest_layer(stream_).socket();
+    socket.shutdown(Tcp::socket::shutdown_send, ignored);
+    drained_ = 0;
+    beast::get_lowest_layer(stream_).expires_after(std::chrono::seconds(2));
+    DrainMore();
+  }
+  void DrainMore() {
+    auto& lowest = beast::get_lowest_layer(stream_);
+    lowest.async_read_some(asio::buffer(drain_), [self = this->shared_from_this()](error_code error, size_t n) {
+      self->drained_ += n;
+      if (error || self->drained_ > (1 << 20)) return self->Close();
+      self->DrainMore();
+    });
+  }
+
+  void Close() {
+    error_code ignored;
+    auto& socket = beast::get_lowest_layer(stream_).socket();
+    socket.shutdown(Tcp::socket::shutdown_both, ignored);
+    socket.close(ignored);
+  }
+
+  WebServer::Impl* server_;
+  Stream stream_;
+  beast::flat_buffer buffer_;
+  std::optional<http::request_parser<http::string_body>> parser_;
+  std::shared_ptr<Reply> reply_;  // to the request under way
+  std::string writing_;
+  std::array<char, 4096> drain_;
+  size_t drained_ = 0;
+  bool leaving_ = false;
+};
+
+void WebServer::Impl::Accept() {
+  acceptor.async_accept([this](error_code error, Tcp::socket socket) {
+    if (stopping) return;
+    if (error) {
+      // Out of descriptors, or a client that left at once: others may fare better in a moment.
+      deadline.expires_after(std::chrono::milliseconds(20));
+      deadline.async_wait([this](error_code) {
+        if (!stopping) Accept();
+      });
+      return;
+    }
+    error_code ignored;
+    socket.set_option(Tcp::no_delay(true), ignored);
+    if (open.size() >= options.connections) {
+      socket.close(ignored);
+    } else if (options.certificate.empty()) {
+      std::make_shared<Connection<beast::tcp_stream>>(this, std::move(socket))->Start();
+    } else {
+      std::make_shared<Connection<beast::ssl_stream<beast::tcp_stream>>>(this, std::move(socket), tls)->Start();
+    }
+    Accept();
+  });
+}
+
+WebServer::WebServer(const WebOptions& options, Handler handler, std::function<std::string(int)> refused)
+    : impl_(std::make_unique<Impl>(options)) {
+  impl_->handler = std::move(handler);
+  impl_->refused = std::move(refused);
+  try {
+    if (!options.certificate.empty()) {
+      impl_->tls.use_certificate_chain_file(options.certificate);
+      impl_->tls.use_private_key_file(options.key, asio::ssl::context::pem);
+      impl_->tls.set_options(asio::ssl::context::no_sslv2 | asio::ssl::context::no_sslv3 |
+                             asio::ssl::context::no_tlsv1 | asio::ssl::context::no_tlsv1_1);
+    }
+  } catch (const std::exception& error) {
+    Fail(ErrorKind::kUsage, "TLS with {} and {}: {}", options.certificate, options.key, error.what());
+  }
+  try {
+    Tcp::resolver resolver(impl_->loop);
+    const Tcp::endpoint address = *resolver.resolve(options.host, std::to_string(options.port)).begin();
+    impl_->acceptor.open(address.protocol());
+    impl_->acceptor.set_option(asio::socket_base::reuse_address(true));
+    impl_->acceptor.bind(address);
+    impl_->acceptor.listen(asio::socket_base::max_listen_connections);
+  } catch (const std::exception& error) {
+    Fail(ErrorKind::kUsage, "cannot listen on {}:{}: {}", options.host, options.port, error.what());
+  }
+}
+
+WebServer::~WebServer() {
+  impl_->workers.join();
+  impl_->stopping = impl_->ended = true;
+}
+
+uint16_t WebServer::port() const { return impl_->acceptor.local_endpoint().port(); }
+size_t WebServer::connections() const { return impl_->count; }
+
+void WebServer::Run(const std::function<void()>& on_signal) {
+  if (on_signal) {
+    impl_->signals.add(SIGINT);
+    impl_->signals.add(SIGTERM);
+    impl_->signals.async_wait([on_signal](error_code error, int) {
+      if (!error) on_signal();
+    });
+  }
+  impl_->Accept();
+  const auto work = asio::make_work_guard(impl_->loop);
+  impl_->loop.run();
+  impl_->ended = true;
+  // Connections that are left are closed with the loop's objects; workers may still hold replies, which do nothing.
+  for (ConnectionBase* connection : std::set(impl_->open)) connection->Leave();
+  impl_->workers.join();
+}
+
+void WebServer::Stop(std::chrono::milliseconds most) {
+  asio::post(impl_->loop, [this, most] {
+    if (impl_->stopping) return;
+    impl_->stopping = true;
+    error_code ignored;
+    impl_->acceptor.close(ignored);
+    impl_->signals.cancel(ignored);
+    if (impl_->open.empty()) return impl_->loop.stop();
+    for (ConnectionBase* connection : std::set(impl_->open)) connection->Leave();
+    impl_->deadline.expires_after(most);
+    impl_->deadline.async_wait([this](error_code error) {
+      if (!error) impl_->loop.stop();
+    });
+  });
+}
+
+}  // namespace hawser

@@ -1,0 +1,412 @@
+#!/usr/bin/env python3
+"""Tries `hawser serve` over real sockets: test_serve.py HAWSER MODEL
+
+Shapes of OpenAI's API, streams, log-probabilities, prefixes, and clients that misbehave. MODEL may be `builtin`.
+"""
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+HAWSER = MODEL = None
+KEY = "sesame"
+TEMPLATE = ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}")
+
+
+class Server:
+    def __init__(self, *arguments, model=None, env=None):
+        self.folder = tempfile.TemporaryDirectory()
+        port_file = pathlib.Path(self.folder.name, "port")
+        command = [HAWSER, "serve", str(model or MODEL), "--port", "0", "--port-file", str(port_file), *arguments]
+        self.log = open(pathlib.Path(self.folder.name, "log"), "w+")
+        self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
+        deadline = time.monotonic() + 60
+        while not port_file.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the server did not start: " + self.text())
+            time.sleep(0.02)
+        self.port = int(port_file.read_text())
+
+    def text(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def ask(self, path, body=None, method=None, headers=None, timeout=60):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        data = None if body is None else body if isinstance(body, (bytes, str)) else json.dumps(body)
+        connection.request(method or ("GET" if body is None else "POST"), path, data,
+                           {"Content-Type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        kind = response.getheader("Content-Type", "")
+        return response.status, json.loads(text) if kind.startswith("application/json") and text else text, response
+
+    def complete(self, **body):
+        status, answer, _ = self.ask("/v1/completions", body)
+        assert status == 200, (status, answer)
+        return answer
+
+    def stream(self, path, **body):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("POST", path, json.dumps({"stream": True, **body}), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        assert response.getheader("Content-Type").startswith("text/event-stream")
+        events = response.read().decode().split("\n\n")
+        connection.close()
+        assert events[-1] == "" and events[-2] == "data: [DONE]", events[-3:]
+        return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+    def raw(self, data, wait=10):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as s:
+            s.sendall(data)
+            got = b""
+            try:
+                while piece := s.recv(65536):
+                    got += piece
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return got
+
+    def metric(self, name):
+        text = self.ask("/metrics")[1].decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines()
+                   if line.split("{")[0].split(" ")[0] == "hawser_" + name)
+
+    def close(self, expect=0):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=30)
+        assert code == expect, (code, self.text())
+        self.log.close()
+        self.folder.cleanup()
+
+
+class ServeTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--parallel", "4", "--slots", "--name", "boat")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.close()
+
+    def refused(self, status, path, body, text, param=None, **more):
+        got, answer, response = self.server.ask(path, body, **more)
+        self.assertEqual(got, status, answer)
+        self.assertEqual(set(answer["error"]), {"message", "type", "param", "code"})
+        self.assertIn(text, answer["error"]["message"])
+        self.assertNotIn("hawser/", answer["error"]["message"])
+        if param:
+            self.assertEqual(answer["error"]["param"], param)
+        return answer["error"], response
+
+    def test_completions(self):
+        a = self.server.complete(model="any", prompt="The captain", max_tokens=12, temperature=0, strange=[1])
+        self.assertEqual(a["object"], "text_completion")
+        self.assertTrue(a["id"].startswith("cmpl-"))
+        self.assertEqual(a["choices"][0]["finish_reason"], "length")
+        self.assertIsNone(a["choices"][0]["logprobs"])
+        self.assertEqual(a["usage"]["completion_tokens"], 12)
+        self.assertEqual(a["usage"]["total_tokens"], 12 + a["usage"]["prompt_tokens"])
+        b = self.server.complete(prompt="The captain", max_tokens=12, temperature=0)
+        self.assertEqual(a["choices"][0]["text"], b["choices"][0]["text"])
+        self.assertGreater(b["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        out = subprocess.run([HAWSER, "generate", MODEL, "The captain", "-n", "12", "--temperature", "0", "--json"],
+                             capture_output=True, check=True)
+        self.assertEqual(json.loads(out.stdout)["text"], a["choices"][0]["text"])
+
+    def test_lists_of_prompts_and_choices(self):
+        ids = self.server.ask("/tokenize", {"prompt": "The sea"})[1]["tokens"]
+        a = self.server.complete(prompt=["The sea", "A ship"], max_tokens=5, n=3, temperature=0.9, seed=7)
+        self.assertEqual([c["index"] for c in a["choices"]], list(range(6)))
+        b = self.server.complete(prompt=[ids, ids], max_tokens=5, temperature=0)
+        self.assertEqual(b["choices"][0]["text"], b["choices"][1]["text"])
+        self.assertEqual(b["choices"][0]["text"], self.server.complete(prompt="The sea", max_tokens=5, temperature=0)["choices"][0]["text"])
+
+    def test_seeds(self):
+        ask = lambda seed: self.server.complete(prompt="Once", max_tokens=20, seed=seed)["choices"][0]["text"]
+        self.assertEqual(ask(3), ask(3))
+        self.assertGreater(len({ask(seed) for seed in range(8)}), 4)
+        free = {self.server.complete(prompt="Once", max_tokens=20)["choices"][0]["text"] for _ in range(6)}
+        self.assertGreater(len(free), 2)
+
+    def test_echo_and_logprobs(self):
+        text = "The old man looked at the sea, and the sea looked back."
+        a = self.server.complete(prompt=text, max_tokens=1, temperature=0, logprobs=2, echo=True)["choices"][0]
+        l = a["logprobs"]
+        n = len(self.server.ask("/tokenize", {"prompt": text})[1]["tokens"])
+        for key in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            self.assertEqual(len(l[key]), n + 1, key)
+        self.assertIsNone(l["token_logprobs"][0])
+        self.assertIsNone(l["top_logprobs"][0])
+        self.assertTrue(a["text"].startswith(text))
+        for token, value, top in zip(l["tokens"][1:], l["token_logprobs"][1:], l["top_logprobs"][1:]):
+            self.assertLess(value, 0)
+            self.assertGreaterEqual(len(top), 2)
+            self.assertEqual(top[token], value)
+        self.assertEqual(max(l["top_logprobs"][-1].values()), l["token_logprobs"][-1])
+        # The text alone, and what it costs: the same numbers as the command line's.
+        whole = self.server.complete(prompt=text, max_tokens=0, logprobs=0, echo=True)["choices"][0]
+        self.assertEqual(whole["text"], text)
+        self.assertEqual(whole["logprobs"]["token_logprobs"], l["token_logprobs"][:-1])
+
+    def test_streams(self):
+        body = {"prompt": "The captain of the ship", "max_tokens": 30, "temperature": 0}
+        whole = self.server.complete(**body)
+        chunks = self.server.stream("/v1/completions", **body, stream_options={"include_usage": True})
+        self.assertEqual("".join(c["choices"][0]["text"] for c in chunks if c["choices"]), whole["choices"][0]["text"])
+        self.assertEqual(chunks[-1]["usage"]["completion_tokens"], 30)
+        self.assertEqual(chunks[-1]["choices"], [])
+        self.assertTrue(all(c["usage"] is None for c in chunks[:-1]))
+        self.assertEqual([c["choices"][0]["finish_reason"] for c in chunks[:-1]][-1], "length")
+        self.assertEqual(len({c["id"] for c in chunks}), 1)
+        progress = self.server.stream("/v1/completions", prompt="word " * 1500, max_tokens=1, return_progress=True, hawser={"kv": "sink:4,60"})
+        seen = [c["prompt_progress"]["processed"] for c in progress if "prompt_progress" in c]
+        self.assertEqual(seen, sorted(seen))
+        self.assertGreater(len(seen), 1)
+
+    def test_stop_and_bias(self):
+        a = self.server.complete(prompt="The captain", max_tokens=40, temperature=0)["choices"][0]["text"]
+        stop = a[10:14]
+        b = self.server.complete(prompt="The captain", max_tokens=40, temperature=0, stop=[stop, ""])["choices"][0]
+        self.assertEqual(b["text"], a[:a.index(stop)])
+        self.assertEqual(b["finish_reason"], "stop")
+        c = self.server.complete(prompt="The captain", max_tokens=3, temperature=0, logit_bias={"70": 100}, logprobs=0)
+        self.assertEqual(len(set(c["choices"][0]["logprobs"]["tokens"])), 1)
+
+    def test_bounded_caches(self):
+        a = self.server.complete(prompt="word " * 3000, max_tokens=20, hawser={"kv": "sink:4,60", "cache": True})
+        own = a["usage"]["hawser"]
+        self.assertEqual(own["cache"], "sink:4,60")
+        self.assertEqual(own["kept_tokens"], 64)
+        view = own["view"]
+        self.assertEqual(len(view["tokens"]), len(view["held"]))
+        self.assertEqual(view["held"].count("a"), 4)
+        self.assertEqual(view["held"].count("w"), 60)
+        self.refused(400, "/v1/completions", {"prompt": "word " * 30000}, "maximum context length is")
+
+    def test_other_routes(self):
+        self.assertEqual(self.server.ask("/health")[1], {"status": "ok"})
+        models = self.server.ask("/v1/models")[1]
+        self.assertEqual(models["data"][0]["id"], "boat")
+        self.assertEqual(self.server.ask("/v1/models/boat")[1]["object"], "model")
+        text = "Ahoy, sailor! \u00e9\U0001F600"
+        ids = self.server.ask("/tokenize", {"content": text})[1]["tokens"]
+        self.assertEqual(self.server.ask("/detokenize", {"tokens": ids})[1]["content"].strip(), text)
+        pieces = self.server.ask("/tokenize", {"content": "a b", "with_pieces": True})[1]["tokens"]
+        self.assertEqual(set(pieces[0]), {"id", "piece"})
+        self.assertIn("eos_token", self.server.ask("/tokenizer_info")[1])
+        self.assertEqual(self.server.ask("/props")[1]["total_slots"], 4)
+        self.assertIn("running", self.server.ask("/slots")[1])
+        status, page, response = self.server.ask("/")
+        self.assertEqual(status, 200)
+        self.assertIn(b"<!doctype html>", page[:40])
+        self.assertIn("default-src 'none'", response.getheader("Content-Security-Policy"))
+        metrics = self.server.ask("/metrics")[1].decode()
+        for line in metrics.splitlines():
+            self.assertRegex(line, r'^(# (HELP|TYPE) hawser_\w+ .+|hawser_\w+(\{[^}]*\})? \S+)$')
+        status, body, response = self.server.ask("/health", method="HEAD")
+        self.assertEqual((status, body), (200, b""))
+        self.assertEqual(self.server.ask("/v1/completions", method="OPTIONS")[0], 204)
+
+    def test_refusals(self):
+        r = self.refused
+        r(404, "/v1/nothing", {}, "nothing under this path")
+        _, response = r(405, "/v1/completions", None, "does not know the method", method="GET")
+        self.assertIn("POST", response.getheader("Allow"))
+        r(415, "/v1/completions", "prompt=x", "application/json", headers={"Content-Type": "text/plain"})
+        r(400, "/v1/completions", "{", "not valid JSON")
+        r(400, "/v1/completions", b'{"prompt": "\xff"}', "not valid JSON")
+        r(400, "/v1/completions", "[" * 100000, "deep")
+        r(400, "/v1/completions", '{"prompt": "a", "prompt": "b"}', "twice")
+        r(400, "/v1/completions", "[]", "must be a JSON object")
+        r(400, "/v1/completions", {}, "is missing", "prompt")
+        r(400, "/v1/completions", {"prompt": []}, "empty list", "prompt")
+        r(400, "/v1/completions", {"prompt": [1, 99999999]}, "no token id", "prompt")
+        r(400, "/v1/completions", {"prompt": {"a": 1}}, "text, a list", "prompt")
+        for key, value in (("temperature", "hot"), ("temperature", -1), ("temperature", 1e300), ("top_p", 2),
+                           ("max_tokens", -1), ("max_tokens", 1.5), ("n", 0), ("n", 10**30), ("logprobs", 21),
+                           ("stop", [1]), ("seed", "x"), ("stream", 1), ("logit_bias", {"x": 1}),
+                           ("logit_bias", [1]), ("suffix", "end"), ("best_of", 3), ("stream_options", 3),
+                           ("response_format", {"type": "json_object"}), ("hawser", 1),
+                           ("frequency_penalty", 3), ("timeout", -1)):
+            r(400, "/v1/completions", {"prompt": "a", key: value}, f'"{key}', key)
+        r(400, "/v1/completions", {"prompt": "a", "hawser": {"kv": "nonsense"}}, "nonsense")
+        r(400, "/v1/completions", {"prompt": "a", "max_tokens": 10**9}, "maximum context length is")
+        r(400, "/detokenize", {"tokens": [-1]}, "no token id")
+        r(400, "/tokenize", {"text": "a"}, "content")
+        r(400, "/v1/chat/completions", {"messages": []}, "messages", "messages")
+        r(400, "/v1/chat/completions", {"messages": [{"role": 1}]}, "role", "messages")
+        r(400, "/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "no text")
+
+    def test_raw_requests(self):
+        raw = self.server.raw
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        self.assertTrue(raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head + b"Transfer-Encoding: gzip\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head + b"Content-Length: 99999999999\r\n\r\n").startswith(b"HTTP/1.1 413"))
+        self.assertTrue(raw(head + b"X: " + b"y" * 70000 + b"\r\n\r\n").startswith(b"HTTP/1.1 4"))
+        self.assertTrue(raw(b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(b"GET /he%zzlth HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(b"GET http://a/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        two = raw(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.assertEqual(two.count(b"HTTP/1.1 200"), 2)
+        body = b'{"prompt": "a", "max_tokens": 2}'
+        chunked = raw(head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
+        self.assertTrue(chunked.startswith(b"HTTP/1.1 200"), chunked)
+        old = raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: 49\r\n\r\n" + b'{"prompt": "a", "max_tokens": 2, "stream": true }')
+        self.assertNotIn(b"chunked", old)
+        self.assertIn(b"[DONE]", old)
+
+    def test_many_at_once(self):
+        alone = {}
+        prompts = [f"Number {i} went to the market and" for i in range(6)]
+        for prompt in prompts:
+            alone[prompt] = self.server.complete(prompt=prompt, max_tokens=16, temperature=0)["choices"][0]["text"]
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            ask = lambda p: (p, self.server.complete(prompt=p, max_tokens=16, temperature=0)["choices"][0]["text"])
+            for prompt, text in pool.map(ask, prompts * 8):
+                self.assertEqual(text, alone[prompt])
+
+    def test_clients_that_vanish(self):
+        body = json.dumps({"prompt": "The sea", "max_tokens": 4000, "stream": True, "ignore_eos": True,
+                           "hawser": {"kv": "sink:4,60"}}).encode()
+        sockets = []
+        for _ in range(8):
+            s = socket.create_connection(("127.0.0.1", self.server.port))
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            sockets.append(s)
+        for s in sockets[:4]:
+            s.recv(10)
+        for s in sockets:
+            s.close()
+        deadline = time.monotonic() + 20
+        while self.server.metric("requests_running") + self.server.metric("requests_waiting") > 0:
+            self.assertLess(time.monotonic(), deadline, "texts of clients that are gone go on")
+        self.assertEqual(self.server.ask("/health")[0], 200)
+
+
+class SettingsTest(unittest.TestCase):
+    def test_keys_and_names(self):
+        server = Server("--strict-model", "--name", "boat", "--cors", "https://example.org", env={"HAWSER_API_KEY": KEY})
+        try:
+            self.assertEqual(server.ask("/health")[0], 200)
+            for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer sesam"},
+                            {"Authorization": "Bearer sesamesesame"}, {"Authorization": KEY}):
+                self.assertEqual(server.ask("/v1/models", headers=headers)[0], 401)
+            good = {"Authorization": "Bearer " + KEY}
+            status, _, response = server.ask("/v1/models", headers=good)
+            self.assertEqual(status, 200)
+            self.assertEqual(response.getheader("Access-Control-Allow-Origin"), "https://example.org")
+            self.assertEqual(server.ask("/v1/completions", {"model": "ship", "prompt": "a"}, headers=good)[0], 404)
+            self.assertEqual(server.ask("/v1/completions", {"model": "boat", "prompt": "a"}, headers=good)[0], 200)
+            self.assertEqual(server.ask("/slots", headers=good)[0], 404)
+            status, answer, _ = server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, headers=good)
+            self.assertEqual(status, 400)
+            self.assertIn("chat template", answer["error"]["message"])
+        finally:
+            server.close()
+
+    def test_a_full_queue(self):
+        server = Server("--parallel", "1", "--queue", "1", "--kv", "sink:4,60")
+        try:
+            begun = threading.Barrier(9)
+            statuses = []
+
+            def ask():
+                begun.wait()
+                status, _, response = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 400, "ignore_eos": True})
+                statuses.append((status, response.getheader("Retry-After")))
+
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for t in threads:
+                t.start()
+            begun.wait()
+            for t in threads:
+                t.join()
+            self.assertIn((429, "1"), statuses)
+            self.assertIn((200, None), statuses)
+            self.assertEqual({s for s, _ in statuses}, {200, 429})
+        finally:
+            server.close()
+
+    def test_stops_when_texts_have_ended(self):
+        server = Server("--kv", "sink:4,60")
+        answers = []
+        ask = lambda: answers.append(server.ask("/v1/completions", {"prompt": "a", "max_tokens": 300, "ignore_eos": True}))
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while server.metric("requests_running") == 0:
+            pass
+        server.close()
+        thread.join()
+        self.assertEqual(answers[0][0], 200)
+        self.assertEqual(answers[0][1]["usage"]["completion_tokens"], 300)
+
+    def test_chat(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([HAWSER, "convert", MODEL, folder + "/m", "--quiet"], check=True)
+            pathlib.Path(folder, "m", "chat_template.jinja").write_text(TEMPLATE)
+            server = Server(model=folder + "/m")
+            try:
+                talk = [{"role": "user", "content": [{"type": "text", "text": "Ahoy"}]}]
+                body = {"messages": talk, "max_tokens": 12, "temperature": 0}
+                status, a, _ = server.ask("/v1/chat/completions", body)
+                self.assertEqual(status, 200, a)
+                self.assertEqual(a["object"], "chat.completion")
+                message = a["choices"][0]["message"]
+                self.assertEqual(message["role"], "assistant")
+                self.assertEqual(server.ask("/apply-template", {"messages": talk})[1]["prompt"], "<user>Ahoy\n<assistant>")
+                chunks = server.stream("/v1/chat/completions", **body, logprobs=True, top_logprobs=2)
+                self.assertEqual(chunks[0]["choices"][0]["delta"], {"role": "assistant", "content": ""})
+                text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+                self.assertEqual(text, message["content"])
+                told = [t for c in chunks for t in (c["choices"][0]["logprobs"] or {"content": []})["content"]]
+                self.assertEqual(len(told), 12)
+                self.assertEqual(bytes(b for t in told for b in t["bytes"]).decode(errors="replace").strip(), text.strip())
+                self.assertTrue(all(len(t["top_logprobs"]) == 2 for t in told))
+                # The next turn reads only what is new.
+                talk2 = talk + [message, {"role": "user", "content": "And then?"}]
+                _, b, _ = server.ask("/v1/chat/completions", {**body, "messages": talk2})
+                self.assertGreater(b["usage"]["prompt_tokens_details"]["cached_tokens"], 4)
+                begun = talk + [{"role": "assistant", "content": "The captain"}]
+                status, c, _ = server.ask("/v1/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False})
+                self.assertEqual(status, 200, c)
+            finally:
+                server.close()
+
+    def test_wrong_options(self):
+        def run(*arguments):
+            p = subprocess.run([HAWSER, "serve", MODEL, *arguments], capture_output=True, text=True, timeout=60)
+            return p.returncode, p.stderr
+
+        taken = socket.create_server(("127.0.0.1", 0))
+        code, text = run("--port", str(taken.getsockname()[1]))
+        taken.close()
+        self.assertEqual(code, 2)
+        self.assertIn("cannot listen on 127.0.0.1:", text)
+        code, text = run("--host", "no.such.host.invalid")
+        self.assertEqual(code, 2)
+        code, text = run("--tls-cert", HAWSER)
+        self.assertEqual(code, 2)
+        self.assertIn("--tls-key", text)
+        self.assertEqual(run("--port", "70000")[0], 2)
+        self.assertEqual(run("--kv", "sink:0")[0], 2)
+
+
+if __name__ == "__main__":
+    HAWSER, MODEL = sys.argv[1:3]
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:], verbosity=1)
