@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """GGUF files that hawser writes, read by other programs: check_gguf.py HAWSER MODEL TEXT [options]
+or check_gguf.py HAWSER families [NAME...]
 
 MODEL is anything that hawser opens, TEXT a file; its first --characters are the text. For each type hawser writes
 MODEL as GGUF. The package `gguf` reads every key and tensor of the file, `llama-cpp-python` (llama.cpp) loads it. Both
@@ -7,9 +8,15 @@ llama.cpp and hawser cut the text into tokens and predict each from those before
 same file. Ids have to be the same, and perplexities within a thousandth for f32, f16 and bf16, half a percent for
 quantised types. With --quantize FILE (a GGUF file in f32 or f16) each quantised type is also made from FILE by
 llama.cpp, and the perplexities of both files are compared, as llama.cpp has them.
+
+The second form takes the tiny checkpoints of scripts/goldens/families.py, some of them changed to what llama.cpp
+computes. Each becomes GGUF in f32, f16 and bf16 and a folder again, which has to hold the same bits as its source in
+that type. llama.cpp reads the f32 file, and its logits are compared with those of transformers: within a thousandth of
+the largest, as llama.cpp looks GELU up in a table of f16.
 """
 import argparse
 import ctypes
+import io
 import json
 import math
 import subprocess
@@ -69,7 +76,76 @@ def ppl(nll):
     return math.exp(float(np.mean(nll)))
 
 
+# What llama.cpp knows no key for: windows it passes over, scales of scores, layers without positions.
+AS_LLAMA_CPP = {"mistral": dict(sliding_window=None), "phi3": dict(sliding_window=None),
+                "phi3_longrope": dict(original_max_position_embeddings=300), "qwen2_windows": dict(use_sliding_window=False),
+                "gemma2": dict(query_pre_attn_scalar=16), "gemma3_text": dict(query_pre_attn_scalar=16),
+                "gemma3_text_old": dict(query_pre_attn_scalar=16), "baichuan_7b": dict(num_hidden_layers=32),
+                "baichuan_13b": dict(num_hidden_layers=40), "smollm3": dict(no_rope_layer_interval=4, num_hidden_layers=5),
+                "mpt_old": dict(attn_config=dict(alibi=True, alibi_bias_max=8, clip_qkv=None, softmax_scale=None))}
+TOKENS = 96
+
+
+def come_back(hawser, folder, weights, kind, out):
+    """Whether a folder in `kind` that became GGUF and a folder again has the same bits."""
+    import torch
+    from safetensors.torch import load_file
+    source, file, again = out / "source", out / "there.gguf", out / "again"
+    for command in (["convert", folder, source, "--type", kind], ["convert", source, file], ["convert", file, again]):
+        subprocess.run([hawser, *map(str, command), "--quiet", "--force"], check=True, stdout=subprocess.DEVNULL)
+    a, b = load_file(source / "model.safetensors"), load_file(again / "model.safetensors")
+    same = a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
+    before, after = (json.loads((f / "config.json").read_text()) for f in (source, again))
+    return same and all(before.get(key) == value for key, value in after.items())  # others change nothing
+
+
+def logits_of(path, ids):
+    """What llama.cpp makes of ids, in a process of its own: it ends the one it is in where a model is not to its taste."""
+    code = f"import llama_cpp, numpy, sys\n" \
+           f"m = llama_cpp.Llama({str(path)!r}, n_ctx={len(ids) + 8}, n_batch={len(ids)}, logits_all=True, verbose=False," \
+           f" type_k={F32}, type_v={F32})\n" \
+           f"m.eval({ids})\n" \
+           f"numpy.save(sys.stdout.buffer, numpy.asarray(m.scores[:{len(ids)}], dtype=numpy.float32))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return np.load(io.BytesIO(done.stdout)) if done.returncode == 0 else None
+
+
+def check_families(hawser, names):
+    sys.path.insert(0, str(Path(__file__).parent / "goldens"))
+    import families
+    import torch
+    print("| checkpoint | and back in f32, f16, bf16 | keys | tensors | llama.cpp, logits |\n|---|---|---|---|---|")
+    bad = 0
+    for name in names or families.VARIANTS:
+        families.VARIANTS[name].update(AS_LLAMA_CPP.get(name, {}))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            config, weights = families.write_folder(name, folder)
+            path = Path(temporary) / "x.gguf"
+            done = subprocess.run([hawser, "convert", folder, path, "--type", "f32"], capture_output=True, text=True)
+            if done.returncode == 4:
+                print(f"| {name} | refused: {done.stderr.strip().splitlines()[-1].removeprefix('hawser: ')} | | | |", flush=True)
+                continue
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            back = [come_back(hawser, folder, weights, kind, Path(temporary)) for kind in ("f32", "f16", "bf16")]
+            keys, tensors = read_all(path)
+            ids = families.token_ids(TOKENS, 64)
+            forward, _ = families.reference(folder, config, weights)
+            with torch.no_grad():
+                wanted = forward(torch.from_numpy(ids)).float().numpy()
+            found = logits_of(path, ids.tolist())
+            error = None if found is None else float(np.abs(found - wanted).max() / np.abs(wanted).max())
+            good = all(back) and (error is None or error <= 1e-3)
+            bad += not good
+            print(f"| {name} | {'same bits' if all(back) else back} | {keys} | {tensors} | "
+                  f"{'does not load it' if error is None else f'{error:.1e}'} |{'' if good else ' WRONG'}", flush=True)
+    return 1 if bad else 0
+
+
 def main():
+    if sys.argv[2:3] == ["families"]:
+        return check_families(sys.argv[1], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hawser", help="the hawser binary")
     parser.add_argument("model")

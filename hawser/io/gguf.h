@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,7 +24,11 @@ using GgufValue = std::variant<int64_t, double, bool, std::string_view, std::vec
 /// Metadata by key. Movable; what it lends lives as long as it does.
 class GgufFile {
  public:
-  const std::map<std::string, GgufValue, std::less<>>& metadata() const { return metadata_; }
+  using Metadata = std::map<std::string, GgufValue, std::less<>>;
+  GgufFile() = default;
+  GgufFile(Metadata metadata, TensorSource source) : tensors(std::move(source)), metadata_(std::move(metadata)) {}
+
+  const Metadata& metadata() const { return metadata_; }
   bool Has(std::string_view key) const { return metadata_.contains(key); }
 
   /// Values of one type; an absent key gives nothing. Errors: kFormat naming the key for another type, and for a number
@@ -50,7 +55,7 @@ class GgufFile {
   template <class T>
   const T* Find(std::string_view key, const char* wanted) const;
 
-  std::map<std::string, GgufValue, std::less<>> metadata_;
+  Metadata metadata_;
 };
 
 /// Reads and checks header, metadata and the places of all tensors, whose bytes stay in the file; of a split model, all

@@ -74,6 +74,30 @@ bool IsEmptyList(const std::vector<T>& list) {
 
 }  // namespace
 
+namespace {
+
+GgufValue Read(uint32_t value) { return static_cast<int64_t>(value); }
+GgufValue Read(float value) { return static_cast<double>(value); }
+GgufValue Read(bool value) { return value; }
+GgufValue Read(const std::string& value) { return std::string_view(value); }
+GgufValue Read(const std::vector<int32_t>& values) { return std::vector<int64_t>(values.begin(), values.end()); }
+GgufValue Read(const std::vector<float>& values) { return std::vector<double>(values.begin(), values.end()); }
+GgufValue Read(const std::vector<std::string>& values) {
+  return std::vector<std::string_view>(values.begin(), values.end());
+}
+
+}  // namespace
+
+GgufFile AsRead(const std::vector<GgufField>& fields, const std::vector<TensorToWrite>& tensors) {
+  GgufFile::Metadata metadata;
+  for (const GgufField& field : fields) {
+    metadata.emplace(field.key, std::visit([](const auto& value) { return Read(value); }, field.value));
+  }
+  TensorSource source;
+  for (const TensorToWrite& tensor : tensors) source.Add(tensor.name, tensor.view);
+  return {std::move(metadata), std::move(source)};
+}
+
 void WriteGguf(const std::filesystem::path& path, const std::vector<GgufField>& fields,
                const std::vector<TensorToWrite>& tensors, const std::function<void(int64_t bytes)>& on_bytes) {
   Bytes header;

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "hawser/io/gguf.h"
 #include "hawser/io/tensor_writer.h"
 
 namespace hawser {
@@ -18,6 +19,9 @@ struct GgufField {
   std::variant<uint32_t, float, bool, std::string, std::vector<int32_t>, std::vector<float>, std::vector<std::string>>
       value;
 };
+
+/// What a reader would find in the file of these. It points into both. Errors: kFormat for a name given twice.
+GgufFile AsRead(const std::vector<GgufField>& fields, const std::vector<TensorToWrite>& tensors);
 
 /// Writes atomically. Fields and tensors keep their order; tensors lie one behind the other on multiples of 32 bytes,
 /// the last one padded too. Lists that are empty are left out: readers refuse them. `on_bytes`, if given, hears how

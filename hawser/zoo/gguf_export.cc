@@ -21,7 +21,9 @@
 #include "hawser/quant/block.h"
 #include "hawser/tok/gguf_vocab_writer.h"
 #include "hawser/zoo/builtin.h"
+#include "hawser/zoo/gguf_families.h"
 #include "hawser/zoo/gguf_model.h"
+#include "hawser/zoo/gguf_rope.h"
 #include "hawser/zoo/hf_config.h"
 #include "hawser/zoo/hf_keys.h"
 #include "hawser/zoo/pairing.h"
@@ -70,47 +72,87 @@ uint32_t U32(int64_t value) {
   return static_cast<uint32_t>(value);
 }
 
-/// Errors: kUnsupported for what readers of these files would compute otherwise.
-void CheckSayable(const ModelSpec& spec) {
-  const auto refuse = [](std::string_view what, std::string_view instead) {
-    Fail(ErrorKind::kUnsupported, "GGUF cannot say {}{}", what, instead);
-  };
+[[noreturn]] void Refuse(std::string_view what, std::string_view instead = "") {
+  Fail(ErrorKind::kUnsupported, "GGUF cannot say {}{}", what, instead);
+}
+
+/// Errors: kUnsupported for what no key or tensor of these files says, or readers of the architecture do not know.
+void CheckSayable(const ModelSpec& spec, const GgufArchitecture& architecture) {
   const RopeScaling& scaling = spec.rope.scaling;
   if (scaling.kind == RopeKind::kDynamic) {
-    refuse(
+    Refuse(
         fmt::format("that positions are scaled by '{}', which depends on the length of the text", ToString(spec.rope)),
         "; a fixed scheme for the length that is wanted can be (ntk:factor=..)");
   }
-  constexpr RopeKind kSaid[] = {RopeKind::kDefault, RopeKind::kLinear, RopeKind::kNtk, RopeKind::kYarn,
-                                RopeKind::kLlama3};
-  if (std::ranges::find(kSaid, scaling.kind) == std::end(kSaid)) {
-    refuse(fmt::format("positions scaled by '{}'", ToString(spec.rope)), " here yet");
+  if ((scaling.kind == RopeKind::kLlama3 && !architecture.divisors) ||
+      (scaling.kind == RopeKind::kLong && !architecture.long_divisors)) {
+    Refuse(fmt::format("positions scaled by '{}' of a model of type '{}'", ToString(spec.rope), spec.family));
   }
-  if (spec.rope.rotary_dim != spec.head_dim) refuse("that only a part of a head's channels is rotated", " here yet");
+  if (spec.places == Places::kRope && spec.rope.rotary_dim != spec.head_dim && !architecture.partial) {
+    Refuse(fmt::format("that only a part of a head's channels is rotated, in a model of type '{}'", spec.family));
+  }
   const RopeScaling yarn;
   if (scaling.kind == RopeKind::kYarn &&
       (scaling.truncate != yarn.truncate || scaling.ramp != yarn.ramp || scaling.blend != yarn.blend)) {
-    refuse(fmt::format("the ramp of '{}'", ToString(spec.rope)),
+    Refuse(fmt::format("the ramp of '{}'", ToString(spec.rope)),
            "; its readers have truncate=1, ramp=index, blend=frequency");
   }
-  if (spec.softmax != SoftmaxSpec{}) refuse(fmt::format("the softmax '{}'", ToString(spec.softmax)), "");
-  if (spec.segments != SegmentSpec{}) refuse("bilevel positions", "");
-  if (!spec.full_layers.empty()) refuse("which layers have the sliding window", "");
-  // What no row of the architectures says: the rest of the spec is Llama's.
-  BlockSpec known;
-  known.qkv_bias = spec.block.qkv_bias, known.out_bias = spec.block.out_bias, known.mlp_bias = spec.block.mlp_bias;
-  known.qk_norm = spec.block.qk_norm;
-  known.pre_norms = spec.block.pre_norms, known.post_norms = spec.block.post_norms;
-  const bool scaled = spec.embedding_scale != 1 || spec.logit_scale != 1 || spec.logit_cap != 0 || spec.attn_cap != 0 ||
-                      spec.attn_scale != 0;
-  if (spec.block != known || spec.places != Places::kRope || spec.local_rope || !spec.unplaced_layers.empty() ||
-      spec.embedding_norm || scaled) {
-    refuse(fmt::format("all of what this model of type '{}' computes, for its architecture", spec.family), "");
+  if (spec.softmax != SoftmaxSpec{}) Refuse(fmt::format("the softmax '{}'", ToString(spec.softmax)));
+  if (spec.segments != SegmentSpec{}) Refuse("bilevel positions");
+  const BlockSpec& block = spec.block;
+  if ((block.qkv_bias || block.out_bias || block.mlp_bias) && !architecture.biases) {
+    Refuse(fmt::format("biases of a model of type '{}'", spec.family));
   }
-  const bool biased = known.qkv_bias || known.out_bias || known.mlp_bias;
-  if (biased && !GgufArchitectureOf(std::string_view(spec.family)).biases) {
-    refuse(fmt::format("biases of a model of type '{}'", spec.family), "");
+  if (!spec.tie_embeddings && architecture.head == GgufHead::kNever) {
+    Refuse(fmt::format("a head of its own in a model of type '{}'", spec.family));
   }
+}
+
+/// Errors: kUnsupported naming the first thing in which the network that readers see is not that of the model.
+void CheckSaid(const ModelSpec& spec, const ModelSpec& seen) {
+  const auto same = [&](bool equal, std::string_view what) {
+    if (!equal) Refuse(fmt::format("{} of this model of type '{}'", what, spec.family));
+  };
+  same(spec.places == seen.places, spec.places == Places::kAlibi ? "the biases by distance (ALiBi)" : "the positions");
+  if (spec.places == Places::kAlibi) {
+    same(spec.alibi == seen.alibi, fmt::format("the biases by distance '{}'", ToString(spec.alibi)));
+  }
+  if (spec.places == Places::kRope) {
+    same(spec.rope == seen.rope, fmt::format("the positions '{}'", ToString(spec.rope)));
+    same(spec.local_rope == seen.local_rope, "the positions in layers with a window");
+    same(spec.unplaced_layers == seen.unplaced_layers, "which layers have no positions (other than every fourth)");
+  }
+  same(spec.sliding_window == seen.sliding_window && spec.full_layers == seen.full_layers, "the sliding window");
+  same(spec.attn_cap == seen.attn_cap, spec.attn_cap == 0 ? "that scores have no soft cap" : "the soft cap of scores");
+  same(spec.logit_cap == seen.logit_cap,
+       spec.logit_cap == 0 ? "that logits have no soft cap" : "the soft cap of logits");
+  same(spec.attn_scale == seen.attn_scale, "the scale of scores");
+  same(spec.logit_scale == seen.logit_scale, "the scale of logits");
+  same(spec.embedding_scale == seen.embedding_scale, "the scale of embeddings");
+  same(spec.block.act == seen.block.act, "the activation");
+  ModelSpec rest = seen;
+  rest.bos = spec.bos, rest.eos = spec.eos;
+  if (spec.places != Places::kRope) rest.rope = spec.rope;
+  same(spec == rest, "all of what is computed");
+}
+
+/// What the keys say and readers that go by the architecture alone do not take notice of.
+std::vector<std::string> Unread(const ModelSpec& spec, const GgufArchitecture& architecture) {
+  std::vector<std::string> parts;
+  const auto note = [&](bool there, std::string_view what) {
+    if (there) parts.emplace_back(what);
+  };
+  const BlockSpec& own = FindFamily(spec.family).block;
+  const float scale = architecture.attn_scale != nullptr ? architecture.attn_scale(spec) : 0.0f;
+  note(spec.sliding_window > 0 && !architecture.windows.read,
+       "the sliding window, to readers that know none for this architecture (llama.cpp)");
+  note(spec.attn_scale != scale, "the scale of scores, to readers that go by the size of heads (llama.cpp)");
+  note(spec.logit_scale != 1, "the scale of logits, to readers that know none for this architecture (llama.cpp)");
+  note(spec.block.act == Act::kGelu, "GELU as it is defined, to readers that take its tanh form (llama.cpp)");
+  note(own.qkv_bias && !spec.block.qkv_bias, "that there are no biases, to readers that want them (llama.cpp)");
+  note(architecture.unread != nullptr && architecture.unread(spec),
+       "which positions it has, to readers that go by the number of layers (llama.cpp)");
+  return parts;
 }
 
 /// 135M, 1.1B
@@ -127,7 +169,7 @@ class Exporter {
  public:
   Exporter(LoadedModel model, const GgufSource& source, std::optional<DType> type)
       : model_(std::move(model)),
-        path_(ResolveModel(source.model)),
+        path_(source.model.empty() ? source.model : ResolveModel(source.model)),
         own_tokenizer_(source.own_tokenizer),
         architecture_(GgufArchitectureOf(std::string_view(model_.spec.family))) {
     if (model_.format == "GGUF") file_ = ReadGguf(path_);
@@ -143,13 +185,13 @@ class Exporter {
 
   GgufExport Write(const fs::path& path) {
     const ModelSpec& spec = model_.params.spec();
-    CheckSayable(spec);
+    CheckSayable(spec, architecture_);
     PutTensors();
     PutGeneral(path);
     PutNetwork(spec);
-    PutRope(spec);
+    left_out_ = Unread(spec, architecture_);
     PutTokenizer(spec);
-    if (!file_) ListLeftOut();
+    if (!file_ && !path_.empty()) ListLeftOut();
     GgufExport result{.type = keeps_types_ ? MainType() : type_, .kept = Kept(), .left_out = std::move(left_out_)};
     int64_t all = 0;
     for (const TensorToWrite& tensor : tensors_) all += StoredBytes(tensor);
@@ -161,8 +203,6 @@ class Exporter {
   }
 
  private:
-  std::string Key(std::string_view name) const { return fmt::format("{}.{}", architecture_.name, name); }
-
   template <class T>
   void Put(std::string key, T value) {
     fields_.push_back({std::move(key), std::move(value)});
@@ -170,23 +210,53 @@ class Exporter {
 
   void PutTensors() {
     ParamStore& params = model_.params;
-    for (const ParamInfo& info : params.layout().params()) {
-      const std::string name = GgufTensorName(info);
-      const std::vector<int64_t> shape =
-          info.vector ? std::vector<int64_t>{info.cols} : std::vector<int64_t>{info.rows, info.cols};
-      const TensorView* original = copies_ ? file_->tensors.Find(name) : nullptr;
-      const DType wanted = keeps_types_ ? original->dtype : GgufStoredType(params.spec(), info, type_);
+    const std::vector<ParamInfo>& infos = params.layout().params();
+    const bool fused = file_ ? file_->tensors.Find("blk.0.attn_qkv.weight") != nullptr : FusedInGguf(architecture_);
+    const bool plus_one = params.spec().block.norm_plus_one && !copies_;
+    for (GgufTensor& tensor : GgufTensors(params.spec(), fused)) {
+      const TensorView* original = copies_ ? file_->tensors.Find(tensor.name) : nullptr;
+      const DType wanted = keeps_types_ && original != nullptr ? original->dtype : StoredType(tensor);
       if (original != nullptr && original->dtype == wanted) {
-        tensors_.push_back({name, *original, wanted});
+        tensors_.push_back({std::move(tensor.name), *original, wanted});
         continue;
       }
-      const Mat weight = params.At(info);
-      if (architecture_.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
-        HalfToAdjacent(RowsOf(info, weight), params.spec().head_dim);
+      int64_t size = 0;
+      for (const size_t param : tensor.params) {
+        const ParamInfo& info = infos[param];
+        size += info.size();
+        if (architecture_.adjacent && (info.role == Role::kQuery || info.role == Role::kKey)) {
+          HalfToAdjacent(RowsOf(info, params.At(info)), params.spec().head_dim);
+        }
+        if (plus_one && IsNormWeight(info)) AddOne(params.At(info));
       }
-      const std::span bytes(static_cast<const std::byte*>(weight.data),
-                            static_cast<size_t>(info.size()) * SizeOf(weight.dtype));
-      tensors_.push_back({name, {weight.dtype, shape, bytes}, wanted});
+      const Mat first = params.At(infos[tensor.params.front()]);  // the others follow without gaps
+      const std::span bytes(static_cast<const std::byte*>(first.data), static_cast<size_t>(size) * SizeOf(first.dtype));
+      tensors_.push_back({std::move(tensor.name), {first.dtype, std::move(tensor.shape), bytes}, wanted});
+    }
+  }
+
+  /// Of a fused tensor that of the part which keeps the most bits.
+  DType StoredType(const GgufTensor& tensor) const {
+    const ParamLayout& layout = model_.params.layout();
+    DType type = DType::kF32;
+    int64_t most = 0;
+    for (const size_t param : tensor.params) {
+      const ParamInfo& info = layout.params()[param];
+      const DType own = GgufStoredType(model_.params.spec(), info, type_);
+      const int64_t bytes = *RowBytes(own, info.cols);
+      if (bytes > most) type = own;
+      most = std::max(most, bytes);
+    }
+    return type;
+  }
+
+  /// A norm w as 1 + w, and what that loses.
+  void AddOne(Mat norm) {
+    for (int64_t i = 0; i < norm.cols; ++i) {
+      float& value = norm.Row<float>(0)[i];
+      const float before = value;
+      value = 1.0f + before;
+      norm_rests_.push_back(static_cast<float>(double{before} - (double{value} - 1.0)));
     }
   }
 
@@ -194,7 +264,7 @@ class Exporter {
   void PutGeneral(const fs::path& to) {
     Put("general.architecture", std::string(architecture_.name));
     Put("general.type", std::string("model"));
-    const fs::path whole = fs::absolute(path_).lexically_normal();
+    const fs::path whole = path_.empty() ? path_ : fs::absolute(path_).lexically_normal();
     std::string name = (whole.has_filename() ? whole : whole.parent_path()).filename().string();
     if (name.empty()) name = to.stem().string();
     if (file_) name = file_->Text("general.name").value_or(name);
@@ -217,60 +287,21 @@ class Exporter {
   }
 
   void PutNetwork(const ModelSpec& spec) {
-    Put(Key("vocab_size"), U32(spec.vocab));
-    Put(Key("context_length"), U32(spec.context));
-    Put(Key("embedding_length"), U32(spec.width));
-    Put(Key("block_count"), U32(spec.layers));
-    Put(Key("feed_forward_length"), U32(spec.mlp_width));
-    Put(Key("attention.head_count"), U32(spec.heads));
-    Put(Key("attention.head_count_kv"), U32(spec.kv_heads));
-    Put(Key("attention.key_length"), U32(spec.head_dim));
-    Put(Key("attention.value_length"), U32(spec.head_dim));
-    Put(Key("attention.layer_norm_rms_epsilon"), spec.norm_eps);
-    if (spec.sliding_window > 0) {
-      Put(Key("attention.sliding_window"), U32(spec.sliding_window));
-      left_out_.emplace_back("the sliding window, to readers that know none for this architecture (llama.cpp)");
+    GgufKeys keys(architecture_.name, &fields_);
+    if (GgufFamilies(architecture_.name).front() != spec.family) Put(std::string(kGgufFamily), spec.family);
+    keys.Put("vocab_size", U32(spec.vocab));
+    ModelSpec copy = spec;
+    GgufNetwork(architecture_, keys, copy);
+    if (spec.places == Places::kRope) factors_ = WriteGgufRope(keys, spec.rope, spec.context);
+    for (const auto& [name, values] : factors_) {
+      const TensorView view{DType::kF32, {static_cast<int64_t>(values.size())}, std::as_bytes(std::span(values))};
+      tensors_.push_back({name, view, DType::kF32});
     }
-  }
-
-  void PutRope(const ModelSpec& spec) {
-    const RopeSpec rope = BakeNtk(spec.rope);
-    const RopeScaling& scaling = rope.scaling;
-    Put(Key("rope.dimension_count"), U32(rope.rotary_dim));
-    Put(Key("rope.freq_base"), static_cast<float>(rope.theta));
-    const auto type = [&](const char* name) {
-      Put(Key("rope.scaling.type"), std::string(name));
-      Put(Key("rope.scaling.factor"), static_cast<float>(scaling.factor));
-    };
-    if (scaling.kind == RopeKind::kLinear) type("linear");
-    if (scaling.kind == RopeKind::kYarn) {
-      type("yarn");
-      Put(Key("rope.scaling.original_context_length"), U32(OriginalContext(rope, spec.context)));
-      const double derived = YarnMscale(scaling.factor, 1.0),
-                   multiplier = ComputeFrequencies(rope, spec.context).multiplier;
-      // Readers multiply by what they derive.
-      if (multiplier != derived) {
-        Put(Key("rope.scaling.attn_factor"), static_cast<float>(multiplier / derived));
-      }
-      const RopeScaling plain;
-      if (scaling.beta_fast != plain.beta_fast || scaling.beta_slow != plain.beta_slow) {
-        Put(Key("rope.scaling.yarn_beta_fast"), static_cast<float>(scaling.beta_fast));
-        Put(Key("rope.scaling.yarn_beta_slow"), static_cast<float>(scaling.beta_slow));
-      }
-    }
-    if (scaling.kind == RopeKind::kLlama3) {
-      RopeSpec plain = rope;
-      plain.scaling = {};
-      const std::vector<double> base = ComputeFrequencies(plain, spec.context).inv_freq;
-      const std::vector<double> scaled = ComputeFrequencies(rope, spec.context).inv_freq;
-      for (size_t i = 0; i < base.size(); ++i) divisors_.push_back(static_cast<float>(base[i] / scaled[i]));
-      const TensorView view{DType::kF32, {static_cast<int64_t>(divisors_.size())}, std::as_bytes(std::span(divisors_))};
-      tensors_.push_back({std::string(kGgufRopeFactors), view, DType::kF32});
-    }
-    const bool whole = rope.theta == static_cast<float>(rope.theta) && rope.numerics == RopeNumerics{};
-    if (spec.rope.scaling.kind != RopeKind::kDefault || !whole) {
-      Put(std::string(kGgufRopeText), ToString(spec.rope));
-    }
+    if (spec.tie_embeddings && architecture_.head == GgufHead::kAlways) Put(std::string(kGgufTied), true);
+    if (copies_) CopyFields(kGgufNormRests, {});
+    const auto lost = [](float rest) { return rest != 0 || std::signbit(rest); };
+    if (std::ranges::any_of(norm_rests_, lost)) Put(std::string(kGgufNormRests), std::move(norm_rests_));
+    CheckSaid(spec, GgufSpec(AsRead(fields_, tensors_)));
   }
 
   void PutTokenizer(const ModelSpec& spec) {
@@ -373,7 +404,8 @@ class Exporter {
   DType type_;
   std::vector<GgufField> fields_;
   std::vector<TensorToWrite> tensors_;
-  std::vector<float> divisors_;
+  GgufFactors factors_;
+  std::vector<float> norm_rests_;
   std::vector<std::string> left_out_;
 };
 

@@ -22,7 +22,7 @@ std::span<const DType> GgufTypes();
 
 /// Where a model comes from that is exported.
 struct GgufSource {
-  std::filesystem::path model = {};  // a name as LoadModel takes it
+  std::filesystem::path model = {};  // a name as LoadModel takes it; empty: of no file
   bool changed = false;              // its weights are not those of the source any more
   bool own_tokenizer = true;         // it has the tokenizer of the source
 };

@@ -12,7 +12,9 @@
 #include "hawser/testing/tiny_model.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/byte_level.h"
+#include "hawser/zoo/gguf_families.h"
 #include "hawser/zoo/gguf_model.h"
+#include "hawser/zoo/gguf_rope.h"
 
 namespace hawser {
 namespace {
@@ -237,18 +239,112 @@ TEST_F(GgufExportTest, WhatCannotBeSaidIsRefused) {
          [](ModelSpec& s) { s.rope = ApplyRopeText(s.rope, "yarn:factor=4,ramp=rotations", 32); });
   refuse(ErrorKind::kUnsupported, {"softmax", "self-adjust"},
          [](ModelSpec& s) { s.softmax = ParseSoftmax("self-adjust"); });
-  refuse(ErrorKind::kUnsupported, {"'gemma2'", "qwen2"}, [](ModelSpec& s) { s.family = "gemma2"; });
+  refuse(ErrorKind::kUnsupported, {"'other'", "qwen2"}, [](ModelSpec& s) { s.family = "other"; });
+  refuse(ErrorKind::kUnsupported, {"llama3", "qwen2"}, [](ModelSpec& s) {
+    s.family = "qwen2";
+    s.rope = ApplyRopeText(s.rope, "llama3:factor=8,original=32", 32);
+  });
+  refuse(ErrorKind::kUnsupported, {"which layers have no positions"}, [](ModelSpec& s) {
+    s.family = "smollm3";
+    s.unplaced_layers = {0};
+  });
+  refuse(ErrorKind::kUnsupported, {"alibi:linear"}, [](ModelSpec& s) {
+    s.family = "mpt";
+    s.block = FindFamily("mpt").block;
+    s.places = Places::kAlibi;
+    s.alibi = ApplyAlibiText({}, "alibi:linear,factor=2", 32);
+  });
+  refuse(ErrorKind::kUnsupported, {"activation"}, [](ModelSpec& s) { s.block.act = Act::kRelu; });
+  refuse(ErrorKind::kUnsupported, {"no soft cap", "gemma2"}, [](ModelSpec& s) {
+    s.family = "gemma2";
+    s.block = FindFamily("gemma2").block;
+    s.embedding_scale = std::sqrt(static_cast<float>(s.width));
+    s.tie_embeddings = true;
+  });
   refuse(ErrorKind::kUnsupported, {"a part of a head"}, [](ModelSpec& s) { s.rope.rotary_dim = 4; });
   refuse(ErrorKind::kUnsupported, {"biases", "qwen3"}, [](ModelSpec& s) {
     s.family = "qwen3";
     s.block.qkv_bias = true;
   });
-  refuse(ErrorKind::kUnsupported, {"all of what", "llama"}, [](ModelSpec& s) { s.attn_cap = 30; });
-  refuse(ErrorKind::kUnsupported, {"which layers"}, [](ModelSpec& s) {
-    s.family = "mistral";
-    s.sliding_window = 16;
-    s.full_layers = {1};
-  });
+  refuse(ErrorKind::kUnsupported, {"all of what", "llama"}, [](ModelSpec& s) { s.block.qkv_clip = 3; });
+}
+
+TEST_F(GgufExportTest, WindowsOfAnyLayersComeBack) {
+  struct Case {
+    const char* family;
+    std::vector<int32_t> full;
+    bool pattern;  // said by a key
+  };
+  for (const Case& c : {Case{"mistral", {}, false}, Case{"qwen2", {0, 1}, true}, Case{"mistral", {1, 3, 5}, true},
+                        Case{"qwen2", {5}, true}}) {
+    ModelSpec spec = TinySpec({.layers = 6});
+    spec.family = c.family;
+    spec.block = FindFamily(c.family).block;
+    spec.sliding_window = 16;
+    spec.full_layers = c.full;
+    const GgufExport done = Export(spec, DType::kF32);
+    EXPECT_EQ(LoadSpec(Path("x.gguf")), spec);
+    EXPECT_EQ(ReadGguf(Path("x.gguf"))
+                  .Has(fmt::format("{}.attention.sliding_window_pattern",
+                                   GgufArchitectureOf(std::string_view(c.family)).name)),
+              c.pattern);
+    ASSERT_FALSE(done.left_out.empty());
+    EXPECT_NE(done.left_out[0].find("sliding window"), std::string::npos);
+  }
+}
+
+TEST_F(GgufExportTest, NormsThatFilesHoldWithTheirOneComeBackToTheBit) {
+  ModelSpec spec = TinySpec({.tie = true});
+  spec.family = "gemma";
+  spec.block = FindFamily("gemma").block;
+  spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.width)));
+  LoadedModel model = Model(spec);
+  const float values[] = {-0.0f, 1e-30f, -0.3f, 1.2345678f, 1e-4f, -1.0f, 3e5f, -1e-9f};
+  for (const ParamInfo& info : model.params.layout().params()) {
+    if (!info.vector) continue;
+    for (int64_t i = 0; i < info.cols; ++i) model.params.At(info).Row<float>(0)[i] = values[i % 8];
+  }
+  const ParamStore params = Cast(model.params, DType::kF32);
+  ExportGguf(std::move(model), {.model = folder_}, DType::kF32, Path("x.gguf"));
+  const GgufFile file = ReadGguf(Path("x.gguf"));
+  float third;
+  std::memcpy(&third, file.tensors.Find("blk.1.ffn_norm.weight")->bytes.data() + 2 * sizeof(float), sizeof(float));
+  EXPECT_EQ(third, 1.0f - 0.3f);
+  ExpectSameBits(LoadModel(Path("x.gguf")).params, params);
+  // As it lies, and in another type.
+  ExportGguf(LoadModel(Path("x.gguf")), {.model = Path("x.gguf")}, DType::kBF16, Path("y.gguf"));
+  const LoadedModel other = LoadModel(Path("y.gguf"));
+  for (const ParamInfo& info : params.layout().params()) {
+    if (!info.vector) continue;
+    EXPECT_EQ(std::memcmp(other.params.At(info).data, params.At(info).data, info.size() * sizeof(float)), 0);
+  }
+}
+
+TEST_F(GgufExportTest, AHeadThatIsTheEmbeddingIsStoredTwiceWhereReadersWantIt) {
+  ModelSpec spec = TinySpec({.tie = true});
+  spec.family = "gpt_neox";
+  spec.block = FindFamily("gpt_neox").block;
+  spec.block.residual = Residual::kParallelTwoNorms;
+  Export(spec, DType::kF16);
+  const GgufFile file = ReadGguf(Path("x.gguf"));
+  EXPECT_TRUE(
+      std::ranges::equal(file.tensors.Find("output.weight")->bytes, file.tensors.Find("token_embd.weight")->bytes));
+  EXPECT_EQ(LoadSpec(Path("x.gguf")), spec);
+}
+
+TEST_F(GgufExportTest, TheSharpestBiasOfMptComesBack) {
+  ModelSpec spec = TinySpec({.kv_heads = 4, .tie = true});
+  spec.family = "mpt";
+  spec.block = FindFamily("mpt").block;
+  spec.places = Places::kAlibi;
+  spec.rope = {};
+  for (const char* text : {"alibi", "alibi:max_bias=16", "alibi:bmax,factor=4"}) {
+    spec.alibi = ApplyAlibiText({}, text, spec.context);
+    Export(spec, DType::kF32);
+    EXPECT_EQ(LoadSpec(Path("x.gguf")), spec) << text;
+    const auto bias = ReadGguf(Path("x.gguf")).Number("mpt.attention.max_alibi_bias");
+    EXPECT_FLOAT_EQ(static_cast<float>(bias.value()), static_cast<float>(BakeMaxBias(spec.alibi).max_bias));
+  }
 }
 
 TEST_F(GgufExportTest, ValuesBeyondTheTypeAreNamed) {

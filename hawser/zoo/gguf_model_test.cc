@@ -123,9 +123,39 @@ TEST(GgufModelTest, ReadsScalings) {
                     {"llama.rope.scaling.factor", 4.0f},
                     {"llama.rope.scaling.original_context_length", uint32_t{32}}}),
             "yarn:factor=4,original=32");
-  ExpectError(ErrorKind::kUnsupported, {"rope.scaling.type", "longrope"}, [&] {
+  EXPECT_EQ(loaded({{"llama.rope.scaling.factor", 4.0f}}), "linear:factor=4");
+  ExpectError(ErrorKind::kFormat, {"longrope", "rope_factors_long.weight", "missing"}, [&] {
     loaded({{"llama.rope.scaling.type", std::string("longrope")}});
   });
+  ExpectError(ErrorKind::kUnsupported, {"rope.scaling.type", "other", "longrope"}, [&] {
+    loaded({{"llama.rope.scaling.type", std::string("other")}});
+  });
+}
+
+TEST(GgufModelTest, ReadsTheListsOfLongRope) {
+  const ModelSpec spec = TinySpec({.head_dim = 8, .context = 128});
+  const std::vector<float> near = {1, 1.25f, 1.5f, 2}, far = {1, 2, 4, 8}, few = {1, 2};
+  const auto with = [&](const std::vector<float>* a, const std::vector<float>* b, std::vector<GgufField> more) {
+    Written one(spec);
+    const auto add = [&](const char* name, const std::vector<float>* list) {
+      if (list == nullptr) return;
+      const auto size = static_cast<int64_t>(list->size());
+      one.tensors.push_back({name, {DType::kF32, {size}, std::as_bytes(std::span(*list))}, DType::kF32});
+    };
+    add("rope_factors_short.weight", a);
+    add("rope_factors_long.weight", b);
+    for (GgufField& field : more) one.fields.push_back(std::move(field));
+    return ToString(LoadSpec(one.Save("gguf_long")).rope);
+  };
+  const GgufField original = {"llama.rope.scaling.original_context_length", uint32_t{32}};
+  EXPECT_EQ(with(&near, &far, {original}),
+            "longrope:factor=4,original=32,short=1+1.25+1.5+2,long=1+2+4+8,attention_factor=1");
+  EXPECT_EQ(with(&near, &far, {original, {"llama.rope.scaling.attn_factor", 1.5f}}),
+            "longrope:factor=4,original=32,short=1+1.25+1.5+2,long=1+2+4+8,attention_factor=1.5");
+  ExpectError(ErrorKind::kFormat, {"rope_factors_short.weight", "missing"}, [&] { with(nullptr, &far, {original}); });
+  ExpectError(ErrorKind::kFormat, {"rope_factors_long.weight", "4 values", "[2]"}, [&] { with(&near, &few, {}); });
+  const std::vector<float> none = {1, 0, 1, 1};
+  ExpectError(ErrorKind::kFormat, {"divisor of 0"}, [&] { with(&near, &none, {}); });
 }
 
 TEST(GgufModelTest, RecognisesTheDivisorsOfLlama3) {
@@ -159,8 +189,8 @@ TEST(GgufModelTest, RefusesWhatItWouldNotCompute) {
     const fs::path path = written.Save("gguf_refused");
     ExpectError(kind, words, [&] { LoadModel(path); });
   };
-  refuse(ErrorKind::kUnsupported, {"llama.attention.scale"}, [](Written& w) {
-    w.fields.push_back({"llama.attention.scale", 0.5f});
+  refuse(ErrorKind::kUnsupported, {"llama.residual_scale"}, [](Written& w) {
+    w.fields.push_back({"llama.residual_scale", 0.5f});
   });
   refuse(ErrorKind::kUnsupported, {"experts"}, [](Written& w) { w.fields.push_back({"llama.expert_count", 8u}); });
   refuse(ErrorKind::kUnsupported, {"partial"}, [](Written& w) {

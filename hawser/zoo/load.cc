@@ -14,6 +14,7 @@
 #include "hawser/quant/block.h"
 #include "hawser/tok/gguf_vocab.h"
 #include "hawser/zoo/builtin.h"
+#include "hawser/zoo/gguf_families.h"
 #include "hawser/zoo/gguf_model.h"
 #include "hawser/zoo/hf_config.h"
 #include "hawser/zoo/hf_tensors.h"
@@ -33,6 +34,7 @@ struct OpenModel {
   LoadedModel model;                            // params empty
   TensorSource source;                          // owns what `pieces` show
   std::vector<std::vector<TensorView>> pieces;  // of each of ParamLayout::params(), one after another
+  std::shared_ptr<const void> owner;            // of pieces that do not lie in the source
   bool adjacent = false;                        // query and key rows pair adjacent channels
 };
 
@@ -216,7 +218,9 @@ OpenModel OpenGguf(const fs::path& path, bool tokenizer) {
   WithFrame(path.string(), [&] {
     open.adjacent = GgufArchitectureOf(file).adjacent;
     open.model.spec = GgufSpec(file);
-    for (TensorView& view : MatchGguf(file, open.model.spec)) open.pieces.push_back({std::move(view)});
+    GgufPieces pieces = MatchGguf(file, open.model.spec);
+    for (TensorView& view : pieces.views) open.pieces.push_back({std::move(view)});
+    open.owner = std::move(pieces.owner);
     if (tokenizer) open.model.tokenizer = GgufTokenizer(file);
   });
   open.model.file_dtype = MainType(open.pieces);
@@ -235,7 +239,7 @@ void CheckVocab(const Tokenizer& tokenizer, const fs::path& path, const ModelSpe
 }
 
 std::shared_ptr<Tokenizer> FindTokenizer(const fs::path& model, const fs::path& given, const ModelSpec& spec) {
-  fs::path path = given;
+  fs::path path = given.empty() ? given : ResolveModel(given);
   if (path.empty() && IsFolder(model)) {
     for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer.bin"}) {
       if (Exists(model / name)) path = model;
@@ -359,6 +363,7 @@ ModelToRun LoadModelToRun(const fs::path& path, const fs::path& tokenizer, std::
     owners.push_back(std::move(matrix));
   }
   owners.push_back(std::make_shared<TensorSource>(std::move(open.source)));
+  owners.push_back(std::move(open.owner));
   return {std::move(open.model), Weights(spec, activations, std::move(tensors), std::move(owners))};
 }
 

@@ -6,10 +6,12 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <numeric>
 
 #include "hawser/base/file.h"
 #include "hawser/device/registry.h"
+#include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/model/decoder.h"
@@ -18,6 +20,7 @@
 #include "hawser/testing/hostile.h"
 #include "hawser/zoo/families.h"
 #include "hawser/zoo/file_tensors.h"
+#include "hawser/zoo/gguf_export.h"
 #include "hawser/zoo/load.h"
 
 namespace hawser {
@@ -222,6 +225,45 @@ TEST_P(ParityTest, AnExportHasTheSameTensorsAndIsReadTheSame) {
     const std::vector<float> wanted = Weights(file.name, file.shape, plus_one_);
     EXPECT_EQ(std::memcmp(view->bytes.data(), wanted.data(), view->bytes.size()), 0) << file.name;
   }
+}
+
+/// What GGUF cannot say of these checkpoints.
+const std::map<std::string, std::string_view> kNotInGguf = {
+    {"falcon_rw", "biases of a model"},   {"falcon_rw_odd", "ALiBi"},
+    {"gemma2_bias", "biases of a model"}, {"llama_dynamic", "length of the text"},
+    {"olmo2_bias_tied", "biases"},        {"qwen3_bias_windows", "biases"},
+    {"smollm3", "no positions"},          {"smollm3_windows", "biases"},
+};
+
+TEST_P(ParityTest, AGgufFileHoldsTheSameModel) {
+  const fs::path path = folder_ / "x.gguf";
+  const LoadedModel model = LoadModel(folder_);
+  const auto refused = kNotInGguf.find(GetParam());
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    LoadedModel given = LoadModel(folder_);
+    std::vector<std::byte> rounded(static_cast<size_t>(given.params.size()) * SizeOf(dtype));
+    float* values = given.params.arena().Row<float>(0);
+    ConvertFromF32(values, given.params.size(), dtype, rounded.data());
+    ConvertToF32(dtype, rounded.data(), given.params.size(), values);
+    const ParamStore wanted = Cast(given.params, DType::kF32);
+    const auto write = [&] { ExportGguf(std::move(given), {.model = folder_}, dtype, path); };
+    if (refused != kNotInGguf.end()) {
+      ExpectError(ErrorKind::kUnsupported, {refused->second}, write);
+      continue;
+    }
+    write();
+    const LoadedModel again = LoadModel(path);
+    EXPECT_EQ(again.spec, model.spec);
+    for (const ParamInfo& info : wanted.layout().params()) {
+      EXPECT_EQ(std::memcmp(again.params.At(info).data, wanted.At(info).data, info.size() * sizeof(float)), 0)
+          << info.name;
+    }
+  }
+  if (refused != kNotInGguf.end()) return;
+  ExportGguf(LoadModel(folder_), {.model = folder_}, DType::kF32, path);
+  Decoder as_it_lies(backend_.get(), LoadModelToRun(path, {}, DType::kF32).weights);
+  const std::vector<float> found = Logits(&as_it_lies, 7, 7), wanted = Golden("logits.7");
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-5 * Largest(wanted));
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ParityTest, ::testing::ValuesIn(Variants()),
