@@ -20,7 +20,7 @@ void AddModelOptions(Command command, ModelOptions& options, bool required) {
       command.Add("MODEL", options.model, "Hugging Face folder, .gguf, llama2.c .bin, hf:ORG/NAME, or builtin");
   if (required) model.Required();
   command.Add("--tokenizer", options.tokenizer,
-              "Tokenizer file or folder, where MODEL has none or another one is wanted");
+              "Tokenizer file or folder, or a model that has one, where MODEL has none or another one is wanted");
 }
 
 void AddAdapterOption(Command command, ModelOptions& options) {
@@ -72,7 +72,7 @@ ModelToRun OpenModelToRun(const ModelOptions& options, std::string_view rope, in
 }
 
 std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
-  if (!options.tokenizer.empty()) return LoadTokenizer(options.tokenizer);
+  if (!options.tokenizer.empty()) return LoadTokenizer(ResolveModel(options.tokenizer));
   try {
     return LoadTokenizer(ResolveModel(options.model));
   } catch (const Error& error) {

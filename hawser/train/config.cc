@@ -18,6 +18,7 @@
 #include "hawser/base/text.h"
 #include "hawser/tok/utf8.h"
 #include "hawser/train/toml.h"
+#include "hawser/zoo/builtin.h"
 
 namespace hawser {
 namespace {
@@ -375,7 +376,8 @@ void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path) {
   TrainConfig read = config;
   ApplyRecipe(read, ReadFile(path), path.string());
   const auto from_folder = [&](std::string& value, bool changed) {
-    if (changed && !value.empty()) value = (path.parent_path() / value).lexically_normal().string();
+    if (!changed || value.empty() || IsModelName(value, path.parent_path())) return;
+    value = (path.parent_path() / value).lexically_normal().string();
   };
   from_folder(read.model, read.model != config.model);
   from_folder(read.tokenizer, read.tokenizer != config.tokenizer);

@@ -171,6 +171,15 @@ TEST(TrainConfig, PathsOfARecipeAreFromItsFolder) {
   EXPECT_EQ(c.data, (std::vector<std::string>{(folder / "text").string(), "/abs"}));
   EXPECT_EQ(c.tokenizer, (folder.parent_path() / "tok").lexically_normal().string());
   EXPECT_EQ(Failure([&] { ApplyRecipeFile(c, folder / "none.toml"); }).kind(), ErrorKind::kIo);
+  // Names of models are no paths.
+  std::ofstream(folder / "n.toml") << "model = \"hf:org/name\"\ntokenizer = \"builtin\"\n";
+  ApplyRecipeFile(c, folder / "n.toml");
+  EXPECT_EQ(c.model, "hf:org/name");
+  EXPECT_EQ(c.tokenizer, "builtin");
+  std::filesystem::create_directories(folder / "builtin");
+  c.tokenizer.clear();
+  ApplyRecipeFile(c, folder / "n.toml");
+  EXPECT_EQ(c.tokenizer, (folder / "builtin").string());
   std::filesystem::remove_all(folder);
 }
 

@@ -56,4 +56,9 @@ fs::path ResolveModel(const fs::path& path) {
   return folder;
 }
 
+bool IsModelName(const std::string& name, const fs::path& folder) {
+  std::error_code code;
+  return IsHubName(name) || (name == "builtin" && !fs::exists(folder / name, code));
+}
+
 }  // namespace hawser

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace hawser {
@@ -22,5 +23,8 @@ void UnpackBuiltinModel(const std::filesystem::path& folder);
 /// nothing of that name lies in the working directory: hawser/builtin in the user's cache (XDG_CACHE_HOME, else
 /// HOME/.cache), unpacked there. Errors: kIo; kUsage where neither variable is set.
 std::filesystem::path ResolveModel(const std::filesystem::path& path);
+
+/// Whether `name`, said in a file that lies in `folder`, is `builtin` or one of a Hub, and no path from there.
+bool IsModelName(const std::string& name, const std::filesystem::path& folder);
 
 }  // namespace hawser

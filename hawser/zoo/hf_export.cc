@@ -207,7 +207,8 @@ HfSource SourceOf(const fs::path& model, const fs::path& tokenizer) {
     source.context = LoadSpec(path).context;
     if (IsFolder(path)) source.model = fs::absolute(path);
   }
-  const fs::path named = tokenizer.filename() == "tokenizer.json" ? tokenizer.parent_path() : tokenizer;
+  const fs::path path = tokenizer.empty() ? tokenizer : ResolveModel(tokenizer);
+  const fs::path named = path.filename() == "tokenizer.json" ? path.parent_path() : path;
   const fs::path& folder = tokenizer.empty() ? source.model : named;
   if (!folder.empty() && has_tokenizer(folder)) source.tokenizer = fs::absolute(folder);
   return source;
