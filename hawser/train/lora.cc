@@ -18,10 +18,6 @@ constexpr std::string_view kWeight = ".weight";
 
 std::string Module(const ParamInfo& info) { return info.name.substr(0, info.name.size() - kWeight.size()); }
 
-bool IsLinear(const ParamInfo& info) {
-  return !info.vector && info.role != Role::kEmbedding && info.role != Role::kPlaces;
-}
-
 bool IsTarget(const ParamInfo& info, const std::string& target) {
   return IsLinear(info) && (GlobMatch(target, Module(info)) || GlobMatch("*." + target, Module(info)));
 }
@@ -33,6 +29,10 @@ void ForEachPair(const ParamLayout& layout, Visit&& visit) {
 }
 
 }  // namespace
+
+bool IsLinear(const ParamInfo& info) {
+  return !info.vector && info.role != Role::kEmbedding && info.role != Role::kPlaces;
+}
 
 LoraSpec LoraOf(const TrainConfig& config) {
   return {.rank = config.lora_rank, .alpha = config.lora_alpha, .targets = config.lora_targets};

@@ -24,6 +24,9 @@ struct LoraSpec {
 };
 LoraSpec LoraOf(const TrainConfig& config);
 
+/// Whether it is the matrix of a linear layer, which can be adapted.
+bool IsLinear(const ParamInfo& info);
+
 /// A and B of each target, side by side in the order of `all`: "model.layers.0.self_attn.q_proj.lora_A.weight". A
 /// target names the end of a module from a dot on. Empty without rank. Errors: kUsage for a target that names no matrix
 /// of a linear layer.

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "hawser/model/params.h"
 #include "hawser/ops/backend.h"
@@ -10,18 +11,27 @@
 
 namespace hawser {
 
-/// Rank, scale and modules of the adapters in `folder`, or in `folder`/adapter (a run that trained some), for a model
-/// with the parameters `all`. Modules are those that the file has tensors for, by their last name where all of that
-/// name are adapted. `use_rslora` is taken into alpha. Errors: kIo, kFormat; kUnsupported for what computes something
-/// else than W + s B A, naming the key (DoRA, biases, ranks that differ, ...); kUsage for tensors that are no adapters
-/// of this model.
-LoraSpec ReadPeftSpec(const std::filesystem::path& folder, const ParamLayout& all);
+/// Files call modules as the family of the model does (zoo/file_tensors.h). Adapters of matrices that a family fuses
+/// are one adapter of the fused module: of the sum of their ranks, with B on a diagonal of blocks. One that has no such
+/// blocks adapts each matrix by the same A.
 
-/// Their values, over LoraLayout, as F32. Errors: the same.
+/// Rank, scale and modules of the adapters in `folder`, or in `folder`/adapter (a run that trained some), for this
+/// model. Modules are those that the file has tensors for, under the names of ParamInfo, by the last one where all of
+/// that name are adapted. The rank is the largest. `use_rslora` is taken into alpha. Errors: kIo, kFormat; kUnsupported
+/// for what computes something else than W + s B A, naming the key (DoRA, biases, ...); kUsage for tensors that are no
+/// adapters of this model.
+LoraSpec ReadPeftSpec(const std::filesystem::path& folder, const ModelSpec& model);
+
+/// Their values, over LoraLayout, as F32; smaller ranks are filled with zeros, other scales taken into B. Errors: the
+/// same.
 ParamStore ReadPeft(const std::filesystem::path& folder, const ModelSpec& model);
 
 /// Adds s B A to each matrix of `params` (F32) that the adapters in `folder` adapt. Errors: the same.
 void MergePeft(const std::filesystem::path& folder, Backend* backend, ParamStore* params);
+
+/// Targets as LoraLayout knows them: what names a module of the family's files ("query_key_value") becomes the matrices
+/// in it, all else stays.
+std::vector<std::string> TargetsInModel(const ModelSpec& model, const std::vector<std::string>& targets);
 
 /// adapter_model.safetensors (f32) and adapter_config.json as the PEFT library reads them. Errors: kIo.
 void SavePeft(const ParamStore& adapters, const LoraSpec& lora, const std::string& base_model,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <set>
 #include <utility>
 
 #include "hawser/base/file.h"
@@ -15,6 +16,7 @@
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/peft_golden.h"
+#include "hawser/zoo/families.h"
 
 namespace hawser {
 namespace {
@@ -128,7 +130,7 @@ TEST_F(PeftTest, LogitsAreThoseOfPeft) {
 }
 
 TEST_F(PeftTest, SaysWhatItAdapts) {
-  const ParamLayout all(Spec());
+  const ModelSpec all = Spec();
   WriteGolden(Golden("plain"), folder_ / "run/adapter");
   const LoraSpec plain = ReadPeftSpec(folder_ / "run", all);  // a run folder that holds adapters
   EXPECT_EQ(plain.rank, 3);
@@ -144,13 +146,13 @@ TEST_F(PeftTest, SaysWhatItAdapts) {
 
 TEST_F(PeftTest, WhatIsSavedIsReadBackToTheBit) {
   WriteGolden(Golden("plain"), folder_ / "first");
-  const LoraSpec lora = ReadPeftSpec(folder_ / "first", ParamLayout(Spec()));
+  const LoraSpec lora = ReadPeftSpec(folder_ / "first", Spec());
   const ParamStore adapters = ReadPeft(folder_ / "first", Spec());
   SavePeft(adapters, lora, "base", folder_ / "second");
   const ParamStore again = ReadPeft(folder_ / "second", Spec());
   ASSERT_EQ(again.size(), adapters.size());
   EXPECT_EQ(std::memcmp(again.arena().data, adapters.arena().data, static_cast<size_t>(again.size()) * 4), 0);
-  EXPECT_EQ(ReadPeftSpec(folder_ / "second", ParamLayout(Spec())).scale(), lora.scale());
+  EXPECT_EQ(ReadPeftSpec(folder_ / "second", Spec()).scale(), lora.scale());
   // Half precision is read exactly.
   WriteGolden(Golden("plain"), folder_ / "half", DType::kBF16);
   const ParamStore half = ReadPeft(folder_ / "half", Spec()), rounded = Cast(adapters, DType::kBF16);
@@ -159,8 +161,134 @@ TEST_F(PeftTest, WhatIsSavedIsReadBackToTheBit) {
       0);
 }
 
+/// A small model of a family, all of whose matrices are drawn from their names.
+ParamStore ModelOf(const std::string& family, const std::function<void(ModelSpec&)>& change) {
+  ModelSpec spec = Spec();
+  spec.family = family;
+  spec.block = FindFamily(family).block;
+  change(spec);
+  ParamStore params(spec, DType::kF32);
+  for (const ParamInfo& info : params.layout().params()) Fill(info.name, info.size(), params.At(info).Row<float>(0));
+  return params;
+}
+
+// What a family fuses or calls otherwise is written as its classes have it, and merges to the same weights.
+TEST_F(PeftTest, AdaptersOfFusedModulesAreThoseOfTheFamily) {
+  struct Case {
+    const char* family;
+    std::function<void(ModelSpec&)> change;
+    std::vector<std::string> modules;  // of the first layer, sorted
+    int64_t rank;                      // of the fused module
+  };
+  const auto alone = [](ModelSpec&) {};
+  const Case cases[] = {
+      {"gpt_neox",
+       [](ModelSpec& s) { s.kv_heads = 4, s.block.residual = Residual::kParallelTwoNorms; },
+       {"gpt_neox.layers.0.attention.query_key_value", "gpt_neox.layers.0.mlp.dense_4h_to_h",
+        "gpt_neox.layers.0.mlp.dense_h_to_4h"},
+       6},
+      {"falcon",
+       [](ModelSpec& s) { s.block.residual = Residual::kParallelTwoNorms; },
+       {"transformer.h.0.mlp.dense_4h_to_h", "transformer.h.0.mlp.dense_h_to_4h",
+        "transformer.h.0.self_attention.query_key_value"},
+       6},
+      {"phi3",
+       alone,
+       {"model.layers.0.mlp.down_proj", "model.layers.0.mlp.gate_up_proj", "model.layers.0.self_attn.qkv_proj"},
+       6},
+      {"baichuan",
+       [](ModelSpec& s) { s.kv_heads = 4; },
+       {"model.layers.0.mlp.down_proj", "model.layers.0.mlp.up_proj", "model.layers.0.self_attn.W_pack"},
+       6},
+      {"llama",
+       alone,
+       {"model.layers.0.mlp.down_proj", "model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj",
+        "model.layers.0.self_attn.v_proj"},
+       3},
+  };
+  const LoraSpec lora{.rank = 3, .alpha = 5, .targets = {"q_proj", "v_proj", "up_proj", "down_proj"}};
+  for (const Case& c : cases) {
+    const ParamStore params = ModelOf(c.family, c.change);
+    ParamStore adapters(params.spec(), LoraLayout(params.layout(), lora), DType::kF32);
+    for (const ParamInfo& info : adapters.layout().params()) {
+      Fill(info.name, info.size(), adapters.At(info).Row<float>(0));
+    }
+    SavePeft(adapters, lora, "base", folder_ / c.family);
+    const auto config = ParseJson(ReadFile(folder_ / c.family / "adapter_config.json"));
+    std::vector<std::string> modules;
+    for (const std::string name : config["target_modules"]) {
+      if (name.find(".0.") != name.npos) modules.push_back(name);
+    }
+    std::ranges::sort(modules);
+    EXPECT_EQ(modules, c.modules) << c.family;
+    for (const auto& [name, rank] : config["rank_pattern"].items()) {
+      EXPECT_EQ(rank, c.rank) << name;
+      EXPECT_EQ(config["alpha_pattern"][name], c.rank / 3 * 5) << name;
+    }
+    // The matrices themselves come back, and so does what they add.
+    const LoraSpec again = ReadPeftSpec(folder_ / c.family, params.spec());
+    EXPECT_EQ(again.rank, 3);
+    EXPECT_EQ(again.alpha, 5);
+    EXPECT_EQ(std::set(again.targets.begin(), again.targets.end()), std::set(lora.targets.begin(), lora.targets.end()));
+    const ParamStore read = ReadPeft(folder_ / c.family, params.spec());
+    ASSERT_EQ(read.size(), adapters.size()) << c.family;
+    EXPECT_EQ(std::memcmp(read.arena().data, adapters.arena().data, static_cast<size_t>(read.size()) * sizeof(float)),
+              0)
+        << c.family;
+  }
+}
+
+// One A for all that is fused, as the library trains it, ranks and scales that differ.
+TEST_F(PeftTest, AnAdapterOfAFusedModuleAdaptsEachOfItsMatrices) {
+  const ParamStore params = ModelOf("gpt_neox", [](ModelSpec& s) { s.kv_heads = 4; });
+  const std::string fused = "gpt_neox.layers.1.attention.query_key_value", down = "gpt_neox.layers.1.mlp.dense_4h_to_h";
+  std::vector<std::vector<float>> values;
+  std::vector<TensorToWrite> tensors;
+  const auto add = [&](const std::string& module, const char* side, std::vector<int64_t> shape) {
+    const std::string name = "base_model.model." + module + ".lora_" + side + ".weight";
+    values.emplace_back(static_cast<size_t>(shape[0] * shape[1]));
+    Fill(name, shape[0] * shape[1], values.back().data());
+    tensors.push_back({name, {DType::kF32, shape, std::as_bytes(std::span(values.back()))}, DType::kF32});
+  };
+  values.reserve(4);
+  add(fused, "A", {2, 32});
+  add(fused, "B", {96, 2});
+  add(down, "A", {4, 24});
+  add(down, "B", {32, 4});
+  MakeDirectories(folder_ / "a");
+  WriteSafetensors(folder_ / "a/adapter_model.safetensors", tensors);
+  WriteBytes(
+      folder_ / "a/adapter_config.json",
+      R"({"r": 2, "lora_alpha": 3, "rank_pattern": {"dense_4h_to_h": 4}, "alpha_pattern": {"dense_4h_to_h": 5}})");
+  ParamStore merged = Cast(params, DType::kF32);
+  MergePeft(folder_ / "a", backend_.get(), &merged);
+  double worst = 0;
+  const auto check = [&](Role role, int64_t row, int64_t file_row, const std::vector<float>& a,
+                         const std::vector<float>& b, int64_t rank, double scale) {
+    for (int64_t col = 0; col < merged.Get(role, 1).cols; ++col) {
+      double wanted = params.Get(role, 1).Row<float>(row)[col];
+      for (int64_t r = 0; r < rank; ++r) {
+        wanted += scale * double{b[static_cast<size_t>(file_row * rank + r)]} *
+                  a[static_cast<size_t>(r * merged.Get(role, 1).cols + col)];
+      }
+      worst = std::max(worst, std::abs(wanted - merged.Get(role, 1).Row<float>(row)[col]));
+    }
+  };
+  // Rows of a head: 8 queries, 8 keys, 8 values.
+  check(Role::kQuery, 11, 24 + 3, values[0], values[1], 2, 1.5);
+  check(Role::kKey, 17, 48 + 8 + 1, values[0], values[1], 2, 1.5);
+  check(Role::kValue, 30, 72 + 16 + 6, values[0], values[1], 2, 1.5);
+  check(Role::kDown, 5, 5, values[2], values[3], 4, 1.25);
+  EXPECT_LT(worst, 1e-5);
+  EXPECT_EQ(TargetsInModel(params.spec(), {"query_key_value", "o_proj", "mlp.dense_4h_to_h"}),
+            (std::vector<std::string>{"k_proj", "q_proj", "v_proj", "o_proj", "down_proj"}));
+  EXPECT_EQ(TargetsInModel(params.spec(), {"layers.0.attention.query_key_value", "nothing"}),
+            (std::vector<std::string>{"model.layers.0.self_attn.k_proj", "model.layers.0.self_attn.q_proj",
+                                      "model.layers.0.self_attn.v_proj", "nothing"}));
+}
+
 TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
-  const ParamLayout all(Spec());
+  const ModelSpec all = Spec();
   const auto with = [&](const char* key, const nlohmann::json& value) {
     WriteGolden(Golden("plain"), folder_ / "a");
     nlohmann::json config = ParseJson(Golden("plain").config);
@@ -174,8 +302,8 @@ TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
                                                                      {"lora_bias", true},
                                                                      {"fan_in_fan_out", true},
                                                                      {"init_lora_weights", "pissa"},
-                                                                     {"rank_pattern", {{"q_proj", 4}}},
-                                                                     {"alpha_pattern", {{"q_proj", 4}}},
+                                                                     {"rank_pattern", {{"(q|k)_proj", 4}}},
+                                                                     {"alpha_pattern", {{"^model", 4}}},
                                                                      {"modules_to_save", {"lm_head"}},
                                                                      {"layer_replication", {{0, 1}}},
                                                                      {"something_new", 3}};
@@ -188,7 +316,7 @@ TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
   // Tensors of another model, and tensors that are no adapters.
   WriteGolden(Golden("plain"), folder_ / "b");
   const ModelSpec wide = TinySpec({.vocab = 32, .head_dim = 8, .width = 40, .mlp_width = 24, .context = kContext});
-  ExpectError(ErrorKind::kUsage, {"lora_A"}, [&] { ReadPeftSpec(folder_ / "b", ParamLayout(wide)); });
+  ExpectError(ErrorKind::kUsage, {"lora_A"}, [&] { ReadPeftSpec(folder_ / "b", wide); });
   PeftGolden other = Golden("plain");
   other.tensors[0].replace(other.tensors[0].find("layers.0"), 8, "layers.7");
   WriteGolden(other, folder_ / "c");

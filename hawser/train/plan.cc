@@ -84,7 +84,7 @@ void TakeAdapter(const ModelSpec& spec, TrainConfig* config) {
     Fail(ErrorKind::kUsage, "adapter = \"{}\" needs the model that it adapts: set the recipe key \"model\"",
          config->adapter);
   }
-  const LoraSpec lora = ReadPeftSpec(config->adapter, ParamLayout(spec));
+  const LoraSpec lora = ReadPeftSpec(config->adapter, spec);
   const TrainConfig defaults;
   const auto take = [&](const char* key, auto& value, const auto& by_default, const auto& of_adapter) {
     if (value != of_adapter && value != by_default) {
@@ -123,7 +123,9 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
     if (source.name.empty()) source.name = (first.has_filename() ? first : first.parent_path()).filename().string();
   }
   Validate(config);
-  if (!config.model.empty()) config.model = ResolveModel(config.model).string();
+  for (std::string* name : {&config.model, &config.tokenizer}) {
+    if (!name->empty()) *name = ResolveModel(*name).string();
+  }
   MakeAbsolute(config.model);
   MakeAbsolute(config.tokenizer);
   MakeAbsolute(config.adapter);
@@ -158,6 +160,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   Validate(plan.spec);
   plan.variant.pattern.OfLayer(0, plan.spec.layers);  // says so if it is meant for another number of layers
 
+  config.lora_targets = TargetsInModel(plan.spec, config.lora_targets);
   TakeAdapter(plan.spec, &config);
   TrainedLayout(ParamLayout(plan.spec), config);  // names that match nothing, before anything is read
 
