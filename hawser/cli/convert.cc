@@ -14,6 +14,7 @@
 #include "hawser/train/peft.h"
 #include "hawser/zoo/gguf_export.h"
 #include "hawser/zoo/hf_export.h"
+#include "hawser/zoo/random_model.h"
 
 namespace hawser {
 namespace {
@@ -22,6 +23,7 @@ struct ConvertOptions {
   ModelOptions model;
   std::filesystem::path to;
   std::string type;
+  std::string random;  // a shape
   bool force = false;
 
   bool to_gguf() const { return to.extension() == ".gguf"; }
@@ -59,7 +61,8 @@ void RefuseToOverwrite(const ConvertOptions& options, const std::filesystem::pat
   Fail(ErrorKind::kUsage, "{} {}; pass --force to write over it", options.to.string(), what);
 }
 
-LoadedModel Load(const ConvertOptions& options) {
+LoadedModel Load(const ConvertOptions& options, const CommonOptions& common) {
+  if (!options.random.empty()) return RandomModel(options.random, common.seed, options.model.tokenizer);
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
   if (!options.model.adapter.empty()) MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
   return model;
@@ -69,7 +72,7 @@ int ToGguf(const ConvertOptions& options, const CommonOptions& common) {
   RefuseToOverwrite(options, options.to, "is there already");
   std::optional<DType> type;
   if (!options.type.empty()) type = TypeAsked(options.type, GgufTypes(), "GGUF");
-  LoadedModel model = Load(options);
+  LoadedModel model = Load(options, common);
   const LoadedModel about{.format = model.format, .spec = model.spec, .tokenizer = model.tokenizer};
   const GgufExport done = ExportGguf(std::move(model),
                                      {.model = options.model.model,
@@ -94,23 +97,38 @@ int ToFolder(const ConvertOptions& options, const CommonOptions& common) {
   }
   const FolderLock lock(options.to);
   RefuseToOverwrite(options, options.to / "config.json", "holds a model already");
-  const LoadedModel model = Load(options);
+  const LoadedModel model = Load(options, common);
   const bool plain = model.file_dtype != DType::kF64 && !IsBlocked(model.file_dtype);
   const DType dtype = type.value_or(plain ? model.file_dtype : DType::kF32);
   HfSource source = SourceOf(options.model.model, options.model.tokenizer);
-  source.note = fmt::format("Converted by hawser; weights stored as {}.", Name(dtype));
+  source.note =
+      options.random.empty()
+          ? fmt::format("Converted by hawser; weights stored as {}.", Name(dtype))
+          : fmt::format("Random weights of the shape {}, made by hawser; it predicts nothing.", options.random);
   ReplaceHuggingFace(model.params, model.tokenizer.get(), dtype, source, options.to);
   Report(options, common, model, {{"format", "Hugging Face folder"}, {"dtype", Name(dtype)}});
   return 0;
+}
+
+/// MODEL DST, or with --random DST alone.
+void SortPlaces(ConvertOptions* options) {
+  if (options->random.empty()) {
+    if (options->to.empty()) Fail(ErrorKind::kUsage, "convert needs MODEL and DST, or --random SHAPE and DST");
+    return;
+  }
+  if (options->model.model.empty() || !options->to.empty() || !options->model.adapter.empty()) {
+    Fail(ErrorKind::kUsage, "convert --random SHAPE takes DST alone, no MODEL and no adapter");
+  }
+  options->to = std::exchange(options->model.model, {});
 }
 
 }  // namespace
 
 std::function<int()> SetupConvert(Command command, CommonOptions& common) {
   auto options = std::make_shared<ConvertOptions>();
-  AddModelOptions(command, options->model);
+  AddModelOptions(command, options->model, /*required=*/false);
   AddAdapterOption(command, options->model);
-  command.Add("DST", options->to, "Folder to write, in Hugging Face form, or a file that ends in .gguf").Required();
+  command.Add("DST", options->to, "Folder to write, in Hugging Face form, or a file that ends in .gguf");
   std::vector<std::string> names;
   for (const DType dtype : GgufTypes()) names.emplace_back(Name(dtype));
   command
@@ -119,8 +137,12 @@ std::function<int()> SetupConvert(Command command, CommonOptions& common) {
            "of "
            "MODEL, f32 for a folder from a quantised file)")
       .OneOf(names);
+  command.Add("--random", options->random, "In place of MODEL random weights (by --seed) of a shape: " + ShapeHelp());
   command.Add("--force", options->force, "Write over a model that is there already");
-  return [options, &common] { return options->to_gguf() ? ToGguf(*options, common) : ToFolder(*options, common); };
+  return [options, &common] {
+    SortPlaces(options.get());
+    return options->to_gguf() ? ToGguf(*options, common) : ToFolder(*options, common);
+  };
 }
 
 }  // namespace hawser

@@ -123,6 +123,31 @@ TEST_F(ConvertCommand, ThereAndBackThroughGguf) {
   EXPECT_EQ(RunHawser("convert --type f64" + Quoted("a model") + Quoted("f.gguf")).code, 2);
 }
 
+TEST_F(ConvertCommand, RandomWeightsOfAShape) {
+  const std::string shape = " --random layers=1,width=64,vocab=96,mlp=96,context=32 ";
+  for (const char* to : {"r.gguf", "r"}) {
+    const CommandResult run = RunHawser("convert --json --seed 5 --type f32" + shape + Quoted(to));
+    ASSERT_EQ(run.code, 0) << run.out;
+    EXPECT_EQ(json::parse(run.out)["from"], "random weights");
+  }
+  const LoadedModel file = LoadModel(Path("r.gguf")), folder = LoadModel(Path("r"));
+  EXPECT_EQ(file.spec, folder.spec);
+  EXPECT_EQ(file.spec.context, 32);
+  EXPECT_TRUE(
+      std::ranges::equal(std::span(file.params.arena().Row<float>(0), static_cast<size_t>(file.params.size())),
+                         std::span(folder.params.arena().Row<float>(0), static_cast<size_t>(file.params.size()))));
+  ASSERT_EQ(RunHawser("convert --force --seed 6 --type f32" + shape + Quoted("r.gguf")).code, 0);
+  EXPECT_NE(file.params.Get(Role::kQuery, 0).Row<float>(0)[0],
+            LoadModel(Path("r.gguf")).params.Get(Role::kQuery, 0).Row<float>(0)[0]);
+  for (const char* wrong : {"2.2b", "layers=0,width=64", "layers=2", "width=64,1.1b", "layers=2,width=64,depth=3",
+                            "layers=2,width=64,heads=5,kv_heads=3"}) {
+    const CommandResult run = RunHawser(std::string("convert --random ") + wrong + Quoted("w") + " 2>&1");
+    EXPECT_EQ(run.code, 2) << wrong << ": " << run.out;
+    EXPECT_NE(run.out.find("--random"), std::string::npos) << run.out;
+  }
+  EXPECT_EQ(RunHawser("convert" + shape + Quoted("a model") + Quoted("w")).code, 2);
+}
+
 TEST_F(ConvertCommand, Stories260kFromLlama2c) {
   const char* data = std::getenv("HAWSER_DATA");
   const fs::path stories = fs::path(data ? data : "") / "models" / "stories260k";
