@@ -96,6 +96,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
     return args.targets[t] < 0 ? 0.0f : args.weights == nullptr ? 1.0f : args.weights[t];
   };
   if (args.nll != nullptr) std::fill_n(args.nll, tokens, 0.0f);
+  if (args.greatest != nullptr) std::fill_n(args.greatest, tokens, uint8_t{0});
   if (want_dx) FillMat(args.dx, 0.0f);
 
   const CrossEntropyTile tile = ChooseCrossEntropyTile(tokens, vocab, want_dx || want_dweight);
@@ -152,6 +153,7 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
       result.loss += static_cast<double>(rows[r].weight) * static_cast<double>(nll);
       result.weight += static_cast<double>(rows[r].weight);
       if (args.nll != nullptr) args.nll[begin + r] = nll;
+      if (args.greatest != nullptr) args.greatest[begin + r] = rows[r].picked >= rows[r].top ? 1 : 0;
     }
 
     // The gradient of x is summed over panels in f32, beside dx where that is narrower.

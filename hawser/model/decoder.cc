@@ -147,7 +147,12 @@ struct Decoder::Impl {
     for (size_t p = 0; p < distinct; ++p) {
       schedules[p].reserve(batch.sequences.size());
       for (const Batch::Sequence& sequence : batch.sequences) {
-        schedules[p].push_back(CompileSchedule(patterns.distinct[p], sequence.layout));
+        AttnPattern pattern = patterns.distinct[p];
+        if (sequence.stem > 0) {
+          pattern.scope = Scope::kDocument;
+          pattern.anchors = sequence.stem;
+        }
+        schedules[p].push_back(CompileSchedule(pattern, sequence.layout));
         sequences[p].push_back({sequence.begin, sequence.begin, &schedules[p].back()});
         visible[p] += schedules[p].back().visible_pairs;
       }
@@ -301,6 +306,20 @@ struct Decoder::Impl {
     return y;
   }
 
+  /// Output of the last block for a prepared batch, without what a backward needs.
+  Mat Forward(const Batch& batch) {
+    // Two sets of activations are enough: the block's input and its output.
+    saved.resize(1);
+    ShapeSaved(saved[0], batch.rows(), /*everything=*/false);
+    const Mat y = work.Get(Workspace::kResidual, batch.rows(), spec().width, dtype());
+    Embed(batch.ids.data(), places.data(), saved[0].x.view());
+    for (int32_t layer = 0; layer < spec().layers; ++layer) {
+      BlockForward(Context(layer), layer, &saved[0], y);
+      if (layer + 1 < spec().layers) backend->Copy(y, saved[0].x.view());
+    }
+    return y;
+  }
+
   /// Loss of the batch whose last hidden rows, normed, are the first rows of `normed` [N + E, C]. A row with further
   /// targets is copied once for each: their gradients come back apart and are added up in f32, in order.
   CrossEntropyResult Loss(const Batch& batch, Mat normed, float* nll, Mat dnormed, Mat dweight, float grad_scale) {
@@ -400,21 +419,30 @@ const ModelSpec& Decoder::spec() const { return impl_->spec(); }
 StepStats Decoder::Score(const Batch& batch, float* nll) {
   Impl& m = *impl_;
   StepStats stats = m.Prepare(batch);
-  const int64_t rows = batch.rows();
-  // Two sets of activations are enough without backward: the block's input and its output.
-  m.saved.resize(1);
-  m.ShapeSaved(m.saved[0], rows, /*everything=*/false);
-  const Mat y = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
-  m.Embed(batch.ids.data(), m.places.data(), m.saved[0].x.view());
-  for (int32_t layer = 0; layer < m.spec().layers; ++layer) {
-    BlockForward(m.Context(layer), layer, &m.saved[0], y);
-    if (layer + 1 < m.spec().layers) m.backend->Copy(y, m.saved[0].x.view());
-  }
+  const Mat y = m.Forward(batch);
   const Mat normed = m.FinalNorm(y, nullptr, static_cast<int64_t>(batch.extra_rows.size()));
   const CrossEntropyResult result = m.Loss(batch, normed, nll, {}, {}, 1.0f);
   stats.loss = result.loss;
   stats.weight = result.weight;
   return stats;
+}
+
+void Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest) {
+  Impl& m = *impl_;
+  m.Prepare(batch);
+  std::vector<int32_t> rows, tokens;
+  for (const RowTarget& target : targets) {
+    HAWSER_CHECK(target.row >= 0 && target.row < batch.rows());
+    rows.push_back(target.row);
+    tokens.push_back(target.token);
+  }
+  CheckIds(tokens, m.spec().vocab);
+  const Mat y = m.Forward(batch);
+  if (targets.empty()) return;
+  const Mat wanted = m.work.Get(Workspace::kProjected, static_cast<int64_t>(rows.size()), y.cols, y.dtype);
+  m.backend->EmbedForward(y, rows.data(), wanted);
+  m.Norm(wanted, Role::kFinalNorm, wanted, nullptr);
+  Nll(wanted, tokens.data(), nll, greatest);
 }
 
 StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
@@ -463,11 +491,12 @@ void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink) {
 
 void Decoder::Logits(ConstMat hidden, Mat logits) { impl_->Logits(hidden, logits); }
 
-void Decoder::Nll(ConstMat hidden, const int32_t* targets, float* nll) {
+void Decoder::Nll(ConstMat hidden, const int32_t* targets, float* nll, uint8_t* greatest) {
   impl_->backend->CrossEntropy({.x = hidden,
                                 .weight = impl_->weights.Head(),
                                 .targets = targets,
                                 .nll = nll,
+                                .greatest = greatest,
                                 .logit_scale = spec().logit_scale,
                                 .logit_cap = spec().logit_cap});
 }
@@ -485,20 +514,22 @@ void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits
 }
 
 void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache,
-                          float* nll) {
+                          float* nll, uint8_t* greatest) {
   HAWSER_CHECK(tokens.size() == targets.size());
   struct NllSink : RowSink {
     void Rows(std::span<const Row> rows, ConstMat hidden) override {
       const int64_t first = rows.front().token;
-      decoder->Nll(hidden, targets + first, nll + first);
+      decoder->Nll(hidden, targets + first, nll + first, greatest != nullptr ? greatest + first : nullptr);
     }
     Decoder* decoder;
     const int32_t* targets;
     float* nll;
+    uint8_t* greatest;
   } sink;
   sink.decoder = this;
   sink.targets = targets.data();
   sink.nll = nll;
+  sink.greatest = greatest;
   const DecodeChunk chunk{.cache = cache, .tokens = tokens, .wanted = Wanted::kAll};
   Run({&chunk, 1}, &sink);
 }

@@ -19,6 +19,9 @@ struct Batch {
   struct Sequence {
     int64_t begin = 0;
     TokenLayout layout;
+    // > 0: a stem of so many leading tokens goes before each document of the layout (anchors in scope=doc), as if every
+    // one of them had its own. Their positions say so too.
+    int32_t stem = 0;
   };
   std::vector<int32_t> ids;        // [N]
   std::vector<int64_t> positions;  // [N] rotary positions; a model with bilevel ones (pos/segments.h) counts its own
@@ -61,6 +64,12 @@ class RowSink {
   virtual void Rows(std::span<const Row> rows, ConstMat hidden) = 0;
 };
 
+/// What row `row` of a batch is asked for: how probable is `token` behind it?
+struct RowTarget {
+  int32_t row = 0;
+  int32_t token = 0;
+};
+
 struct StepStats {
   double loss = 0;            // sum of weight * nll, extra targets included
   double weight = 0;          // sum of weights, likewise
@@ -80,6 +89,9 @@ class Decoder {
   /// Negative log-likelihood of every target: nll [N] nats (0 where the target is -1; extra targets count in the loss
   /// alone). Memory grows linearly with N.
   StepStats Score(const Batch& batch, float* nll);
+  /// The same for `targets` in place of those of the batch, in any order and any number a row: logits are made of these
+  /// rows alone. nll [targets] nats; greatest [targets], if given: 1 where no token is more probable.
+  void ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest);
 
   /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to
   /// `grads` (F32), which may hold some of the parameters only: the others' are not computed. Groups (ContinuesGroup)
@@ -93,14 +105,17 @@ class Decoder {
   void Run(std::span<const DecodeChunk> chunks, RowSink* sink);
   /// Logits [N, V] of such rows, F32.
   void Logits(ConstMat hidden, Mat logits);
-  /// nll [N]: the nats of targets [N] (-1: 0) of such rows, without their logits.
-  void Nll(ConstMat hidden, const int32_t* targets, float* nll);
+  /// nll [N]: the nats of targets [N] (-1: 0) of such rows, without their logits; greatest [N], if given: 1 where no
+  /// token is more probable.
+  void Nll(ConstMat hidden, const int32_t* targets, float* nll, uint8_t* greatest = nullptr);
 
   /// Run of one chunk. `logits`, if given, is F32:
   /// [1, V] receives the row of the last token, [tokens, V] every row. `nll`, if given, receives for each token the
-  /// nats of the token after it in `targets` [tokens] (-1: 0), without ever holding logits of more than a chunk.
+  /// nats of the token after it in `targets` [tokens] (-1: 0), without ever holding logits of more than a chunk, and
+  /// `greatest`, if given, 1 where no token is more probable.
   void Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits);
-  void ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll);
+  void ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll,
+                   uint8_t* greatest = nullptr);
 
   /// Run of one token for each of several streams: token r goes to caches[r], and its logits to row r of `logits`
   /// [R, V].

@@ -206,6 +206,7 @@ struct CrossEntropyArgs {
   const int32_t* targets = nullptr;  // [N]
   const float* weights = nullptr;    // [N]; null: all 1
   float* nll = nullptr;              // [N] F32 out; null: not wanted
+  uint8_t* greatest = nullptr;       // [N] out: 1 where no logit is above that of the target; null: not wanted
   Mat dx;                            // empty: no gradients
   Mat dweight;                       // [V, C] F32
   float grad_scale = 1.0f;
