@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -119,7 +120,7 @@ TEST_F(EvalCommand, WrongCallsSaySo) {
     EXPECT_EQ(run.code, code) << arguments << ": " << run.out;
     EXPECT_NE(run.out.find(part), std::string::npos) << arguments << ": " << run.out;
   };
-  expect(2, "ruler --data " + data_ + tokenizer_, "known: ppl");
+  expect(2, "pplx --data " + data_ + tokenizer_, "did you mean 'ppl'?");
   expect(2, "ppl" + tokenizer_, "--data");
   expect(2, "ppl --data " + data_, "--tokenizer");
   expect(2, good + " --context 1", "--context");
@@ -132,6 +133,81 @@ TEST_F(EvalCommand, WrongCallsSaySo) {
   expect(3, "ppl --data " + Write("empty.txt", "") + tokenizer_, "empty");
   expect(3, "ppl --data " + Write("bad.txt", "ab\xff") + tokenizer_, "byte 2");
   expect(3, "ppl --data " + Write("bad.jsonl", "{\"text\":1}") + tokenizer_, "line 1");
+}
+
+TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
+  const auto run = [&](const std::string& folder, const std::string& more) {
+    return Eval("piqa arc_easy:shots=1 gsm8k_cot:shots=0,max_new=5 --limit 12" + tokenizer_ + " --output '" +
+                (folder_ / folder).string() + "' " + more);
+  };
+  const auto results = [&](const std::string& folder) {
+    std::map<std::string, std::string> files;  // by name without the time
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / folder)) {
+      if (!entry.is_regular_file() || entry.path().filename() == "answers.jsonl") continue;
+      const std::string name = entry.path().filename();
+      files[name.substr(0, name.rfind('_'))] = ReadFile(entry.path());
+    }
+    return files;
+  };
+  ASSERT_EQ(run("whole", "--quiet").code, 0);
+  std::map<std::string, std::string> whole = results("whole");
+  ASSERT_EQ(whole.size(), 4u);
+  const nlohmann::json json = nlohmann::json::parse(whole.extract("results").mapped());
+  EXPECT_EQ(json["n-shot"]["arc_easy"], 1);
+  EXPECT_EQ(json["n-samples"]["piqa"]["effective"], 12);
+  EXPECT_TRUE(json["results"]["gsm8k_cot"].contains("exact_match,flexible-extract"));
+  EXPECT_EQ(json["engine"]["cache"], "full");
+
+  // As a kill leaves it: some answers, the last line cut.
+  const std::string log = ReadFile(folder_ / "whole/answers.jsonl");
+  const size_t second = log.find('\n', log.find('\n') + 1);
+  MakeDirectories(folder_ / "cut");
+  WriteFileAtomically(folder_ / "cut/answers.jsonl", log.substr(0, second + 40));
+  EXPECT_NE(run("cut", "").out.find("--resume goes on"), std::string::npos);
+  EXPECT_NE(run("cut", "--resume --kv window:20").out.find("another run"), std::string::npos);
+  EXPECT_EQ(results("cut").size(), 0u);
+  const CommandResult resumed = run("cut", "--resume");
+  ASSERT_EQ(resumed.code, 0) << resumed.out;
+  EXPECT_NE(resumed.out.find("questions were answered before"), std::string::npos);
+  std::map<std::string, std::string> after = results("cut");
+  const nlohmann::json again = nlohmann::json::parse(after.extract("results").mapped());
+  EXPECT_EQ(after, whole);
+  EXPECT_EQ(again["results"], json["results"]);
+  EXPECT_NE(run("cut", "--resume").out.find("finished before"), std::string::npos);
+  EXPECT_EQ(ReadFile(folder_ / "cut/answers.jsonl").substr(second + 1), log.substr(second + 1));
+}
+
+TEST_F(EvalCommand, TasksSayWhatTheyMiss) {
+  const auto expect = [&](int code, const std::string& arguments, const std::string& part) {
+    const CommandResult run = Eval(arguments);
+    EXPECT_EQ(run.code, code) << arguments << ": " << run.out;
+    EXPECT_NE(run.out.find(part), std::string::npos) << arguments << ": " << run.out;
+  };
+  const CommandResult list = RunHawser("eval --list 2>&1");
+  EXPECT_EQ(list.code, 0);
+  for (const char* part : {"mmlu", "gsm8k_cot", "retrieval", "data:arc"}) {
+    EXPECT_NE(list.out.find(part), std::string::npos) << part;
+  }
+  const std::string piqa = "piqa --limit 1" + tokenizer_;
+  expect(2, "piqa:shots=x" + tokenizer_, "shots is 'x'");
+  expect(2, "piqa:shot=1" + tokenizer_, "did you mean 'shots'?");
+  expect(2, "mmlu:subjects=anatomi" + tokenizer_, "did you mean 'anatomy'?");
+  expect(2, "piqa piqa --limit 1" + tokenizer_, "given twice");
+  expect(2, "piqa ppl" + tokenizer_, "by itself");
+  expect(2, piqa + " --stride 5", "eval piqa takes no --stride");
+  expect(2, piqa + " --resume", "--output");
+  expect(2, piqa + " --kv full --attention window=4", "one of them");
+  expect(2, piqa + " --chat", "template");
+  expect(2, "gsm8k_cot --limit 1 --context 200" + tokenizer_, "no room");
+  MakeDirectories(folder_ / "data/piqa");
+  const std::string other = piqa + " --data-dir '" + (folder_ / "data").string() + "'";
+  expect(3, other, "hawser pull data:piqa");
+  std::string labels(3676, '1');
+  WriteFileAtomically(folder_ / "data/piqa/valid-labels.lst", labels);
+  expect(3, other, "b4192dc3a2a0363d9d60ccf79800cbbe2f32ebb17726efdde6970e0b8131bceb");
+  labels.pop_back();
+  WriteFileAtomically(folder_ / "data/piqa/valid-labels.lst", labels);
+  expect(3, other, "3675 bytes");
 }
 
 }  // namespace

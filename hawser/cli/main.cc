@@ -34,7 +34,7 @@ constexpr CommandRow kCommands[] = {
     {"serve", "Serve a model: OpenAI's API and a page to talk", SetupServe},
     {"extend", "Continue training a model to a longer context", SetupExtend},
     {"train", "Train from a recipe, from scratch or continued", SetupTrain},
-    {"eval", "Measure a model: ppl, retrieval", SetupEval},
+    {"eval", "Measure a model: perplexity, retrieval, tasks of questions and answers", SetupEval},
     {"drift", "Measure what the rounding of rotary embeddings does to a model", SetupDrift},
     {"average", "Average checkpoints of a training run into one model", SetupAverage},
     {"convert", "Convert between model formats", SetupConvert},

@@ -1,4 +1,4 @@
-// hawser pull: a model from a Hub into the cache folder.
+// hawser pull: a model from a Hub, or a data set, into the cache folder.
 #include <fmt/format.h>
 
 #include <memory>
@@ -7,17 +7,46 @@
 #include "hawser/base/error.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
+#include "hawser/eval/data_pull.h"
 #include "hawser/eval/report.h"
 #include "hawser/zoo/hub.h"
 
 namespace hawser {
 namespace {
 
+constexpr std::string_view kData = "data:";
+
 struct Options {
   std::string model, file, revision;
 };
 
+int PullSet(const Options& options, const CommonOptions& common) {
+  if (!options.file.empty() || !options.revision.empty()) {
+    Fail(ErrorKind::kUsage, "--file and --revision are of models; a data set is pulled as a whole");
+  }
+  const DataPull pull = PullData(std::string_view(options.model).substr(kData.size()));
+  int64_t bytes = 0, fetched = 0;
+  nlohmann::json files = nlohmann::json::array();
+  for (const DataPull::File& file : pull.files) {
+    bytes += file.bytes;
+    fetched += file.fetched ? file.bytes : 0;
+    files.push_back({{"name", file.path}, {"bytes", file.bytes}, {"fetched", file.fetched}});
+  }
+  if (common.json) {
+    PrintJson({{"data", options.model},
+               {"path", pull.folder.string()},
+               {"bytes", bytes},
+               {"fetched_bytes", fetched},
+               {"files", files}});
+  } else {
+    PrintText(fmt::format("{}\n{}, {}, {} of it fetched now\n", pull.folder.string(),
+                          Counted(static_cast<int64_t>(files.size()), "file"), HumanBytes(bytes), HumanBytes(fetched)));
+  }
+  return 0;
+}
+
 int Pull(const Options& options, const CommonOptions& common) {
+  if (options.model.starts_with(kData)) return PullSet(options, common);
   HubModel model = ParseHubModel(options.model);
   if (!options.file.empty() && !model.file.empty()) {
     Fail(ErrorKind::kUsage, "a file is named twice: {} and --file {}", model.file, options.file);
@@ -52,7 +81,9 @@ int Pull(const Options& options, const CommonOptions& common) {
 
 std::function<int()> SetupPull(Command command, CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  command.Add("ORG/NAME", options->model, "Model of the Hub (HF_ENDPOINT, else huggingface.co), also as hf:ORG/NAME")
+  command
+      .Add("ORG/NAME", options->model,
+           "Model of the Hub (HF_ENDPOINT, else huggingface.co), also as hf:ORG/NAME; or data:NAME, a data set of eval")
       .Required();
   command.Add("--file", options->file,
               "Only files that match, as *Q4_K_M.gguf (default: what hawser loads of a model)");

@@ -1,0 +1,255 @@
+// Prompts, order and completeness of the harness's tasks against digests that its authors published, and scores against
+// theirs for made-up answers.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "hawser/base/file.h"
+#include "hawser/base/python_random.h"
+#include "hawser/eval/data_files.h"
+#include "hawser/eval/gsm8k.h"
+#include "hawser/eval/harness.h"
+#include "hawser/eval/metrics.h"
+#include "hawser/eval/tasks.h"
+#include "hawser/io/digest.h"
+#include "hawser/io/json.h"
+#include "hawser/tok/utf8.h"
+
+namespace hawser {
+namespace {
+
+class HarnessOracle : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const char* data = std::getenv("HAWSER_DATA");
+    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+    root_ = data;
+    if (!std::filesystem::exists(root_ / "oracles/harness_request_hashes.json")) {
+      GTEST_SKIP() << "oracles/harness_request_hashes.json is absent in " << root_;
+    }
+    oracle_ = ParseJson(ReadFile(root_ / "oracles/harness_request_hashes.json"));
+  }
+  static std::vector<Sample> Samples(std::string_view text, int64_t limit = 0) {
+    const TaskInput input{.options = TaskOptions(text), .limit = limit};
+    return FindTask(input.options.task()).samples(input);
+  }
+
+  std::filesystem::path root_;
+  nlohmann::json oracle_;
+};
+
+std::string Sha256(std::string_view text) {
+  Digest digest(Digest::Kind::kSha256);
+  digest.Add(text);
+  return digest.Hex();
+}
+
+/// json.dumps of a string.
+std::string PythonString(std::string_view text) { return nlohmann::json(text).dump(-1, ' ', true); }
+
+/// [context, continuation], or [text] alone.
+using Arguments = std::vector<std::vector<std::string>>;
+Arguments ArgumentsOf(const Sample& sample) {
+  Arguments list;
+  for (const LmRequest& request : sample.requests) {
+    if (request.kind != LmRequest::Kind::kLogLikelihood) list.push_back({request.context});
+    for (const std::string& continuation : request.continuations) list.push_back({request.context, continuation});
+  }
+  return list;
+}
+
+std::string PythonJson(const Arguments& arguments) {
+  std::string text;
+  for (const std::vector<std::string>& request : arguments) {
+    text += text.empty() ? "[" : ", [";
+    for (size_t i = 0; i < request.size(); ++i) text += (i > 0 ? ", " : "") + PythonString(request[i]);
+    text += "]";
+  }
+  return "[" + text + "]";
+}
+
+std::string SimpleHash(const Arguments& arguments) {
+  std::string text;
+  for (const std::vector<std::string>& request : arguments) {
+    for (size_t i = 0; i < request.size(); ++i) text += (i > 0 ? "\x1f" : "") + request[i];
+    text += "\x1e";
+  }
+  return Sha256(text);
+}
+
+Arguments AllOf(const std::vector<Sample>& samples) {
+  Arguments all;
+  for (const Sample& sample : samples) {
+    for (std::vector<std::string>& request : ArgumentsOf(sample)) all.push_back(std::move(request));
+  }
+  return all;
+}
+
+std::vector<Sample> Shuffled(std::vector<Sample> samples) {
+  PythonRandom(42).Shuffle(samples);
+  return samples;
+}
+
+/// The k-th request is answered with the k-th number of Random(42), below zero; `each`: how often every request is
+/// asked.
+std::vector<SampleScore> DummyScores(const Task& task, const std::vector<Sample>& samples, int each = 1) {
+  PythonRandom random(42);
+  std::vector<SampleScore> scores;
+  for (const Sample& sample : samples) {
+    std::vector<LmAnswer> answers;
+    for (const LmRequest& request : sample.requests) {
+      const bool rolling = request.kind == LmRequest::Kind::kRolling;
+      LmAnswer& answer = answers.emplace_back();
+      for (size_t c = 0; c < (rolling ? 1 : request.continuations.size()); ++c) {
+        answer.likelihoods.push_back({.ll = -random.Random()});
+        for (int again = 1; again < each; ++again) random.Random();
+      }
+    }
+    scores.push_back(task.score(sample, answers));
+  }
+  return scores;
+}
+
+MetricSummary Summary(const Task& task, const std::vector<SampleScore>& scores, std::string_view name) {
+  for (size_t m = 0; m < task.metrics.size(); ++m) {
+    if (task.metrics[m].name != name) continue;
+    std::vector<MetricValue> values;
+    for (const SampleScore& score : scores) values.push_back(score.values[m]);
+    return Summarize(task.metrics[m], values);
+  }
+  ADD_FAILURE() << name;
+  return {};
+}
+
+TEST_F(HarnessOracle, UpstreamDigestsAndDummyScores) {
+  int checked = 0;
+  std::map<std::string, std::vector<Sample>> mmlu;
+  for (Sample& sample : Samples("mmlu:prompt=texts")) {
+    mmlu["hendrycksTest-" + sample.row.substr(5)].push_back(std::move(sample));
+  }
+  for (const auto& [name, wanted] : oracle_["upstream"]["tasks"].items()) {
+    if (name == "gsm8k") continue;  // below
+    const bool subject = name.starts_with("hendrycksTest-");
+    const Task& task = FindTask(subject ? "mmlu" : name);
+    const std::vector<Sample> samples = Shuffled(subject ? std::move(mmlu[name]) : Samples(name));
+    Arguments arguments = AllOf(samples);
+    const int each = name == "lambada_openai" ? 2 : 1;  // then every request was asked twice
+    if (each == 2) {
+      Arguments twice;
+      for (const auto& request : arguments) twice.insert(twice.end(), 2, request);
+      arguments = std::move(twice);
+    }
+    EXPECT_EQ(arguments.size(), wanted["n_requests"]) << name;
+    EXPECT_EQ(samples.size(), wanted["n_docs"]) << name;
+    // Of HellaSwag the text of llama.cpp stands for the original: other bytes, the same order, labels and lengths.
+    if (name != "hellaswag") {
+      EXPECT_EQ(Sha256(PythonJson(arguments)), wanted["upstream_sha256"]) << name;
+    }
+    const std::vector<SampleScore> scores = DummyScores(task, samples, each);
+    for (const auto& [metric, value] : wanted["dummy_results"].items()) {
+      if (metric == "ppl_stderr") continue;  // a bootstrap of ten draws
+      const bool error = metric.ends_with("_stderr");
+      const std::string own = metric == "ppl" ? "perplexity" : error ? metric.substr(0, metric.size() - 7) : metric;
+      const MetricSummary summary = Summary(task, scores, own);
+      EXPECT_NEAR(error ? summary.error : summary.value, value.get<double>(), 1e-12) << name << " " << metric;
+    }
+    ++checked;
+  }
+  // Its first form: no examples, ended by a line's end.
+  std::string text;
+  for (const Sample& sample : Shuffled(Samples("gsm8k:shots=0"))) {
+    text += (text.empty() ? "[" : ", [") + PythonString(sample.requests[0].context) + ", [\"\\n\"]]";
+  }
+  EXPECT_EQ(Sha256("[" + text + "]"), oracle_["upstream"]["tasks"]["gsm8k"]["upstream_sha256"]);
+  EXPECT_EQ(checked + 1, 65);
+}
+
+TEST_F(HarnessOracle, PresentPrompts) {
+  const nlohmann::json& derived = oracle_["derived"]["tasks"];
+  for (const std::string shots : {"0", "5"}) {
+    std::map<std::string, Arguments> subjects;  // alphabetical, as the whole is hashed
+    for (const Sample& sample : Samples("mmlu:shots=" + shots)) {
+      for (std::vector<std::string>& request : ArgumentsOf(sample)) {
+        subjects[sample.row.substr(5)].push_back(std::move(request));
+      }
+    }
+    EXPECT_EQ(subjects.size(), 57);
+    Arguments all;
+    const nlohmann::json& wanted = derived["mmlu_" + shots + "shot"];
+    for (auto& [subject, arguments] : subjects) {
+      EXPECT_EQ(SimpleHash(arguments), wanted["per_subject"][subject]) << subject;
+      for (std::vector<std::string>& request : arguments) all.push_back(std::move(request));
+    }
+    EXPECT_EQ(SimpleHash(all), wanted["simple_sha256"]);
+  }
+  for (const std::string task : {"arc_easy", "arc_challenge"}) {
+    EXPECT_EQ(SimpleHash(AllOf(Samples(task))), derived[task + "_0shot"]["simple_sha256"]);
+    EXPECT_EQ(SimpleHash(AllOf(Samples(task + ":shots=5"))), derived[task + "_5shot_seed1234"]["simple_sha256"]);
+  }
+  const std::vector<Sample> cot = Samples("gsm8k_cot");
+  EXPECT_EQ(SimpleHash(AllOf(cot)), derived["gsm8k_cot_8shot"]["simple_sha256"]);
+}
+
+TEST_F(HarnessOracle, ALimitKeepsThePrompts) {
+  const std::vector<Sample> all = Samples("arc_challenge:shots=3"), few = Samples("arc_challenge:shots=3", 7);
+  ASSERT_EQ(few.size(), 7);
+  for (size_t s = 0; s < few.size(); ++s) EXPECT_EQ(ArgumentsOf(few[s]), ArgumentsOf(all[s]));
+}
+
+TEST_F(HarnessOracle, Gsm8kExtraction) {
+  const nlohmann::json wanted = ParseJson(ReadFile(root_ / "oracles/gsm8k_extraction_expected.json"));
+  std::vector<std::string> gold;
+  for (const nlohmann::json& line : ReadDataLines({}, "gsm8k/test.jsonl")) {
+    gold.push_back(Gsm8kNormalized(line["answer"].get<std::string>()));
+  }
+  EXPECT_EQ(nlohmann::json(gold), wanted["gold_normalised"]);
+  const std::string solutions = ReadFile(root_ / "gsm8k/model_solutions_6b_ft_175b_ver.jsonl");
+  std::map<std::string, std::vector<std::string>> strict, flexible;
+  std::map<std::string, int> right;
+  for (size_t at = 0, i = 0; at < solutions.size(); ++i) {
+    const size_t end = solutions.find('\n', at);
+    const nlohmann::json line = ParseJson(std::string_view(solutions).substr(at, end - at));
+    at = end + 1;
+    for (const std::string model : {"6b_finetuning", "175b_verification"}) {
+      std::string text = line[model]["solution"];
+      flexible[model].push_back(Gsm8kFlexible(text));
+      if (const size_t mark = text.rfind("\nA: "); mark != text.npos) text.replace(mark, 4, "\n#### ");
+      strict[model].push_back(Gsm8kStrict(text));
+      right[model] += Gsm8kNormalized(strict[model].back()) == gold[i];
+    }
+  }
+  for (const std::string model : {"6b_finetuning", "175b_verification"}) {
+    EXPECT_EQ(nlohmann::json(strict[model]), wanted[model]["strict_on_rewritten"]["extracted"]) << model;
+    EXPECT_EQ(right[model], wanted[model]["label_true"]) << model;
+    EXPECT_EQ(nlohmann::json(flexible[model]), wanted[model]["flexible"]["extracted"]) << model;
+  }
+}
+
+TEST(Gsm8k, WhatCountsAsTheAnswer) {
+  EXPECT_EQ(Gsm8kCotStrict("The answer is 12.\n\nQ:"), "12");
+  EXPECT_EQ(Gsm8kCotStrict("The answer is 12"), "1");  // one character of the line has to follow
+  EXPECT_EQ(Gsm8kCotStrict("The answer is 5"), "[invalid]");
+  EXPECT_EQ(Gsm8kCotStrict("The answer is -1,234 apples"), "-1,234");
+  EXPECT_EQ(Gsm8kStrict("first #### 7 then #### 8"), "7");
+  EXPECT_EQ(Gsm8kFlexible("so 3 and $4.50, or -7"), "-7");
+  EXPECT_EQ(Gsm8kFlexible("none"), "[invalid]");
+  EXPECT_EQ(Gsm8kNormalized("#### $1,234."), "1234");
+}
+
+TEST(Metrics, PoolsAndErrors) {
+  const std::vector<MetricValue> values = {{1}, {0}, {1}, {1}};
+  const MetricSummary mean = Summarize({.name = "acc"}, values);
+  EXPECT_DOUBLE_EQ(mean.value, 0.75);
+  EXPECT_DOUBLE_EQ(mean.error, 0.25);
+  const MetricSummary two[] = {{.value = 1, .error = 0.1, .samples = 3}, {.value = 0, .error = 0.2, .samples = 1}};
+  EXPECT_DOUBLE_EQ(Pool(two).value, 0.75);
+  EXPECT_DOUBLE_EQ(Pool(two).error, std::sqrt((2 * 3 * 0.01) / 2 / 4));
+  const std::vector<MetricValue> lls = {{-1}, {-2}, {-3}};
+  EXPECT_DOUBLE_EQ(Summarize({.name = "p", .mean = Mean::kPerplexity}, lls).value, std::exp(2.0));
+  EXPECT_GT(Summarize({.name = "p", .mean = Mean::kPerplexity}, lls, 1000).error, 1);
+}
+
+}  // namespace
+}  // namespace hawser

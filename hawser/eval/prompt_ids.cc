@@ -1,0 +1,138 @@
+#include "hawser/eval/prompt_ids.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "hawser/base/error.h"
+#include "hawser/eval/perplexity.h"
+#include "hawser/eval/python_text.h"
+
+namespace hawser {
+namespace {
+
+std::string_view Shown(std::string_view text) { return text.substr(0, 60); }
+
+}  // namespace
+
+PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, BosRule bos, bool chat, int64_t max_length)
+    : tokenizer_(tokenizer),
+      bos_(bos),
+      chat_(chat ? std::make_unique<ChatTemplate>(tokenizer) : nullptr),
+      max_length_(max_length),
+      first_(tokenizer.bos() >= 0 ? tokenizer.bos() : tokenizer.eos()) {}
+
+/// What stands before the text: BOS where the rule says so, or a chat up to where the answer begins.
+std::vector<int32_t> PromptEncoder::Opening(const LmRequest& request) const {
+  if (chat_ == nullptr) return TextPrefix(tokenizer_, bos_);
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  messages.push_back({{"role", "user"}, {"content", request.context}});
+  return chat_->Ids(messages, /*answer=*/true);
+}
+
+ScoredText PromptEncoder::Cut(std::vector<int32_t> ids, int64_t scored, size_t owner, const LmRequest& request) const {
+  if (scored < 1 || scored > max_length_) {
+    Fail(ErrorKind::kUsage,
+         "a continuation of {} tokens cannot be scored: wanted 1 to {}, the longest input (--context); its context "
+         "begins '{}'",
+         scored, max_length_, Shown(request.context));
+  }
+  if (static_cast<int64_t>(ids.size()) > max_length_ + 1) {
+    ids.erase(ids.begin(), ids.end() - static_cast<int64_t>(max_length_ + 1));
+  }
+  return {.ids = std::move(ids), .scored = scored, .owner = owner};
+}
+
+std::vector<ScoredText> PromptEncoder::Scored(const LmRequest& request, size_t owner, int64_t* prompt_tokens) const {
+  if (request.kind == LmRequest::Kind::kRolling) return Windows(request, owner);
+  return request.split == LmRequest::Split::kCommon ? BehindCommon(request, owner, prompt_tokens)
+                                                    : Continuations(request, owner, prompt_tokens);
+}
+
+std::vector<ScoredText> PromptEncoder::Continuations(const LmRequest& request, size_t owner,
+                                                     int64_t* prompt_tokens) const {
+  const bool chat = chat_ != nullptr;
+  const std::string whole = chat ? request.answer_prefix : request.context + request.answer_prefix;
+  const size_t end = PythonRstrip(whole);
+  const std::string context = whole.substr(0, end), blanks = whole.substr(end);
+  const std::vector<int32_t> opening = Opening(request);
+  std::vector<int32_t> before = opening;
+  if (!context.empty()) {
+    const std::vector<int32_t> ids = tokenizer_.Encode(context, false, chat);
+    before.insert(before.end(), ids.begin(), ids.end());
+  }
+  std::vector<ScoredText> texts;
+  for (const std::string& continuation : request.continuations) {
+    std::vector<int32_t> ids = opening;
+    const std::vector<int32_t> text = tokenizer_.Encode(context + blanks + continuation, false, chat);
+    ids.insert(ids.end(), text.begin(), text.end());
+    size_t begin = before.size();
+    if (begin == 0) {  // nothing stands before it
+      if (first_ < 0) {
+        Fail(ErrorKind::kUsage, "an empty context needs BOS or EOS before it, and the tokenizer has neither");
+      }
+      if (ids.empty() || ids.front() != first_) ids.insert(ids.begin(), first_);
+      begin = 1;
+    }
+    const int64_t scored = static_cast<int64_t>(ids.size()) - static_cast<int64_t>(begin);
+    texts.push_back(Cut(std::move(ids), scored, owner, request));
+  }
+  *prompt_tokens = static_cast<int64_t>(before.size());
+  return texts;
+}
+
+std::vector<ScoredText> PromptEncoder::BehindCommon(const LmRequest& request, size_t owner,
+                                                    int64_t* prompt_tokens) const {
+  const std::vector<int32_t> opening = Opening(request);
+  std::vector<std::vector<int32_t>> all;
+  size_t common = 0;
+  for (const std::string& continuation : request.continuations) {
+    std::vector<int32_t> ids = opening;
+    const std::string text = (chat_ ? "" : request.context) + request.answer_prefix + continuation;
+    const std::vector<int32_t> encoded = tokenizer_.Encode(text, false, chat_ != nullptr);
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    common = all.empty() ? ids.size()
+                         : std::min<size_t>(common, std::ranges::mismatch(all.front(), ids).in1 - all.front().begin());
+    all.push_back(std::move(ids));
+  }
+  *prompt_tokens = static_cast<int64_t>(common);
+  std::vector<ScoredText> texts;
+  for (std::vector<int32_t>& ids : all) {
+    const auto scored = static_cast<int64_t>(ids.size() - std::max<size_t>(common, 1));
+    texts.push_back(Cut(std::move(ids), scored, owner, request));
+  }
+  return texts;
+}
+
+std::vector<ScoredText> PromptEncoder::Windows(const LmRequest& request, size_t owner) const {
+  const std::vector<int32_t> ids = tokenizer_.Encode(request.context);
+  const auto length = static_cast<int64_t>(ids.size());
+  std::vector<ScoredText> texts;
+  for (const PplWindow& window :
+       PlanWindows({.protocol = PplProtocol::kRolling, .context = std::max<int64_t>(max_length_, 2)}, {&length, 1},
+                   first_ >= 0)) {
+    ScoredText text{.scored = window.end - window.score_begin, .owner = owner};
+    if (window.prefix) text.ids.push_back(first_);
+    text.ids.insert(text.ids.end(), ids.begin() + window.begin, ids.begin() + window.end);
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+std::vector<int32_t> PromptEncoder::Prompt(const LmRequest& request, int64_t* prompt_tokens) const {
+  const bool chat = chat_ != nullptr;
+  std::vector<int32_t> ids = Opening(request);
+  const std::string text = (chat ? "" : request.context) + request.answer_prefix;
+  const std::vector<int32_t> encoded = tokenizer_.Encode(text, false, chat);
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  if (ids.empty() && first_ >= 0) ids.push_back(first_);
+  *prompt_tokens = static_cast<int64_t>(ids.size());
+  const int64_t most = max_length_ - request.max_new;
+  if (most < 1 || ids.empty()) {
+    Fail(ErrorKind::kUsage, "{} new tokens leave no room for a prompt in {} tokens; set --context higher",
+         request.max_new, max_length_);
+  }
+  if (*prompt_tokens > most) ids.erase(ids.begin(), ids.end() - most);
+  return ids;
+}
+
+}  // namespace hawser
