@@ -64,8 +64,12 @@ void AddedTokens::ForEachMarked(std::string_view text, std::string_view marks,
 void AddedTokens::ForEachFound(std::string_view text, const Finder& find,
                                const std::function<void(std::string_view, int32_t)>& sink) const {
   size_t done = 0;
+  const auto may_begin = [&](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return first_byte_[byte] < first_byte_[byte + 1u];
+  };
   for (size_t at = 0; at < text.size() && !empty();) {
-    const AddedToken* token = find(at);
+    const AddedToken* token = may_begin(text[at]) ? find(at) : nullptr;
     if (token == nullptr) {
       ++at;
       continue;

@@ -13,6 +13,7 @@
 #include "hawser/tok/post_processor.h"
 #include "hawser/tok/replace.h"
 #include "hawser/tok/utf8.h"
+#include "hawser/tok/word_cache.h"
 
 namespace hawser {
 namespace {
@@ -22,8 +23,6 @@ constexpr int64_t kFreeIds = 65536, kIdsPerName = 16;  // ids are below the one,
 constexpr size_t kMaxReplaces = 256;                   // of a decoder
 constexpr std::string_view kMark = "\u2581";           // stands for a blank in SentencePiece vocabularies
 constexpr size_t kMostMergeText = 64 << 20;            // bytes, and MostGrown of the names
-constexpr size_t kMaxCachedWord = 64;                  // bytes
-constexpr size_t kMaxCachedWords = 1 << 16;
 
 /// "<0x0A>" -> 10; -1 for anything else.
 int ByteOfName(std::string_view name) {
@@ -74,15 +73,12 @@ int64_t Whole(const nlohmann::json& value, std::string_view name) {
 }  // namespace
 
 struct BpeTokenizer::Call {
-  struct Range {
-    size_t begin;
-    size_t count;
-  };
+  explicit Call(std::string_view text) : cache(text.size()) {}
   std::vector<int32_t> out;
   std::vector<int32_t> symbols;
   MergeTable::Scratch scratch;
-  StringMap<Range> cache;  // where in `pool` the ids of a word are
-  std::vector<int32_t> pool;
+  WordCache cache;
+  std::string mapped;
 };
 
 BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json_text_(std::move(json_text)) {
@@ -102,6 +98,7 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
     ReadAddedTokens(Part(document, "added_tokens"));
     has_merges_ = origin.merges.empty();
     ReadMerges(model, std::move(origin.merges));
+    ReadLevels();
     ReadDecoder(Part(document, "decoder"), 0);
     prefix_ = PrefixOfPostProcessor(Part(document, "post_processor"), [&](const std::string& t) { return IdOf(t); });
     for (const int32_t id : prefix_) {
@@ -184,6 +181,16 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
   }
   raw_tokens_ = AddedTokens(std::move(raw));
   normalized_tokens_ = AddedTokens(std::move(normalized));
+}
+
+void BpeTokenizer::ReadLevels() {
+  takes_bytes_ = pre_tokenizer_.leaves_bytes() && !sentencepiece_;
+  for (size_t b = 0; b < level_ids_.size(); ++b) {
+    std::string name;
+    AppendByteLevel(b, name);
+    level_ids_[b] = EncodedId(name);
+    takes_bytes_ = takes_bytes_ && level_ids_[b] >= 0;
+  }
 }
 
 void BpeTokenizer::ReadMerges(const nlohmann::json& model, std::vector<Merge> merges) {
@@ -271,8 +278,9 @@ void BpeTokenizer::SetPieces() {
 }
 
 std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_special, bool goes_on) const {
-  Call call;
-  const std::string clean = EscapeInvalidUtf8(text);
+  Call call(text);
+  const std::string escaped = NeedsEscapes(text) ? EscapeInvalidUtf8(text) : std::string();
+  const std::string_view clean = escaped.empty() ? text : std::string_view(escaped);
   TextPlace place = goes_on ? TextPlace::kGoesOn : TextPlace::kStart;
   raw_tokens_.ForEach(clean, parse_special, [&](std::string_view stretch, int32_t id) {
     const TextPlace here = std::exchange(place, TextPlace::kInside);
@@ -283,11 +291,10 @@ std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_spec
 
 std::vector<int32_t> BpeTokenizer::EncodeMarked(std::string_view text, std::string_view marks, bool goes_on) const {
   HAWSER_CHECK(marks.size() == text.size());
-  const std::string clean = EscapeInvalidUtf8(text);
-  if (clean != text) Fail(ErrorKind::kUsage, "the text is not UTF-8");
-  Call call;
+  if (NeedsEscapes(text)) Fail(ErrorKind::kUsage, "the text is not UTF-8");
+  Call call(text);
   TextPlace place = goes_on ? TextPlace::kGoesOn : TextPlace::kStart;
-  raw_tokens_.ForEachMarked(clean, marks, [&](std::string_view stretch, int32_t id) {
+  raw_tokens_.ForEachMarked(text, marks, [&](std::string_view stretch, int32_t id) {
     const TextPlace here = std::exchange(place, TextPlace::kInside);
     id >= 0 ? call.out.push_back(id) : EncodeStretch(stretch, /*parse_special=*/false, here, call);
   });
@@ -302,7 +309,8 @@ void BpeTokenizer::EncodeStretch(std::string_view text, bool parse_special, Text
     return;
   }
   const PreTokenizer::Sink take_piece = [&](std::string_view piece, TextPlace) { EncodePiece(piece, call); };
-  const std::string normalized = normalizer_.Apply(text, place);
+  const std::string changed = normalizer_.empty() ? std::string() : normalizer_.Apply(text, place);
+  const std::string_view normalized = normalizer_.empty() ? text : std::string_view(changed);
   normalized_tokens_.ForEach(normalized, parse_special, [&](std::string_view part, int32_t id) {
     const TextPlace here = std::exchange(place, TextPlace::kInside);
     id >= 0 ? call.out.push_back(id) : pre_tokenizer_.Apply(part, here, take_piece);
@@ -325,28 +333,46 @@ void BpeTokenizer::EncodePiece(std::string_view piece, Call& call) const {
 }
 
 void BpeTokenizer::EncodeWord(std::string_view word, Call& call) const {
+  const WordCache::Slot slot = call.cache.Find(word);
+  if (slot.found) {
+    const std::span<const int32_t> ids = call.cache.Ids(slot);
+    call.out.insert(call.out.end(), ids.begin(), ids.end());
+    return;
+  }
+  AppendBytes(word, call);
+  call.out.insert(call.out.end(), call.symbols.begin(), call.symbols.end());
+  call.cache.Put(slot, word, call.symbols);
+}
+
+/// The ids of a word, which may have to be mapped to the printable alphabet first.
+void BpeTokenizer::AppendBytes(std::string_view word, Call& call) const {
+  std::vector<int32_t>& symbols = call.symbols;
+  symbols.clear();
+  if (pre_tokenizer_.leaves_bytes() && (ignore_merges_ || !takes_bytes_)) {
+    call.mapped.clear();
+    AppendByteLevel(word, call.mapped);
+  }
+  const std::string_view name = call.mapped.empty() ? word : std::string_view(call.mapped);
   if (ignore_merges_) {
-    if (const int32_t id = EncodedId(word); id >= 0) {
-      call.out.push_back(id);
+    if (const int32_t id = EncodedId(name); id >= 0) {
+      symbols.push_back(id);
       return;
     }
   }
-  if (const auto found = call.cache.find(word); found != call.cache.end()) {
-    const auto begin = call.pool.begin() + static_cast<ptrdiff_t>(found->second.begin);
-    call.out.insert(call.out.end(), begin, begin + static_cast<ptrdiff_t>(found->second.count));
-    return;
+  if (!takes_bytes_) return AppendWord(name, call);
+  for (size_t at = 0; at < word.size(); ++at) {
+    if (const CodePoint point = EscapedByteAt(word, at); point.length > 0) {
+      symbols.push_back(level_ids_[point.value - kEscapedByte]);
+      at += point.length - 1;
+    } else {
+      symbols.push_back(level_ids_[static_cast<unsigned char>(word[at])]);
+    }
   }
-  AppendWord(word, call);
-  call.out.insert(call.out.end(), call.symbols.begin(), call.symbols.end());
-  if (word.size() <= kMaxCachedWord && call.cache.size() < kMaxCachedWords) {
-    call.cache.emplace(word, Call::Range{call.pool.size(), call.symbols.size()});
-    call.pool.insert(call.pool.end(), call.symbols.begin(), call.symbols.end());
-  }
+  merges_.Apply(symbols, call.scratch);
 }
 
 void BpeTokenizer::AppendWord(std::string_view word, Call& call) const {
   std::vector<int32_t>& symbols = call.symbols;
-  symbols.clear();
   bool after_unknown = false;
   for (size_t at = 0; at < word.size();) {
     const CodePoint point = CodePointAt(word, at);

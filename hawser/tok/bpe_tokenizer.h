@@ -66,6 +66,7 @@ class BpeTokenizer final : public Tokenizer {
 
   void ReadVocab(const nlohmann::json& model);
   void ReadAddedTokens(const nlohmann::json& list);
+  void ReadLevels();
   void ReadMerges(const nlohmann::json& model, std::vector<Merge> merges);
   nlohmann::json WithMerges() const;
   void ReadDecoder(const nlohmann::json& decoder, int depth);
@@ -76,6 +77,7 @@ class BpeTokenizer final : public Tokenizer {
   void EncodeStretch(std::string_view text, bool parse_special, TextPlace place, Call& call) const;
   void EncodePiece(std::string_view piece, Call& call) const;
   void EncodeWord(std::string_view word, Call& call) const;
+  void AppendBytes(std::string_view word, Call& call) const;
   void AppendWord(std::string_view word, Call& call) const;
 
   std::string json_text_;
@@ -88,7 +90,9 @@ class BpeTokenizer final : public Tokenizer {
   SentencePieceText sentencepiece_;  // in place of normalizer and pre-tokenizer, where it is set
   StringMap<int32_t> vocab_;         // of names, those of added tokens too
   MergeTable merges_;
-  std::array<int32_t, 256> byte_ids_{};  // "<0x00>"...; -1: none
+  std::array<int32_t, 256> byte_ids_{};   // "<0x00>"...; -1: none
+  std::array<int32_t, 256> level_ids_{};  // of bytes in the printable alphabet
+  bool takes_bytes_ = false;              // words are bytes, each of which has an id in level_ids_
   int32_t unk_ = -1;
   bool fuse_unk_ = false;
   bool ignore_merges_ = false;

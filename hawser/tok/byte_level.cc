@@ -51,6 +51,8 @@ void AppendByteLevel(std::string_view text, std::string& out) {
   }
 }
 
+void AppendByteLevel(uint8_t byte, std::string& out) { AppendUtf8(out, TheAlphabet().of_byte[byte]); }
+
 bool ByteLevelToBytes(std::string_view text, std::string& out) {
   const Alphabet& alphabet = TheAlphabet();
   for (size_t at = 0; at < text.size();) {

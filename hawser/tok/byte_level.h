@@ -2,6 +2,7 @@
 // list of words.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@ inline constexpr std::string_view kGpt2Pattern =
 /// Appends `text` (UTF-8, escaped bytes as EscapeInvalidUtf8 makes them) byte by byte in the printable alphabet:
 /// 0x21..0x7E, 0xA1..0xAC and 0xAE..0xFF stand for themselves, the 68 others are U+0100, U+0101, ... in order.
 void AppendByteLevel(std::string_view text, std::string& out);
+void AppendByteLevel(uint8_t byte, std::string& out);
 
 /// The bytes that `text` stands for; false where it holds a character outside the alphabet.
 bool ByteLevelToBytes(std::string_view text, std::string& out);

@@ -69,7 +69,10 @@ void Split(const Regex& pattern, Behavior behavior, bool invert, std::string_vie
 
 }  // namespace
 
-PreTokenizer::PreTokenizer(const nlohmann::json& json) { Add(json, 0); }
+PreTokenizer::PreTokenizer(const nlohmann::json& json) {
+  Add(json, 0);
+  if (leaves_bytes_) steps_.pop_back();
+}
 
 void PreTokenizer::Add(const nlohmann::json& json, int depth) {
   if (json.is_null()) return;
@@ -82,6 +85,7 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
         });
   };
   const auto type = json.at("type").get<std::string>();
+  leaves_bytes_ = leaves_bytes_ && type == "Sequence";
   if (type == "Sequence") {
     for (const auto& part : json.at("pretokenizers")) Add(part, depth + 1);
   } else if (type == "ByteLevel") {
@@ -97,7 +101,7 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
       AppendByteLevel(text, mapped);
       sink(mapped, place);
     });
-    byte_level_ = true;
+    byte_level_ = leaves_bytes_ = true;
   } else if (type == "Split") {
     add_split(PatternOf(json), ParseBehavior(json.at("behavior").get<std::string>()), json.value("invert", false));
   } else if (type == "Metaspace") {

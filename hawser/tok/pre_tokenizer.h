@@ -22,8 +22,10 @@ class PreTokenizer {
 
   void Apply(std::string_view text, TextPlace place, const Sink& sink) const { Run(0, text, place, sink); }
 
-  /// True where pieces come out in the printable alphabet of byte_level.h.
+  /// True where pieces come out in the printable alphabet of byte_level.h, or are meant to.
   bool byte_level() const { return byte_level_; }
+  /// True where that is the last step, and left to the caller: pieces are the text itself.
+  bool leaves_bytes() const { return leaves_bytes_; }
   bool empty() const { return steps_.empty(); }
 
  private:
@@ -32,7 +34,7 @@ class PreTokenizer {
   void Run(size_t step, std::string_view text, TextPlace place, const Sink& sink) const;
 
   std::vector<Step> steps_;
-  bool byte_level_ = false;
+  bool byte_level_ = false, leaves_bytes_ = false;
 };
 
 }  // namespace hawser

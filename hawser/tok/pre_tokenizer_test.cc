@@ -30,7 +30,11 @@ Pieces Matches(std::string_view pattern, std::string_view text) {
 Pieces Cut(const json& pre_tokenizer, std::string_view text, bool at_start = true) {
   Pieces out;
   const TextPlace place = at_start ? TextPlace::kStart : TextPlace::kInside;
-  PreTokenizer(pre_tokenizer).Apply(text, place, [&](std::string_view piece, TextPlace) { out.emplace_back(piece); });
+  const PreTokenizer cutter(pre_tokenizer);
+  cutter.Apply(text, place, [&](std::string_view piece, TextPlace) {
+    out.emplace_back(cutter.leaves_bytes() ? "" : piece);
+    if (cutter.leaves_bytes()) AppendByteLevel(piece, out.back());
+  });
   return out;
 }
 
@@ -96,6 +100,10 @@ TEST(PreTokenizer, ByteLevelWritesPrintableCharacters) {
             (Pieces{"\u0120a", "\u0120\u00c3\u00a9", "\u010a"}));
   EXPECT_EQ(Cut({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}, "a b"), Pieces{"a\u0120b"});
   EXPECT_TRUE(PreTokenizer(json{{"type", "ByteLevel"}}).byte_level());
+  EXPECT_TRUE(PreTokenizer(json{{"type", "ByteLevel"}}).leaves_bytes());
+  const json last = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "Digits"}}}}};
+  EXPECT_FALSE(PreTokenizer(last).leaves_bytes());
+  EXPECT_EQ(Cut(last, "a 1"), (Pieces{"\u0120a", "\u0120", "1"}));
 }
 
 TEST(PreTokenizer, MetaspacePrefixes) {

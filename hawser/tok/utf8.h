@@ -63,6 +63,28 @@ inline size_t StartOfLast(std::string_view text, size_t end) {
 inline constexpr char32_t kEscapedByte = 0x10FF00;
 inline bool IsEscapedByte(char32_t value) { return value >= kEscapedByte + 0x80; }
 
+/// The escaped byte at text[at]; length 0 where there is none.
+inline CodePoint EscapedByteAt(std::string_view text, size_t at) {
+  constexpr unsigned char kLead = 0xF4;  // of every character from U+100000 on
+  if (static_cast<unsigned char>(text[at]) != kLead) return {};
+  const CodePoint point = CodePointAt(text, at);
+  return IsEscapedByte(point.value) ? point : CodePoint{};
+}
+
+/// Whether EscapeInvalidUtf8 changes the text.
+inline bool NeedsEscapes(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const CodePoint point = CodePointAt(text, at);
+    if (point.length == 0 || IsEscapedByte(point.value)) return true;
+    at += point.length;
+  }
+  return false;
+}
+
 inline std::string EscapeInvalidUtf8(std::string_view text) {
   std::string out;
   out.reserve(text.size());
