@@ -1,42 +1,18 @@
 #include "hawser/base/dtype.h"
 
-#include <array>
 #include <cmath>
 
 #include "hawser/base/error.h"
 
 namespace hawser {
-namespace {
-struct Row {
-  DType dtype;
-  std::string_view name;
-  size_t size;
-};
-constexpr std::array<Row, 17> kRows = {{{DType::kF32, "f32", 4},
-                                        {DType::kBF16, "bf16", 2},
-                                        {DType::kF16, "f16", 2},
-                                        {DType::kF64, "f64", 8},
-                                        {DType::kI32, "i32", 4},
-                                        {DType::kI64, "i64", 8},
-                                        {DType::kU8, "u8", 1},
-                                        {DType::kQ8_0, "q8_0", 1},
-                                        {DType::kQ4_0, "q4_0", 1},
-                                        {DType::kQ4_1, "q4_1", 1},
-                                        {DType::kQ5_0, "q5_0", 1},
-                                        {DType::kQ5_1, "q5_1", 1},
-                                        {DType::kQ2K, "q2_k", 1},
-                                        {DType::kQ3K, "q3_k", 1},
-                                        {DType::kQ4K, "q4_k", 1},
-                                        {DType::kQ5K, "q5_k", 1},
-                                        {DType::kQ6K, "q6_k", 1}}};
-}  // namespace
 
-size_t SizeOf(DType dtype) { return kRows[static_cast<size_t>(dtype)].size; }
-std::string_view Name(DType dtype) { return kRows[static_cast<size_t>(dtype)].name; }
+size_t SizeOf(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].size; }
+std::string_view Name(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].name; }
 
 DType ParseDType(std::string_view name) {
-  for (const Row& row : kRows) {
-    if (row.name == name && !IsBlocked(row.dtype)) return row.dtype;
+  for (size_t i = 0; i < std::size(kDTypes); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    if (kDTypes[i].name == name && !IsBlocked(dtype)) return dtype;
   }
   Fail(ErrorKind::kUsage, "dtype '{}' is not known; use f32, bf16, f16, f64, i32, i64 or u8", name);
 }

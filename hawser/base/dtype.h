@@ -31,6 +31,15 @@ enum class DType : uint8_t {
   kQ6K
 };
 
+/// In the order of DType, for Name and SizeOf.
+struct DTypeRow {
+  std::string_view name;
+  size_t size;  // of an element; 1 where blocked
+};
+inline constexpr DTypeRow kDTypes[] = {{"f32", 4},  {"bf16", 2}, {"f16", 2},  {"f64", 8},  {"i32", 4},  {"i64", 8},
+                                       {"u8", 1},   {"q8_0", 1}, {"q4_0", 1}, {"q4_1", 1}, {"q5_0", 1}, {"q5_1", 1},
+                                       {"q2_k", 1}, {"q3_k", 1}, {"q4_k", 1}, {"q5_k", 1}, {"q6_k", 1}};
+
 /// Bytes of an element; 1 for blocked types.
 size_t SizeOf(DType dtype);
 

@@ -1,5 +1,11 @@
-// cpu/block_kernels.h - fast readers of weights that lie in blocks (quant/block.h): one table of them per instruction
-// set and storage type. BlockType::decode is the meaning, and what machines and types without a kernel go by.
+// cpu/block_kernels.h - products with weights that lie in blocks (quant/block.h), and their decoding: one table of
+// kernels per instruction set and storage type. They read tiles: so many rows of weights at once that each has a lane.
+//
+// Activations are 8 bits, so that all products and their sums within a group of weights (16 or 32 values with one
+// scale) are whole numbers, exact on every machine. With x ~ s q in blocks of kActBlock, weights d (p - offset) + m:
+//   y = sum over groups, in order, each step rounded to f32:  y = fma(sum of q (p - offset), d * s, y)
+//                                     and of types with minima  y = fma(m, s * sum of q, y)
+// So y has the same bits for every instruction set, number of rows and number of threads.
 #pragma once
 
 #include <cstddef>
@@ -12,38 +18,34 @@ namespace hawser {
 
 /// Values of a block of activations in 8 bits.
 inline constexpr int64_t kActBlock = 32;
-/// Values of a row of Activations8 with the zeros behind it: kernels read whole vectors, up to 256 values past the
-/// last.
-constexpr int64_t PaddedValues(int64_t values) { return (values + 256 + 511) / 512 * 512; }
 
 /// Rows of activations in 8 bits, x ~ scale * q in blocks of kActBlock: q = x / scale to the nearest, |q| <= 127, so
 /// that |x - scale * q| <= scale / 2 with scale = max |x| / 127. A block that holds a NaN or an infinity has scale NaN.
 struct Activations8 {
-  const int8_t* q;     // [rows, values]
-  const float* scale;  // [rows, values / kActBlock]
-  const float* sum;    // [rows, values / kActBlock]: scale * sum of q
-  int64_t values;      // of a row: PaddedValues
+  const int8_t* q;       // [rows, values]
+  const float* scale;    // [rows, values / kActBlock]
+  const float* sum;      // [rows, values / group]: scale * sum of q; read for types with minima alone
+  const int32_t* begin;  // [rows, values / group]: -offset * sum of q, for the others
+  int64_t values;        // of a row
 };
 
 /// Most rows of activations that a call of `dot` takes.
 inline constexpr int kDotRows = 4;
 
 struct BlockKernels {
-  /// y[r] = sum of w * x[r] over `blocks` blocks of one row of weights, r < rows <= kDotRows. Products within a block
-  /// are exact, sums of blocks in f32; a row's bits do not depend on the other rows.
-  void (*dot)(const std::byte* w, int64_t blocks, const Activations8& x, int rows, float* y);
-  /// BlockType::decode, the same bits.
-  void (*decode)(const std::byte* from, int64_t blocks, float* to);
+  int tile;  // rows of weights of a tile
+  /// y[r * tile + j] = row j of the tile times x[r], r < rows <= kDotRows. Rows of weights are `stride` bytes apart and
+  /// of `blocks` blocks. `next` is what will be read after it, as long as the tile: it is fetched on the way.
+  void (*dot)(const std::byte* w, int64_t stride, int64_t blocks, const Activations8& x, int rows, float* y,
+              const std::byte* next);
+  /// BlockType::decode of one block of each of `rows` <= tile rows, the same bits; to [rows, ld].
+  void (*decode)(const std::byte* from, int64_t stride, int rows, float* to, int64_t ld);
 };
 
-/// Null where there is none for this instruction set.
-const BlockKernels* FindBlockKernels(Isa isa, DType dtype);
+/// Of a blocked type.
+const BlockKernels& GetBlockKernels(Isa isa, DType dtype);
 
-namespace block_avx2 {
-extern const BlockKernels kQ8_0, kQ4_0, kQ4_1, kQ4K, kQ6K;
-}
-namespace block_avx512vnni {
-extern const BlockKernels kQ8_0, kQ4_0, kQ4_1, kQ4K, kQ6K;
-}
+// One array per file, in the order of BlockTypes.
+extern const BlockKernels *const kBlockScalar, *const kBlockAvx2, *const kBlockAvx512Vnni;
 
 }  // namespace hawser

@@ -1,133 +1,123 @@
-// cpu/block_loops-inl.h - the loops of cpu/block_kernels.h over a reader of one storage type. Included by files that
-// are compiled for one instruction set each, whose vectors are V: V::B of kChunk bytes, V::F of kLanes floats, one
-// float for each four bytes. Everything here has internal linkage, so that no other file's calls end up in it.
-//
-// A reader R walks a row in batches of kBatch values, which are at most kLanes groups of kGroup values with one scale
-// each. `at` is where a batch begins, by R::At(row, batch); `groups` of it exist.
-//   Scales(at, groups, scale, minimum)  one lane a group, the others 0; minimum where kMinimum:
-//                                       w = scale * (q - kOffset) + minimum
-//   Unpack(at, chunk, groups)           the q of values [chunk * kChunk, + kChunk) of the batch; kSigned: as int8, else
-//                                       below 128. What lies past the last group is anything.
+// cpu/block_loops-inl.h - the loops of cpu/block_kernels.h over the readers of quant/types-inl.h. Included by files
+// that are compiled for one instruction set each, whose vectors are V. Everything here has internal linkage, so that no
+// other file's calls end up in it. Besides what readers call, V has
+//   kWhole                whether Dot takes any q; else those below 128
+//   Load, LoadFloat       all lanes the int32, the float there
+//   Dot(sum, q, x)        sum + the four products of each lane's q with the int8 at x
+//   DotSigned(sum, q, x)  the same of q as int8
+//   Rows(q, to)           of q[4], the inverse of Columns: to [kRows, 16] bytes
 #pragma once
 
-#include <immintrin.h>
-
+#include <algorithm>
 #include <cstring>
 
 #include "hawser/cpu/block_kernels.h"
+#include "hawser/quant/types-inl.h"
 
 namespace hawser {
 namespace {
 
-inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
+/// Fetches a tile to come, evenly over the steps in which another one is worked on.
+struct Ahead {
+  const std::byte* at;
+  template <int kBytes>
+  void Step() {
+    constexpr int kLine = 64;
+#pragma GCC unroll 64
+    for (int i = 0; i < kBytes; i += kLine) __builtin_prefetch(at + i, 0, 1);
+    at += kBytes;
+  }
+};
 
-template <class V, class R, int kRows>
-inline void DotRow(const uint8_t* w, int64_t blocks, const Activations8& x, float* y) {
+template <class V, class R, int kX>
+inline void DotTile(const uint8_t* w, int64_t stride, int64_t blocks, const Activations8& x, float* y,
+                    const std::byte* next) {
   using F = typename V::F;
-  constexpr bool kBelow = R::kMinimum || R::kOffset != 0;
-  constexpr int kFull = R::kBatch / V::kChunk;
-  F even[kRows], odd[kRows], below[kRows];
-  for (int r = 0; r < kRows; ++r) even[r] = odd[r] = below[r] = V::Zero();
-  const int64_t values = blocks * R::kValues;
-  for (int64_t value = 0; value < values; value += R::kBatch) {
-    const int groups = static_cast<int>(Least(R::kBatch, values - value) / R::kGroup);
-    const auto at = R::At(w, value / R::kBatch);
-    F scale, minimum, product[kRows];
-    R::Scales(at, groups, scale, minimum);
-    if constexpr (R::kOffset != 0) minimum = V::Mul(scale, V::Splat(-R::kOffset));
-    for (int r = 0; r < kRows; ++r) {
-      const int64_t first = (r * x.values + value) / kActBlock;
-      product[r] = V::Mul(scale, V::template GroupScales<R::kGroup>(x.scale + first));
-      if constexpr (kBelow) below[r] = V::MulAdd(minimum, V::Load(x.sum + first), below[r]);
-    }
-    const auto step = [&](int c, F* sum) __attribute__((always_inline)) {
-      const typename V::B q = R::Unpack(at, c, groups);
-      for (int r = 0; r < kRows; ++r) {
-        const typename V::B xq = V::LoadBytes(x.q + r * x.values + value + c * V::kChunk);
-        const F dot = R::kSigned ? V::DotSigned(q, xq) : V::DotUnsigned(q, xq);
-        sum[r] = V::MulAdd(dot, V::template Spread<R::kGroup>(product[r], c), sum[r]);
-      }
-    };
-    if (groups * R::kGroup == R::kBatch) {
+  using I = typename V::I;
+  constexpr int kGroups = R::kValues / R::kGroup, kWords = R::kGroup / 4;
+  constexpr bool kSigned = R::kOffset == 128 && !V::kWhole;
+  F sums[kX];
+  for (int r = 0; r < kX; ++r) sums[r] = V::Zero();
+  Ahead ahead{next};
+  const int64_t groups = blocks * kGroups, scales = x.values / kActBlock;
+  int64_t group = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    ahead.Step<V::kRows * R::kBytes>();
+    R::template Read<V>(
+        w + b * R::kBytes, stride, [&](const I* q, F scale, F minimum) __attribute__((always_inline)) {
+          const int8_t* xq = x.q + group * R::kGroup;
+          const float* xs = x.scale + group * R::kGroup / kActBlock;
+#pragma GCC unroll 4
+          for (int r = 0; r < kX; ++r) {
+            I sum = V::Splat(0);
+            if constexpr (R::kOffset != 0 && !kSigned) sum = V::Load(x.begin + r * groups + group);
 #pragma GCC unroll 8
-      for (int c = 0; c < kFull; ++c) step(c, c % 2 == 0 ? even : odd);
-    } else {
-      for (int c = 0; c * V::kChunk < groups * R::kGroup; ++c) step(c, c % 2 == 0 ? even : odd);
-    }
+            for (int i = 0; i < kWords; ++i) {
+              if constexpr (kSigned) {
+                sum = V::DotSigned(sum, V::Xor(q[i], V::Splat(0x80808080u)), xq + r * x.values + 4 * i);
+              } else {
+                sum = V::Dot(sum, q[i], xq + r * x.values + 4 * i);
+              }
+            }
+            sums[r] = V::MulAdd(V::Float(sum), V::Mul(scale, V::LoadFloat(xs + r * scales)), sums[r]);
+            if constexpr (R::kMinimum) sums[r] = V::MulAdd(minimum, V::LoadFloat(x.sum + r * groups + group), sums[r]);
+          }
+          ++group;
+        });
   }
-  for (int r = 0; r < kRows; ++r) {
-    const F sum = V::Add(even[r], odd[r]);
-    y[r] = V::Sum(kBelow ? V::Add(sum, below[r]) : sum);
-  }
+  for (int r = 0; r < kX; ++r) V::Store(sums[r], y + r * V::kRows);
 }
 
 template <class V, class R>
-void Dot(const std::byte* w, int64_t blocks, const Activations8& x, int rows, float* y) {
-  const auto* from = reinterpret_cast<const uint8_t*>(w);
+void Dot(const std::byte* from, int64_t stride, int64_t blocks, const Activations8& x, int rows, float* y,
+         const std::byte* next) {
+  const auto* w = reinterpret_cast<const uint8_t*>(from);
   switch (rows) {
     case 1:
-      return DotRow<V, R, 1>(from, blocks, x, y);
+      return DotTile<V, R, 1>(w, stride, blocks, x, y, next);
     case 2:
-      return DotRow<V, R, 2>(from, blocks, x, y);
+      return DotTile<V, R, 2>(w, stride, blocks, x, y, next);
     case 3:
-      return DotRow<V, R, 3>(from, blocks, x, y);
+      return DotTile<V, R, 3>(w, stride, blocks, x, y, next);
     default:
-      return DotRow<V, R, 4>(from, blocks, x, y);
+      return DotTile<V, R, 4>(w, stride, blocks, x, y, next);
   }
 }
 
 template <class V, class R>
-void Decode(const std::byte* w, int64_t blocks, float* to) {
-  const auto* from = reinterpret_cast<const uint8_t*>(w);
-  const int64_t values = blocks * R::kValues;
-  for (int64_t value = 0; value < values; value += R::kBatch) {
-    const int here = static_cast<int>(Least(R::kBatch, values - value)), groups = here / R::kGroup;
-    const auto at = R::At(from, value / R::kBatch);
-    typename V::F scale, minimum;
-    R::Scales(at, groups, scale, minimum);
-    float scales[V::kLanes], minima[V::kLanes];
+void DecodeTile(const std::byte* from, int64_t stride, int rows, float* to, int64_t ld) {
+  alignas(64) std::byte padded[V::kRows * R::kBytes];
+  if (rows < V::kRows) {
+    std::memset(padded, 0, sizeof(padded));
+    for (int r = 0; r < rows; ++r) std::memcpy(padded + r * R::kBytes, from + r * stride, R::kBytes);
+    from = padded, stride = R::kBytes;
+  }
+  const auto decode = [&](const typename V::I* q, typename V::F scale, typename V::F minimum) {
+    alignas(64) float scales[V::kRows], minima[V::kRows];
+    alignas(64) uint8_t bytes[V::kRows * 16];
     V::Store(scale, scales);
-    if constexpr (R::kMinimum) V::Store(minimum, minima);
-    for (int c = 0; c * V::kChunk < here; ++c) {
-      alignas(64) int8_t q[V::kChunk];
-      V::StoreBytes(R::Unpack(at, c, groups), q);
-      for (int i = 0; i < V::kChunk && c * V::kChunk + i < here; i += V::kLanes) {
-        const int group = (c * V::kChunk + i) / R::kGroup;
-        typename V::F v = V::Widen(q + i);
-        if constexpr (R::kOffset != 0) v = V::Add(v, V::Splat(-R::kOffset));
-        v = V::Mul(v, V::Splat(scales[group]));
-        if constexpr (R::kMinimum) v = V::Add(v, V::Splat(minima[group]));
-        V::Store(v, to);
-        to += V::kLanes;
+    V::Store(minimum, minima);
+    for (int part = 0; part < R::kGroup / 16; ++part, to += 16) {
+      V::Rows(q + 4 * part, bytes);
+      for (int r = 0; r < rows; ++r) {
+        float* values = to + r * ld;
+        for (int i = 0; i < 16; ++i) {
+          const float level = static_cast<float>(bytes[r * 16 + i] - R::kOffset);
+          values[i] = R::kMinimum ? level * scales[r] + minima[r] : level * scales[r];
+        }
       }
     }
+  };
+  R::template Read<V>(reinterpret_cast<const uint8_t*>(from), stride, decode);
+}
+
+template <class V>
+struct ToKernels {
+  template <class R>
+  static constexpr BlockKernels Of() {
+    return {V::kRows, Dot<V, R>, DecodeTile<V, R>};
   }
-}
-
-template <class V, class R>
-constexpr BlockKernels MakeBlockKernels() {
-  return {Dot<V, R>, Decode<V, R>};
-}
-
-/// The eight scales (low word) and eight minima (high) of q4_k, six bits each, as bytes.
-struct KBytes {
-  uint64_t scale, minimum;
 };
-inline KBytes UnpackKBytes(const uint8_t* packed) {
-  uint32_t a, b, c;
-  std::memcpy(&a, packed, 4);
-  std::memcpy(&b, packed + 4, 4);
-  std::memcpy(&c, packed + 8, 4);
-  const uint32_t scale = (c & 0x0f0f0f0fu) | ((a >> 6 & 0x03030303u) << 4);
-  const uint32_t minimum = (c >> 4 & 0x0f0f0f0fu) | ((b >> 6 & 0x03030303u) << 4);
-  return {(a & 0x3f3f3f3fu) | uint64_t{scale} << 32, (b & 0x3f3f3f3fu) | uint64_t{minimum} << 32};
-}
-
-inline float HalfOf(const uint8_t* at) {
-  uint16_t bits;
-  std::memcpy(&bits, at, sizeof(bits));
-  return _cvtsh_ss(bits);
-}
 
 }  // namespace
 }  // namespace hawser

@@ -6,11 +6,9 @@
 // clang-format on
 
 #include "hawser/base/parallel.h"
-#include "hawser/cpu/block_kernels.h"
 #include "hawser/cpu/elementwise.h"
 #include "hawser/cpu/linear.h"
 #include "hawser/cpu/matmul_matvec.h"
-#include "hawser/quant/block.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
@@ -29,31 +27,6 @@ void AddColumnSums(const ConstMat& from, const Mat& to) {
       sum = hn::Add(sum, block);
     }
     Put(sum, sums, i, from.cols);
-  }
-}
-
-// A row of n values, whole blocks, as Activations8. Values below 1e-30 in all of a block count as zeros.
-void QuantizeActivations(ConstRow x, int64_t n, int8_t* q, float* scale, float* sum) {
-  const hn::Rebind<int8_t, DF> bytes;
-  for (int64_t b = 0; b < n; b += kActBlock, ++scale, ++sum) {
-    VF most = Zero(), odd = Zero();
-    for (int64_t i = b; i < b + kActBlock; i += Lanes()) {
-      const VF v = Get(x, i, n);
-      most = hn::Max(most, hn::Abs(v));
-      odd = hn::Add(odd, hn::Mul(v, Zero()));  // NaN where v is not finite, which Max may lose
-    }
-    const bool finite = SumLanes(odd) == 0.0f;
-    const float largest = finite ? MaxLanes(most) : 0.0f, d = largest < 1e-30f ? 0.0f : largest / 127.0f;
-    const VF inverse = Splat(d > 0.0f ? 1.0f / d : 0.0f);
-    VF total = Zero();
-    for (int64_t i = b; i < b + kActBlock; i += Lanes()) {
-      const VF v = finite ? Get(x, i, n) : Zero();
-      const auto level = hn::NearestInt(hn::Mul(v, inverse));
-      hn::StoreU(hn::DemoteTo(bytes, level), bytes, q + i);
-      total = hn::Add(total, hn::ConvertTo(DF(), level));
-    }
-    *scale = finite ? d : std::numeric_limits<float>::quiet_NaN();
-    *sum = *scale * SumLanes(total);
   }
 }
 
@@ -82,13 +55,9 @@ HWY_AFTER_NAMESPACE();
 namespace hawser {
 
 HWY_EXPORT(AddColumnSums);
-HWY_EXPORT(QuantizeActivations);
 HWY_EXPORT(WidenHalves);
 
 namespace {
-
-/// Rows of weights a piece takes: some 10 us of work.
-int64_t WeightGrain(int64_t cols) { return std::max<int64_t>(4, (131072 / std::max<int64_t>(1, cols) + 3) / 4 * 4); }
 
 Mat Widened(ConstMat from, Scratch& scratch) {
   const Mat to{scratch.Get<float>(from.rows * from.cols), DType::kF32, from.rows, from.cols, from.cols};
@@ -106,60 +75,29 @@ void DecodeMat(ConstMat from, Mat to) {
       for (int64_t r = begin; r < end; ++r) widen(from.Row<uint16_t>(r), RowOf(to, r), from.cols);
     });
   }
-  const BlockType& type = *FindBlockType(from.dtype);
-  const BlockKernels* kernels = FindBlockKernels(CurrentIsa(), from.dtype);
-  const auto decode = kernels != nullptr ? kernels->decode : type.decode;
-  ParallelChunks(from.rows, RowGrain(from.cols), [&](int64_t begin, int64_t end) {
+  constexpr int64_t kTogether = 16;
+  const int64_t grain = (RowGrain(from.cols) + kTogether - 1) / kTogether * kTogether;
+  ParallelChunks(from.rows, grain, [&](int64_t begin, int64_t end) {
+    if (to.dtype == DType::kF32) return DecodeBlocks(from.Rows(begin, end - begin), to.Rows(begin, end - begin));
     thread_local Scratch scratch;
-    for (int64_t r = begin; r < end; ++r) {
-      const bool direct = to.dtype == DType::kF32;
-      float* values = direct ? to.Row<float>(r) : scratch.Get<float>(from.cols);
-      decode(from.Row<std::byte>(r), from.cols / type.values, values);
-      if (!direct) CopyMat({values, DType::kF32, 1, from.cols, from.cols}, to.Rows(r, 1));
+    for (int64_t r = begin; r < end; r += kTogether) {
+      const int64_t rows = std::min(kTogether, end - r);
+      const Mat values{scratch.Get<float>(rows * from.cols), DType::kF32, rows, from.cols, from.cols};
+      DecodeBlocks(from.Rows(r, rows), values);
+      CopyMat(values, to.Rows(r, rows));
     }
   });
 }
 
 bool LinearEngine::RunDots(const LinearArgs& args) {
-  const int64_t rows = args.x.rows, cols = args.x.cols;
-  if (!IsBlocked(args.w.dtype)) {
-    if (rows > kMaxMatVecRows) return false;
-    const float* bias = args.bias.empty() ? nullptr : Widened(args.bias, bias_).Row<float>(0);
-    MatVec(args.x, args.w, bias, args.y, false);
+  if (IsBlocked(args.w.dtype)) {
+    if (args.exact || args.x.rows > kMaxBlockDotRows) return false;
+    blocks_.Run(args);
     return true;
   }
-  const BlockKernels* kernels = FindBlockKernels(CurrentIsa(), args.w.dtype);
-  if (args.exact || rows > kMaxBlockDotRows || kernels == nullptr) return false;
-  const int64_t padded = PaddedValues(cols), groups = padded / kActBlock, used = cols / kActBlock;
-  int8_t* q = q_.Get<int8_t>(rows * padded);
-  float* scale = scales_.Get<float>(2 * rows * groups);
-  float* sum = scale + rows * groups;
-  for (int64_t r = 0; r < rows; ++r) {
-    std::fill(q + r * padded + cols, q + (r + 1) * padded, int8_t{0});
-    for (float* array : {scale, sum}) std::fill(array + r * groups + used, array + (r + 1) * groups, 0.0f);
-    HWY_DYNAMIC_DISPATCH(QuantizeActivations)
-    (RowOf(args.x, r), cols, q + r * padded, scale + r * groups, sum + r * groups);
-  }
+  if (args.x.rows > kMaxMatVecRows) return false;
   const float* bias = args.bias.empty() ? nullptr : Widened(args.bias, bias_).Row<float>(0);
-  const int64_t blocks = cols / FindBlockType(args.w.dtype)->values;
-  ParallelChunks(args.w.rows, WeightGrain(cols), [&](int64_t begin, int64_t end) {
-    for (int64_t j = begin; j < end; ++j) {
-      for (int64_t first = 0; first < rows; first += kDotRows) {
-        const int count = static_cast<int>(std::min<int64_t>(kDotRows, rows - first));
-        const Activations8 x{q + first * padded, scale + first * groups, sum + first * groups, padded};
-        float y[kDotRows];
-        kernels->dot(args.w.Row<std::byte>(j), blocks, x, count, y);
-        for (int r = 0; r < count; ++r) {
-          const float value = bias == nullptr ? y[r] : y[r] + bias[j];
-          if (args.y.dtype == DType::kBF16) {
-            args.y.Row<bf16>(first + r)[j] = ToBF16(value);
-          } else {
-            args.y.Row<float>(first + r)[j] = value;
-          }
-        }
-      }
-    }
-  });
+  MatVec(args.x, args.w, bias, args.y, false);
   return true;
 }
 

@@ -2,20 +2,18 @@
 // caller.
 #pragma once
 
+#include "hawser/cpu/block_linear.h"
 #include "hawser/cpu/matmul.h"
 #include "hawser/cpu/scratch.h"
 #include "hawser/ops/backend.h"
 
 namespace hawser {
 
-/// Most rows of x that are multiplied by 8-bit dot products with weights in blocks.
-inline constexpr int64_t kMaxBlockDotRows = 8;
-
 /// Holds scratch; one call at a time. Weights of x's dtype go to `matmul`. Of others:
-///   few rows, blocks:        x in 8 bits against the blocks as they lie (cpu/block_kernels.h); every weight is read
-///   once few rows, plain floats:  dot products in f32, widened as they are read else:                    panels of W
-///   decoded to the dtype of x (args.exact: F32), each multiplied as usual
-/// Few rows with args.exact, or of types and machines without dot kernels, go by panels in F32.
+///   few rows, blocks:        x in 8 bits against the blocks as they lie (cpu/block_linear.h)
+///   few rows, plain floats:  dot products in f32, widened as they are read
+///   else:                    panels of W decoded to the dtype of x (args.exact: F32), each multiplied as usual
+/// Few rows with args.exact go by panels in F32.
 class LinearEngine {
  public:
   void Run(const LinearArgs& args, MatMulEngine& matmul);
@@ -24,7 +22,8 @@ class LinearEngine {
   bool RunDots(const LinearArgs& args);
   void RunPanels(const LinearArgs& args, MatMulEngine& matmul);
 
-  Scratch panel_, wide_, bias_, q_, scales_;
+  BlockLinear blocks_;
+  Scratch panel_, wide_, bias_;
 };
 
 /// dbias: cut by columns, each piece adds rows in blocks whose sums are added in order.

@@ -199,25 +199,37 @@ TEST(Linear, SameForAnyNumberOfThreads) {
   }
 }
 
-TEST(BlockKernels, DecodeToTheBitsOfTheirTypes) {
+/// The instruction sets whose block kernels differ.
+std::vector<Isa> BlockIsas() {
+  std::vector<Isa> isas;
   for (const Isa isa : AvailableIsas()) {
+    if (isa <= Isa::kAvx512) isas.push_back(isa);
+  }
+  return isas;
+}
+
+TEST(BlockKernels, DecodeToTheBitsOfTheirTypes) {
+  for (const Isa isa : BlockIsas()) {
     for (const BlockType* type : BlockTypes()) {
-      const BlockKernels* kernels = FindBlockKernels(isa, type->dtype);
-      if (kernels == nullptr) continue;
+      const BlockKernels& kernels = GetBlockKernels(isa, type->dtype);
       SCOPED_TRACE(fmt::format("{} {}", Name(isa), type->name));
       Rng rng{.seed = 3};
-      for (int64_t blocks : {1, 2, 3, 7, 16, 17, 35}) {
-        std::vector<std::byte> bytes(static_cast<size_t>(blocks * type->bytes));  // of any kind, NaN and infinity too
+      for (int rows = 1; rows <= kernels.tile; ++rows) {
+        const int64_t stride = type->bytes + 3, ld = type->values + 2;
+        std::vector<std::byte> bytes(static_cast<size_t>(rows * stride));  // of any kind, NaN and infinity too
         for (std::byte& b : bytes) b = static_cast<std::byte>(rng.Below(256));
-        const auto values = static_cast<size_t>(blocks * type->values);
-        std::vector<float> want(values), got(values);
-        type->decode(bytes.data(), blocks, want.data());
-        kernels->decode(bytes.data(), blocks, got.data());
-        for (size_t i = 0; i < values; ++i) {
-          if (std::isnan(want[i])) {
-            ASSERT_TRUE(std::isnan(got[i])) << i;
-          } else {
-            ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(want[i])) << i << " of " << values;
+        std::vector<float> want(static_cast<size_t>(type->values)), got(static_cast<size_t>(rows * ld), -7.0f);
+        kernels.decode(bytes.data(), stride, rows, got.data(), ld);
+        for (int64_t r = 0; r < rows; ++r) {
+          type->decode(&bytes[static_cast<size_t>(r * stride)], 1, want.data());
+          want.resize(static_cast<size_t>(ld), -7.0f);  // what lies between rows is left alone
+          for (int64_t i = 0; i < ld; ++i) {
+            const float found = got[static_cast<size_t>(r * ld + i)], right = want[static_cast<size_t>(i)];
+            if (std::isnan(right)) {
+              ASSERT_TRUE(std::isnan(found)) << r << ", " << i;
+            } else {
+              ASSERT_EQ(std::bit_cast<uint32_t>(found), std::bit_cast<uint32_t>(right)) << r << ", " << i;
+            }
           }
         }
       }
@@ -225,47 +237,105 @@ TEST(BlockKernels, DecodeToTheBitsOfTheirTypes) {
   }
 }
 
+/// Rows of activations in 8 bits; the last one is -127 throughout.
+struct Levels {
+  Levels(const BlockType& type, int64_t rows, int64_t values, float scale) : scales(values / kActBlock) {
+    Rng rng{.seed = 7};
+    for (int64_t i = 0; i < rows * values; ++i) {
+      q.push_back(static_cast<int8_t>(i / values == rows - 1 ? -127 : static_cast<int>(rng.Below(255)) - 127));
+    }
+    for (int64_t i = 0; i < rows * scales; ++i) {
+      scale_of.push_back(scale == 1.0f ? 1.0f : scale * static_cast<float>(rng.Uniform()));
+    }
+    for (int64_t g = 0; g < rows * values / type.group; ++g) {
+      int32_t total = 0;
+      for (int64_t i = g * type.group; i < (g + 1) * type.group; ++i) total += q[static_cast<size_t>(i)];
+      begin.push_back(-type.offset * total);
+      sum.push_back(scale_of[static_cast<size_t>(g * type.group / kActBlock)] * static_cast<float>(total));
+    }
+    view = {q.data(), scale_of.data(), sum.data(), begin.data(), values};
+  }
+  double operator()(int64_t r, int64_t i) const {
+    return static_cast<double>(q[static_cast<size_t>(r * view.values + i)]) *
+           scale_of[static_cast<size_t>(r * scales + i / kActBlock)];
+  }
+
+  int64_t scales;
+  std::vector<int8_t> q;
+  std::vector<float> scale_of, sum;
+  std::vector<int32_t> begin;
+  Activations8 view;
+};
+
 // Whole numbers with a scale of 1 on both sides, up to the ends of their ranges: sums of products without an error.
 TEST(BlockKernels, DotsOfWholeNumbersAreExact) {
   struct Range {
     DType dtype;
     int least, most;
   };
-  for (const Range& range :
-       {Range{DType::kQ8_0, -127, 127}, {DType::kQ4_0, -8, 7}, {DType::kQ4_1, 0, 15}, {DType::kQ4_1, -3, 12}}) {
-    for (const Isa isa : AvailableIsas()) {
-      const BlockKernels* kernels = FindBlockKernels(isa, range.dtype);
-      if (kernels == nullptr) continue;
-      const BlockType& type = *FindBlockType(range.dtype);
+  for (const Range& range : {Range{DType::kQ8_0, -127, 127},
+                             {DType::kQ4_0, -8, 7},
+                             {DType::kQ4_1, 0, 15},
+                             {DType::kQ4_1, -3, 12},
+                             {DType::kQ5_0, -16, 15},
+                             {DType::kQ5_1, -7, 24}}) {
+    const BlockType& type = *FindBlockType(range.dtype);
+    for (const Isa isa : BlockIsas()) {
+      const BlockKernels& kernels = GetBlockKernels(isa, range.dtype);
       Rng rng{.seed = 7};
-      for (int64_t blocks : {1, 2, 5, 16, 19, 32}) {
-        const int64_t values = 32 * blocks, padded = PaddedValues(values);
-        std::vector<float> w(static_cast<size_t>(values)), scale(static_cast<size_t>(4 * padded / 32)), sum = scale;
-        std::vector<int8_t> q(static_cast<size_t>(4 * padded));
-        for (int64_t i = 0; i < values; ++i) {
+      for (int64_t blocks : {1, 2, 5, 16}) {
+        const int64_t values = 32 * blocks, tile = kernels.tile;
+        std::vector<float> w(static_cast<size_t>(tile * values));
+        for (size_t i = 0; i < w.size(); ++i) {
           const auto span = static_cast<uint64_t>(range.most - range.least + 1);
           w[i] = static_cast<float>(range.least + static_cast<int>(rng.Below(span)));
           if (i % 32 == 0) w[i] = static_cast<float>(range.least);
           if (i % 32 == 31) w[i] = static_cast<float>(range.most);
-          for (int64_t r = 0; r < 4; ++r) {
-            q[r * padded + i] = static_cast<int8_t>(r == 3 ? -127 : static_cast<int>(rng.Below(255)) - 127);
-            scale[(r * padded + i) / 32] = 1.0f;
-            sum[(r * padded + i) / 32] += q[r * padded + i];
-          }
         }
-        std::vector<std::byte> bytes(static_cast<size_t>(blocks * type.bytes));
-        type.encode(w.data(), blocks, bytes.data());
-        const Activations8 x{q.data(), scale.data(), sum.data(), padded};
+        std::vector<std::byte> bytes(static_cast<size_t>(tile * blocks * type.bytes));
+        type.encode(w.data(), tile * blocks, bytes.data());
+        const Levels x(type, kDotRows, values, 1.0f);
         for (int rows = 1; rows <= kDotRows; ++rows) {
-          float y[kDotRows];
-          kernels->dot(bytes.data(), blocks, x, rows, y);
-          for (int64_t r = 0; r < rows; ++r) {
-            double want = 0.0;
-            for (int64_t i = 0; i < values; ++i) want += static_cast<double>(w[i]) * q[r * padded + i];
-            ASSERT_EQ(y[r], want) << type.name << " " << Name(isa) << ", " << blocks << " blocks, row " << r;
+          std::vector<float> y(static_cast<size_t>(kDotRows * tile), -7.0f);
+          kernels.dot(bytes.data(), blocks * type.bytes, blocks, x.view, rows, y.data(), bytes.data());
+          for (int64_t at = 0; at < kDotRows * tile; ++at) {
+            double want = at / tile < rows ? 0.0 : -7.0;
+            for (int64_t i = 0; i < values && at / tile < rows; ++i) {
+              want += w[static_cast<size_t>(at % tile * values + i)] * x(at / tile, i);
+            }
+            ASSERT_EQ(y[static_cast<size_t>(at)], want) << type.name << " " << Name(isa) << ", " << blocks << " blocks";
           }
         }
       }
+    }
+  }
+}
+
+TEST(BlockKernels, EveryInstructionSetGivesTheSameBits) {
+  for (const BlockType* type : BlockTypes()) {
+    const int64_t values = 768, blocks = values / type->values, rows = 16;
+    const Weights w(rows, values, type->dtype, 1);
+    const Levels x(*type, kDotRows, values, 0.02f);
+    std::vector<float> first;
+    for (const Isa isa : BlockIsas()) {
+      SCOPED_TRACE(fmt::format("{} {}", Name(isa), type->name));
+      const BlockKernels& kernels = GetBlockKernels(isa, type->dtype);
+      std::vector<float> all(static_cast<size_t>(kDotRows * rows)), y(static_cast<size_t>(kDotRows * kernels.tile));
+      for (int64_t j = 0; j < rows; j += kernels.tile) {
+        const auto* from = w.view.Row<std::byte>(j);
+        kernels.dot(from, w.view.ld, blocks, x.view, kDotRows, y.data(), from);
+        for (int64_t r = 0; r < kDotRows; ++r) {
+          for (int64_t i = 0; i < kernels.tile; ++i) {
+            const float found = all[static_cast<size_t>(r * rows + j + i)] =
+                y[static_cast<size_t>(r * kernels.tile + i)];
+            double want = 0, size = 0;
+            for (int64_t c = 0; c < values; ++c) want += w(j + i, c) * x(r, c), size += std::abs(w(j + i, c) * x(r, c));
+            ASSERT_NEAR(found, want, 4e-6 * size);
+          }
+        }
+      }
+      if (first.empty()) first = all;
+      ASSERT_EQ(std::memcmp(all.data(), first.data(), all.size() * sizeof(float)), 0);
     }
   }
 }
@@ -331,7 +401,7 @@ TEST(Linear, RowsAgainstBlocksDoNotDependOnTheirNumberOrOnThreads) {
           for (int64_t j = 0; j < 900; ++j) EXPECT_EQ(some(r, j), all(r, j)) << Name(stored);
         }
       }
-      if (FindBlockKernels(CurrentIsa(), stored) != nullptr) {
+      if (IsBlocked(stored)) {
         TestMat together(8, 900, DType::kF32, 4);
         engine.Run({.x = x, .w = w.view, .y = together}, matmul);
         EXPECT_EQ(together.Values(), all.Values()) << Name(stored);
@@ -350,7 +420,8 @@ TEST(Linear, WhatIsNotFiniteShows) {
   ForEachIsa([] {
     MatMulEngine matmul;
     LinearEngine engine;
-    for (DType stored : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4K, DType::kQ6K}) {
+    for (DType stored : StoredTypes()) {
+      if (!IsBlocked(stored)) continue;
       const Weights w(5, 512, stored, 1);
       for (double odd : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
         TestMat x(3, 512, DType::kF32, 2), y(3, 5, DType::kF32, 3);

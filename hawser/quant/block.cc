@@ -2,23 +2,41 @@
 
 #include <array>
 
-#include "hawser/quant/types.h"
+#include "hawser/quant/types-inl.h"
 
 namespace hawser {
 namespace {
 
-constexpr std::array<const BlockType*, 10> kTypes = {&kQ8_0Type, &kQ4_0Type, &kQ4_1Type, &kQ5_0Type, &kQ5_1Type,
-                                                     &kQ2KType,  &kQ3KType,  &kQ4KType,  &kQ5KType,  &kQ6KType};
+struct ToRow {
+  template <class R>
+  static constexpr BlockType Of() {
+    BlockType row{R::kDType, R::kName, R::kGguf, R::kValues, R::kBytes, R::kGroup, R::kOffset, R::Decode, nullptr};
+    if constexpr (requires { &R::Encode; }) row.encode = R::Encode;
+    return row;
+  }
+};
+constexpr std::array kRows = AllBlockTypes::Map<ToRow>();
+
+static_assert([] {
+  for (size_t i = 0; i < kRows.size(); ++i) {
+    const size_t dtype = static_cast<size_t>(DType::kQ8_0) + i;
+    if (static_cast<size_t>(kRows[i].dtype) != dtype || kDTypes[dtype].name != kRows[i].name) return false;
+  }
+  return static_cast<size_t>(DType::kQ8_0) + kRows.size() == std::size(kDTypes);
+}());
+
+constexpr std::array kTypes = [] {
+  std::array<const BlockType*, kRows.size()> types{};
+  for (size_t i = 0; i < kRows.size(); ++i) types[i] = &kRows[i];
+  return types;
+}();
 
 }  // namespace
 
 std::span<const BlockType* const> BlockTypes() { return kTypes; }
 
 const BlockType* FindBlockType(DType dtype) {
-  for (const BlockType* type : kTypes) {
-    if (type->dtype == dtype) return type;
-  }
-  return nullptr;
+  return IsBlocked(dtype) ? kTypes[static_cast<size_t>(dtype) - static_cast<size_t>(DType::kQ8_0)] : nullptr;
 }
 
 std::optional<int64_t> RowBytes(DType dtype, int64_t values) {

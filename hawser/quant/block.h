@@ -20,6 +20,8 @@ struct BlockType {
   uint32_t gguf;          // its number in GGUF files
   int32_t values;         // of a block
   int32_t bytes;          // of a block
+  int32_t group;          // values that share a scale: 16 or 32
+  int32_t offset;         // what is taken from a stored q, which is unsigned, before it is multiplied by its scale
 
   /// The meaning: from [blocks * bytes] -> to [blocks * values], in f32 as the reference computes it. A scale that is
   /// NaN or infinite makes its values so.

@@ -10,7 +10,7 @@ namespace hawser {
 namespace {
 
 constexpr int kGroup = 32;
-constexpr int kGroups = kLargeBlock / kGroup;
+constexpr int kGroups = 256 / kGroup;
 
 AffineFit FitGroup(const float* x, int levels) {
   float squares = 0;

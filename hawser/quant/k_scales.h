@@ -2,9 +2,10 @@
 // room alone.
 #pragma once
 
-#include "hawser/quant/types.h"
+#include "hawser/quant/reader.h"
 
 namespace hawser {
+namespace {
 
 struct KScale {
   int scale = 0;
@@ -32,4 +33,34 @@ inline void PackKScale(KScale s, int k, std::byte* packed) {
   }
 }
 
+/// Those of a block of each row, for reading: f16 d, f16 m, then the twelve bytes; `at` is where the blocks begin.
+template <class V>
+struct KScales {
+  KScales(const uint8_t* at, int64_t stride) {
+    typename V::I head[4];
+    V::Columns(at, stride, head);
+    d = V::Half(head[0]);
+    m = V::Negative(V::Half(V::template Shr<16>(head[0])));
+    const typename V::I low = V::Splat(0x3f3f3f3fu), top = V::Splat(0x30303030u);
+    const auto upper = [&](typename V::I halves, typename V::I tops) {
+      return V::Or(halves, V::And(V::template Shr<2>(tops), top));
+    };
+    scale[0] = V::And(head[1], low);
+    scale[1] = upper(Bits<V, 4, 0>(head[3]), head[1]);
+    minimum[0] = V::And(head[2], low);
+    minimum[1] = upper(Bits<V, 4, 4>(head[3]), head[2]);
+  }
+  template <int k>
+  typename V::F Scale() const {
+    return V::Mul(d, V::Float(BitsOf<V, 8, k % 4 * 8>(scale[k / 4])));
+  }
+  template <int k>
+  typename V::F Minimum() const {
+    return V::Mul(m, V::Float(BitsOf<V, 8, k % 4 * 8>(minimum[k / 4])));
+  }
+  typename V::F d, m;
+  typename V::I scale[2], minimum[2];  // of groups 0 to 3 and 4 to 7, a byte each
+};
+
+}  // namespace
 }  // namespace hawser
