@@ -513,8 +513,8 @@ void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits
   Run({&chunk, 1}, &sink);
 }
 
-void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache,
-                          float* nll, uint8_t* greatest) {
+void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll,
+                          uint8_t* greatest) {
   HAWSER_CHECK(tokens.size() == targets.size());
   struct NllSink : RowSink {
     void Rows(std::span<const Row> rows, ConstMat hidden) override {
