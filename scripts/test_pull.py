@@ -313,6 +313,62 @@ class PullTest(unittest.TestCase):
         self.assertIn("http", self.pull(2))
 
 
+class DataPullTest(unittest.TestCase):
+    """hawser pull data:NAME. With HAWSER_DATA set, a set that is served whole and comes out right too."""
+
+    def setUp(self):
+        self.answers = {}  # by the end of a path: (status, bytes)
+        test = self
+
+        class Files(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                status, data = next((a for end, a in test.answers.items() if self.path.endswith(end)), (404, b"no"))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.home = pathlib.Path(tempfile.mkdtemp())
+        self.env = {**os.environ, "HAWSER_DATA_ENDPOINT": f"http://127.0.0.1:{self.server.server_address[1]}",
+                    "HAWSER_CACHE": str(self.home), "no_proxy": "*"}
+
+    def tearDown(self):
+        self.server.shutdown()
+        self.server.server_close()
+        shutil.rmtree(self.home)
+
+    def pull(self, name, code):
+        done = subprocess.run([HAWSER, "pull", name, "--json"], env=self.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return json.loads(done.stdout) if code == 0 else done.stderr
+
+    def test_what_is_not_the_file(self):
+        self.assertIn("did you mean 'piqa'", self.pull("data:piq", 2))
+        self.assertIn("docs/EVAL.md", self.pull("data:mmlu", 4))
+        self.assertIn("404", self.pull("data:piqa", 3))
+        self.answers["valid.jsonl"] = (200, b"x" * 495929)
+        self.assertIn("93503cc97c679e459b065c3d13e848282e44b2a25213985bed3e5d458abef72d", self.pull("data:piqa", 3))
+        self.answers["valid.jsonl"] = (200, b"short")
+        self.assertIn("5 bytes", self.pull("data:piqa", 3))
+        self.assertEqual([path for path in self.home.rglob("*") if path.is_file()], [])
+
+    def test_a_set(self):
+        folder = pathlib.Path(os.environ.get("HAWSER_DATA", "/nowhere")) / "piqa"
+        if not folder.is_dir():
+            self.skipTest("HAWSER_DATA with piqa is absent")
+        for path in folder.iterdir():
+            self.answers["/" + path.name] = (200, path.read_bytes())
+        self.assertEqual(self.pull("data:piqa", 0)["fetched_bytes"], 495929 + 3676)
+        self.answers.clear()
+        self.assertEqual(self.pull("data:piqa", 0)["fetched_bytes"], 0)
+        self.assertEqual((self.home / "data/piqa/valid.jsonl").read_bytes(), (folder / "valid.jsonl").read_bytes())
+
+
 if __name__ == "__main__":
     HAWSER, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     FILES = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".toml"}
