@@ -9,6 +9,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/eval/generate_many.h"
 #include "hawser/eval/prompt_ids.h"
+#include "hawser/eval/score_cached.h"
 #include "hawser/eval/score_plan.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/places.h"
@@ -19,19 +20,6 @@ namespace {
 
 constexpr int64_t kLongRows = 16384;  // of a sequence: longer ones are read in chunks, through a cache
 constexpr int64_t kGroup = 48;        // prompts whose texts are made together
-
-/// Of one text.
-struct TextScore {
-  double nll = 0;
-  bool greedy = true;
-  int64_t tokens = 0;
-
-  void Add(double nats, bool greatest) {
-    nll += nats;
-    greedy = greedy && greatest;
-    ++tokens;
-  }
-};
 
 AttnPattern ModelPattern(const EngineLmOptions& options) { return options.attention.value_or(AttnPattern()); }
 
@@ -137,49 +125,6 @@ struct EngineLm::Impl {
           ++at;
         }
       }
-    }
-  }
-
-  // --- likelihoods through a cache
-
-  /// Texts that begin alike, one behind another in one cache that goes back where it can.
-  void ScoreCached(std::span<const ScoredText> texts, std::span<TextScore> scores) {
-    const std::unique_ptr<KvCache> cache = NewCache();
-    const bool dense = form.prefill == KvPrefill::kDense;
-    size_t stem = 0;  // read before anything is predicted, by all of them
-    if (!dense && texts.size() > 1) {
-      stem = texts.front().input().size();
-      for (const ScoredText& text : texts) {
-        const auto same =
-            std::ranges::mismatch(texts.front().input(), text.input()).in1 - texts.front().input().begin();
-        stem = std::min({stem, static_cast<size_t>(same), text.input().size() - static_cast<size_t>(text.scored)});
-      }
-    }
-    for (size_t t = 0; t < texts.size(); ++t) {
-      const std::span<const int32_t> input = texts[t].input();
-      const bool back = t > 0 && cache->KeepFirst(static_cast<int64_t>(stem));
-      if (!back) cache->Reset();
-      if (!back && stem > 0) decoder.Extend(input.first(stem), cache.get(), {});
-      const size_t prompt =
-          input.size() - static_cast<size_t>(texts[t].scored) + 1;  // with the row that predicts first
-      if (dense) cache->BeginPrefill(static_cast<int64_t>(prompt));
-      ScoreRest(texts[t], stem, dense ? prompt : input.size(), cache.get(), &scores[t]);
-      if (!dense) continue;
-      cache->EndPrefill();
-      if (prompt < input.size()) ScoreRest(texts[t], prompt, input.size(), cache.get(), &scores[t]);
-    }
-  }
-
-  void ScoreRest(const ScoredText& text, size_t begin, size_t end, KvCache* cache, TextScore* score) {
-    const std::span<const int32_t> rows = text.input().subspan(begin, end - begin);
-    const size_t unscored = text.input().size() - static_cast<size_t>(text.scored);
-    std::vector<int32_t> targets(rows.size(), -1);
-    for (size_t row = std::max(begin, unscored); row < end; ++row) targets[row - begin] = text.ids[row + 1];
-    std::vector<float> nll(rows.size());
-    std::vector<uint8_t> greatest(rows.size());
-    decoder.ExtendScore(rows, targets, cache, nll.data(), greatest.data());
-    for (size_t row = std::max(begin, unscored); row < end; ++row) {
-      score->Add(nll[row - begin], greatest[row - begin] != 0);
     }
   }
 };
@@ -294,7 +239,10 @@ void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<boo
     }
   }
   for (const Pass& pass : passes) total += pass.wanted ? pass.rows : 0;
-  for (const ScoredText& text : apart) total += wanted(text.owner) ? static_cast<int64_t>(text.ids.size()) : 0;
+  for (size_t t = 0; t < apart.size(); ++t) {  // roughly: a stem once, and what is scored behind it
+    const bool first = t == 0 || apart[t].owner != apart[t - 1].owner;
+    if (wanted(apart[t].owner)) total += apart[t].scored + (first ? static_cast<int64_t>(apart[t].ids.size()) : 0);
+  }
   std::vector<std::span<const size_t>> groups;
   for (size_t begin = 0; begin < writers.size(); begin += kGroup) {
     const auto group = std::span(writers).subspan(begin, std::min<size_t>(kGroup, writers.size() - begin));
@@ -346,15 +294,26 @@ void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<boo
     text = end;
   }
   for (size_t begin = 0; begin < apart.size();) {
+    // Owners that fit in a pass, or one.
     size_t end = begin;
     int64_t rows = 0;
-    for (; end < apart.size() && apart[end].owner == apart[begin].owner; ++end) {
-      rows += static_cast<int64_t>(apart[end].ids.size());
+    bool any = false;
+    while (end < apart.size()) {
+      const size_t owner = apart[end].owner;
+      size_t next = end;
+      int64_t more = 0;
+      for (; next < apart.size() && apart[next].owner == owner; ++next) more += apart[next].scored;
+      more += static_cast<int64_t>(apart[end].ids.size());
+      const bool fits =
+          rows + more <= m.options.batch_tokens && next - begin <= static_cast<size_t>(4 * m.options.streams);
+      if (end > begin && !fits) break;
+      any = any || wanted(owner);
+      rows += more;
+      end = next;
     }
-    if (wanted(apart[begin].owner)) {
-      std::vector<TextScore> of(end - begin);
-      m.ScoreCached(std::span(apart).subspan(begin, end - begin), of);
-      tell(std::span(apart).subspan(begin, end - begin), of);
+    if (any) {
+      const auto of = std::span(apart).subspan(begin, end - begin);
+      tell(of, ScoreCached(&m.decoder, of, [&m] { return m.NewCache(); }));
       bar.Update(done += rows);
     }
     begin = end;

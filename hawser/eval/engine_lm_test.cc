@@ -95,6 +95,19 @@ TEST(EngineLm, SharedContextsGiveTheSame) {
   ExpectNear(engine.Ask(requests, {.kv = ParseKvForm("full:dtype=f32")}), alone, 1e-6);
   const std::vector<LmAnswer> window = engine.Ask(requests, {.kv = ParseKvForm("window:24")});
   ExpectNear(engine.Ask(requests, {.attention = ParsePattern("window=24")}), window, 1e-6);
+  // Stems that are forked are what is read from the beginning, also where keys are dropped and moved.
+  for (const char* form : {"sink:3,20", "sep-stream:2,4,8,24", "sep-stream:2,4,8,24,prefill=dense"}) {
+    const std::vector<LmAnswer> together = engine.Ask(requests, {.kv = ParseKvForm(form)});
+    for (size_t r = 0; r < requests.size(); ++r) {
+      for (size_t c = 0; c < requests[r].continuations.size(); ++c) {
+        LmRequest one = requests[r];
+        one.continuations = {requests[r].continuations[c]};
+        const LmAnswer answer = engine.Ask({one}, {.kv = ParseKvForm(form)})[0];
+        EXPECT_NEAR(together[r].likelihoods[c].ll, answer.likelihoods[0].ll, 2e-6 * std::abs(answer.likelihoods[0].ll))
+            << form << " " << r << " " << c;
+      }
+    }
+  }
   EXPECT_GT(std::abs(window[0].likelihoods[0].ll - alone[0].likelihoods[0].ll), 1e-3);
   ExpectNear(engine.Ask(requests, {.attention = ParsePattern("sinks=3 window=24 sep")}),
              engine.Ask(requests, {.kv = ParseKvForm("sep:3,24,positions=absolute")}), 1e-6);
