@@ -10,6 +10,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/python_random.h"
 #include "hawser/eval/data_files.h"
@@ -231,6 +232,24 @@ TEST_F(HarnessOracle, Gsm8kExtraction) {
     EXPECT_EQ(right[model], wanted[model]["label_true"]) << model;
     EXPECT_EQ(nlohmann::json(flexible[model]), wanted[model]["flexible"]["extracted"]) << model;
   }
+}
+
+TEST(TaskOptions, ListsNumbersAndWhatIsLeft) {
+  const TaskOptions options("ruler:tasks=niah_single_1+variable_tracking+common_words,length=4k+8192,depth=0.5,more=1");
+  EXPECT_EQ(options.task(), "ruler");
+  EXPECT_EQ(options.List("tasks", "all"),
+            (std::vector<std::string>{"niah_single_1", "variable_tracking", "common_words"}));
+  EXPECT_EQ(options.Ints("length", "1", 1, 1 << 20), (std::vector<int64_t>{4096, 8192}));
+  EXPECT_EQ(options.Real("depth", 0, 0, 1), 0.5);
+  EXPECT_EQ(options.Int("trials", 7, 1, 9), 7);
+  EXPECT_THROW(options.Int("length", 1, 1, 1 << 20), Error);  // a list
+  EXPECT_THROW(options.Real("depth", 0, 0, 0.1), Error);
+  EXPECT_THROW(options.CheckAllUsed(), Error);
+  EXPECT_EQ(options.Int("more", 0, 0, 1), 1);
+  options.CheckAllUsed();
+  EXPECT_EQ(options.used().at("trials"), "7");
+  EXPECT_THROW(TaskOptions("a:b"), Error);
+  EXPECT_THROW(TaskOptions("a:b=1,b=2"), Error);
 }
 
 TEST(Gsm8k, WhatCountsAsTheAnswer) {

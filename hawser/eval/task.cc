@@ -40,9 +40,9 @@ double TaskOptions::Real(const std::string& key, double fallback, double low, do
 }
 
 std::vector<std::string> TaskOptions::List(const std::string& key, const std::string& fallback) const {
-  std::vector<std::string> items;
-  for (const std::string_view item : SplitWords(Text(key, fallback), "+")) items.emplace_back(item);
-  return items;
+  const std::string text = Text(key, fallback);
+  const std::vector<std::string_view> items = SplitWords(text, "+");
+  return {items.begin(), items.end()};
 }
 
 std::vector<int64_t> TaskOptions::Ints(const std::string& key, const std::string& fallback, int64_t low,
