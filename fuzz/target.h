@@ -41,5 +41,6 @@ std::vector<Target> FormTargets();       // forms.cc: texts of patterns, schemes
 std::vector<Target> JsonTargets();       // json_files.cc: files in JSON, or lines of it
 std::vector<Target> BinaryTargets();     // binary_files.cc: tensors, shards, states
 std::vector<Target> TokenizerTargets();  // tokenizers.cc
+std::vector<Target> RequestTargets();    // requests.cc: what clients of the server send
 
 }  // namespace hawser::fuzz

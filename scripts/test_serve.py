@@ -388,6 +388,18 @@ class SettingsTest(unittest.TestCase):
             finally:
                 server.close()
 
+    def test_beyond_the_context(self):
+        for on_full, cache in (("shift", "sink:4,124"), ("sep", "sep-stream:4,16,32,128")):
+            server = Server("--on-full", on_full, "--context", "128")
+            try:
+                a = server.complete(prompt="word " * 40, max_tokens=4)
+                self.assertEqual(a["usage"]["hawser"]["cache"], "full")
+                b = server.complete(prompt="word " * 400, max_tokens=4)
+                self.assertEqual(b["usage"]["hawser"]["cache"], cache)
+                self.assertLessEqual(b["usage"]["hawser"]["kept_tokens"], 128)
+            finally:
+                server.close()
+
     def test_wrong_options(self):
         def run(*arguments):
             p = subprocess.run([HAWSER, "serve", MODEL, *arguments], capture_output=True, text=True, timeout=60)

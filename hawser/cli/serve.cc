@@ -28,7 +28,7 @@ struct Options {
   int64_t body = 32 << 20;
   int64_t drain = 30;
   std::filesystem::path key_file, port_file;
-  std::string bos = "auto";
+  std::string bos = "auto", on_full = "error";
   bool no_page = false;
 };
 
@@ -66,6 +66,9 @@ int Run(Options options, const CommonOptions& common) {
   service.drain = std::chrono::seconds(options.drain);
   service.bos = ParseBosRule(options.bos);
   service.page = !options.no_page;
+  service.on_full = options.on_full == "shift" ? OnFull::kShift
+                    : options.on_full == "sep" ? OnFull::kSep
+                                               : OnFull::kError;
   if (service.name.empty()) {
     service.name = options.model.model.filename().string();
     if (service.name.empty()) service.name = options.model.model.parent_path().filename().string();
@@ -110,6 +113,12 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
   command.Add("--tls-cert", service.web.certificate, "PEM file of the certificate, for https").ExistingFile();
   command.Add("--tls-key", service.web.key, "PEM file of its key").ExistingFile();
   command.Add("--cors", service.cors, "Origin of other pages that may use the API; * for any");
+  command
+      .Add("--on-full", options->on_full,
+           "Requests that the context does not hold under --kv full: error, shift (initial tokens and a window) or sep "
+           "(separators too)")
+      .OneOf({"error", "shift", "sep"})
+      .ShowDefault();
   command.Add("--queue", options->queue, "Requests that may wait; more are told to come again (429)")
       .Range(0, 1 << 20)
       .ShowDefault();

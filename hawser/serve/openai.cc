@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hawser/base/printable.h"
 #include "hawser/io/json.h"
+#include "hawser/serve/tool_calls.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
@@ -235,7 +237,7 @@ std::string PieceOf(const Tokenizer& tokenizer, int32_t id) {
 ApiError::ApiError(int status, std::string type, std::string message, std::string param, std::string code)
     : status_(status),
       type_(std::move(type)),
-      message_(std::move(message)),
+      message_(PrintableLine(message)),
       param_(std::move(param)),
       code_(std::move(code)) {}
 
@@ -436,6 +438,7 @@ std::optional<Json> Choice::Take(const Event& event) {
       const bool first = !begun_;
       AddLogprob(event.token, true);
       text_ += event.text;
+      if (call_->tools()) return std::nullopt;  // told whole: it may be a call
       if (event.text.empty() && call_->logprobs < 0) return std::nullopt;
       return Piece(first && call_->echo && call_->logprobs >= 0 ? prompt_text_ + event.text : event.text, "");
     }
@@ -444,11 +447,25 @@ std::optional<Json> Choice::Take(const Event& event) {
       text_ += event.text;
       end_ = event;
       ended_ = true;
+      if (call_->tools()) return ToolPiece();
       return Piece(first && call_->echo ? prompt_text_ + event.text : event.text, FinishReason(event.stop));
     }
     default:
       return std::nullopt;
   }
+}
+
+/// The last piece of a stream where tools may be called: everything.
+Json Choice::ToolPiece() {
+  ToolCalls found = FindToolCalls(text_);
+  const bool calls = !found.calls.empty();
+  Json piece = Piece(found.content, calls ? "tool_calls" : FinishReason(end_.stop));
+  for (size_t i = 0; i < found.calls.size(); ++i) {
+    Json call = {{"index", i}};
+    call.update(found.calls[i]);
+    piece["delta"]["tool_calls"].push_back(std::move(call));
+  }
+  return piece;
 }
 
 Json Choice::Whole() const {
@@ -457,13 +474,23 @@ Json Choice::Whole() const {
   for (const Json& entry : pending_) copy.pending_.push_back(entry);
   copy.all_ = Json::array();
   Json choice = {{"index", index_}};
+  std::string_view finish = FinishReason(end_.stop);
   if (call_->chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", text_}, {"refusal", nullptr}};
+    Json message = {{"role", "assistant"}, {"content", text_}, {"refusal", nullptr}};
+    if (call_->tools()) {
+      ToolCalls found = FindToolCalls(text_);
+      if (!found.calls.empty()) {
+        message["content"] = found.content.empty() ? Json() : Json(found.content);
+        message["tool_calls"] = std::move(found.calls);
+        finish = "tool_calls";
+      }
+    }
+    choice["message"] = std::move(message);
   } else {
     choice["text"] = text_;
   }
   choice["logprobs"] = copy.Logprobs();
-  choice["finish_reason"] = FinishReason(end_.stop);
+  choice["finish_reason"] = finish;
   return choice;
 }
 

@@ -55,6 +55,8 @@ struct Call {
   bool show_cache = false;  // {"hawser": {"cache": true}}: what the cache holds at the end
   int32_t priority = 0;
   std::chrono::milliseconds timeout{};
+
+  bool tools() const { return template_values.contains("tools") && !template_values["tools"].is_null(); }
 };
 /// What a server allows.
 struct CallLimits {
@@ -81,6 +83,7 @@ class Choice {
   void AddLogprob(const TokenLogprob& token, bool known);
   nlohmann::ordered_json Logprobs();
   nlohmann::ordered_json Piece(const std::string& text, std::string_view finish);
+  nlohmann::ordered_json ToolPiece();
 
   const Call* call_;
   const Tokenizer* tokenizer_;

@@ -447,7 +447,17 @@ void Service::Impl::Serve(Call call, std::vector<std::vector<int32_t>> prompts, 
                    fmt::format("there is no model '{}'; this server has {}", call.model, options.name), "model",
                    "model_not_found");
   }
-  const KvForm form = call.kv.empty() ? options.scheduler.kv : ParseKvForm(call.kv);
+  KvForm form = call.kv.empty() ? options.scheduler.kv : ParseKvForm(call.kv);
+  if (form.kind == KvKind::kFull && options.on_full != OnFull::kError) {
+    const auto longest = std::ranges::max_element(prompts, {}, &std::vector<int32_t>::size)->size();
+    const int64_t asked = call.max_tokens.value_or(1);
+    if (asked > context() - static_cast<int64_t>(longest)) {
+      call.kv = options.on_full == OnFull::kShift
+                    ? fmt::format("sink:4,{}", context() - 4)
+                    : fmt::format("sep-stream:4,{},{},{}", context() / 8, context() / 4, context());
+      form = ParseKvForm(call.kv);
+    }
+  }
   const bool bounded = form.kind != KvKind::kFull;
   std::vector<Request> requests;
   for (const std::vector<int32_t>& prompt : prompts) {

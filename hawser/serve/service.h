@@ -14,6 +14,9 @@
 
 namespace hawser {
 
+/// What becomes of a request that the context does not hold, where the cache keeps everything.
+enum class OnFull : uint8_t { kError, kShift, kSep };
+
 struct ServiceOptions {
   WebOptions web;
   SchedulerOptions scheduler;
@@ -22,6 +25,7 @@ struct ServiceOptions {
   std::string cors;     // origin that pages may come from; empty: this server's own alone
   bool strict_model = false;
   bool slots = false;  // tell what every text under way does
+  OnFull on_full = OnFull::kError;
   bool page = true;
   std::chrono::milliseconds drain{30000};
   BosRule bos = BosRule::kAuto;
