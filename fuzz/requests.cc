@@ -79,7 +79,7 @@ void RunRequest(std::string_view input) {
       const Call call = ParseCall(body, chat, limits, kVocab);
       if (call.n < 1 || call.n > limits.choices || call.logprobs > limits.logprobs) Finding("a call out of bounds");
       Sampler sampler(call.sampler, kVocab);
-      const ByteTokenizer tokenizer;
+      const testing::ByteTokenizer tokenizer;
       Choice choice(&call, &tokenizer, 0, "a");
       choice.Take({.kind = Event::Kind::kStart});
       choice.Take({.kind = Event::Kind::kPromptToken, .token = {.id = 7}});
