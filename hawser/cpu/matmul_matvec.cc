@@ -177,8 +177,18 @@ void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
   for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), b.dtype, rows + r * a.cols, a.cols);
   // Pieces of 128K weights: some 10 us of work, far above what handing a piece to a thread costs.
   const int64_t grain = std::max<int64_t>(4, (131072 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
+  // Of these the part that stays in a first cache, or near it, while rows of `a` pass by four at a time.
+  constexpr int64_t kRows = 4;
+  const int64_t part =
+      a.rows <= kRows ? grain : std::max<int64_t>(4, (16384 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
   ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(MatVecColumns)(rows, b, bias, c, accumulate, begin, end);
+    for (int64_t from = begin; from < end; from += part) {
+      for (int64_t r = 0; r < a.rows; r += kRows) {
+        HWY_DYNAMIC_DISPATCH(MatVecColumns)
+        (rows + r * a.cols, b, bias, c.Rows(r, std::min(kRows, a.rows - r)), accumulate, from,
+         std::min(part, end - from) + from);
+      }
+    }
   });
 }
 

@@ -1,12 +1,13 @@
 // cpu/matmul_matvec.h - a few rows times a transposed matrix: decoding reads every weight once per token, so what
-// counts is the rate of memory, and one dot product per (row, output).
+// counts is the rate of memory, and one dot product per (row, output). More rows than fit in registers share weights
+// while these lie in a cache.
 #pragma once
 
 #include "hawser/ops/backend.h"
 
 namespace hawser {
 
-inline constexpr int64_t kMaxMatVecRows = 4;
+inline constexpr int64_t kMaxMatVecRows = 16;
 
 /// c = a b^T + bias or c += a b^T, a [m, k] with m <= kMaxMatVecRows, b [n, k], bias [n] or null. a is F32 or BF16, b
 /// F32, BF16 or F16, each its own way. A dot product's order of sums depends on k and the instruction set alone: not on
