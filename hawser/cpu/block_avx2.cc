@@ -11,6 +11,7 @@ struct Vec8 {
   using I = __m256i;
   using F = __m256;
   static constexpr int kRows = 8;
+  static constexpr int kPanelX = 4;
   static constexpr bool kWhole = false;  // 255 * 127 * 2 is no int16
 
   static I Splat(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
@@ -43,6 +44,11 @@ struct Vec8 {
   static I Load(const int32_t* at) { return _mm256_set1_epi32(*at); }
   static F LoadFloat(const float* at) { return _mm256_broadcast_ss(at); }
   static void Store(F v, float* to) { _mm256_storeu_ps(to, v); }
+
+  static F LoadAll(const float* from) { return _mm256_loadu_ps(from); }
+  static I LoadInts(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const I*>(from)); }
+  static void StoreAll(I v, uint8_t* to) { _mm256_storeu_si256(reinterpret_cast<I*>(to), v); }
+  static I SubBytes(I a, I b) { return _mm256_sub_epi8(a, b); }
 
   static I Words(const uint8_t* at, int64_t stride) {
     const I lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

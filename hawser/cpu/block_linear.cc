@@ -15,24 +15,36 @@ HWY_BEFORE_NAMESPACE();
 namespace hawser {
 namespace HWY_NAMESPACE {
 
-// A row of n values, whole blocks, as q and scale of Activations8. Values below 1e-30 in all of a block count as zeros.
-void QuantizeActivations(ConstRow x, int64_t n, int8_t* q, float* scale) {
+// A row of n values, whole blocks, as q and scale of Activations8, `height` apart. Values below 1e-30 in all of a block
+// count as zeros.
+void QuantizeActivations(ConstRow x, int64_t n, int64_t height, int8_t* q, float* scale) {
   const hn::Rebind<int8_t, DF> bytes;
-  for (int64_t b = 0; b < n; b += kActBlock, ++scale) {
+  for (int64_t b = 0; b < n; b += kActBlock, q += height * kActBlock, scale += height) {
     VF most = Zero(), odd = Zero();
-    for (int64_t i = b; i < b + kActBlock; i += Lanes()) {
-      const VF v = Get(x, i, n);
+    for (int64_t i = 0; i < kActBlock; i += Lanes()) {
+      const VF v = Get(x, b + i, n);
       most = hn::Max(most, hn::Abs(v));
       odd = hn::Add(odd, hn::Mul(v, Zero()));  // NaN where v is not finite, which Max may lose
     }
     const bool finite = SumLanes(odd) == 0.0f;
     const float largest = finite ? MaxLanes(most) : 0.0f, d = largest < 1e-30f ? 0.0f : largest / 127.0f;
     const VF inverse = Splat(d > 0.0f ? 1.0f / d : 0.0f);
-    for (int64_t i = b; i < b + kActBlock; i += Lanes()) {
-      const VF v = finite ? Get(x, i, n) : Zero();
+    for (int64_t i = 0; i < kActBlock; i += Lanes()) {
+      const VF v = finite ? Get(x, b + i, n) : Zero();
       hn::StoreU(hn::DemoteTo(bytes, hn::NearestInt(hn::Mul(v, inverse))), bytes, q + i);
     }
     *scale = finite ? d : std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+// y [rows, y.cols] = from [rows, tile] + bias, the first columns of each row.
+void StoreTile(const float* from, int64_t tile, const float* bias, const Mat& y) {
+  for (int64_t r = 0; r < y.rows; ++r, from += tile) {
+    for (int64_t i = 0; i < y.cols; i += Lanes()) {
+      VF v = Get(F32Row(from), i, y.cols);
+      if (bias != nullptr) v = hn::Add(v, Get(F32Row(bias), i, y.cols));
+      Put(v, RowOf(y, r), i, y.cols);
+    }
   }
 }
 
@@ -44,23 +56,104 @@ HWY_AFTER_NAMESPACE();
 namespace hawser {
 
 HWY_EXPORT(QuantizeActivations);
+HWY_EXPORT(StoreTile);
 
 namespace {
 
+constexpr int64_t kPanelValues = 512;  // of a row of weights, taken apart at a time: what first caches hold
+
 /// Rows of weights a piece takes: whole tiles, some 20 us of work.
-int64_t WeightGrain(int64_t cols, int64_t tile) {
-  return std::max<int64_t>(1, 262144 / std::max<int64_t>(1, cols) / tile) * tile;
+int64_t WeightGrain(int64_t rows, int64_t cols, int64_t tile) {
+  const int64_t values = rows <= kDotRows ? 1 << 18 : (int64_t{1} << 22) / rows;
+  return std::max<int64_t>(1, values / std::max<int64_t>(1, cols) / tile) * tile;
 }
 
-void Put(const Mat& y, int64_t row, int64_t col, float value) {
-  if (y.dtype == DType::kBF16) {
-    y.Row<bf16>(row)[col] = ToBF16(value);
-  } else {
-    y.Row<float>(row)[col] = value;
+/// A tile of rows of weights, whole: where there are fewer, rows of zeros behind copies of them.
+struct Tile {
+  Tile(ConstMat w, int64_t row_bytes, int64_t tile, Scratch& scratch)
+      : at(w.Row<std::byte>(0)), stride(w.ld), next(at + tile * w.ld) {
+    if (w.rows >= tile) return;
+    auto* whole = scratch.Get<std::byte>(tile * row_bytes);
+    for (int64_t r = 0; r < w.rows; ++r) std::memcpy(whole + r * row_bytes, at + r * stride, row_bytes);
+    std::memset(whole + w.rows * row_bytes, 0, (tile - w.rows) * row_bytes);
+    at = next = whole, stride = row_bytes;
   }
+  const std::byte* at;
+  int64_t stride;
+  const std::byte* next;  // what lies behind it
+};
+
+/// x in 8 bits: whole tiles of `height` rows, each as Activations8.
+struct Quantized {
+  Activations8 Tile(int64_t tile) const {
+    return {q + tile * height * cols, scale + tile * height * (cols / kActBlock), sum + tile * height * groups,
+            begin + tile * height * groups, height};
+  }
+  int64_t cols, groups, height;
+  int8_t* q = nullptr;
+  float *scale = nullptr, *sum = nullptr;
+  int32_t* begin = nullptr;
+};
+
+Activations8 From(const Activations8& x, int64_t value, int32_t group) {
+  const int64_t block = value / kActBlock * x.height, at = value / group * x.height;
+  return {x.q + block * kActBlock, x.scale + block, x.sum + at, x.begin + at, x.height};
+}
+
+void Quantize(ConstMat x, const BlockType& type, const Quantized& to) {
+  ParallelChunks(x.rows, RowGrain(x.cols), [&](int64_t first, int64_t end) {
+    for (int64_t row = first; row < end; ++row) {
+      const Activations8 tile = to.Tile(row / to.height);
+      const int64_t r = row % to.height;
+      auto* q = const_cast<int8_t*>(tile.q) + r * kActBlock;
+      auto* scale = const_cast<float*>(tile.scale) + r;
+      HWY_DYNAMIC_DISPATCH(QuantizeActivations)(RowOf(x, row), x.cols, to.height, q, scale);
+      for (int64_t g = 0; g < to.groups; ++g) {
+        const Activations8 at = From(tile, g * type.group, type.group);
+        const int8_t* levels = at.q + r * kActBlock + g * type.group % kActBlock;
+        int32_t total = 0;
+        for (int64_t i = 0; i < type.group; ++i) total += levels[i];
+        const_cast<int32_t*>(at.begin)[r] = -type.offset * total;
+        const_cast<float*>(at.sum)[r] = at.scale[r] * static_cast<float>(total);
+      }
+    }
+  });
+}
+
+/// One tile of weights times few rows.
+void FewRows(const BlockKernels& kernels, const Tile& w, int64_t blocks, const Quantized& x, const float* bias, Mat y) {
+  thread_local Scratch sums;
+  float* to = sums.Get<float>(kDotRows * kernels.tile);
+  kernels.dot(w.at, w.stride, blocks, x.Tile(0), static_cast<int>(y.rows), to, w.next);
+  HWY_DYNAMIC_DISPATCH(StoreTile)(to, kernels.tile, bias, y);
+}
+
+/// One tile of weights, taken apart piece by piece, times many rows; y.rows and `first` count from a whole tile of x.
+void ManyRows(const BlockKernels& kernels, const BlockType& type, const Tile& w, const Quantized& x, int64_t first,
+              const float* bias, Mat y) {
+  thread_local Scratch q, scales, sums;
+  const int64_t tile = kernels.tile, groups = kPanelValues / type.group, tiles = (y.rows + kPanelRows - 1) / kPanelRows;
+  float* scale = scales.Get<float>(2 * groups * tile);
+  const WeightPanel panel{q.Get<uint8_t>(kPanelValues * tile), scale, scale + groups * tile};
+  float* to = sums.Get<float>(tiles * kPanelRows * tile);
+  for (int64_t value = 0; value < x.cols; value += kPanelValues) {
+    const int64_t values = std::min(kPanelValues, x.cols - value);
+    kernels.unpack(w.at + value / type.values * type.bytes, w.stride, values / type.values, panel);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int rows = static_cast<int>(std::min<int64_t>(kPanelRows, y.rows - t * kPanelRows));
+      kernels.panel(panel, From(x.Tile(first / kPanelRows + t), value, type.group), values / type.group, rows,
+                    value == 0, to + t * kPanelRows * tile);
+    }
+  }
+  HWY_DYNAMIC_DISPATCH(StoreTile)(to, tile, bias, y);
 }
 
 }  // namespace
+
+int64_t MaxBlockDotRows(Isa isa, DType x) {
+  if (isa == Isa::kScalar) return 8;
+  return isa == Isa::kAmx && x == DType::kBF16 ? 64 : INT64_MAX;
+}
 
 void DecodeBlocks(ConstMat from, Mat to) {
   const BlockType& type = *FindBlockType(from.dtype);
@@ -86,59 +179,46 @@ void DecodeBlocks(ConstMat from, Mat to) {
 }
 
 void BlockLinear::Run(const LinearArgs& args) {
+  constexpr int64_t kAmxRows = 9;  // fewer leave its tiles too empty
   const BlockType& type = *FindBlockType(args.w.dtype);
-  const BlockKernels& kernels = GetBlockKernels(CurrentIsa(), args.w.dtype);
-  const int64_t rows = args.x.rows, cols = args.x.cols, scales = cols / kActBlock, groups = cols / type.group;
-  int8_t* q = q_.Get<int8_t>(rows * cols);
-  float* scale = scales_.Get<float>(rows * (scales + groups));
-  float* sum = scale + rows * scales;
-  int32_t* begin = sums_.Get<int32_t>(rows * groups);
-  ParallelChunks(rows, RowGrain(cols), [&](int64_t first, int64_t end) {
-    for (int64_t r = first; r < end; ++r) {
-      HWY_DYNAMIC_DISPATCH(QuantizeActivations)(RowOf(args.x, r), cols, q + r * cols, scale + r * scales);
-      for (int64_t g = 0; g < groups; ++g) {
-        int32_t total = 0;
-        for (int64_t i = 0; i < type.group; ++i) total += q[r * cols + g * type.group + i];
-        begin[r * groups + g] = -type.offset * total;
-        sum[r * groups + g] = scale[r * scales + g * type.group / kActBlock] * static_cast<float>(total);
-      }
-    }
-  });
+  const int64_t rows = args.x.rows, cols = args.x.cols;
+  const Isa isa = rows < kAmxRows ? std::min(CurrentIsa(), Isa::kAvx512Bf16) : CurrentIsa();
+  const BlockKernels& kernels = GetBlockKernels(isa, args.w.dtype);
+  const int64_t height = rows <= kDotRows ? rows : kPanelRows, padded = (rows + height - 1) / height * height;
+  Quantized x{.cols = cols, .groups = cols / type.group, .height = height};
+  x.q = q_.Get<int8_t>(padded * cols);
+  x.scale = scales_.Get<float>(padded * (cols / kActBlock + x.groups));
+  x.sum = x.scale + padded * (cols / kActBlock);
+  x.begin = begins_.Get<int32_t>(padded * x.groups);
+  Quantize(args.x, type, x);
   const float* bias = nullptr;
   if (!args.bias.empty()) {
     const Mat wide{bias_.Get<float>(args.bias.cols), DType::kF32, 1, args.bias.cols, args.bias.cols};
     CopyMat(args.bias, wide);
     bias = wide.Row<float>(0);
   }
-  const int64_t blocks = cols / type.values, row_bytes = blocks * type.bytes, tile = kernels.tile;
-  ParallelChunks(args.w.rows, WeightGrain(cols, tile), [&](int64_t from, int64_t end) {
-    thread_local Scratch padded, sums;
-    float* y = sums.Get<float>(kDotRows * tile);
-    for (int64_t j = from; j < end; j += tile) {
-      const int64_t count = std::min(tile, end - j);
-      const std::byte* w = args.w.Row<std::byte>(j);
-      const std::byte* next = w + tile * args.w.ld;
-      int64_t stride = args.w.ld;
-      if (count < tile) {  // rows of zeros make the tile whole
-        std::byte* whole = padded.Get<std::byte>(tile * row_bytes);
-        for (int64_t r = 0; r < count; ++r) std::memcpy(whole + r * row_bytes, w + r * stride, row_bytes);
-        std::memset(whole + count * row_bytes, 0, (tile - count) * row_bytes);
-        w = next = whole, stride = row_bytes;
-      }
-      for (int64_t first = 0; first < rows; first += kDotRows) {
-        const int here = static_cast<int>(std::min<int64_t>(kDotRows, rows - first));
-        const Activations8 x{q + first * cols, scale + first * scales, sum + first * groups, begin + first * groups,
-                             cols};
-        kernels.dot(w, stride, blocks, x, here, y, next);
-        for (int r = 0; r < here; ++r) {
-          for (int64_t i = 0; i < count; ++i) {
-            const float value = y[r * tile + i];
-            Put(args.y, first + r, j + i, bias == nullptr ? value : value + bias[j + i]);
-          }
+  // Rows of x at a time, so that they stay in second caches.
+  const int64_t most = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(1, cols) / kPanelRows) * kPanelRows;
+  const int64_t tile = kernels.tile, row_bytes = cols / type.values * type.bytes;
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    ParallelChunks(args.w.rows, WeightGrain(count, cols, tile), [&](int64_t from, int64_t end) {
+      thread_local Scratch padding;
+      if (rows > kDotRows && kernels.begin != nullptr) kernels.begin();
+      for (int64_t j = from; j < end; j += tile) {
+        const int64_t here = std::min(tile, end - j);
+        const Tile w(args.w.Rows(j, here), row_bytes, tile, padding);
+        const Mat y = args.y.Rows(first, count).Cols(j, here);
+        const float* add = bias == nullptr ? nullptr : bias + j;
+        if (rows <= kDotRows) {
+          FewRows(kernels, w, cols / type.values, x, add, y);
+        } else {
+          ManyRows(kernels, type, w, x, first, add, y);
         }
       }
-    }
-  });
+      if (rows > kDotRows && kernels.end != nullptr) kernels.end();
+    });
+  }
 }
 
 }  // namespace hawser

@@ -5,6 +5,9 @@
 //   Load, LoadFloat       all lanes the int32, the float there
 //   Dot(sum, q, x)        sum + the four products of each lane's q with the int8 at x
 //   DotSigned(sum, q, x)  the same of q as int8
+//   kPanelX               rows of activations at once with a panel
+//   LoadAll, StoreAll     lanes from and to memory, of ints and floats
+//   SubBytes              byte by byte
 //   Rows(q, to)           of q[4], the inverse of Columns: to [kRows, 16] bytes
 #pragma once
 
@@ -29,38 +32,51 @@ struct Ahead {
   }
 };
 
+/// Where the first row of activations of a group of weights lies.
+template <int kGroup>
+struct Group {
+  Group(const Activations8& x, int64_t group)
+      : q(x.q + (kGroup == 32 ? group * x.height * kActBlock : group / 2 * x.height * kActBlock + group % 2 * 16)),
+        scale(x.scale + (kGroup == 32 ? group : group / 2) * x.height) {}
+  const int8_t* q;
+  const float* scale;
+};
+
+/// Whether V multiplies q in all of 8 bits as int8.
+template <class V>
+constexpr bool kTakesSigned = !V::kWhole;
+
 template <class V, class R, int kX>
 inline void DotTile(const uint8_t* w, int64_t stride, int64_t blocks, const Activations8& x, float* y,
                     const std::byte* next) {
   using F = typename V::F;
   using I = typename V::I;
-  constexpr int kGroups = R::kValues / R::kGroup, kWords = R::kGroup / 4;
-  constexpr bool kSigned = R::kOffset == 128 && !V::kWhole;
+  constexpr int kWords = R::kGroup / 4;
+  constexpr bool kSigned = kTakesSigned<V> && R::kOffset == 128;
   F sums[kX];
   for (int r = 0; r < kX; ++r) sums[r] = V::Zero();
   Ahead ahead{next};
-  const int64_t groups = blocks * kGroups, scales = x.values / kActBlock;
+  const int64_t height = x.height;
   int64_t group = 0;
   for (int64_t b = 0; b < blocks; ++b) {
     ahead.Step<V::kRows * R::kBytes>();
     R::template Read<V>(
         w + b * R::kBytes, stride, [&](const I* q, F scale, F minimum) __attribute__((always_inline)) {
-          const int8_t* xq = x.q + group * R::kGroup;
-          const float* xs = x.scale + group * R::kGroup / kActBlock;
+          const Group<R::kGroup> at(x, group);
 #pragma GCC unroll 4
           for (int r = 0; r < kX; ++r) {
             I sum = V::Splat(0);
-            if constexpr (R::kOffset != 0 && !kSigned) sum = V::Load(x.begin + r * groups + group);
+            if constexpr (R::kOffset != 0 && !kSigned) sum = V::Load(x.begin + group * height + r);
 #pragma GCC unroll 8
             for (int i = 0; i < kWords; ++i) {
               if constexpr (kSigned) {
-                sum = V::DotSigned(sum, V::Xor(q[i], V::Splat(0x80808080u)), xq + r * x.values + 4 * i);
+                sum = V::DotSigned(sum, V::Xor(q[i], V::Splat(0x80808080u)), at.q + r * kActBlock + 4 * i);
               } else {
-                sum = V::Dot(sum, q[i], xq + r * x.values + 4 * i);
+                sum = V::Dot(sum, q[i], at.q + r * kActBlock + 4 * i);
               }
             }
-            sums[r] = V::MulAdd(V::Float(sum), V::Mul(scale, V::LoadFloat(xs + r * scales)), sums[r]);
-            if constexpr (R::kMinimum) sums[r] = V::MulAdd(minimum, V::LoadFloat(x.sum + r * groups + group), sums[r]);
+            sums[r] = V::MulAdd(V::Float(sum), V::Mul(scale, V::LoadFloat(at.scale + r)), sums[r]);
+            if constexpr (R::kMinimum) sums[r] = V::MulAdd(minimum, V::LoadFloat(x.sum + group * height + r), sums[r]);
           }
           ++group;
         });
@@ -81,6 +97,73 @@ void Dot(const std::byte* from, int64_t stride, int64_t blocks, const Activation
       return DotTile<V, R, 3>(w, stride, blocks, x, y, next);
     default:
       return DotTile<V, R, 4>(w, stride, blocks, x, y, next);
+  }
+}
+
+/// kLess: what is taken from q.
+template <class V, class R, int kLess>
+void Unpack(const std::byte* from, int64_t stride, int64_t blocks, const WeightPanel& to) {
+  const auto* w = reinterpret_cast<const uint8_t*>(from);
+  uint8_t* q_to = to.q;
+  float *scale_to = to.scale, *minimum_to = to.minimum;
+  for (int64_t b = 0; b < blocks; ++b, w += R::kBytes) {
+    R::template Read<V>(
+        w, stride, [&](const auto* q, auto scale, auto minimum) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+          for (int i = 0; i < R::kGroup / 4; ++i, q_to += 4 * V::kRows) {
+            V::StoreAll(kLess == 0 ? q[i] : V::SubBytes(q[i], V::Splat(kLess * 0x01010101u)), q_to);
+          }
+          V::Store(scale, scale_to);
+          if constexpr (R::kMinimum) V::Store(minimum, minimum_to);
+          scale_to += V::kRows, minimum_to += V::kRows;
+        });
+  }
+}
+
+template <class V, int kGroup, bool kMinimum, bool kSigned, bool kBegin, int kX>
+inline void PanelTile(const WeightPanel& w, const Activations8& x, int64_t groups, bool first, float* y) {
+  using F = typename V::F;
+  using I = typename V::I;
+  constexpr int kWords = kGroup / 4;
+  F sums[kX];
+#pragma GCC unroll 16
+  for (int r = 0; r < kX; ++r) sums[r] = first ? V::Zero() : V::LoadAll(y + r * V::kRows);
+  const uint8_t* from = w.q;
+  for (int64_t group = 0; group < groups; ++group) {
+    const Group<kGroup> at(x, group);
+    I q[kWords];
+#pragma GCC unroll 8
+    for (int i = 0; i < kWords; ++i, from += 4 * V::kRows) q[i] = V::LoadInts(from);
+    const F scale = V::LoadAll(w.scale + group * V::kRows);
+    const F minimum = kMinimum ? V::LoadAll(w.minimum + group * V::kRows) : V::Zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < kX; ++r) {
+      I sum = kBegin ? V::Load(x.begin + group * kPanelRows + r) : V::Splat(0);
+#pragma GCC unroll 8
+      for (int i = 0; i < kWords; ++i) {
+        const int8_t* word = at.q + r * kActBlock + 4 * i;
+        sum = kSigned ? V::DotSigned(sum, q[i], word) : V::Dot(sum, q[i], word);
+      }
+      sums[r] = V::MulAdd(V::Float(sum), V::Mul(scale, V::LoadFloat(at.scale + r)), sums[r]);
+      if constexpr (kMinimum) sums[r] = V::MulAdd(minimum, V::LoadFloat(x.sum + group * kPanelRows + r), sums[r]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kX; ++r) V::Store(sums[r], y + r * V::kRows);
+}
+
+template <class V, int kGroup, bool kMinimum, bool kSigned, bool kBegin>
+void Panel(const WeightPanel& w, const Activations8& all, int64_t groups, int rows, bool first, float* y) {
+  Activations8 x = all;
+  const auto on = [&](int taken) {
+    x.q += taken * kActBlock, x.scale += taken, x.sum += taken, x.begin += taken;
+    y += taken * V::kRows, rows -= taken;
+  };
+  for (; rows > V::kPanelX / 2; on(V::kPanelX)) {
+    PanelTile<V, kGroup, kMinimum, kSigned, kBegin, V::kPanelX>(w, x, groups, first, y);
+  }
+  for (; rows > 0; on(V::kPanelX / 2)) {
+    PanelTile<V, kGroup, kMinimum, kSigned, kBegin, V::kPanelX / 2>(w, x, groups, first, y);
   }
 }
 
@@ -115,7 +198,16 @@ template <class V>
 struct ToKernels {
   template <class R>
   static constexpr BlockKernels Of() {
-    return {V::kRows, Dot<V, R>, DecodeTile<V, R>};
+    constexpr bool kSigned = kTakesSigned<V> && R::kOffset == 128, kBegin = R::kOffset != 0 && !kSigned;
+    return {.tile = V::kRows,
+            .dot = Dot<V, R>,
+            .unpack = Unpack < V,
+            R,
+            kSigned ? R::kOffset : 0 >,
+            .panel = Panel<V, R::kGroup, R::kMinimum, kSigned, kBegin>,
+            .begin = nullptr,
+            .end = nullptr,
+            .decode = DecodeTile<V, R>};
   }
 };
 

@@ -10,6 +10,7 @@ struct Vec1 {
   using I = uint32_t;
   using F = float;
   static constexpr int kRows = 1;
+  static constexpr int kPanelX = 4;
   static constexpr bool kWhole = true;
 
   static I Splat(uint32_t x) { return x; }
@@ -38,6 +39,15 @@ struct Vec1 {
   static I Load(const int32_t* at) { return static_cast<I>(*at); }
   static F LoadFloat(const float* at) { return *at; }
   static void Store(F v, float* to) { *to = v; }
+
+  static F LoadAll(const float* from) { return *from; }
+  static I LoadInts(const uint8_t* from) { return Words(from, 0); }
+  static void StoreAll(I v, uint8_t* to) { std::memcpy(to, &v, sizeof(v)); }
+  static I SubBytes(I a, I b) {
+    I bytes = 0;
+    for (int i = 0; i < 32; i += 8) bytes |= ((a >> i) - (b >> i) & 255) << i;
+    return bytes;
+  }
 
   static I Words(const uint8_t* at, int64_t) {
     return at[0] | uint32_t{at[1]} << 8 | uint32_t{at[2]} << 16 | uint32_t{at[3]} << 24;

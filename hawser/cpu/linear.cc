@@ -91,7 +91,7 @@ void DecodeMat(ConstMat from, Mat to) {
 
 bool LinearEngine::RunDots(const LinearArgs& args) {
   if (IsBlocked(args.w.dtype)) {
-    if (args.exact || args.x.rows > kMaxBlockDotRows) return false;
+    if (args.exact || args.x.rows > MaxBlockDotRows(CurrentIsa(), args.x.dtype)) return false;
     blocks_.Run(args);
     return true;
   }

@@ -10,7 +10,7 @@
 namespace hawser {
 
 /// Holds scratch; one call at a time. Weights of x's dtype go to `matmul`. Of others:
-///   few rows, blocks:        x in 8 bits against the blocks as they lie (cpu/block_linear.h)
+///   blocks:                  x in 8 bits against the blocks as they lie, up to so many rows (cpu/block_linear.h)
 ///   few rows, plain floats:  dot products in f32, widened as they are read
 ///   else:                    panels of W decoded to the dtype of x (args.exact: F32), each multiplied as usual
 /// Few rows with args.exact go by panels in F32.
