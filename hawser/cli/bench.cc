@@ -13,8 +13,11 @@ namespace {
 
 constexpr CommandRow kBenches[] = {
     {"attention", "Attention forward and backward over patterns, in shares of the machine's peak", SetupBenchAttention},
-    {"decode", "Tokens one at a time at a depth of context, by cache policy: whole and in attention", SetupBenchDecode},
+    {"cache", "Tokens one at a time at a depth of context, by cache policy: whole and in attention", SetupBenchCache},
+    {"decode", "Tokens of one or more streams at a depth of context, in shares of memory's bandwidth",
+     SetupBenchDecode},
     {"matmul", "The products of a linear layer, beside oneDNN's own", SetupBenchMatMul},
+    {"prefill", "Prompts, in shares of the machine's peak", SetupBenchPrefill},
     {"train", "Whole optimizer steps, by attention variant and dtype", SetupBenchTrain},
 };
 

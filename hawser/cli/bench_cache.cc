@@ -1,4 +1,4 @@
-// `hawser bench decode`: tokens one at a time, by cache policy. Caches are filled with random keys and values at the
+// `hawser bench cache`: tokens one at a time, by cache policy. Caches are filled with random keys and values at the
 // depth wanted, their tokens one after the other and trimmed on the way as a text would be, without running the model;
 // then attention over what is resident is held against the formula in double, over the rows that the slots say, and
 // timing starts. Times are means over whole periods of a policy that compresses.
@@ -383,7 +383,7 @@ int RunBench(const Options& o, const CommonOptions& common) {
   Validate(spec);
   for (const std::string& text : o.kv) {
     if (ParseKvForm(text).positions == KvPositions::kCacheLength) {
-      Fail(ErrorKind::kUsage, "bench decode holds keys against the place they stand at: not with positions=cachelen");
+      Fail(ErrorKind::kUsage, "bench cache holds keys against the place they stand at: not with positions=cachelen");
     }
   }
   if (o.near >= o.far) Fail(ErrorKind::kUsage, "--near {} is not before --far {}", o.near, o.far);
@@ -421,7 +421,7 @@ int RunBench(const Options& o, const CommonOptions& common) {
 
 }  // namespace
 
-std::function<int()> SetupBenchDecode(Command command, CommonOptions& common) {
+std::function<int()> SetupBenchCache(Command command, CommonOptions& common) {
   auto o = std::make_shared<Options>();
   command.Add("--model", o->model, "Take the sizes of this model");
   command.Add("--shape", o->shape, "Sizes by name").OneOf({"125m", "10m", "demo"}).ShowDefault();

@@ -10,9 +10,9 @@ namespace {
 using testing::CommandResult;
 using testing::RunHawser;
 
-TEST(BenchDecode, VerifiesAndReportsDepthAndFlatness) {
+TEST(BenchCache, VerifiesAndReportsDepthAndFlatness) {
   const CommandResult run = RunHawser(
-      "bench decode --shape demo --context 200 --near 100 --far 3000 --dtype f32 --threads 1 --kv full "
+      "bench cache --shape demo --context 200 --near 100 --far 3000 --dtype f32 --threads 1 --kv full "
       "--kv sep-stream:2,8,16,64 --kv sep-stream:2,8,16,64,policy=full,positions=absolute --kv full:dtype=q8_0 "
       "--kv sep-stream:2,8,16,64,dtype=q8_0 --json");
   ASSERT_EQ(run.code, 0);
@@ -35,10 +35,10 @@ TEST(BenchDecode, VerifiesAndReportsDepthAndFlatness) {
   EXPECT_EQ(rows[5]["near_slots"], rows[5]["slots"]);  // separators are as many as they may be at both
 }
 
-TEST(BenchDecode, WrongArgumentsAreUsageErrors) {
-  EXPECT_EQ(RunHawser("bench decode --shape demo --kv sepstream:1 2>/dev/null").code, 2);
-  EXPECT_EQ(RunHawser("bench decode --shape demo --kv sink:1,4,positions=cachelen 2>/dev/null").code, 2);
-  EXPECT_EQ(RunHawser("bench decode --shape demo --near 10 --far 10 2>/dev/null").code, 2);
+TEST(BenchCache, WrongArgumentsAreUsageErrors) {
+  EXPECT_EQ(RunHawser("bench cache --shape demo --kv sepstream:1 2>/dev/null").code, 2);
+  EXPECT_EQ(RunHawser("bench cache --shape demo --kv sink:1,4,positions=cachelen 2>/dev/null").code, 2);
+  EXPECT_EQ(RunHawser("bench cache --shape demo --near 10 --far 10 2>/dev/null").code, 2);
 }
 
 }  // namespace
