@@ -50,7 +50,7 @@ void MergeTable::Apply(std::vector<int32_t>& ids, Scratch& scratch) const {
     if (next < 0) return;
     const int32_t left = symbols[static_cast<size_t>(at)].id;
     const int32_t right = symbols[static_cast<size_t>(next)].id;
-    if (const Merge* merge = Find(left, right)) heap.push_back({merge->rank, at, left, right});
+    if (const Merge* merge = Find(left, right)) heap.push_back({merge->rank, at, left, right, merge->result});
   };
 
   const auto count = static_cast<int32_t>(ids.size());
@@ -70,7 +70,7 @@ void MergeTable::Apply(std::vector<int32_t>& ids, Scratch& scratch) const {
     // A symbol taken into its left neighbour has id -1, so candidates that went stale name a pair that is gone.
     if (symbol.id != top.left || symbol.next < 0 || symbols[static_cast<size_t>(symbol.next)].id != top.right) continue;
     auto& gone = symbols[static_cast<size_t>(symbol.next)];
-    symbol.id = Find(top.left, top.right)->result;
+    symbol.id = top.result;
     symbol.next = gone.next;
     gone.id = -1;
     if (symbol.next >= 0) symbols[static_cast<size_t>(symbol.next)].previous = top.at;

@@ -41,6 +41,7 @@ class MergeTable {
       int32_t at;
       int32_t left;
       int32_t right;
+      int32_t result;
     };
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;

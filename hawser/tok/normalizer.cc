@@ -1,6 +1,8 @@
 #include "hawser/tok/normalizer.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -25,6 +27,55 @@ std::string Compose(std::string_view text, int options) {
   const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(mapped, std::free);
   if (size < 0) Fail(ErrorKind::kInternal, "Unicode normalization failed: {}", utf8proc_errmsg(size));
   return {reinterpret_cast<const char*>(mapped), static_cast<size_t>(size)};
+}
+
+/// Blocks of characters that canonical composition leaves as they are, whatever stands before them.
+struct Range {
+  char32_t first, last;
+};
+constexpr Range kComposed[] = {
+    {0x0000, 0x02FF},    // Latin
+    {0x0391, 0x03CE},    // Greek
+    {0x0400, 0x0482},    // Cyrillic
+    {0x05D0, 0x05EA},    // Hebrew
+    {0x0620, 0x064A},    // Arabic
+    {0x2010, 0x205E},    // punctuation
+    {0x20A0, 0x20BF},    // currencies
+    {0x2190, 0x2328},    // arrows, operators
+    {0x2460, 0x2ADB},    // boxes, symbols
+    {0x3001, 0x3029},    // CJK punctuation
+    {0x3041, 0x3096},    // Hiragana
+    {0x30A1, 0x30FA},    // Katakana
+    {0x4E00, 0x9FFF},    // Han
+    {0xAC00, 0xD7A3},    // Hangul syllables
+    {0xFF01, 0xFF5E},    // wide Latin
+    {0x1F300, 0x1FAFF},  // emoji
+};
+
+bool IsComposed(char32_t c) {
+  const auto* range = std::ranges::lower_bound(kComposed, c, {}, &Range::last);
+  return range != std::end(kComposed) && c >= range->first;
+}
+
+/// NFC. Only what may change is looked at closely: characters outside these blocks, each with the one before it.
+std::string ComposeCanonically(std::string text) {
+  constexpr int kOptions = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+  std::string out;
+  size_t done = 0, before = 0;  // copied so far; where the last character begins
+  for (size_t at = 0; at < text.size();) {
+    CodePoint point = CodePointAt(text, at);
+    if (IsComposed(point.value)) {
+      before = at;
+      at += point.length;
+      continue;
+    }
+    const size_t begin = std::max(before, done);
+    while (at < text.size() && !IsComposed((point = CodePointAt(text, at)).value)) at += point.length;
+    out.append(text, done, begin - done).append(Compose(std::string_view(text).substr(begin, at - begin), kOptions));
+    done = before = at;
+  }
+  if (done == 0) return text;
+  return out.append(text, done);
 }
 
 bool IsAscii(std::string_view text) {
@@ -84,8 +135,10 @@ void Normalizer::Add(const nlohmann::json& json, int depth) {
   const auto type = json.at("type").get<std::string>();
   if (type == "Sequence") {
     for (const auto& part : json.at("normalizers")) Add(part, depth + 1);
-  } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
-    const int options = UTF8PROC_STABLE | (type.back() == 'C' ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+  } else if (type == "NFC") {
+    steps_.emplace_back([](std::string text, TextPlace, size_t) { return ComposeCanonically(std::move(text)); });
+  } else if (type == "NFD" || type == "NFKC" || type == "NFKD") {
+    const int options = UTF8PROC_STABLE | (type == "NFKC" ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                         (type.size() == 4 ? UTF8PROC_COMPAT : 0);
     steps_.emplace_back([options](std::string text, TextPlace, size_t) {
       return IsAscii(text) ? std::move(text) : Compose(text, options);

@@ -3,11 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/rng.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/normalizer.h"
@@ -138,6 +142,27 @@ TEST(PreTokenizer, RefusesWhatItDoesNotKnow) {
   json chain = {{"type", "Sequence"}, {"pretokenizers", json::array()}};
   for (int i = 0; i < 30'000; ++i) chain["pretokenizers"].push_back({{"type", "WhitespaceSplit"}});
   ExpectError(ErrorKind::kFormat, {"deeper"}, [&] { PreTokenizer{chain}; });
+}
+
+TEST(Normalizer, CanonicalCompositionIsThatOfTheWholeText) {
+  // Letters, what may follow them, and what is another character alone, beside all others.
+  constexpr char32_t kParts[] = {'a',    'e',    ' ',     0xE9,   0x300,  0x301,  0x323,  0x334,  0x340,  0x345,
+                                 0x391,  0x439,  0x306,   0x627,  0x653,  0x5D0,  0x5B8,  0x958,  0x9C7,  0x9BE,
+                                 0x1100, 0x1161, 0x11A8,  0xAC00, 0x3042, 0x304B, 0x3099, 0x212B, 0x2126, 0x4E00,
+                                 0xF900, 0xFB2A, 0x1F600, 0x2ADC, 0x2014, 0x1E0B, 0x1100, 0x1161};
+  for (uint64_t round = 0; round < 3000; ++round) {
+    std::string text;
+    for (uint64_t i = 0; i < 2 + round % 9; ++i) {
+      Rng one{round, i};
+      const auto any = static_cast<char32_t>(one.Below(0x20000));
+      const bool plain = one.Below(4) == 0 && (any < 0xD800 || any > 0xDFFF);
+      AppendUtf8(text, plain ? any : kParts[one.Below(std::size(kParts))]);
+    }
+    std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> wanted(
+        utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str())), std::free);
+    if (text.find('\0') != text.npos) continue;
+    EXPECT_EQ(Normal({{"type", "NFC"}}, text), reinterpret_cast<const char*>(wanted.get())) << text;
+  }
 }
 
 TEST(Normalizer, Forms) {
