@@ -49,10 +49,10 @@ class Renderer {
       const std::string text = a.positional.empty() ? "" : ToText(a.positional[0]).bytes();
       Fail(ErrorKind::kUsage, "the chat template refuses these messages: {}", text);
     });
-    names["strftime_now"] = Callable([](const Arguments& a) -> Value {
+    names["strftime_now"] = Callable([this](const Arguments& a) -> Value {
       if (a.positional.size() != 1 || !a.positional[0].IsText())
         Fail(ErrorKind::kFormat, "strftime_now takes a format");
-      const std::time_t now = std::time(nullptr);
+      const std::time_t now = limits_.now ? static_cast<std::time_t>(*limits_.now) : std::time(nullptr);
       std::tm local{};
       localtime_r(&now, &local);
       char text[256];

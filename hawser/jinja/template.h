@@ -6,7 +6,9 @@
 // Text from outside stays marked as such on its way through (value.h).
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,6 +19,7 @@ namespace hawser::jinja {
 struct RenderLimits {
   int64_t steps = 10'000'000;       // statements and expressions evaluated
   size_t bytes = size_t{64} << 20;  // of text made
+  std::optional<int64_t> now = {};  // seconds since 1970 that strftime_now goes by; none: the clock
 };
 
 class Template {

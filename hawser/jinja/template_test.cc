@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "hawser/jinja/chat_golden.h"
 #include "hawser/jinja/template_golden.h"
 #include "hawser/testing/hostile.h"
 
@@ -35,6 +36,33 @@ TEST(TemplateTest, MakesWhatJinja2Makes) {
     }
   }
   EXPECT_GT(errors, 20);
+}
+
+uint64_t Fnv(std::string_view text) {
+  uint64_t hash = 0xCBF29CE484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3;
+  return hash != 0 ? hash : 1;
+}
+
+TEST(TemplateTest, TemplatesOfFamiliesMakeWhatJinja2Makes) {
+  std::vector<std::pair<std::string, Value>> contexts;
+  for (const char* text : kChatContexts) {
+    const Json context = Json::parse(text);
+    contexts.emplace_back(context[0], Value::FromJson(context[1], true));
+  }
+  const RenderLimits limits{.now = 1741348800};  // noon of 7 March 2025, UTC
+  for (const ChatGolden& golden : kChatGoldens) {
+    const Template source(Json::parse(golden.source).get<std::string>());
+    for (size_t i = 0; i < contexts.size(); ++i) {
+      std::string made;
+      try {
+        made = source.Render(contexts[i].second, limits).bytes();
+        EXPECT_EQ(Fnv(made), golden.texts[i]) << golden.name << ", " << contexts[i].first << ":\n" << made;
+      } catch (const Error& error) {
+        EXPECT_EQ(golden.texts[i], 0u) << golden.name << ", " << contexts[i].first << ": " << error.what();
+      }
+    }
+  }
 }
 
 TEST(TemplateTest, KnowsWhichTextCameFromOutside) {
