@@ -410,7 +410,8 @@ RopeFrequencies ComputeFrequencies(const RopeSpec& given, int64_t length) {
       break;
     case RopeKind::kLong: {
       const std::vector<double>& divisors = length > s.original ? s.long_divisors : s.short_divisors;
-      for (int32_t i = 0; i < half; ++i) theta[i] /= divisors[static_cast<size_t>(i)];
+      // Who rounds frequencies holds the lists in the same format.
+      for (int32_t i = 0; i < half; ++i) theta[i] /= RoundTo(spec.numerics.inv_freq, divisors[static_cast<size_t>(i)]);
       result.multiplier = LongMultiplier(s);
       break;
     }

@@ -245,6 +245,9 @@ RopeSpec ReadRope(const HfRopeKeys& keys, std::string_view theta_key, double def
     scaling.original = original_or(keys.original > 0 ? keys.original : context);
     const double ratio = static_cast<double>(context) / static_cast<double>(scaling.original);
     scaling.factor = std::max(block.NumberOr("factor", ratio), 1.0);
+    // Its first frequency is no power of two, as that of every other scheme is. There the f32 of those who made the
+    // lists shows: they round frequencies and angles, and trained so.
+    rope.numerics = {.inv_freq = FloatFormat::kF32, .angle = RopeAngle::kF32};
     if (rope.rotary_dim % 2 != 0) Fail(ErrorKind::kFormat, "rotary_dim must be even, found {}", rope.rotary_dim);
     scaling.short_divisors = divisors("short_factor");
     scaling.long_divisors = divisors("long_factor");

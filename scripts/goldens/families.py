@@ -36,7 +36,7 @@ BAICHUAN = dict(model_type="baichuan", architectures=["BaichuanForCausalLM"], vo
                 bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, torch_dtype="float32", use_cache=True)
 GEMMA = dict(BASE, head_dim=16, query_pre_attn_scalar=12, sliding_window=24, bos_token_id=2, eos_token_id=1)
 PHI3 = dict(BASE, model_type="phi3")
-LONG = dict(short_factor=[1.0, 1.02, 1.1, 1.3], long_factor=[1.0, 1.9, 3.5, 4.0])
+LONG = dict(short_factor=[1.05, 1.02, 1.1, 1.3], long_factor=[1.1, 1.9, 3.5, 4.0])
 
 # Configurations as files have them: a few in the words of transformers 4 (rope_theta, rope_scaling), marked "raw", the
 # others as transformers 5 writes them.
