@@ -1,6 +1,7 @@
 #include "hawser/jinja/value.h"
 
 #include <fmt/format.h>
+#include <utf8proc.h>
 
 #include <algorithm>
 #include <cmath>
@@ -56,26 +57,44 @@ std::string FloatText(double x) {
   return text;
 }
 
+/// Whether Python shows a character in a repr() as it is.
+bool IsPrintable(std::string_view character) {
+  utf8proc_int32_t point = -1;
+  utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(character.data()),
+                   static_cast<utf8proc_ssize_t>(character.size()), &point);
+  if (point < 0x80) return point >= 0x20 && point != 0x7F;
+  const auto category = utf8proc_category(point);
+  return category != UTF8PROC_CATEGORY_CN && (category < UTF8PROC_CATEGORY_ZS || category > UTF8PROC_CATEGORY_CO);
+}
+
+/// \xa0, \u200d, \U000e0001
+std::string EscapedPoint(std::string_view character) {
+  utf8proc_int32_t point = 0;
+  utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(character.data()),
+                   static_cast<utf8proc_ssize_t>(character.size()), &point);
+  if (point < 0x100) return fmt::format("\\x{:02x}", point);
+  return point < 0x10000 ? fmt::format("\\u{:04x}", point) : fmt::format("\\U{:08x}", point);
+}
+
 /// Python's repr() of a text.
 Text Quoted(const Text& text) {
   const std::string& bytes = text.bytes();
   const bool doubles = bytes.find('\'') != std::string::npos && bytes.find('"') == std::string::npos;
   const char quote = doubles ? '"' : '\'';
   Text out(std::string(1, quote));
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    const char c = bytes[i], mark = text.MarkAt(i);
-    if (c == quote || c == '\\') {
-      out.Append(std::string("\\") + c, mark);
-    } else if (c == '\n') {
-      out.Append("\\n", mark);
-    } else if (c == '\r') {
-      out.Append("\\r", mark);
-    } else if (c == '\t') {
-      out.Append("\\t", mark);
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      out.Append(fmt::format("\\x{:02x}", static_cast<unsigned char>(c)), mark);
+  const std::vector<size_t> starts = CharacterStarts(bytes);
+  for (size_t i = 0; i + 1 < starts.size(); ++i) {
+    const std::string_view c = std::string_view(bytes).substr(starts[i], starts[i + 1] - starts[i]);
+    const char mark = text.MarkAt(starts[i]);
+    constexpr std::string_view kSpecial = "\n\r\t", kLetters = "nrt";
+    if (c[0] == quote || c[0] == '\\') {
+      out.Append("\\" + std::string(c), mark);
+    } else if (const size_t at = kSpecial.find(c[0]); at != kSpecial.npos) {
+      out.Append(std::string("\\") + kLetters[at], mark);
+    } else if (!IsPrintable(c)) {
+      out.Append(EscapedPoint(c), mark);
     } else {
-      out.Append(std::string_view(&c, 1), mark);
+      out.Append(c, mark);
     }
   }
   out.Append(std::string_view(&quote, 1), '\0');
