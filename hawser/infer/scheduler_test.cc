@@ -12,20 +12,11 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/infer/generation.h"
+#include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace hawser {
 namespace {
-
-class LetterTokenizer final : public Tokenizer {
- public:
-  std::string Kind() const override { return "letters"; }
-  int32_t vocab_size() const override { return 64; }
-  std::vector<int32_t> Encode(std::string_view text, bool, bool) const override { return {text.begin(), text.end()}; }
-  std::string Piece(int32_t id) const override { return std::string(1, static_cast<char>('0' + id)); }
-  std::string Display(int32_t id) const override { return Piece(id); }
-  void Save(const std::filesystem::path&) const override {}
-};
 
 /// What a request told.
 struct Heard {
@@ -111,7 +102,7 @@ class SchedulerTest : public ::testing::Test {
 
   ModelSpec spec_ = TinySpec();
   ParamStore params_ = LoudModel(spec_, 23);
-  LetterTokenizer tokenizer_;
+  testing::ByteTokenizer tokenizer_{64};
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
   Decoder decoder_{backend_.get(), &params_};
 };
