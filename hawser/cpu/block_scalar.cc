@@ -45,7 +45,7 @@ struct Vec1 {
   static void StoreAll(I v, uint8_t* to) { std::memcpy(to, &v, sizeof(v)); }
   static I SubBytes(I a, I b) {
     I bytes = 0;
-    for (int i = 0; i < 32; i += 8) bytes |= ((a >> i) - (b >> i) & 255) << i;
+    for (int i = 0; i < 32; i += 8) bytes |= (((a >> i) - (b >> i)) & 255) << i;
     return bytes;
   }
 
