@@ -10,6 +10,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/cli/command.h"
+#include "hawser/cli/eval_files.h"
 #include "hawser/cli/eval_measures.h"
 #include "hawser/eval/engine_lm.h"
 #include "hawser/eval/report.h"
@@ -197,7 +198,10 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--chat", options->chat, "Prompts of tasks become turns of a chat, by the model's template");
   command.Add("--bootstrap", options->bootstrap, "Resamples for error bars of perplexities; 0: none")
       .Range(0, int64_t{1} << 24);
-  return [options, command, &common] { return RunEval(*options, command, common); };
+  return [options, command, &common, files = SetupEvalFiles(command, common)] {
+    if (const std::optional<int> code = files()) return *code;
+    return RunEval(*options, command, common);
+  };
 }
 
 }  // namespace hawser

@@ -132,7 +132,9 @@ const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>&
   size_t at = 0;
   const CLI::App* app = FindCommand(program, words, &at);
   std::vector<std::string> parts;
-  for (const CLI::App* part : app->get_subcommands({})) parts.push_back(part->get_name());
+  if (app->get_require_subcommand_min() > 0) {
+    for (const CLI::App* part : app->get_subcommands({})) parts.push_back(part->get_name());
+  }
   const std::string path = PathOf(app);
   const std::string prefix = app == program ? "" : path.substr(program->get_name().size() + 1) + ": ";
   if (!parts.empty()) {
@@ -253,7 +255,12 @@ CommandOption Command::AddCall(const std::string& name, std::function<void(const
 }
 
 Command Command::AddCommand(const std::string& name, const std::string& summary) {
+  const Command part = AddFirstCommand(name, summary);
   app_->require_subcommand(1);
+  return part;
+}
+
+Command Command::AddFirstCommand(const std::string& name, const std::string& summary) {
   CLI::App* part = app_->add_subcommand(name, summary)->fallthrough();
   part->footer([app = app_] {
     std::vector<std::string> names = OptionNames(app);
@@ -276,11 +283,16 @@ Command Program::AddCommand(const std::string& name, const std::string& summary)
 }
 
 bool Program::Parse(int argc, char** argv, std::string* text) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  for (CLI::App* command : app_->get_subcommands({})) {
+    if (words.size() < 2 || command->get_name() != words[0] || command->get_require_subcommand_min() > 0) continue;
+    for (CLI::App* part : command->get_subcommands({})) part->disabled(part->get_name() != words[1]);
+  }
   try {
     app_->parse(argc, argv);
     return true;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() != 0) FailParse(app_.get(), {argv + 1, argv + argc}, error.what());
+    if (error.get_exit_code() != 0) FailParse(app_.get(), words, error.what());
     std::ostringstream out;
     app_->exit(error, out, out);
     *text = out.str();

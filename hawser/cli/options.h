@@ -51,6 +51,9 @@ class Command {
 
   /// A subcommand that takes the options of its parents too. One of the subcommands has to be given.
   Command AddCommand(const std::string& name, const std::string& summary);
+  /// A subcommand that may be left out: it is meant where its name is the first word behind this command, and anywhere
+  /// else the word is an argument as any.
+  Command AddFirstCommand(const std::string& name, const std::string& summary);
 
   bool parsed() const;
   bool Declares(const std::string& name) const;   // an option of this command itself

@@ -44,6 +44,16 @@ constexpr DataFile kFiles[] = {
      "a624d995e80b9b97602e38d05fb8a5409442b3cc81357d8d7294fb21332216ec"},
     {"arc", "arc/arc_challenge_test.jsonl", 432969, "e5dc005ef6323817014d23a930252588d7bd1d2529ca439f18fae5d8a47c325d"},
     {"wikitext", "wikitext/wiki.test.raw", 1290590, "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08"},
+    {"ruler", "ruler/wordlists/nounlist.txt", 54781, "0778f51872f2aa89e0745c0cc37471a13e3d2161a79fcfdc03b6390b10604a55",
+     "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/nounlist.txt"},
+    {"ruler", "ruler/wordlists/adjectivelist.txt", 7403,
+     "66814d46b7e292c83e839d12fe2fa083c8f66779b14b294e1be4e1342c5d4131",
+     "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/adjectivelist.txt"},
+    {"ruler", "ruler/wordlists/verblist.txt", 6967, "9fbf5e4e69b8869aebd88e6d545312ff9f878a747327ede5f6dbbba5c27b08ad",
+     "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/verblist.txt"},
+    {"longbench", "longbench/dataset2prompt.json", 5437,
+     "56d22ad4f382169c2b8a11ff4c982a4a1bea096c8152b0f0b85b64686b157c30",
+     "THUDM/LongBench/main/LongBench/config/dataset2prompt.json"},
 };
 
 fs::path Variable(const char* name) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace hawser {
@@ -18,6 +19,9 @@ class TextTable {
  private:
   std::vector<std::vector<std::string>> rows_;
 };
+
+/// A field of CSV, quoted where it has to be.
+std::string CsvField(std::string_view text);
 
 std::string HumanCount(int64_t n);         // 1,234,567
 std::string HumanBytes(int64_t bytes);     // 12.3 MiB

@@ -10,7 +10,8 @@ namespace hawser {
 
 std::span<const Task* const> Tasks() {
   static const std::array kTasks = {&kMmlu,       &kHellaswag, &kArcEasy,  &kArcChallenge, &kPiqa,
-                                    &kWinogrande, &kLambada,   &kWikitext, &kGsm8k,        &kGsm8kCot};
+                                    &kWinogrande, &kLambada,   &kWikitext, &kGsm8k,        &kGsm8kCot,
+                                    &kRuler,      &kPasskey,   &kNiah,     &kLongBench,    &kLongBenchV2};
   return kTasks;
 }
 

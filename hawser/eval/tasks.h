@@ -9,5 +9,9 @@ extern const Task kHellaswag, kPiqa, kWinogrande, kArcEasy, kArcChallenge;  // h
 extern const Task kMmlu;                                                    // harness_mmlu.cc
 extern const Task kLambada, kWikitext;                                      // harness_text.cc
 extern const Task kGsm8k, kGsm8kCot;                                        // harness_gsm8k.cc
+extern const Task kRuler;                                                   // ruler_task.cc
+extern const Task kPasskey;                                                 // passkey_task.cc
+extern const Task kNiah;                                                    // niah_task.cc
+extern const Task kLongBench, kLongBenchV2;                                 // longbench_task.cc
 
 }  // namespace hawser

@@ -1,0 +1,110 @@
+#include "hawser/eval/file_scores.h"
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "hawser/base/error.h"
+#include "hawser/base/text.h"
+#include "hawser/eval/longbench.h"
+#include "hawser/eval/niah.h"
+#include "hawser/eval/passkey.h"
+#include "hawser/eval/ruler_score.h"
+
+namespace hawser {
+namespace {
+
+using Scorer = std::function<double(const Prediction&)>;
+
+bool HasReference(const Prediction& p) { return !p.references.empty(); }
+
+double ScoreChoice(const Prediction& p) {
+  const char letter = LongBenchChoice(p.text);
+  return letter != 0 && HasReference(p) && p.references[0] == std::string(1, letter) ? 1 : 0;
+}
+
+struct NamedScorer {
+  std::string_view name;
+  double (*score)(const Prediction&);
+};
+constexpr NamedScorer kOthers[] = {
+    {"longbench_v2", ScoreChoice},
+    {"infinitebench_passkey",
+     [](const Prediction& p) { return HasReference(p) && FirstDigitsAre(p.text, p.references[0]) ? 1.0 : 0.0; }},
+    {"passkey",
+     [](const Prediction& p) { return HasReference(p) && FirstNumberIs(p.text, p.references[0]) ? 1.0 : 0.0; }},
+    {"niah", [](const Prediction& p) { return (JudgeNeedle(p.text) - 1) / 9.0; }},
+};
+
+Scorer FindScorer(std::string_view task) {
+  for (const RulerTask& of : RulerTasks()) {
+    if (of.name == task) return [&of](const Prediction& p) { return ScoreRuler(of, p.text, p.references); };
+  }
+  if (const LongBenchSet* set = FindLongBenchSet(task)) {
+    return [set](const Prediction& p) { return LongBenchScore(*set, p.text, p.references, p.classes); };
+  }
+  for (const NamedScorer& other : kOthers) {
+    if (other.name == task) return other.score;
+  }
+  std::vector<std::string_view> known = OtherScorers();
+  for (const RulerTask& of : RulerTasks()) known.push_back(of.name);
+  for (const LongBenchSet& set : LongBenchSets()) known.push_back(set.name);
+  Fail(ErrorKind::kUsage, "no scorer for '{}'{}", task, SuggestName(task, known));
+}
+
+std::vector<std::string> PartsOf(std::string_view task, const Prediction& p) {
+  if (task == "longbench_v2") return {p.difficulty, p.size};
+  if (FindLongBenchSet(task) != nullptr && task.ends_with("_e")) {
+    return {p.length < 4000 ? "0-4k" : p.length < 8000 ? "4-8k" : "8k+"};
+  }
+  return {};
+}
+
+class Sum {
+ public:
+  void Add(double value) { ++count_, sum_ += value, squares_ += value * value; }
+  FileScore Score(std::string part) const {
+    const auto n = static_cast<double>(count_);
+    const double mean = sum_ / n;
+    const double spread = std::sqrt(std::max(0.0, squares_ / n - mean * mean) * n / (n - 1));
+    return {.part = std::move(part),
+            .score = std::round(mean * 1e4) / 1e2,
+            .error = count_ > 1 ? 100 * spread / std::sqrt(n) : std::numeric_limits<double>::quiet_NaN(),
+            .samples = count_};
+  }
+
+ private:
+  int64_t count_ = 0;
+  double sum_ = 0, squares_ = 0;
+};
+
+}  // namespace
+
+std::vector<std::string_view> OtherScorers() {
+  std::vector<std::string_view> names;
+  for (const NamedScorer& other : kOthers) names.push_back(other.name);
+  return names;
+}
+
+double ScorePrediction(std::string_view task, const Prediction& prediction) { return FindScorer(task)(prediction); }
+
+std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path) {
+  const Scorer score = FindScorer(task);
+  Sum all;
+  std::vector<std::pair<std::string, Sum>> parts;  // in the order in which they come
+  for (const Prediction& prediction : ReadPredictions(path)) {
+    const double value = score(prediction);
+    all.Add(value);
+    for (const std::string& part : PartsOf(task, prediction)) {
+      if (part.empty()) continue;
+      auto found = std::ranges::find(parts, part, &std::pair<std::string, Sum>::first);
+      if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
+      found->second.Add(value);
+    }
+  }
+  std::vector<FileScore> scores = {all.Score("all")};
+  for (const auto& [part, sum] : parts) scores.push_back(sum.Score(part));
+  return scores;
+}
+
+}  // namespace hawser

@@ -1,0 +1,287 @@
+// What the tasks of long texts make and how they score, against the originals' vectors.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/text.h"
+#include "hawser/eval/answer_text.h"
+#include "hawser/eval/file_scores.h"
+#include "hawser/eval/lengths.h"
+#include "hawser/eval/longbench.h"
+#include "hawser/eval/niah.h"
+#include "hawser/eval/passkey.h"
+#include "hawser/eval/tasks.h"
+#include "hawser/io/digest.h"
+#include "hawser/io/json.h"
+#include "hawser/testing/byte_tokenizer.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string Sha256(std::string_view text) {
+  Digest digest(Digest::Kind::kSha256);
+  digest.Add(text);
+  return digest.Hex();
+}
+
+class LongContextVectors : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const char* data = std::getenv("HAWSER_DATA");
+    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+    data_ = data;
+  }
+  fs::path data_;
+};
+
+TEST_F(LongContextVectors, PasskeyPrompts) {
+  const nlohmann::json root = ParseJson(ReadFile(data_ / "oracles" / "passkey_prompt_vectors.json"));
+  const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(data_ / "tokenizers" / "llama2.tokenizer.model");
+  for (const nlohmann::json& vector : root["vectors"]) {
+    SCOPED_TRACE(vector.dump().substr(0, 120));
+    const nlohmann::json& params = vector["params"];
+    const std::string name = vector["variant"].get<std::string>(), key = params["key"].dump();
+    std::string prompt;
+    if (name == "llamacpp") {
+      const auto all = params["n_junk"].get<int64_t>(), before = params["i_pos"].get<int64_t>();
+      prompt = PasskeyPrompt(PasskeyLayout::kLlamaCpp, before, all - before, key);
+    } else if (name == "pose_repeat") {
+      prompt = PasskeyPrompt(PasskeyLayout::kPose, params["n_prefix"], params["n_suffix"], key);
+    } else {
+      prompt = PasskeyPrompt(name == "landmark_char" ? PasskeyLayout::kLandmark : PasskeyLayout::kFocusLlm,
+                             params["n_prefix_chars"], params["n_suffix_chars"], key);
+    }
+    EXPECT_EQ(Sha256(prompt), vector["sha256"].get<std::string>());
+    EXPECT_EQ(tokenizer->Encode(prompt).size(), vector["llama2_tokens_no_bos"].get<size_t>());
+  }
+}
+
+TEST_F(LongContextVectors, LongBenchMetrics) {
+  const std::map<std::string, LongBenchMetric> metrics = {{"qa_f1_score", LongBenchMetric::kF1},
+                                                          {"rouge_score", LongBenchMetric::kRouge},
+                                                          {"classification_score", LongBenchMetric::kClass},
+                                                          {"count_score", LongBenchMetric::kCount},
+                                                          {"retrieval_score", LongBenchMetric::kRetrieval},
+                                                          {"code_sim_score", LongBenchMetric::kCode}};
+  int seen = 0;
+  const std::string text = ReadFile(data_ / "oracles" / "longbench_metric_vectors.jsonl");
+  for (const std::string_view line : SplitWords(text, "\n")) {
+    const nlohmann::json vector = ParseJson(line);
+    const std::string metric = vector["metric"];
+    std::vector<std::string> classes;
+    if (vector.contains("all_classes")) classes = vector["all_classes"].get<std::vector<std::string>>();
+    EXPECT_NEAR(LongBenchScore(metrics.at(metric), vector["prediction"].get<std::string>(),
+                               vector["ground_truth"].get<std::string>(), classes),
+                vector["score"].get<double>(), metric == "rouge_score" ? 1e-8 : 1e-9)
+        << line.substr(0, 300);
+    ++seen;
+  }
+  EXPECT_EQ(seen, 167);
+}
+
+TEST_F(LongContextVectors, LongBenchPromptsAreThePublishedOnes) {
+  const nlohmann::json prompts = ParseJson(ReadFile(data_ / "longbench" / "dataset2prompt.json"));
+  const nlohmann::json lengths = ParseJson(ReadFile(data_ / "longbench" / "dataset2maxlen.json"));
+  ASSERT_EQ(LongBenchSets().size(), 21u);
+  const std::map<std::string, std::string> read = ReadLongBenchPrompts(data_);
+  for (const LongBenchSet& set : LongBenchSets()) {
+    EXPECT_EQ(read.at(std::string(set.name)), prompts[std::string(set.name)].get<std::string>());
+    EXPECT_EQ(set.max_new, lengths[std::string(set.name)].get<int64_t>());
+  }
+}
+
+TEST(Passkey, PutsTheKeyWhereItIsTold) {
+  for (const PasskeyVariant& variant : PasskeyVariants()) {
+    if (variant.layout == PasskeyLayout::kInfiniteBench || variant.layout == PasskeyLayout::kYarnHard) continue;
+    const std::string front = PasskeyPrompt(variant.layout, 0, 300, "31415");
+    const std::string back = PasskeyPrompt(variant.layout, 300, 0, "31415");
+    EXPECT_LT(front.find("31415"), 250u) << variant.name;
+    EXPECT_GT(back.find("31415"), front.size() / 3) << variant.name;
+    EXPECT_TRUE(front.ends_with("What is the pass key? The pass key is")) << variant.name;
+  }
+}
+
+TEST(Passkey, TheFirstNumberCounts) {
+  EXPECT_TRUE(FirstNumberIs(" 31415. Remember 7", "31415"));
+  EXPECT_TRUE(FirstNumberIs("key 00042", "42"));
+  EXPECT_FALSE(FirstDigitsAre("key 00042", "42"));
+  EXPECT_TRUE(FirstDigitsAre("key 42,", "42"));
+  for (const char* wrong : {"", "none", "3141 5", "314159"}) EXPECT_FALSE(FirstNumberIs(wrong, "31415")) << wrong;
+  EXPECT_EQ(Ordinal(1) + Ordinal(2) + Ordinal(3) + Ordinal(4) + Ordinal(11) + Ordinal(22) + Ordinal(113),
+            "1st2nd3rd4th11th22nd113th");
+}
+
+TEST(Niah, JudgesByRule) {
+  EXPECT_EQ(JudgeNeedle("Eat a SANDWICH, in Dolores-Park"), 5);  // a hyphen makes one word of two
+  EXPECT_EQ(JudgeNeedle("Eat a sandwich in the Dolores Park!"), 10);
+  EXPECT_EQ(JudgeNeedle("Dolores Park"), 5);
+  EXPECT_EQ(JudgeNeedle("walk"), 1);
+}
+
+TEST(Niah, HidesBehindASentenceAndKeepsTheText) {
+  const testing::ByteTokenizer tokenizer;
+  const std::string text = "One is here. Two is there. Three is nowhere.";
+  const std::vector<int32_t> ids = tokenizer.Encode(text, false, false);
+  const auto length = static_cast<int64_t>(ids.size());
+  EXPECT_EQ(HideNeedle(ids, length, "[N]", 0.5, tokenizer).text, "One is here.[N] Two is there. Three is nowhere.");
+  EXPECT_EQ(HideNeedle(ids, length, "[N]", 0, tokenizer).text, "[N]" + text);
+  EXPECT_EQ(HideNeedle(ids, length, "[N]", 1, tokenizer).text, text + "[N]");
+  EXPECT_EQ(HideNeedle(ids, 7, "[N]", 1, tokenizer).text, "One is [N]");
+  const std::vector<std::string> needles = {"[A]", "[B]"};
+  const std::vector<double> depths = {0.5, 0.1};
+  const HiddenText hidden = HideNeedles(ids, length, needles, depths, tokenizer);
+  EXPECT_EQ(hidden.text, "One [B]is here. Two is th[A]ere. Three is nowhere.");
+  EXPECT_EQ(hidden.places, (std::vector<int64_t>{22, 4}));
+}
+
+TEST(LongBench, CutsTheMiddleAlone) {
+  const testing::ByteTokenizer tokenizer;
+  EXPECT_EQ(CutMiddle("0123456789", 10, tokenizer), "0123456789");
+  EXPECT_EQ(CutMiddle("0123456789", 5, tokenizer), "0189");
+  EXPECT_EQ(FindLongBenchSet("hotpotqa_e")->name, "hotpotqa");
+  EXPECT_EQ(LongBenchPrompt("Text: {context}\nQuestion: {input}", "{input}", "asked"),
+            "Text: {input}\nQuestion: asked");
+}
+
+TEST(LongBench, FirstLinesAndChoices) {
+  const LongBenchSet& trec = *FindLongBenchSet("trec");
+  EXPECT_EQ(LongBenchScore(trec, "\nDate\nLocation", {"Date"}, {"Date", "Location"}), 1);
+  EXPECT_EQ(LongBenchChoice("**The correct answer is (B)**"), 'B');
+  EXPECT_EQ(LongBenchChoice("The correct answer is C, or The correct answer is (D)"), 'D');
+  EXPECT_EQ(LongBenchChoice("The correct answer is C."), 'C');
+  EXPECT_EQ(LongBenchChoice("A or B"), 0);
+}
+
+TEST(LongTasks, ListsDepthsAndLimits) {
+  const testing::ByteTokenizer tokenizer;
+  const std::string name = "a_name_of_more_letters_than_fit_in_the_string_object_itself";
+  TaskInput input{.options = TaskOptions("x:sets=" + name + "+b,depths=3,lengths=1k+2k"), .tokenizer = &tokenizer};
+  input.max_length = 2048;
+  EXPECT_EQ(input.options.List("sets", ""), (std::vector<std::string>{name, "b"}));
+  EXPECT_EQ(TaskDepths(input, "10"), (std::vector<double>{0, 0.5, 1}));
+  EXPECT_EQ(TaskLengths(input, "lengths", "9"), (std::vector<int64_t>{1024, 2048}));
+  EXPECT_EQ(TaskRoom(input, 1024), 1024);
+  input.chat = true;
+  EXPECT_LT(TaskRoom(input, 2048), 2048);  // the template needs room too
+  input.max_length = 2000;
+  EXPECT_THROW(TaskLengths(input, "lengths", "9"), Error);
+  for (const char* wrong : {"2.5", "x", "0.1+1.5", "-1", "1+2"}) {
+    const TaskInput bad{.options = TaskOptions(fmt::format("x:depths={}", wrong))};
+    EXPECT_THROW(TaskDepths(bad, "10"), Error) << wrong;
+  }
+  std::vector<Sample> samples = {{.row = "a"}, {.row = "b"}, {.row = "a"}, {.row = "a"}, {.row = "b"}};
+  LimitRows(0, &samples);
+  EXPECT_EQ(samples.size(), 5u);
+  LimitRows(1, &samples);
+  ASSERT_EQ(samples.size(), 2u);
+  EXPECT_EQ(samples[0].row + samples[1].row, "ab");
+}
+
+/// The samples of a task for a tokenizer of bytes, and the score where every answer is the truth, or wrong.
+void CheckTask(const std::string& text, const std::filesystem::path& data, size_t count) {
+  const testing::ByteTokenizer tokenizer;
+  TaskInput input{.options = TaskOptions(text), .data_dir = data, .tokenizer = &tokenizer};
+  input.max_length = 4096;
+  const Task& task = FindTask(input.options.task());
+  const std::vector<Sample> samples = task.samples(input);
+  input.options.CheckAllUsed();
+  EXPECT_EQ(samples.size(), count) << text;
+  for (const Sample& sample : samples) {
+    ASSERT_EQ(sample.requests.size(), 1u);
+    const LmRequest& request = sample.requests[0];
+    EXPECT_LE(static_cast<int64_t>(request.context.size() + request.answer_prefix.size()) + request.max_new, 4096)
+        << text;
+    const std::string right = fmt::format("{}", fmt::join(sample.references, ", "));
+    const std::vector<LmAnswer> good = {{.text = right}}, bad = {{.text = "no"}};
+    const SampleScore full = task.score(sample, good), none = task.score(sample, bad);
+    ASSERT_EQ(full.values.size(), task.metrics.size());
+    EXPECT_EQ(full.values[0].value, 1) << text << ": " << right;
+    EXPECT_LE(none.values[0].value, 0.1) << text;
+  }
+}
+
+TEST(LongTasks, TheTruthScoresFull) {
+  const fs::path data = fs::path(::testing::TempDir()) / "hawser_long_tasks";
+  fs::remove_all(data);
+  MakeDirectories(data / "longbench" / "data");
+  MakeDirectories(data / "longbench_v2");
+  MakeDirectories(data / "infinitebench");
+  std::string essay;
+  for (int i = 0; i < 900; ++i) essay += fmt::format("Line {} has words. ", i);
+  WriteFileAtomically(data / "essay.txt", essay);
+  const std::string item =
+      R"({"context":"long","input":"Who?","answers":["cat"],"all_classes":["cat","dog"],"length":5000,"_id":"a"})";
+  for (const char* set : {"hotpotqa", "trec", "gov_report_e"}) {
+    WriteFileAtomically(data / "longbench" / "data" / fmt::format("{}.jsonl", set), item + "\n" + item + "\n");
+  }
+  WriteFileAtomically(
+      data / "longbench_v2" / "data.json",
+      R"([{"_id":"1","difficulty":"easy","length":"short","question":"q","choice_A":"a","choice_B":"b",)"
+      R"("choice_C":"c","choice_D":"d","answer":"C","context":"text"}])");
+  WriteFileAtomically(data / "infinitebench" / "passkey.jsonl",
+                      R"({"context":"The pass key is 71432.","input":"What is it?","answer":["71432"]})");
+  const std::string essay_path = (data / "essay.txt").string();
+  for (const char* variant : {"landmark", "yarn", "pose", "pi", "focusllm", "llamacpp"}) {
+    CheckTask(fmt::format("passkey:variant={},lengths=1500+2500,depths=3,trials=2", variant), data, 12);
+    CheckTask(fmt::format("passkey:variant={},units=9,depths=random,trials=2", variant), data, 2);
+  }
+  CheckTask("passkey:variant=yarn-hard,keys=3,lengths=2000,depths=2,trials=1,haystack=" + essay_path, data, 2);
+  CheckTask("passkey:variant=infinitebench", data, 1);
+  CheckTask("niah:lengths=1000+2000,depths=0+0.5+1,haystack=" + essay_path, data, 6);
+  CheckTask("niah:form=four,lengths=2000,samples=3,haystack=" + essay_path, data, 3);
+  CheckTask("ruler:length=3000,tasks=vt+fwe+niah_multikey_3,samples=2", data, 6);
+  CheckTask("longbench_v2", data, 1);
+  if (const char* given = std::getenv("HAWSER_DATA")) {
+    const char* prompts = "longbench/dataset2prompt.json";
+    WriteFileAtomically(data / prompts, ReadFile(fs::path(given) / prompts));
+    CheckTask("longbench:sets=hotpotqa+trec+gov_report_e", data, 6);
+  }
+  EXPECT_THROW(CheckTask("longbench:sets=hotpot", data, 0), Error);
+  EXPECT_THROW(CheckTask("longbench:sets=qmsum", data, 0), Error);
+  EXPECT_THROW(CheckTask("passkey:lengths=100", data, 0), Error);
+  EXPECT_THROW(CheckTask("niah:lengths=9,haystack=" + essay_path, data, 0), Error);
+}
+
+TEST(FileScores, PartsAndFaults) {
+  const fs::path file = fs::path(::testing::TempDir()) / "hawser_file_scores.jsonl";
+  const auto scores = [&](std::string_view task, const std::string& text) {
+    WriteFileAtomically(file, text);
+    return ScoreFile(task, file);
+  };
+  const std::vector<FileScore> e = scores("hotpotqa_e",
+                                          "{\"pred\":\"the cat\",\"answers\":[\"a cat\"],\"length\":100}\n\n"
+                                          "{\"pred\":\"dog\",\"answers\":[\"cat\"],\"length\":9000}\n");
+  ASSERT_EQ(e.size(), 3u);
+  EXPECT_EQ(e[0].score, 50);
+  EXPECT_NEAR(e[0].error, 50, 1e-9);
+  EXPECT_EQ(e[1].part, "0-4k");
+  EXPECT_EQ(e[1].score, 100);
+  EXPECT_EQ(e[2].part, "8k+");
+  const std::vector<FileScore> two =
+      scores("longbench_v2",
+             "{\"response\":\"The correct answer is "
+             "(A)\",\"pred\":null,\"answer\":\"A\",\"difficulty\":\"hard\",\"length\":\"short\"}\n");
+  ASSERT_EQ(two.size(), 3u);
+  EXPECT_EQ(two[1].part + two[2].part, "hardshort");
+  EXPECT_EQ(two[0].score, 100);
+  // The log of an evaluation.
+  EXPECT_EQ(scores("vt", "{\"doc_id\":0,\"doc\":{\"outputs\":[\"AB\",\"CD\"]},\"resps\":[[\"ab\"]]}\n")[0].score, 50);
+  for (const char* wrong : {"", "{}", "{\"pred\":3,\"answers\":[]}", "{\"pred\":\"x\"}", "[]", "{"}) {
+    EXPECT_THROW(scores("hotpotqa", wrong), Error) << wrong;
+  }
+  EXPECT_THROW(scores("hotpot", "{\"pred\":\"x\",\"answers\":[\"x\"]}"), Error);
+}
+
+}  // namespace
+}  // namespace hawser

@@ -1,0 +1,80 @@
+#include "hawser/eval/predictions.h"
+
+#include <initializer_list>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/text.h"
+#include "hawser/eval/answer_text.h"
+#include "hawser/io/json.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+
+const json* FirstOf(const json& object, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto member = object.find(key);
+    if (member != object.end() && !member->is_null()) return &*member;
+  }
+  return nullptr;
+}
+
+std::string Plain(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+std::vector<std::string> Texts(const json* value) {
+  std::vector<std::string> texts;
+  if (value == nullptr) return texts;
+  if (!value->is_array()) return {Plain(*value)};
+  for (const json& item : *value) texts.push_back(Plain(item));
+  return texts;
+}
+
+Prediction ReadLine(const json& line, int64_t number) {
+  if (!line.is_object()) Fail(ErrorKind::kFormat, "wanted an object, found {}", ShownJson(line));
+  Prediction out;
+  const json* id = FirstOf(line, {"_id", "index", "doc_id", "id"});
+  out.id = id != nullptr ? Plain(*id) : std::to_string(number);
+  const json* text = FirstOf(line, {"pred", "prediction", "response"});
+  if (const auto resps = line.find("resps"); text == nullptr && resps != line.end()) {
+    const json* first = &*resps;
+    while (first->is_array() && !first->empty()) first = &first->front();
+    text = first->is_string() ? first : nullptr;
+  }
+  if (text == nullptr || !text->is_string()) {
+    Fail(ErrorKind::kFormat, "no prediction: wanted a text \"pred\", found {}", ShownJson(line));
+  }
+  out.text = text->get<std::string>();
+  const auto doc = line.find("doc");
+  const json& about = doc != line.end() && doc->is_object() ? *doc : line;
+  const json* references = FirstOf(about, {"outputs", "answers", "needle", "answer", "label", "ground_truth"});
+  if (references == nullptr) {
+    Fail(ErrorKind::kFormat, "no reference: wanted \"outputs\" or \"answers\", found {}", ShownJson(line));
+  }
+  out.references = Texts(references);
+  out.classes = Texts(FirstOf(about, {"all_classes"}));
+  const json* length = FirstOf(about, {"length", "ctx_len"});
+  if (length != nullptr && length->is_number_integer()) out.length = length->get<int64_t>();
+  if (length != nullptr && length->is_string()) out.size = length->get<std::string>();
+  if (const json* difficulty = FirstOf(about, {"difficulty"})) out.difficulty = Plain(*difficulty);
+  return out;
+}
+
+}  // namespace
+
+std::vector<Prediction> ReadPredictions(const std::filesystem::path& path) {
+  const std::string text = ReadFile(path);
+  std::vector<Prediction> predictions;
+  int64_t number = 0;
+  for (const std::string_view line : SplitAt(text, '\n')) {
+    ++number;
+    if (StripText(line).empty()) continue;
+    WithFrame(fmt::format("{}: line {}", path.string(), number),
+              [&] { predictions.push_back(ReadLine(ParseJson(line), static_cast<int64_t>(predictions.size()))); });
+  }
+  if (predictions.empty()) Fail(ErrorKind::kFormat, "{}: no predictions", path.string());
+  return predictions;
+}
+
+}  // namespace hawser

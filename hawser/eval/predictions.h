@@ -1,0 +1,26 @@
+// eval/predictions.h - answers of any program in files, as the public benchmarks write them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace hawser {
+
+/// One line of a file of predictions.
+struct Prediction {
+  std::string id;  // "_id", "index" or "id" of the line; else its number from 0
+  std::string text;
+  std::vector<std::string> references;
+  std::vector<std::string> classes;  // LongBench: "all_classes"
+  int64_t length = 0;                // of the prompt, where the line says
+  std::string difficulty, size;      // LongBench v2: easy or hard; short, medium or long
+};
+
+/// Lines of JSON: `text` is "pred", "prediction" or "response", or the answer in a sample log of an evaluation
+/// ("resps"); references are "outputs", "answers", "needle", "answer", "label" or "ground_truth" of the line, or of its
+/// "doc". Blank lines are skipped. Errors: kIo, kFormat with the number of the line.
+std::vector<Prediction> ReadPredictions(const std::filesystem::path& path);
+
+}  // namespace hawser

@@ -1,0 +1,236 @@
+#include "hawser/eval/ruler.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/text.h"
+#include "hawser/eval/ruler_score.h"
+#include "hawser/io/json.h"
+#include "hawser/testing/byte_tokenizer.h"
+
+namespace hawser {
+namespace {
+
+namespace fs = std::filesystem;
+
+const RulerTask& TaskOf(std::string_view name) { return *ParseRulerTasks(name).at(0); }
+
+std::vector<nlohmann::json> JsonLines(const fs::path& path) {
+  const std::string text = ReadFile(path);
+  std::vector<nlohmann::json> lines;
+  for (const std::string_view line : SplitWords(text, "\n")) lines.push_back(ParseJson(line));
+  return lines;
+}
+
+struct GoldenCase {
+  int64_t length;
+  const char* task;
+};
+
+class RulerGolden : public ::testing::TestWithParam<GoldenCase> {
+ protected:
+  void SetUp() override {
+    const char* data = std::getenv("HAWSER_DATA");
+    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+    data_ = data;
+  }
+  fs::path data_;
+};
+
+TEST_P(RulerGolden, TextIsTheOriginals) {
+  static const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(data_ / "tokenizers" / "llama2.tokenizer.model");
+  const auto [length, name] = GetParam();
+  const std::vector<nlohmann::json> golden =
+      JsonLines(data_ / "ruler" / "golden" / std::to_string(length) / (std::string(name) + ".jsonl"));
+  const RulerOptions options{.length = length, .samples = static_cast<int64_t>(golden.size()), .data_dir = data_};
+  const RulerTask& task = TaskOf(name);
+  const std::vector<RulerSample> samples = MakeRulerSamples(task, options, *tokenizer);
+  ASSERT_EQ(samples.size(), golden.size());
+  for (size_t i = 0; i < samples.size(); ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_EQ(samples[i].input, golden[i]["input"].get<std::string>());
+    EXPECT_EQ(samples[i].answer_prefix, golden[i]["answer_prefix"].get<std::string>());
+    EXPECT_EQ(nlohmann::json(samples[i].outputs), golden[i]["outputs"]);
+    EXPECT_EQ(samples[i].length, golden[i]["length"].get<int64_t>());
+    if (task.kind != RulerKind::kNiah) continue;
+    EXPECT_EQ(samples[i].answer_char, golden[i]["index"].get<int64_t>());
+    EXPECT_EQ(samples[i].answer_token, golden[i]["token_position_answer"].get<int64_t>());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RulerGolden,
+                         ::testing::Values(GoldenCase{512, "niah_single_1"}, GoldenCase{512, "niah_multikey_2"},
+                                           GoldenCase{4096, "niah_single_1"}, GoldenCase{4096, "niah_multikey_2"},
+                                           GoldenCase{4096, "niah_multikey_3"}, GoldenCase{4096, "vt"},
+                                           GoldenCase{4096, "cwe"}, GoldenCase{4096, "fwe"}, GoldenCase{4096, "qa_1"},
+                                           GoldenCase{16384, "niah_single_1"}, GoldenCase{16384, "niah_multikey_3"},
+                                           GoldenCase{16384, "vt"}, GoldenCase{16384, "cwe"}, GoldenCase{16384, "fwe"},
+                                           GoldenCase{16384, "qa_1"}, GoldenCase{16384, "qa_2"}),
+                         [](const auto& info) { return fmt::format("{}At{}", info.param.task, info.param.length); });
+
+/// A text of 3000 sentences, for the tasks that hide needles in one.
+fs::path WriteEssay() {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += fmt::format("Line {} has words. ", i);
+  const fs::path path = fs::path(::testing::TempDir()) / "hawser_ruler_essay.txt";
+  WriteFileAtomically(path, text);
+  return path;
+}
+
+// What the goldens cannot say of the tasks that upstream draws from a text that is not here.
+TEST(Ruler, EveryAnswerStandsInItsTextOnceAndFits) {
+  if (std::getenv("HAWSER_DATA") == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set: no lists of words";
+  const fs::path essay = WriteEssay();
+  const testing::ByteTokenizer tokenizer;
+  for (const RulerTask* task : ParseRulerTasks("niah")) {
+    SCOPED_TRACE(task->name);
+    const RulerOptions options{.length = 20000, .samples = 3, .haystack = essay.string()};
+    const std::vector<RulerSample> samples = MakeRulerSamples(*task, options, tokenizer);
+    ASSERT_EQ(samples.size(), 3u);
+    for (const RulerSample& sample : samples) {
+      EXPECT_LE(sample.length, options.length);
+      EXPECT_GT(sample.length, options.length * 2 / 3);
+      EXPECT_EQ(static_cast<int64_t>((sample.input + sample.answer_prefix).size()) + task->max_new, sample.length);
+      EXPECT_EQ(sample.outputs.size(), static_cast<size_t>(task->values * task->queries));
+      for (const std::string& output : sample.outputs) {
+        const size_t at = sample.input.find(output);
+        ASSERT_NE(at, std::string::npos);
+        EXPECT_EQ(sample.input.find(output, at + 1), std::string::npos);
+      }
+      EXPECT_EQ(sample.input.find(sample.outputs[0]), static_cast<size_t>(*sample.answer_token));
+    }
+    EXPECT_NE(samples[0].input, samples[1].input);
+  }
+}
+
+TEST(Ruler, ASeedIsAnotherSetAndTheSameOneTheSame) {
+  const testing::ByteTokenizer tokenizer;
+  for (const char* name : {"niah_multikey_3", "vt", "fwe"}) {
+    RulerOptions options{.length = 3000, .samples = 2};
+    const std::vector<RulerSample> one = MakeRulerSamples(TaskOf(name), options, tokenizer);
+    EXPECT_EQ(one[1].input, MakeRulerSamples(TaskOf(name), options, tokenizer)[1].input) << name;
+    options.seed = 43;
+    EXPECT_NE(one[1].input, MakeRulerSamples(TaskOf(name), options, tokenizer)[1].input) << name;
+  }
+}
+
+TEST(Ruler, TemplatesStandAroundTheTurn) {
+  const testing::ByteTokenizer tokenizer;
+  const RulerOptions options{.length = 4000, .samples = 1, .model_template = "llama2-chat"};
+  for (const char* name : {"niah_multikey_3", "vt", "fwe"}) {
+    const RulerSample sample = MakeRulerSamples(TaskOf(name), options, tokenizer).at(0);
+    EXPECT_TRUE(sample.input.starts_with("[INST] ")) << name;
+    EXPECT_TRUE(sample.input.ends_with(" [/INST]")) << name;
+    EXPECT_EQ(sample.input.find("[INST]", 1), std::string::npos) << name;
+    EXPECT_LE(sample.length, 4000) << name;
+  }
+}
+
+TEST(Ruler, SaysWhatDoesNotFit) {
+  if (std::getenv("HAWSER_DATA") == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set: no lists of words";
+  const testing::ByteTokenizer tokenizer;
+  for (const RulerTask& task : RulerTasks()) {
+    if (task.any()) continue;
+    const RulerOptions options{.length = 150, .samples = 1, .haystack = WriteEssay().string()};
+    try {
+      MakeRulerSamples(task, options, tokenizer);
+      ADD_FAILURE() << task.name << " fits in 150 bytes";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
+      EXPECT_NE(std::string(error.what()).find("150 tokens are too few"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_THROW(MakeRulerSamples(TaskOf("niah_single_2"), {.haystack = "/absent"}, tokenizer), Error);
+}
+
+TEST(Ruler, NamesWhatFetchesTheWords) {
+  const fs::path none = fs::path(::testing::TempDir()) / "hawser_ruler_no_data";
+  MakeDirectories(none);
+  try {
+    MakeRulerSamples(TaskOf("cwe"), {.data_dir = none}, testing::ByteTokenizer());
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kIo);
+    EXPECT_NE(std::string(error.what()).find("hawser pull data:ruler"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Ruler, TasksByNameFamilyAndGlob) {
+  EXPECT_EQ(ParseRulerTasks("all").size(), 13u);
+  EXPECT_EQ(ParseRulerTasks("niah").size(), 8u);
+  EXPECT_EQ(ParseRulerTasks("vt+qa").size(), 3u);
+  EXPECT_EQ(ParseRulerTasks("niah_single_*,cwe").size(), 4u);
+  for (const char* wrong : {"", "nih", "vt+x"}) EXPECT_THROW(ParseRulerTasks(wrong), Error) << wrong;
+}
+
+TEST(RulerScore, AllCountsSharesAndAnyOneIsEnough) {
+  const std::vector<std::string> two = {"Alpha", "beta"};
+  EXPECT_EQ(ScoreRuler(TaskOf("vt"), "it is ALPHA, no more", two), 0.5);
+  EXPECT_EQ(ScoreRuler(TaskOf("qa_1"), "it is ALPHA, no more", two), 1);
+  EXPECT_EQ(ScoreRuler(TaskOf("vt"), "alpha beta", two), 1);
+  for (const char* none : {"", " \n", "gamma"}) {
+    EXPECT_EQ(ScoreRuler(TaskOf("vt"), none, two), 0);
+    EXPECT_EQ(ScoreRuler(TaskOf("qa_1"), none, two), 0);
+  }
+  EXPECT_EQ(ScoreRuler(TaskOf("qa_1"), "a\x01z", {"a\nz"}), 1);  // control characters are line ends
+  EXPECT_EQ(ScoreRuler(TaskOf("qa_1"), "\u00c9t\u00c9", {"\u00e9t\u00e9"}), 1);
+}
+
+TEST(RulerScore, AnswersOfTheTruthScoreFull) {
+  const testing::ByteTokenizer tokenizer;
+  const fs::path folder = fs::path(::testing::TempDir()) / "hawser_ruler_pred";
+  fs::remove_all(folder);
+  MakeDirectories(folder);
+  for (const char* name : {"niah_multikey_3", "vt", "fwe"}) {
+    std::string right;
+    for (const RulerSample& sample : MakeRulerSamples(TaskOf(name), {.length = 3000, .samples = 12}, tokenizer)) {
+      right += nlohmann::json{{"index", sample.index},
+                              {"pred", fmt::format("{}", fmt::join(sample.outputs, " "))},
+                              {"outputs", sample.outputs}}
+                   .dump() +
+               "\n";
+    }
+    WriteFileAtomically(folder / fmt::format("{}-0.jsonl", name), right);
+    WriteFileAtomically(folder / fmt::format("{}-10.jsonl", name), "{\"pred\":\"\",\"outputs\":[\"x\"]}\n");
+    WriteFileAtomically(folder / fmt::format("{}-2.jsonl", name), "\n" + right);
+  }
+  const std::vector<RulerTaskScore> scores = ScoreRulerFolder(folder);
+  ASSERT_EQ(scores.size(), 3u);
+  for (const RulerTaskScore& score : scores) {
+    EXPECT_EQ(score.samples, 25);
+    EXPECT_EQ(score.empty, 1);
+    EXPECT_EQ(score.score, 96);
+    EXPECT_EQ(score.predictions.back().text, "");  // pieces come in the order of their numbers
+  }
+  EXPECT_EQ(RulerSummaryCsv(scores), "Tasks,niah_multikey_3,vt,fwe\nScore,96,96,96\nNulls,1/25,1/25,1/25\n");
+  WriteFileAtomically(folder / "vt-11.jsonl", "{}\n");
+  EXPECT_THROW(ScoreRulerFolder(folder), Error);
+}
+
+TEST(RulerScore, ScoresPublishedAnswers) {
+  const char* data = std::getenv("HAWSER_DATA");
+  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+  const nlohmann::json expected =
+      ParseJson(ReadFile(fs::path(data) / "oracles" / "ruler_string_expected_scores.json"))["expected"];
+  std::map<std::string, double> sums;
+  for (const RulerTaskScore& score : ScoreRulerFolder(fs::path(data) / "ruler" / "predictions_string")) {
+    const nlohmann::json& of = expected[score.model][std::string(score.task->name)];
+    EXPECT_EQ(score.score, of["score_x100_round2"].get<double>()) << score.model << " " << score.task->name;
+    EXPECT_EQ(score.samples, of["n"].get<int64_t>());
+    EXPECT_EQ(score.empty, of["null_predictions"].get<int64_t>());
+    sums[score.model] += score.score;
+  }
+  EXPECT_NEAR(sums["llama3.1-8b-instruct"] / 13, 80.02, 0.005);
+  EXPECT_NEAR(sums["llama3.1-70b-instruct"] / 13, 81.90, 0.005);
+}
+
+}  // namespace
+}  // namespace hawser
