@@ -61,6 +61,7 @@ std::function<int()> SetupDemo(Command, CommonOptions&);
 std::function<int()> SetupDrift(Command, CommonOptions&);
 std::function<int()> SetupCorpus(Command, CommonOptions&);
 std::function<int()> SetupPlot(Command, CommonOptions&);
+std::function<int()> SetupReport(Command, CommonOptions&);
 std::function<int()> SetupHelp(Command, CommonOptions&);
 
 /// MODEL and --tokenizer, as most commands take them.

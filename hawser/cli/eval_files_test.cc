@@ -75,7 +75,7 @@ TEST(EvalFiles, FaultsAreOneLine) {
   fails("eval score --task vt --pred /absent", 3, "/absent");
   // Behind a model the words are tasks.
   fails("eval builtin score", 2, "unknown task 'score'");
-  fails("eval builtin ruler:length=1M", 2, "beyond the longest input");
+  fails("eval builtin ruler:length=1M --quiet", 2, "beyond the longest input");
 }
 
 }  // namespace

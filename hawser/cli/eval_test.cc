@@ -143,7 +143,8 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   const auto results = [&](const std::string& folder) {
     std::map<std::string, std::string> files;  // by name without the time
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / folder)) {
-      if (!entry.is_regular_file() || entry.path().filename() == "answers.jsonl") continue;
+      const std::string extension = entry.path().extension();
+      if (extension != ".json" && (extension != ".jsonl" || entry.path().filename() == "answers.jsonl")) continue;
       const std::string name = entry.path().filename();
       files[name.substr(0, name.rfind('_'))] = ReadFile(entry.path());
     }

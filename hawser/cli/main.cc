@@ -43,6 +43,7 @@ constexpr CommandRow kCommands[] = {
     {"bench", "Verify, then time kernels and steps against the machine's peak", SetupBench},
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
     {"plot", "Draw results and curves as SVG, PNG or PDF", SetupPlot},
+    {"report", "Compare evaluations and runs on one page of pictures", SetupReport},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
     {"help", "Tell more of a command or a text form: help generate, help kv, help rope, help attention", SetupHelp},

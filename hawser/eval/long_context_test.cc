@@ -206,7 +206,7 @@ void CheckTask(const std::string& text, const std::filesystem::path& data, size_
     const std::vector<LmAnswer> good = {{.text = right}}, bad = {{.text = "no"}};
     const SampleScore full = task.score(sample, good), none = task.score(sample, bad);
     ASSERT_EQ(full.values.size(), task.metrics.size());
-    EXPECT_EQ(full.values[0].value, 1) << text << ": " << right;
+    EXPECT_NEAR(full.values[0].value, 1, 1e-8) << text << ": " << right;
     EXPECT_LE(none.values[0].value, 0.1) << text;
   }
 }

@@ -247,6 +247,11 @@ std::string PlotCanvas::Finish() const {
          svg_ + "</svg>\n";
 }
 
+std::string PlotCanvas::FinishAt(double height) {
+  height_ = height;
+  return Finish();
+}
+
 std::string PlotCanvas::FinishEmpty() {
   height_ = std::max(height_, top_ + 40);
   Text(width_ / 2.0, (top_ + height_) / 2, "no data", {.size = 14, .anchor = "middle"});

@@ -66,6 +66,8 @@ class PlotCanvas {
   void BeginClip();
   void EndClip() { svg_ += "</svg>\n"; }
   std::string Finish() const;
+  /// The same, `height` pixels high.
+  std::string FinishAt(double height);
   std::string FinishEmpty();
 
  private:

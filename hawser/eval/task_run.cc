@@ -12,6 +12,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/eval/answer_log.h"
 #include "hawser/eval/report.h"
+#include "hawser/eval/task_report.h"
 #include "hawser/eval/task_results.h"
 
 namespace hawser {
@@ -179,6 +180,9 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
       WriteFileAtomically(folder / fmt::format("samples_{}_{}.jsonl", Sanitized(row), time), lines);
     }
   }
+  const ReportRun run_shown{.name = ModelName(options.model), .results = json};
+  WriteTaskReport(options.output / "report.html",
+                  MakeTaskReport("Evaluation of " + run_shown.name, std::span(&run_shown, 1)));
   WriteFileAtomically(result.file, json.dump(2) + "\n");
   return result;
 }
