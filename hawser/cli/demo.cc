@@ -29,7 +29,7 @@ constexpr int64_t kLong = 2048;
 constexpr int32_t kStreamWords = 24000;
 // Streams of the generator's numbers, so that no document of one set is in another.
 constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000, kStreamDocs = 3'000'000,
-                   kBuiltinDocs = 4'000'000;
+                   kBuiltinDocs = 4'000'000, kNeedleDocs = 5'000'000;
 constexpr int64_t kBuiltinTokens = 160;
 constexpr uint64_t kBuiltinLogs = 16;
 
@@ -125,6 +125,35 @@ DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, co
   return result;
 }
 
+/// One fact hidden in texts of several lengths, at several depths.
+std::vector<DemoNeedle> FindNeedles(const LoadedModel& model, uint64_t seed, Backend* backend) {
+  constexpr int64_t kTrials = 5;
+  std::vector<DemoNeedle> needles;
+  uint64_t number = kNeedleDocs;
+  for (int64_t length = model.spec.context / 16; length <= model.spec.context; length *= 4) {
+    for (const double depth : {0.0, 0.25, 0.5, 0.75, 1.0}) {
+      DemoNeedle cell{.length = length, .depth = depth};
+      std::vector<RetrievalDocument> documents;
+      for (int64_t trial = 0; trial < kTrials; ++trial, ++number) {
+        // Words of other vocabularies may be several tokens.
+        for (int64_t words = length - 1;; words = words * 9 / 10) {
+          documents.push_back(TokenizeSynthetic(MakeNeedleDocument(seed, number, static_cast<int32_t>(words), depth),
+                                                *model.tokenizer));
+          if (static_cast<int64_t>(documents.back().ids.size()) <= length) break;
+          documents.pop_back();
+        }
+      }
+      for (const RetrievalBucket& bucket :
+           MeasureRetrieval(backend, model.params, *model.tokenizer, documents, "full").buckets) {
+        cell.questions += bucket.questions;
+        cell.correct += bucket.correct;
+      }
+      needles.push_back(cell);
+    }
+  }
+  return needles;
+}
+
 /// What a sampler draws for the prompt, with two caches from the same numbers.
 DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) {
   LogLine("demo: the built-in model");
@@ -148,6 +177,7 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
     questions.push_back(MakeRetrievalDocument(seed, kBuiltinDocs + i, model.spec.context, tokenizer));
   }
   result.retrieval = MeasureRetrieval(backend, model.params, tokenizer, questions, "full").buckets;
+  result.needles = FindNeedles(model, seed, backend);
   return result;
 }
 

@@ -8,6 +8,7 @@
 
 #include "hawser/attn/picture.h"
 #include "hawser/attn/schedule.h"
+#include "hawser/eval/heat_map.h"
 #include "hawser/eval/page.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/report.h"
@@ -193,6 +194,32 @@ constexpr std::string_view kPatterns = R"(<h2>What a token sees</h2>
 <p>Three packed documents behind one first token. Rows are queries, columns are keys.</p>
 )";
 
+HeatMap NeedleMap(const DemoBuiltin& b) {
+  HeatMap map{.title = "Needles by length and depth",
+              .subtitle = "one fact in a harbour log; the question comes at its end",
+              .x_label = "length (tokens)",
+              .y_label = "depth of the fact (0 %: the beginning)",
+              .columns = {},
+              .rows = {},
+              .cells = {}};
+  for (const DemoNeedle& needle : b.needles) {
+    const std::string column = TickLabel(AxisScale::kLog2, static_cast<double>(needle.length));
+    const std::string row = fmt::format("{:.0f} %", 100 * needle.depth);
+    if (map.columns.empty() || map.columns.back() != column) map.columns.push_back(column);
+    const auto at = std::ranges::find(map.rows, row) - map.rows.begin();
+    if (at == std::ssize(map.rows)) {
+      map.rows.push_back(row);
+      map.cells.emplace_back();
+    }
+    map.cells[static_cast<size_t>(at)].push_back(
+        {.share = static_cast<double>(needle.correct) / static_cast<double>(std::max<int64_t>(1, needle.questions)),
+         .label = fmt::format("{}/{}", needle.correct, needle.questions),
+         .tooltip = fmt::format("{} of {} answered right", needle.correct, needle.questions),
+         .known = needle.questions > 0});
+  }
+  return map;
+}
+
 std::string BuiltinSection(const DemoBuiltin& b) {
   std::string html =
       fmt::format(kBuiltin, HumanCount(NumParameters(b.spec)), HumanCount(b.spec.context), EscapeXml(b.prompt));
@@ -204,7 +231,7 @@ std::string BuiltinSection(const DemoBuiltin& b) {
   }
   html += fmt::format("<p>Facts that it finds again in unseen harbour logs of {} tokens:</p>\n",
                       HumanCount(b.spec.context));
-  return html + HtmlTable(BuiltinRows(b));
+  return html + HtmlTable(BuiltinRows(b)) + HtmlPlots({HtmlHeatMap(NeedleMap(b))});
 }
 
 }  // namespace
@@ -232,11 +259,16 @@ nlohmann::json ToJson(const DemoResult& r) {
   }
   nlohmann::json texts = nlohmann::json::array();
   for (const auto& [policy, text] : r.builtin.texts) texts.push_back({{"kv", policy}, {"text", text}});
+  nlohmann::json needles = nlohmann::json::array();
+  for (const DemoNeedle& n : r.builtin.needles) {
+    needles.push_back({{"length", n.length}, {"depth", n.depth}, {"questions", n.questions}, {"correct", n.correct}});
+  }
   const nlohmann::json builtin = {{"parameters", NumParameters(r.builtin.spec)},
                                   {"context", r.builtin.spec.context},
                                   {"prompt", r.builtin.prompt},
                                   {"texts", texts},
-                                  {"retrieval", ToJson(r.builtin.retrieval)}};
+                                  {"retrieval", ToJson(r.builtin.retrieval)},
+                                  {"needles", needles}};
   return {{"parameters", r.parameters},
           {"builtin", builtin},
           {"short_context", r.short_context},

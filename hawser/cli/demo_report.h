@@ -23,12 +23,20 @@ struct DemoModel {
   std::vector<RetrievalBucket> retrieval;
 };
 
+/// Questions about one fact at a place in texts of one length.
+struct DemoNeedle {
+  int64_t length = 0;  // tokens
+  double depth = 0;
+  int64_t questions = 0, correct = 0;
+};
+
 /// The model that is part of the program, as it is.
 struct DemoBuiltin {
   ModelSpec spec;
   std::string prompt;
   std::vector<std::pair<std::string, std::string>> texts;  // cache policy, what the model wrote under it
   std::vector<RetrievalBucket> retrieval;                  // at its whole context
+  std::vector<DemoNeedle> needles;                         // by length, then depth
 };
 
 struct DemoStream {

@@ -134,4 +134,27 @@ SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t 
   return std::move(w.document);
 }
 
+SyntheticDocument MakeNeedleDocument(uint64_t seed, uint64_t number, int32_t words, double depth) {
+  constexpr int32_t kSentence = 4;  // words of a fact or a question
+  Writer w(Rng{seed, number});
+  const size_t kind = w.rng().Below(kKinds.size());
+  const std::string& name = kNames[kind * kSyntheticNames + w.rng().Below(kSyntheticNames)];
+  const int32_t filler = words - 2 * kSentence;
+  int32_t fact = -1;
+  const auto state = [&] {
+    fact = w.document.words + 2;
+    w.AddAll("note", kKinds[kind], name, ".");
+  };
+  for (int32_t left = filler; left >= kLongestSentence;) {
+    if (fact < 0 && filler - left >= depth * (filler - kLongestSentence)) state();
+    const int32_t before = w.document.words;
+    Filler(w);
+    left -= w.document.words - before;
+  }
+  if (fact < 0) state();
+  w.document.queries.push_back({fact, w.document.words + 2});
+  w.AddAll("ask", kKinds[kind], name, ".");
+  return std::move(w.document);
+}
+
 }  // namespace hawser

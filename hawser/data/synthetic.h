@@ -34,4 +34,8 @@ std::vector<std::string> SyntheticWords();
 ///   filler " the old sailor watched a grey gull ." from a small grammar
 SyntheticDocument MakeSyntheticDocument(uint64_t seed, uint64_t number, int32_t words);
 
+/// The same with one fact alone, at `depth` of the text (0: its beginning, 1: right before the question), and one
+/// question, at the end. REQUIRES: words >= 32.
+SyntheticDocument MakeNeedleDocument(uint64_t seed, uint64_t number, int32_t words, double depth);
+
 }  // namespace hawser

@@ -36,6 +36,23 @@ TEST(SyntheticTest, EveryQueryRepeatsItsFact) {
   EXPECT_GT(queries, 1000);  // of 50 documents
 }
 
+TEST(SyntheticTest, ANeedleStandsAtItsDepth) {
+  for (const double depth : {0.0, 0.3, 1.0}) {
+    for (const int32_t length : {32, 200, 2000}) {
+      const SyntheticDocument document = MakeNeedleDocument(3, 7, length, depth);
+      const std::vector<std::string> words = Split(document.text);
+      ASSERT_EQ(static_cast<int32_t>(words.size()), document.words);
+      EXPECT_LE(document.words, length);
+      EXPECT_GT(document.words, length - 17);
+      ASSERT_EQ(document.queries.size(), 1u);
+      const auto [fact, answer] = document.queries[0];
+      EXPECT_EQ(words[fact], words[answer]);
+      EXPECT_EQ(answer, document.words - 2);
+      EXPECT_NEAR(fact, depth * length, 24);
+    }
+  }
+}
+
 TEST(SyntheticTest, DependsOnSeedAndNumberAlone) {
   EXPECT_EQ(MakeSyntheticDocument(1, 2, 300).text, MakeSyntheticDocument(1, 2, 300).text);
   EXPECT_NE(MakeSyntheticDocument(1, 2, 300).text, MakeSyntheticDocument(1, 3, 300).text);
