@@ -28,7 +28,7 @@ std::string TaskOptions::Text(const std::string& key, const std::string& fallbac
 
 int64_t TaskOptions::Int(const std::string& key, int64_t fallback, int64_t low, int64_t high) const {
   const std::vector<int64_t> values = Ints(key, std::to_string(fallback), low, high);
-  if (values.size() > 1) Fail(ErrorKind::kUsage, "task {}: {} is a list, wanted one number", task_, key);
+  if (values.size() > 1) Fail(ErrorKind::kUsage, "{} is a list, wanted one number", key);
   return values.front();
 }
 
@@ -36,7 +36,7 @@ double TaskOptions::Real(const std::string& key, double fallback, double low, do
   const std::string text = Text(key, fmt::format("{}", fallback));
   const auto value = ParseNumber<double>(text);
   if (value && *value >= low && *value <= high) return *value;
-  Fail(ErrorKind::kUsage, "task {}: {} is '{}', wanted a number from {} to {}", task_, key, text, low, high);
+  Fail(ErrorKind::kUsage, "{} is '{}', wanted a number from {} to {}", key, text, low, high);
 }
 
 std::vector<std::string> TaskOptions::List(const std::string& key, const std::string& fallback) const {
@@ -51,11 +51,11 @@ std::vector<int64_t> TaskOptions::Ints(const std::string& key, const std::string
   for (const std::string& item : List(key, fallback)) {
     const auto value = ParseSize(item);
     if (!value || *value < low || *value > high) {
-      Fail(ErrorKind::kUsage, "task {}: {} is '{}', wanted a whole number from {} to {}", task_, key, item, low, high);
+      Fail(ErrorKind::kUsage, "{} is '{}', wanted a whole number from {} to {}", key, item, low, high);
     }
     values.push_back(*value);
   }
-  if (values.empty()) Fail(ErrorKind::kUsage, "task {}: {} is empty, wanted a number", task_, key);
+  if (values.empty()) Fail(ErrorKind::kUsage, "{} is empty, wanted a number", key);
   return values;
 }
 
@@ -63,7 +63,7 @@ std::string TaskOptions::OneOf(const std::string& key, const std::string& fallba
                                std::span<const std::string_view> known) const {
   std::string text = Text(key, fallback);
   if (std::ranges::find(known, text) != known.end()) return text;
-  Fail(ErrorKind::kUsage, "task {}: unknown {} '{}'{}", task_, key, text, SuggestName(text, known));
+  Fail(ErrorKind::kUsage, "unknown {} '{}'{}", key, text, SuggestName(text, known));
 }
 
 void TaskOptions::CheckAllUsed() const {
