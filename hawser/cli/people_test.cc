@@ -97,7 +97,8 @@ TEST(Pages, CommandsTakeTheOptionsTheyAreShownWith) {
   int lines = 0;
   for (const fs::path& page : pages) {
     const std::string text = std::regex_replace(ReadFile(page), std::regex(R"(\\\n)"), " ");
-    const std::regex shown(R"((^|\n)hawser ((?:inspect |bench |eval ruler |eval (?=score))?[a-z-]+)([^\n#]*))"), option(R"(\s(--[a-z][a-z-]*))");
+    const std::regex shown(R"((^|\n)hawser ((?:inspect |bench |eval ruler |eval (?=score))?[a-z-]+)([^\n#]*))"),
+        option(R"(\s(--[a-z][a-z-]*))");
     for (std::sregex_iterator line(text.begin(), text.end(), shown), end; line != end; ++line, ++lines) {
       const std::string command = (*line)[2], rest = (*line)[3];
       if (!helps.contains(command)) helps[command] = RunHawser(command + " --help").out + " ";

@@ -255,8 +255,7 @@ ModelSpec MergeSideFile(const ModelSpec& config, std::string_view side) {
   unrounded.numerics = of_config.numerics = {};
   const int64_t longer = std::max(spec.context, config.context);
   for (const int64_t length : {int64_t{1}, 4 * longer}) {  // where lengths count, they differ there
-    const RopeFrequencies ours = ComputeFrequencies(unrounded, length),
-                          theirs = ComputeFrequencies(of_config, length);
+    const RopeFrequencies ours = ComputeFrequencies(unrounded, length), theirs = ComputeFrequencies(of_config, length);
     bool same = ours.inv_freq.size() == theirs.inv_freq.size() && Near(ours.multiplier, theirs.multiplier);
     for (size_t i = 0; same && i < ours.inv_freq.size(); ++i) same = Near(ours.inv_freq[i], theirs.inv_freq[i]);
     if (!same) {
