@@ -154,6 +154,19 @@ void TruncateFile(const std::filesystem::path& path, uint64_t bytes) {
   if (disk::Truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) FailIo(path, "cut off its end", errno);
 }
 
+bool IsFile(const std::filesystem::path& path) {
+  std::error_code code;
+  return std::filesystem::is_regular_file(path, code);
+}
+bool IsFolder(const std::filesystem::path& path) {
+  std::error_code code;
+  return std::filesystem::is_directory(path, code);
+}
+bool Exists(const std::filesystem::path& path) {
+  std::error_code code;
+  return std::filesystem::exists(path, code);
+}
+
 void MakeDirectories(const std::filesystem::path& path) {
   std::error_code code;
   std::filesystem::path folder;

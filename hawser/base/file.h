@@ -76,6 +76,11 @@ void TruncateFile(const std::filesystem::path& path, uint64_t bytes);
 /// Creates the folder and its parents. Errors: kIo naming the path.
 void MakeDirectories(const std::filesystem::path& path);
 
+/// Whether there is a regular file, or a folder, or anything: false also where that cannot be seen.
+bool IsFile(const std::filesystem::path& path);
+bool IsFolder(const std::filesystem::path& path);
+bool Exists(const std::filesystem::path& path);
+
 /// Peak resident set of this process so far, and the present one, in bytes (0 where the system does not tell).
 int64_t PeakRssBytes();
 int64_t RssBytes();

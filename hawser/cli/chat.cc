@@ -29,7 +29,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kDefaultMaxNew = 2048;
 
-struct Options : DecodingOptions {
+struct ChatOptions : DecodingOptions {
   ModelOptions model;
   std::string system;
   fs::path load;
@@ -55,7 +55,7 @@ Json ReadTalk(const fs::path& path) {
 
 class Session {
  public:
-  Session(const Options& options, const CommonOptions& common)
+  Session(const ChatOptions& options, const CommonOptions& common)
       : options_(options),
         common_(common),
         run_(OpenModelToRun(options.model, options.rope, options.context, options.dtype)) {
@@ -209,7 +209,7 @@ class Session {
     return text;
   }
 
-  const Options& options_;
+  const ChatOptions& options_;
   const CommonOptions& common_;
   ModelToRun run_;
   int64_t most_ = 0;
@@ -226,7 +226,7 @@ class Session {
 }  // namespace
 
 std::function<int()> SetupChat(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ChatOptions>();
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
   command.Add("--system", options->system, "System message");

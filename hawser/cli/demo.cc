@@ -33,7 +33,7 @@ constexpr uint64_t kShortDocs = 0, kLongDocs = 1'000'000, kValidDocs = 2'000'000
 constexpr int64_t kBuiltinTokens = 160;
 constexpr uint64_t kBuiltinLogs = 16;
 
-struct Options {
+struct DemoOptions {
   fs::path out = "demo";
   int64_t steps = 400;
   int64_t extend_steps = 60;
@@ -76,7 +76,7 @@ void WriteDocuments(const fs::path& path, uint64_t seed, uint64_t first, int64_t
   WriteFileAtomically(path, text);
 }
 
-TrainConfig BaseRecipe(const Options& options, uint64_t seed) {
+TrainConfig BaseRecipe(const DemoOptions& options, uint64_t seed) {
   TrainConfig config;
   config.tokenizer = (options.out / "data").string();
   config.data = {(options.out / "data" / "short.jsonl").string()};
@@ -95,7 +95,7 @@ TrainConfig BaseRecipe(const Options& options, uint64_t seed) {
   return config;
 }
 
-TrainConfig ExtendRecipe(const Options& options, uint64_t seed, const std::string& attention) {
+TrainConfig ExtendRecipe(const DemoOptions& options, uint64_t seed, const std::string& attention) {
   TrainConfig config;
   config.model = (options.out / "base").string();
   config.data = {(options.out / "data" / "long.jsonl").string()};
@@ -181,7 +181,7 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
   return result;
 }
 
-int RunDemo(const Options& options, const CommonOptions& common) {
+int RunDemo(const DemoOptions& options, const CommonOptions& common) {
   const Stopwatch watch;
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   const FolderLock lock(options.out);
@@ -242,7 +242,7 @@ int RunDemo(const Options& options, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupDemo(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DemoOptions>();
   command.Add("--out", options->out, "Folder for the page, the models and the data").ShowDefault();
   command.Add("--steps", options->steps, "Steps of training at the short context").Range(1, 1000000).ShowDefault();
   command.Add("--extend-steps", options->extend_steps, "Steps of each extension").Range(1, 1000000).ShowDefault();

@@ -26,7 +26,7 @@
 namespace hawser {
 namespace {
 
-struct Options : DecodingOptions {
+struct GenerateFlags : DecodingOptions {
   ModelOptions model;
   std::string prompt, words;  // --prompt, or behind MODEL
   std::string prompt_file;    // "-": stdin
@@ -45,7 +45,7 @@ constexpr int64_t kDefaultMaxNew = 256;
 
 /// New tokens to make: --max-new, or what fits where it was not given. With every key kept, a scheme that is meant for
 /// a bounded context must hold prompt and new tokens.
-int64_t MaxNew(const Options& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
+int64_t MaxNew(const GenerateFlags& options, const ModelSpec& spec, const KvForm& form, int64_t prompt) {
   const int64_t wanted = options.max_new > 0 ? options.max_new : kDefaultMaxNew;
   const int64_t limit = MostTokens(options, spec, form);
   if (prompt < limit && options.max_new == 0) return std::min(wanted, limit - prompt);
@@ -66,12 +66,12 @@ struct Earlier {
 };
 
 /// What the options said of the model when a text was saved, kept beside it.
-nlohmann::json SettingsJson(const Options& options, DType dtype) {
+nlohmann::json SettingsJson(const GenerateFlags& options, DType dtype) {
   return {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
 }
 
-/// Options that are not given now are as they were for the saved text. Errors: kFormat.
-void TakeOverSettings(const nlohmann::json& notes, Options* options) {
+/// GenerateFlags that are not given now are as they were for the saved text. Errors: kFormat.
+void TakeOverSettings(const nlohmann::json& notes, GenerateFlags* options) {
   if (!notes.is_object() || !notes.contains("settings")) return;  // as texts were saved before
   const JsonObject settings(notes["settings"], "the saved text's \"settings\"");
   if (options->context == 0) options->context = settings.Int("context", 0, int64_t{1} << 40);
@@ -79,7 +79,7 @@ void TakeOverSettings(const nlohmann::json& notes, Options* options) {
   if (options->dtype.empty()) options->dtype = settings.String("dtype");
 }
 
-GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions& common, const ModelSpec& spec,
+GenerateOptions MakeGenerateOptions(const GenerateFlags& options, const CommonOptions& common, const ModelSpec& spec,
                                     const Tokenizer& tokenizer, int64_t max_new) {
   GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
   generate.sampler.seed = common.seed;
@@ -89,7 +89,7 @@ GenerateOptions MakeGenerateOptions(const Options& options, const CommonOptions&
 }
 
 /// The prompt as a user's message, in the form that the model was trained on.
-std::vector<int32_t> ChatIds(const Options& options, const std::string& prompt, const Tokenizer& tokenizer) {
+std::vector<int32_t> ChatIds(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer) {
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
@@ -97,7 +97,7 @@ std::vector<int32_t> ChatIds(const Options& options, const std::string& prompt, 
 }
 
 /// The prompt of a new text, or the text that goes on behind an earlier one.
-std::vector<int32_t> IdsToFeed(const Options& options, const std::string& prompt, const Tokenizer& tokenizer,
+std::vector<int32_t> IdsToFeed(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer,
                                const Earlier& earlier) {
   if (options.chat) return ChatIds(options, prompt, tokenizer);
   if (!earlier.given) return PromptIds(prompt, tokenizer, options.parse_special, ParseBosRule(options.bos));
@@ -110,7 +110,7 @@ std::vector<int32_t> IdsToFeed(const Options& options, const std::string& prompt
 }
 
 /// The text to continue: of one of the options, or of a pipe or file at stdin. Errors: kUsage for two of them.
-std::string ReadPrompt(const Options& options, Command command) {
+std::string ReadPrompt(const GenerateFlags& options, Command command) {
   const bool by_option = command.Has("--prompt"), by_word = command.Has("PROMPT"),
              by_file = command.Has("--prompt-file");
   if (by_option + by_word + by_file > 1) {
@@ -155,7 +155,7 @@ nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, in
           {"kv", KvReportJson(cache)}};
 }
 
-int Run(Options options, Command command, const CommonOptions& common) {
+int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   const std::string prompt = ReadPrompt(options, command);
   if (options.chat && !options.load_state.empty()) {
     Fail(ErrorKind::kUsage, "--chat begins a conversation; behind --load-state give the text as it goes on");
@@ -233,7 +233,7 @@ int Run(Options options, Command command, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateFlags>();
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
   command.Add("PROMPT", options->words, "Text to continue");

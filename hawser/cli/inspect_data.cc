@@ -20,7 +20,7 @@
 namespace hawser {
 namespace {
 
-struct Options {
+struct InspectDataOptions {
   ModelOptions model;
   std::vector<std::string> data;
   std::filesystem::path recipe;
@@ -29,7 +29,7 @@ struct Options {
   std::filesystem::path svg;
 };
 
-TrainConfig MakeConfig(const Options& o, Command command, const CommonOptions& common) {
+TrainConfig MakeConfig(const InspectDataOptions& o, Command command, const CommonOptions& common) {
   TrainConfig config;
   config.attention = "anchor";
   if (!o.recipe.empty()) ApplyRecipeFile(config, o.recipe);
@@ -64,7 +64,7 @@ std::string Histogram(const PackReport& report) {
   return RenderSvg(plot);
 }
 
-int Run(const Options& o, Command command, const CommonOptions& common) {
+int Run(const InspectDataOptions& o, Command command, const CommonOptions& common) {
   const TrainPlan plan = MakePlan(MakeConfig(o, command, common));
   std::shared_ptr<Tokenizer> tokenizer = plan.tokenizer;
   if (tokenizer == nullptr) tokenizer = InspectModel(plan.config.model, plan.config.tokenizer).tokenizer;
@@ -100,7 +100,7 @@ int Run(const Options& o, Command command, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectDataOptions>();
   command.Add("MODEL", options->model.model, "The model to train further, for its tokenizer and sizes; or --tokenizer");
   command.Add("--tokenizer", options->model.tokenizer, "Tokenizer file or folder");
   command.Add("--data", options->data,

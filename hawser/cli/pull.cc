@@ -16,11 +16,11 @@ namespace {
 
 constexpr std::string_view kData = "data:";
 
-struct Options {
+struct PullOptions {
   std::string model, file, revision;
 };
 
-int PullSet(const Options& options, const CommonOptions& common) {
+int PullSet(const PullOptions& options, const CommonOptions& common) {
   if (!options.file.empty() || !options.revision.empty()) {
     Fail(ErrorKind::kUsage, "--file and --revision are of models; a data set is pulled as a whole");
   }
@@ -45,7 +45,7 @@ int PullSet(const Options& options, const CommonOptions& common) {
   return 0;
 }
 
-int Pull(const Options& options, const CommonOptions& common) {
+int Pull(const PullOptions& options, const CommonOptions& common) {
   if (options.model.starts_with(kData)) return PullSet(options, common);
   HubModel model = ParseHubModel(options.model);
   if (!options.file.empty() && !model.file.empty()) {
@@ -80,7 +80,7 @@ int Pull(const Options& options, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupPull(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PullOptions>();
   command
       .Add("ORG/NAME", options->model,
            "Model of the Hub (HF_ENDPOINT, else huggingface.co), also as hf:ORG/NAME; or data:NAME, a data set of eval")

@@ -19,7 +19,7 @@
 namespace hawser {
 namespace {
 
-struct Options {
+struct ServeOptions {
   ModelOptions model;
   DecodingOptions decoding;
   ServiceOptions service;
@@ -39,7 +39,7 @@ std::string FirstLine(const std::filesystem::path& path) {
   return line;
 }
 
-int Run(Options options, const CommonOptions& common) {
+int Run(ServeOptions options, const CommonOptions& common) {
   ServiceOptions& service = options.service;
   if (service.web.certificate.empty() != service.web.key.empty()) {
     Fail(ErrorKind::kUsage, "--tls-cert and --tls-key go together");
@@ -96,7 +96,7 @@ int Run(Options options, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupServe(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ServeOptions>();
   ServiceOptions& service = options->service;
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);

@@ -15,7 +15,7 @@
 namespace hawser {
 namespace {
 
-struct Options {
+struct TuneKvFlags {
   ModelOptions model;
   std::vector<std::filesystem::path> data;
   std::string rope;
@@ -27,7 +27,7 @@ nlohmann::json WindowJson(int32_t window) {
   return window == AttnPattern::kAll ? nlohmann::json() : nlohmann::json(window);
 }
 
-int RunTuneKv(Options options, const CommonOptions& common) {
+int RunTuneKv(TuneKvFlags options, const CommonOptions& common) {
   options.tune.bos = ParseBosRule(options.bos);
   const std::vector<TextDocument> documents = ReadDocuments(ListDataFiles(options.data));
   const ModelToRun run = OpenModelToRun(options.model, options.rope, options.tune.context, "f32");
@@ -75,7 +75,7 @@ int RunTuneKv(Options options, const CommonOptions& common) {
 }  // namespace
 
 std::function<int()> SetupTuneKv(Command command, CommonOptions& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TuneKvFlags>();
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
   command

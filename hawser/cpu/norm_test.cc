@@ -16,7 +16,7 @@ using testing::ForEachTarget;
 using testing::TestMat;
 using testing::Values;
 
-constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
+constexpr DType kNormTypes[] = {DType::kF32, DType::kBF16};
 
 struct Form {
   NormKind kind;
@@ -59,7 +59,7 @@ TEST(Norm, ForwardAgreesWithTheFormula) {
   ForEachTarget([] {
     for (const Form& form : kForms) {
       for (int64_t width : {1, 3, 16, 33, 100}) {
-        for (DType type : kTypes) {
+        for (DType type : kNormTypes) {
           constexpr int64_t kRows = 17;
           TestMat x(kRows, form.heads * width, type, 1, 2.0, 3), w(1, width, type, 2), bias(1, width, type, 4);
           TestMat y(kRows, form.heads * width, type, 3, 1.0, 5);
@@ -123,7 +123,7 @@ TEST(Norm, BackwardAgreesWithFiniteDifferences) {
   ForEachTarget([] {
     for (const Form& form : kForms) {
       for (int64_t width : {1, 5, 32, 49}) {
-        for (DType type : kTypes) {
+        for (DType type : kNormTypes) {
           constexpr int64_t kRows = 21;
           constexpr double kEps = 1e-3;
           const int64_t cols = form.heads * width;

@@ -20,9 +20,9 @@ DocumentSet MakeCorpus(int64_t count) {
   return DocumentSet(documents);
 }
 
-const PackOptions kOptions{.length = 64,
-                           .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 1}, .interleaved = true},
-                           .anchor = {1}};
+const PackOptions kOneSource{.length = 64,
+                             .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 1}, .interleaved = true},
+                             .anchor = {1}};
 
 bool Same(const PackedSequence& a, const PackedSequence& b) {
   return a.ids == b.ids && a.positions == b.positions && a.targets == b.targets && a.weights == b.weights &&
@@ -32,11 +32,11 @@ bool Same(const PackedSequence& a, const PackedSequence& b) {
 TEST(LoaderTest, SkippingEqualsNeverHavingStopped) {
   const auto documents = MakeCorpus(20);
   std::vector<PackedSequence> stream(60);
-  Loader loader(&documents, kOptions, 5);
+  Loader loader(&documents, kOneSource, 5);
   for (PackedSequence& s : stream) loader.Next(&s);
   EXPECT_GE(loader.epoch(), 3);
   for (int64_t n = 0; n < 60; ++n) {
-    Loader resumed(&documents, kOptions, 5);
+    Loader resumed(&documents, kOneSource, 5);
     resumed.Skip(n);
     EXPECT_EQ(resumed.sequence(), n);
     PackedSequence s;
@@ -49,7 +49,7 @@ TEST(LoaderTest, SkippingEqualsNeverHavingStopped) {
 
 TEST(LoaderTest, AnEpochHoldsEveryTokenOnceAndTheNextOneIsShuffledAnew) {
   const auto documents = MakeCorpus(20);
-  Loader loader(&documents, kOptions, 5);
+  Loader loader(&documents, kOneSource, 5);
   std::map<int64_t, std::map<int32_t, int>> tokens;
   std::map<int64_t, std::vector<int64_t>> order;
   PackedSequence s;
@@ -91,20 +91,20 @@ TEST(LoaderTest, PiecesOfALongDocumentComeFarApart) {
 TEST(LoaderTest, SeedsGiveOtherOrders) {
   const auto documents = MakeCorpus(20);
   PackedSequence a, b;
-  Loader(&documents, kOptions, 5).Next(&a);
-  Loader(&documents, kOptions, 6).Next(&b);
+  Loader(&documents, kOneSource, 5).Next(&a);
+  Loader(&documents, kOneSource, 6).Next(&b);
   EXPECT_NE(a.ids, b.ids);
 }
 
 TEST(LoaderTest, DataThatFillNoSequenceAreRefused) {
-  PackOptions options = kOptions;
+  PackOptions options = kOneSource;
   options.length = 4096;
   options.keep_partial = false;
   const auto documents = MakeCorpus(3);
   const DocumentSet none;
   PackedSequence s;
   EXPECT_THROW(Loader(&documents, options, 0).Next(&s), Error);
-  EXPECT_THROW(Loader(&none, kOptions, 0).Next(&s), Error);
+  EXPECT_THROW(Loader(&none, kOneSource, 0).Next(&s), Error);
 }
 
 }  // namespace

@@ -109,9 +109,7 @@ void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view
     Fail(ErrorKind::kFormat, "{}: {} bytes, {} as this program knows it has {}", place.string(), text.size(), file.path,
          file.bytes);
   }
-  Digest digest(Digest::Kind::kSha256);
-  digest.Add(text);
-  if (const std::string hash = digest.Hex(); hash != file.sha256) {
+  if (const std::string hash = Sha256(text); hash != file.sha256) {
     Fail(ErrorKind::kFormat, "{}: SHA-256 {}, {} as this program knows it has {}", place.string(), hash, file.path,
          file.sha256);
   }

@@ -62,7 +62,7 @@ std::vector<Sample> Gsm8kCotSamples(const TaskInput& input) {
 }
 
 template <bool kCot>
-SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
+SampleScore ScoreGsm8k(const Sample& sample, std::span<const LmAnswer> answers) {
   const std::string strict = kCot ? Gsm8kCotStrict(answers[0].text) : Gsm8kStrict(answers[0].text);
   const std::string flexible = Gsm8kFlexible(answers[0].text);
   const auto right = [&](const std::string& found) {
@@ -82,7 +82,7 @@ const Task kGsm8k = {.name = "gsm8k",
                      .summary = "word problems of schools, worked out",
                      .version = 3,
                      .samples = Gsm8kSamples,
-                     .score = Score<false>,
+                     .score = ScoreGsm8k<false>,
                      .metrics = Metrics(),
                      .options = "shots=5, max_new=256",
                      .data = "gsm8k"};
@@ -90,7 +90,7 @@ const Task kGsm8kCot = {.name = "gsm8k_cot",
                         .summary = "the same behind eight fixed chains of thought",
                         .version = 3,
                         .samples = Gsm8kCotSamples,
-                        .score = Score<true>,
+                        .score = ScoreGsm8k<true>,
                         .metrics = Metrics(),
                         .options = "shots=8, max_new=256",
                         .data = "gsm8k"};

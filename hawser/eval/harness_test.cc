@@ -45,12 +45,6 @@ class HarnessOracle : public ::testing::Test {
   nlohmann::json oracle_;
 };
 
-std::string Sha256(std::string_view text) {
-  Digest digest(Digest::Kind::kSha256);
-  digest.Add(text);
-  return digest.Hex();
-}
-
 /// json.dumps of a string.
 std::string PythonString(std::string_view text) { return nlohmann::json(text).dump(-1, ' ', true); }
 

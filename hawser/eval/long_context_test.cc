@@ -29,12 +29,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string Sha256(std::string_view text) {
-  Digest digest(Digest::Kind::kSha256);
-  digest.Add(text);
-  return digest.Hex();
-}
-
 class LongContextVectors : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -105,7 +105,7 @@ std::vector<Sample> NiahSamples(const TaskInput& input) {
 }
 
 /// "score": grid 1, 5, 10 as a share of ten; four: the share found. "found": all of the needle; four: two or more.
-SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
+SampleScore ScoreNiah(const Sample& sample, std::span<const LmAnswer> answers) {
   const std::string& text = answers[0].text;
   if ((*sample.doc)["form"] == "grid") {
     const int grade = JudgeNeedle(text);
@@ -121,7 +121,7 @@ SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
 const Task kNiah = {.name = "niah",
                     .summary = "a needle in books, over lengths and depths; or four numbers",
                     .samples = NiahSamples,
-                    .score = Score,
+                    .score = ScoreNiah,
                     .metrics = {{.name = "score"}, {.name = "found"}},
                     .options = "form=grid|four, lengths=L+L, depths=COUNT|D+D, samples=K, haystack=pg19|PATH"};
 

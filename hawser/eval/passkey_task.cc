@@ -213,7 +213,7 @@ std::vector<Sample> PasskeySamples(const TaskInput& input) {
   return samples;
 }
 
-SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
+SampleScore ScorePasskey(const Sample& sample, std::span<const LmAnswer> answers) {
   const std::string variant = (*sample.doc)["variant"].get<std::string>();
   return {.values = {{PasskeyFound(variant, answers[0].text, sample.references[0]) ? 1.0 : 0.0}}};
 }
@@ -223,7 +223,7 @@ SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
 const Task kPasskey = {.name = "passkey",
                        .summary = "a number hidden in a dull text, over lengths and depths",
                        .samples = PasskeySamples,
-                       .score = Score,
+                       .score = ScorePasskey,
                        .metrics = {{.name = "acc"}},
                        .options =
                            "variant=landmark|yarn|pose|pi|focusllm|llamacpp|infinitebench|yarn-hard, "

@@ -125,7 +125,7 @@ std::string RandomText(int64_t n, uint64_t seed) {
   return text;
 }
 
-class PerplexityTest : public testing::Test {
+class PerplexityTest : public ::testing::Test {
  protected:
   PerplexityTest() : backend_(MakeBackend("cpu")), params_(TinyModel(TinySpec(), 11)) {}
   PplReport Measure(const PplOptions& options, const std::vector<TextDocument>& documents) {
@@ -352,7 +352,7 @@ TEST_F(PerplexityTest, JsonHoldsTheContract) {
 }
 
 // The real model and numbers of a float64 reference; see the data folder's README.
-class OraclePplTest : public testing::Test {
+class OraclePplTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const char* data = std::getenv("HAWSER_DATA");

@@ -61,7 +61,7 @@ std::vector<Sample> RulerSamples(const TaskInput& input) {
   return samples;
 }
 
-SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
+SampleScore ScoreRuler(const Sample& sample, std::span<const LmAnswer> answers) {
   const std::string name = (*sample.doc)["task"].get<std::string>();
   const RulerTask& task = *ParseRulerTasks(name).front();
   return {.values = {{ScoreRuler(task, answers[0].text, sample.references)}}};
@@ -72,7 +72,7 @@ SampleScore Score(const Sample& sample, std::span<const LmAnswer> answers) {
 const Task kRuler = {.name = "ruler",
                      .summary = "RULER: needles, variables, words and questions at a length",
                      .samples = RulerSamples,
-                     .score = Score,
+                     .score = ScoreRuler,
                      .metrics = {{.name = "score"}},
                      .options =
                          "length=L+L, tasks=all|NAME+NAME, samples=K, haystack=pg19|PATH, squad=FILE, "

@@ -19,7 +19,7 @@ namespace {
 constexpr std::string_view kFiller =
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
 constexpr size_t kHops = 4;  // of a chain of variables
-constexpr size_t kCommonWords = 10;
+constexpr size_t kCommonAnswers = 10;
 
 std::vector<std::string> SortedSet(std::vector<std::string> words) {
   std::ranges::sort(words);
@@ -137,10 +137,10 @@ std::string WordList(const std::vector<std::string>& vocabulary, size_t count, s
          count, vocabulary.size());
   }
   const std::vector<std::string> words = random.python.Sample(vocabulary, count);
-  answers->assign(words.begin(), words.begin() + kCommonWords);
+  answers->assign(words.begin(), words.begin() + kCommonAnswers);
   std::vector<std::string> list;
-  for (size_t i = 0; i < common; ++i) list.insert(list.end(), words.begin(), words.begin() + kCommonWords);
-  for (size_t i = 0; i < others; ++i) list.insert(list.end(), words.begin() + kCommonWords, words.end());
+  for (size_t i = 0; i < common; ++i) list.insert(list.end(), words.begin(), words.begin() + kCommonAnswers);
+  for (size_t i = 0; i < others; ++i) list.insert(list.end(), words.begin() + kCommonAnswers, words.end());
   FreshShuffle(list, random);
   return Numbered(list);
 }

@@ -45,12 +45,6 @@ std::vector<MetricSummary> Summaries(const ScoredTask& task, int64_t bootstrap, 
   return summaries;
 }
 
-std::string Sha256(std::string_view text) {
-  Digest digest(Digest::Kind::kSha256);
-  digest.Add(text);
-  return digest.Hex();
-}
-
 Json DocOf(const Sample& sample) { return sample.doc == nullptr ? Json::object() : *sample.doc; }
 
 /// As the harness writes it before it hashes it.

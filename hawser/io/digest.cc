@@ -44,4 +44,10 @@ std::string Digest::Hex() {
 
 #endif
 
+std::string Sha256(std::string_view text) {
+  Digest digest(Digest::Kind::kSha256);
+  digest.Add(text);
+  return digest.Hex();
+}
+
 }  // namespace hawser

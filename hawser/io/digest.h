@@ -24,4 +24,7 @@ class Digest {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Of one text. Errors: as Digest.
+std::string Sha256(std::string_view text);
+
 }  // namespace hawser

@@ -10,8 +10,8 @@
 namespace hawser {
 namespace {
 
-constexpr size_t kMaxName = 64;
-constexpr size_t kMaxRank = 4;
+constexpr size_t kMaxWrittenName = 64;
+constexpr size_t kMaxWrittenRank = 4;
 
 class Bytes {
  public:
@@ -126,9 +126,9 @@ void WriteGguf(const std::filesystem::path& path, const std::vector<GgufField>& 
   };
   uint64_t at = 0;
   for (const TensorToWrite& tensor : tensors) {
-    HAWSER_CHECK(seen.insert(tensor.name).second && tensor.name.size() < kMaxName);
+    HAWSER_CHECK(seen.insert(tensor.name).second && tensor.name.size() < kMaxWrittenName);
     const std::vector<int64_t>& shape = tensor.view.shape;
-    HAWSER_CHECK(!shape.empty() && shape.size() <= kMaxRank);
+    HAWSER_CHECK(!shape.empty() && shape.size() <= kMaxWrittenRank);
     infos.PutText(tensor.name);
     infos.Put<uint32_t>(static_cast<uint32_t>(shape.size()));
     for (auto size = shape.rbegin(); size != shape.rend(); ++size) infos.Put<uint64_t>(static_cast<uint64_t>(*size));

@@ -9,7 +9,7 @@
 namespace hawser {
 namespace {
 
-constexpr uint32_t kMagic = 0x616b3432;
+constexpr uint32_t kLlama2cMagic = 0x616b3432;
 constexpr size_t kHeaderV1 = 256;
 constexpr size_t kDims = 7;
 
@@ -76,10 +76,10 @@ void TakeTensor(Reader& reader, Llama2c& model, const char* name, std::vector<in
   model.tensors.Add(name, {DType::kF32, std::move(shape), data});
 }
 
-Llama2c Parse(MappedFile file) {
+Llama2c ParseLlama2c(MappedFile file) {
   Llama2c model;
   Reader reader(model.tensors.Hold(std::move(file)));
-  model.legacy = reader.Take<uint32_t>("the header") != kMagic;
+  model.legacy = reader.Take<uint32_t>("the header") != kLlama2cMagic;
   if (model.legacy) {
     reader.Seek(0);
     ParseDims(reader, model);
@@ -141,7 +141,7 @@ Llama2c Parse(MappedFile file) {
 
 Llama2c ReadLlama2c(const std::filesystem::path& path) {
   MappedFile file(path);
-  return WithFrame(path.string(), [&] { return Parse(std::move(file)); });
+  return WithFrame(path.string(), [&] { return ParseLlama2c(std::move(file)); });
 }
 
 }  // namespace hawser

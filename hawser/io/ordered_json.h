@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "hawser/base/depth.h"
@@ -10,5 +11,8 @@ namespace hawser {
 
 /// ParseJson (io/json.h) with the members of objects in the order of the text.
 nlohmann::ordered_json ParseOrderedJson(std::string_view text, int max_depth = kMaxDepth);
+
+/// As files of settings are written: indented by two, with a line end.
+inline std::string IndentedJson(const nlohmann::ordered_json& json) { return json.dump(2) + "\n"; }
 
 }  // namespace hawser

@@ -16,9 +16,9 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "stored tensors are used in place");
 
 constexpr uint64_t kMaxHeader = 100'000'000;
-constexpr size_t kMaxTensors = 1'000'000;
-constexpr size_t kMaxRank = 8;
-constexpr size_t kMaxName = 1024;
+constexpr size_t kMaxStTensors = 1'000'000;
+constexpr size_t kMaxStRank = 8;
+constexpr size_t kMaxStName = 1024;
 constexpr size_t kDataAlign = 64;
 
 constexpr std::array<std::pair<DType, std::string_view>, 7> kDTypes = {{{DType::kF32, "F32"},
@@ -55,19 +55,19 @@ std::vector<int64_t> Integers(const JsonObject& object, const char* key, size_t 
   return result;
 }
 
-struct Range {
+struct ByteRange {
   int64_t begin, end;
   std::string name;
   auto Key() const { return std::tie(begin, end); }
 };
 
 /// One header member; the view has no bytes yet.
-std::pair<TensorView, Range> ParseEntry(const std::string& name, const nlohmann::json& entry) {
-  if (name.size() > kMaxName) Fail(ErrorKind::kFormat, "tensor name longer than {} bytes", kMaxName);
+std::pair<TensorView, ByteRange> ParseEntry(const std::string& name, const nlohmann::json& entry) {
+  if (name.size() > kMaxStName) Fail(ErrorKind::kFormat, "tensor name longer than {} bytes", kMaxStName);
   const JsonObject object(entry, "its entry");
   TensorView view;
   view.dtype = ParseStoredDType(object.String("dtype"));
-  view.shape = Integers(object, "shape", kMaxRank);
+  view.shape = Integers(object, "shape", kMaxStRank);
   const std::vector<int64_t> offsets = Integers(object, "data_offsets", 2);
   const std::optional<int64_t> bytes = TensorBytes(view.shape, view.dtype);
   if (!bytes) Fail(ErrorKind::kFormat, "shape {} has too many elements", ShapeText(view.shape));
@@ -75,14 +75,14 @@ std::pair<TensorView, Range> ParseEntry(const std::string& name, const nlohmann:
     Fail(ErrorKind::kFormat, "shape {} as {} needs {} bytes, data_offsets are {}", ShapeText(view.shape),
          Name(view.dtype), *bytes, ShapeText(offsets));
   }
-  return {std::move(view), Range{offsets[0], offsets[1], name}};
+  return {std::move(view), ByteRange{offsets[0], offsets[1], name}};
 }
 
 /// The ranges tile [0, size).
-void CheckTiling(std::vector<Range> ranges, int64_t size) {
-  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.Key() < b.Key(); });
+void CheckTiling(std::vector<ByteRange> ranges, int64_t size) {
+  std::sort(ranges.begin(), ranges.end(), [](const ByteRange& a, const ByteRange& b) { return a.Key() < b.Key(); });
   int64_t at = 0;
-  for (const Range& range : ranges) {
+  for (const ByteRange& range : ranges) {
     if (range.begin != at) {
       Fail(ErrorKind::kFormat, "tensor '{}' begins at byte {} of the data, {} the tensor before it, which ends at {}",
            range.name, range.begin, range.begin < at ? "inside" : "with a gap after", at);
@@ -95,7 +95,7 @@ void CheckTiling(std::vector<Range> ranges, int64_t size) {
   }
 }
 
-TensorSource Parse(MappedFile mapped) {
+TensorSource ParseSafetensors(MappedFile mapped) {
   TensorSource source;
   const std::span<const std::byte> file = source.Hold(std::move(mapped));
   uint64_t length = 0;
@@ -112,8 +112,8 @@ TensorSource Parse(MappedFile mapped) {
   const std::span<const std::byte> data = file.subspan(sizeof(length) + length);
 
   const nlohmann::json header = WithFrame("header", [&] { return ParseJson(text, 4); });
-  if (header.size() > kMaxTensors) Fail(ErrorKind::kFormat, "more than {} tensors", kMaxTensors);
-  std::vector<Range> ranges;
+  if (header.size() > kMaxStTensors) Fail(ErrorKind::kFormat, "more than {} tensors", kMaxStTensors);
+  std::vector<ByteRange> ranges;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
       const JsonObject object(entry, name);
@@ -145,7 +145,7 @@ void CheckShardName(const std::string& shard) {
 
 TensorSource ReadSafetensors(const std::filesystem::path& path) {
   MappedFile file(path);
-  return WithFrame(path.string(), [&] { return Parse(std::move(file)); });
+  return WithFrame(path.string(), [&] { return ParseSafetensors(std::move(file)); });
 }
 
 TensorSource ReadShardedSafetensors(const std::filesystem::path& index) {

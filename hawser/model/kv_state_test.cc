@@ -47,22 +47,22 @@ class KvStateTest : public ::testing::Test {
   std::filesystem::path path_ = FreshFolder("kv_state") / "stream.kv";
 };
 
-const char* const kPolicies[] = {"full",
-                                 "window:5",
-                                 "sink:3,7",
-                                 "sink:2,5,positions=cachelen",
-                                 "sep:2,6",
-                                 "sep:2,6+9+all,full-layers=0",
-                                 "fix:2,6,4",
-                                 "sep-stream:2,3,4,14",
-                                 "sep-stream:2,3,4,14,policy=full,positions=absolute",
-                                 "sep-stream:2,3,4,14,accumulate=off",
-                                 "sep-stream:2,3,4,14,policy=full,bounded=off",
-                                 "full:dtype=q8_0",
-                                 "sep:2,6+9+all,full-layers=0,dtype=q8_0",
-                                 "sink:3,7,dtype=q8_0",
-                                 "sep-stream:2,3,4,14,dtype=q8_0",
-                                 "sep-stream:2,3,4,14,dtype=bf16"};
+const char* const kSavedPolicies[] = {"full",
+                                      "window:5",
+                                      "sink:3,7",
+                                      "sink:2,5,positions=cachelen",
+                                      "sep:2,6",
+                                      "sep:2,6+9+all,full-layers=0",
+                                      "fix:2,6,4",
+                                      "sep-stream:2,3,4,14",
+                                      "sep-stream:2,3,4,14,policy=full,positions=absolute",
+                                      "sep-stream:2,3,4,14,accumulate=off",
+                                      "sep-stream:2,3,4,14,policy=full,bounded=off",
+                                      "full:dtype=q8_0",
+                                      "sep:2,6+9+all,full-layers=0,dtype=q8_0",
+                                      "sink:3,7,dtype=q8_0",
+                                      "sep-stream:2,3,4,14,dtype=q8_0",
+                                      "sep-stream:2,3,4,14,dtype=bf16"};
 
 void KvStateTest::ExpectGoesOn(const std::string& policy) {
   for (const int stop : {1, 13, 47}) {
@@ -88,7 +88,7 @@ void KvStateTest::ExpectGoesOn(const std::string& policy) {
 }
 
 TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
-  for (const char* policy : kPolicies) ExpectGoesOn(policy);
+  for (const char* policy : kSavedPolicies) ExpectGoesOn(policy);
 }
 
 TEST_F(KvStateTest, BilevelPositionsGoOnWhereTheyStood) {

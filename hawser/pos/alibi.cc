@@ -17,10 +17,10 @@
 namespace hawser {
 namespace {
 
-constexpr std::string_view kNames[] = {"none", "linear", "ntk", "bmax"};
+constexpr std::string_view kAlibiNames[] = {"none", "linear", "ntk", "bmax"};
 constexpr std::string_view kKeys[] = {"factor", "original", "max_bias", "multiplier"};
 
-std::string_view Name(AlibiScaling scaling) { return kNames[static_cast<size_t>(scaling)]; }
+std::string_view Name(AlibiScaling scaling) { return kAlibiNames[static_cast<size_t>(scaling)]; }
 
 void Require(bool ok, std::string_view key, double found, std::string_view wanted) {
   if (!ok) Fail(ErrorKind::kUsage, "alibi: {}={}; wanted {}", key, found, wanted);
@@ -80,10 +80,10 @@ AlibiSpec ApplyAlibiText(const AlibiSpec& base, std::string_view text, int64_t c
   for (const std::string_view field : SplitWords(text.substr(std::min(colon + 1, text.size())), ", ")) {
     const size_t equals = std::min(field.find('='), field.size());
     const std::string_view key = field.substr(0, equals), value = field.substr(std::min(equals + 1, field.size()));
-    const auto scaling = std::find(std::begin(kNames), std::end(kNames), field);
+    const auto scaling = std::find(std::begin(kAlibiNames), std::end(kAlibiNames), field);
     const bool is_key = std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
-    if (scaling == std::end(kNames) && !is_key) {
-      std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
+    if (scaling == std::end(kAlibiNames) && !is_key) {
+      std::vector<std::string_view> known(std::begin(kAlibiNames), std::end(kAlibiNames));
       known.insert(known.end(), std::begin(kKeys), std::end(kKeys));
       Fail(ErrorKind::kUsage, "rope '{}': alibi has no scaling and no key '{}'{}", text, key, SuggestName(key, known));
     }
@@ -93,7 +93,7 @@ AlibiSpec ApplyAlibiText(const AlibiSpec& base, std::string_view text, int64_t c
     }
     given.push_back(what);
     if (!is_key) {
-      spec.scaling = static_cast<AlibiScaling>(scaling - std::begin(kNames));
+      spec.scaling = static_cast<AlibiScaling>(scaling - std::begin(kAlibiNames));
     } else if (key == "original") {
       const std::optional<int64_t> tokens = ParseSize(value);
       if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);

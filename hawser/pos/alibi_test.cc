@@ -10,20 +10,10 @@
 #include "hawser/base/error.h"
 #include "hawser/pos/alibi_golden.h"
 #include "hawser/pos/scheme.h"
+#include "hawser/testing/hostile.h"
 
 namespace hawser {
 namespace {
-
-std::string UsageMessage(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
 
 TEST(AlibiTest, SlopesOfTheVectors) {
   for (const testing::AlibiGolden& golden : testing::kAlibiGolden) {

@@ -13,23 +13,13 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/testing/hostile.h"
 
 namespace hawser {
 namespace {
 
 RopeSpec Spec(const std::string& text, double theta = 10000, int64_t context = 4096, int32_t d = 128) {
   return ApplyRopeText({.theta = theta, .rotary_dim = d}, text, context);
-}
-
-std::string UsageMessage(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
 }
 
 // Published tables hold ten significant digits, computed with sixty.

@@ -32,6 +32,18 @@ inline void WriteBytes(const std::filesystem::path& path, std::string_view bytes
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
+/// The message of the Error(kUsage) that `body` throws.
+inline std::string UsageMessage(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
 /// `body` throws an Error of this kind whose message holds all of `words`.
 inline void ExpectError(ErrorKind kind, std::initializer_list<std::string_view> words,
                         const std::function<void()>& body) {

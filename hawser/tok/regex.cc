@@ -72,7 +72,7 @@ struct Limits {
   }
 };
 
-std::string Message(int code) {
+std::string PcreMessage(int code) {
   PCRE2_UCHAR text[160];
   pcre2_get_error_message(code, text, sizeof(text));
   return reinterpret_cast<const char*>(text);
@@ -87,7 +87,7 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern) {
   pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                        PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
   if (compiled == nullptr) {
-    Fail(ErrorKind::kUnsupported, "regex \"{}\" cannot be used: {} (at byte {})", pattern, Message(code), offset);
+    Fail(ErrorKind::kUnsupported, "regex \"{}\" cannot be used: {} (at byte {})", pattern, PcreMessage(code), offset);
   }
   code_ = std::shared_ptr<const void>(compiled, [compiled](const void*) { pcre2_code_free(compiled); });
   pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);  // without it matching is slower, not different
@@ -107,7 +107,7 @@ void Regex::ForEachMatch(std::string_view text, const std::function<void(size_t,
     int found = match_from(0);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match_from(PCRE2_NO_JIT);
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) Fail(ErrorKind::kUnsupported, "regex \"{}\" gave up: {}", pattern_, Message(found));
+    if (found < 0) Fail(ErrorKind::kUnsupported, "regex \"{}\" gave up: {}", pattern_, PcreMessage(found));
     const PCRE2_SIZE* match = pcre2_get_ovector_pointer(data.get());
     // \K and look-behind can put a match's start before `at`, or its end before its start.
     if (match[0] < at || match[1] < match[0]) {

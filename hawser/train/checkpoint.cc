@@ -26,13 +26,13 @@ constexpr int64_t kFormat = 2;
 constexpr const char* kState = "state.safetensors";
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kSeal = "checksum";
-constexpr std::string_view kPrefix = "step_";
+constexpr std::string_view kStepPrefix = "step_";
 
-fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kPrefix, step); }
+fs::path StepFolder(const fs::path& folder, int64_t step) { return folder / fmt::format("{}{:06}", kStepPrefix, step); }
 
 /// What a checkpoint is called while it is made or removed.
 fs::path HiddenFolder(const fs::path& folder, int64_t step) {
-  return folder / fmt::format(".{}{:06}.tmp", kPrefix, step);
+  return folder / fmt::format(".{}{:06}.tmp", kStepPrefix, step);
 }
 
 /// In one step for all who look: a checkpoint that has its name is never half there.
@@ -181,8 +181,8 @@ std::vector<int64_t> CheckpointSteps(const fs::path& folder) {
   std::error_code code;
   for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
     const std::string name = it->path().filename().string();
-    if (!name.starts_with(kPrefix)) continue;
-    const auto step = ParseNumber<int64_t>(std::string_view(name).substr(kPrefix.size()));
+    if (!name.starts_with(kStepPrefix)) continue;
+    const auto step = ParseNumber<int64_t>(std::string_view(name).substr(kStepPrefix.size()));
     if (step && *step >= 0) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
@@ -241,7 +241,7 @@ void RemoveUnfinishedCheckpoints(const fs::path& folder) {
   std::error_code code;
   std::vector<fs::path> hidden;
   for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
-    if (it->path().filename().string().starts_with("." + std::string(kPrefix))) hidden.push_back(it->path());
+    if (it->path().filename().string().starts_with("." + std::string(kStepPrefix))) hidden.push_back(it->path());
   }
   for (const fs::path& path : hidden) RemoveTree(path);
 }

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
-constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kModulePrefix = "base_model.model.";
 
 // Keys that do not change what the adapters compute once they are trained.
 const std::set<std::string_view> kHarmless = {
@@ -79,7 +79,7 @@ void ForEachRun(const Module& module, const Module::Part& part, Visit&& visit) {
 }
 
 std::string TensorName(const std::string& module, char side) {
-  return fmt::format("{}{}.lora_{}.weight", kPrefix, module, side);
+  return fmt::format("{}{}.lora_{}.weight", kModulePrefix, module, side);
 }
 
 fs::path FindFolder(const fs::path& folder) {

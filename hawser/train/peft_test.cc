@@ -23,11 +23,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kContext = 64;
+constexpr int64_t kLoraContext = 64;
 
 ModelSpec Spec() {
   return TinySpec(
-      {.vocab = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .width = 32, .mlp_width = 24, .context = kContext});
+      {.vocab = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .width = 32, .mlp_width = 24, .context = kLoraContext});
 }
 
 uint32_t Crc32(const std::string& text) {
@@ -315,7 +315,7 @@ TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
 
   // Tensors of another model, and tensors that are no adapters.
   WriteGolden(Golden("plain"), folder_ / "b");
-  const ModelSpec wide = TinySpec({.vocab = 32, .head_dim = 8, .width = 40, .mlp_width = 24, .context = kContext});
+  const ModelSpec wide = TinySpec({.vocab = 32, .head_dim = 8, .width = 40, .mlp_width = 24, .context = kLoraContext});
   ExpectError(ErrorKind::kUsage, {"lora_A"}, [&] { ReadPeftSpec(folder_ / "b", wide); });
   PeftGolden other = Golden("plain");
   other.tensors[0].replace(other.tensors[0].find("layers.0"), 8, "layers.7");

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kPrefix = "events.out.tfevents.";
+constexpr std::string_view kEventsPrefix = "events.out.tfevents.";
 constexpr std::string_view kSuffix = ".hawser";
 constexpr int64_t kLatest = 9'999'999'999;   // seconds: what the ten digits of a name hold
 constexpr size_t kHeader = 12, kFooter = 4;  // length and its crc; crc of the data
@@ -124,10 +124,12 @@ std::map<int64_t, fs::path> EventFiles(const fs::path& folder) {
   std::error_code code;
   for (fs::directory_iterator it(folder, code), end; !code && it != end; it.increment(code)) {
     const std::string name = it->path().filename().string();
-    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix) || name.size() <= kPrefix.size() + kSuffix.size()) {
+    if (!name.starts_with(kEventsPrefix) || !name.ends_with(kSuffix) ||
+        name.size() <= kEventsPrefix.size() + kSuffix.size()) {
       continue;
     }
-    const auto middle = std::string_view(name).substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size());
+    const auto middle =
+        std::string_view(name).substr(kEventsPrefix.size(), name.size() - kEventsPrefix.size() - kSuffix.size());
     const auto seconds = ParseNumber<int64_t>(middle);
     if (seconds && *seconds >= 0 && *seconds <= kLatest) files[*seconds] = it->path();
   }
@@ -157,7 +159,7 @@ fs::path NewEventFile(const fs::path& folder, int64_t step) {
     if (kept < text.size()) TruncateFile(path, kept);  // in place: a reader may have it open
     seconds = std::max(seconds, before + 1);
   }
-  return folder / fmt::format("{}{:010}{}", kPrefix, seconds, kSuffix);
+  return folder / fmt::format("{}{:010}{}", kEventsPrefix, seconds, kSuffix);
 }
 
 }  // namespace

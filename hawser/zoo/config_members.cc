@@ -11,8 +11,6 @@
 namespace hawser {
 namespace {
 
-constexpr int64_t kMost32 = std::numeric_limits<int32_t>::max(), kMost64 = int64_t{1} << 31;
-
 /// The shortest decimal that is this float, as a double: 1e-05 and not 9.999999747378752e-06.
 double Shortest(float value) { return std::stod(fmt::format("{}", value)); }
 
@@ -57,7 +55,7 @@ void ConfigMembers::Int(std::string_view keys, int32_t* value, std::optional<int
   if (!reading()) {
     (*out_)[key] = *value;
   } else if (found != nullptr || !fallback) {
-    *value = static_cast<int32_t>(in_->Int(key.c_str(), least, kMost32));
+    *value = static_cast<int32_t>(in_->Int(key.c_str(), least, INT32_MAX));
   } else {
     *value = static_cast<int32_t>(*fallback);
   }
@@ -69,7 +67,7 @@ void ConfigMembers::Int(std::string_view keys, int64_t* value, std::optional<int
   if (!reading()) {
     (*out_)[key] = *value;
   } else if (found != nullptr || !fallback) {
-    *value = in_->Int(key.c_str(), least, kMost64);
+    *value = in_->Int(key.c_str(), least, kMaxContext);
   } else {
     *value = *fallback;
   }

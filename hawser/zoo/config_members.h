@@ -14,6 +14,9 @@ namespace hawser {
 
 class JsonObject;
 
+/// The most that sizes and positions of a configuration may be.
+inline constexpr int64_t kMaxContext = int64_t{1} << 31;
+
 /// Passed over a spec, it fills the spec from a configuration, or a configuration from the spec. `keys` are
 /// alternatives
 /// ("n_head|num_attention_heads"): each is read, the first is written. Two of them that differ, and values of another

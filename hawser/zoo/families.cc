@@ -13,8 +13,6 @@ namespace {
 
 using Members = ConfigMembers;
 
-bool TwoNorms(const ModelSpec& spec) { return spec.block.residual == Residual::kParallelTwoNorms; }
-
 // Members that families share.
 
 /// `attention_bias`: of queries, keys and values, and of what attention gives.

@@ -20,6 +20,9 @@ namespace hawser {
 ///   kGateUp   gates, then ups
 enum class Fuse : uint8_t { kNone, kThirds, kGroups, kGateUp };
 
+/// For NameRow::when.
+inline bool TwoNorms(const ModelSpec& spec) { return spec.block.residual == Residual::kParallelTwoNorms; }
+
 /// What a parameter is called in files, where not as ParamInfo.name says: behind the family's prefix, before `.weight`
 /// or `.bias`; {} is the layer. A fused row stands for keys and values (ups) too. Of two rows of a role, the first
 /// whose `when` holds counts. "a|b": both are read, the first is written.

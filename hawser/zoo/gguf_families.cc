@@ -96,15 +96,13 @@ void BaichuanKeys(GgufKeys& keys, ModelSpec& spec) {
 
 bool BaichuanUnread(const ModelSpec& spec) { return spec.layers != (spec.places == Places::kAlibi ? 40 : 32); }
 
-bool TwoNorms(const ModelSpec& spec) { return spec.block.residual == Residual::kParallelTwoNorms; }
-
 constexpr NameRow kFused[] = {{Role::kQuery, "attn_qkv", Fuse::kThirds}};
-constexpr NameRow kFalconNames[] = {
+constexpr NameRow kFalconNorms[] = {
     {Role::kQuery, "attn_qkv", Fuse::kThirds},
     {Role::kAttnNorm, "attn_norm_2", Fuse::kNone, TwoNorms},
     {Role::kMlpNorm, "attn_norm", Fuse::kNone, TwoNorms},
 };
-constexpr NameRow kPhi3Names[] = {{Role::kQuery, "attn_qkv", Fuse::kThirds}, {Role::kGate, "ffn_up", Fuse::kGateUp}};
+constexpr NameRow kPhi3Fused[] = {{Role::kQuery, "attn_qkv", Fuse::kThirds}, {Role::kGate, "ffn_up", Fuse::kGateUp}};
 
 /// What tensors are called where no row says otherwise.
 constexpr std::pair<Role, std::string_view> kNames[] = {
@@ -133,7 +131,7 @@ constexpr GgufArchitecture kArchitectures[] = {
     {.name = "qwen2", .family = "qwen2", .biases = true},
     {.name = "qwen3", .family = "qwen3"},
     {.name = "olmo2", .family = "olmo2", .head = GgufHead::kAlways},
-    {.name = "phi3", .family = "phi3", .partial = true, .long_divisors = true, .names = kPhi3Names},
+    {.name = "phi3", .family = "phi3", .partial = true, .long_divisors = true, .names = kPhi3Fused},
     {.name = "gemma", .family = "gemma", .head = GgufHead::kNever, .members = GemmaKeys},
     {.name = "gemma2",
      .family = "gemma2",
@@ -155,7 +153,7 @@ constexpr GgufArchitecture kArchitectures[] = {
      .head = GgufHead::kAlways,
      .names = kFused,
      .members = NeoXKeys},
-    {.name = "falcon", .family = "falcon", .names = kFalconNames, .members = FalconKeys},
+    {.name = "falcon", .family = "falcon", .names = kFalconNorms, .members = FalconKeys},
     {.name = "bloom",
      .family = "bloom",
      .biases = true,

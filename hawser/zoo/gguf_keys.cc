@@ -3,11 +3,10 @@
 #include <algorithm>
 
 #include "hawser/base/error.h"
+#include "hawser/zoo/config_members.h"
 
 namespace hawser {
 namespace {
-
-constexpr int64_t kMost32 = INT32_MAX, kMost64 = int64_t{1} << 31;
 
 /// Keys that change nothing which is computed here.
 constexpr std::string_view kHarmless[] = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout",
@@ -23,7 +22,7 @@ std::string GgufKeys::Key(std::string_view name) {
 void GgufKeys::Int(std::string_view name, int32_t* value, std::optional<int64_t> fallback, int64_t least) {
   int64_t wide = *value;
   Int(name, &wide, fallback, least);
-  if (reading() && wide > kMost32) Fail(ErrorKind::kFormat, "'{}' is {}, more than {}", Key(name), wide, kMost32);
+  if (reading() && wide > INT32_MAX) Fail(ErrorKind::kFormat, "'{}' is {}, more than {}", Key(name), wide, INT32_MAX);
   *value = static_cast<int32_t>(wide);
 }
 
@@ -33,7 +32,7 @@ void GgufKeys::Int(std::string_view name, int64_t* value, std::optional<int64_t>
     HAWSER_CHECK(*value >= 0 && *value <= UINT32_MAX);
     return PutField(key, static_cast<uint32_t>(*value));
   }
-  const std::optional<int64_t> found = in_->Int(key, least, kMost64);
+  const std::optional<int64_t> found = in_->Int(key, least, kMaxContext);
   *value = found || fallback ? found.value_or(fallback.value_or(0)) : in_->Need(key, found);
 }
 

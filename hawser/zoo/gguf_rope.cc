@@ -5,11 +5,10 @@
 #include <cstring>
 
 #include "hawser/base/error.h"
+#include "hawser/zoo/config_members.h"
 
 namespace hawser {
 namespace {
-
-constexpr int64_t kMaxContext = int64_t{1} << 31;
 
 /// The rope that the file names by its text; none where it does not.
 std::optional<RopeSpec> NamedRope(const GgufFile& file, int32_t rotary_dim, int64_t context) {

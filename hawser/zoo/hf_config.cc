@@ -7,13 +7,12 @@
 
 #include "hawser/base/error.h"
 #include "hawser/io/json.h"
+#include "hawser/io/ordered_json.h"
 #include "hawser/zoo/families.h"
 #include "hawser/zoo/hf_keys.h"
 
 namespace hawser {
 namespace {
-
-constexpr int64_t kMaxContext = int64_t{1} << 31;
 
 /// An id or a list of ids.
 std::vector<int32_t> Ids(const JsonObject& config, const char* key) {
@@ -33,8 +32,6 @@ nlohmann::ordered_json IdsJson(const std::vector<int32_t>& ids) {
   if (ids.size() == 1) return ids.front();
   return ids;
 }
-
-std::string Text(const nlohmann::ordered_json& json) { return json.dump(2) + "\n"; }
 
 bool Near(double a, double b) { return std::abs(a - b) <= 1e-9 * std::abs(a); }
 
@@ -181,7 +178,7 @@ std::string HfConfigText(const ModelSpec& spec, DType dtype) {
   ConfigMembers members(&config);
   ModelSpec copy = spec;
   AllMembers(family, members, copy);
-  return Text(config);
+  return IndentedJson(config);
 }
 
 std::vector<std::string> HfKeysOf(const ModelSpec& spec) {
@@ -197,7 +194,7 @@ std::string GenerationConfigText(const ModelSpec& spec) {
   if (spec.bos >= 0) config["bos_token_id"] = spec.bos;
   if (!spec.eos.empty()) config["eos_token_id"] = IdsJson(spec.eos);
   config["_from_model_config"] = true;
-  return Text(config);
+  return IndentedJson(config);
 }
 
 std::string SideFileText(const ModelSpec& spec, std::string_view config) {
@@ -219,7 +216,7 @@ std::string SideFileText(const ModelSpec& spec, std::string_view config) {
   if (parsed != spec) {
     Fail(ErrorKind::kUsage, "config.json of model_type '{}' cannot describe this network", spec.family);
   }
-  return Text(side);
+  return IndentedJson(side);
 }
 
 ModelSpec MergeSideFile(const ModelSpec& config, std::string_view side) {

@@ -14,10 +14,12 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/io/json.h"
+#include "hawser/io/ordered_json.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/zoo/builtin.h"
 #include "hawser/zoo/file_tensors.h"
 #include "hawser/zoo/hf_config.h"
+#include "hawser/zoo/hf_files.h"
 #include "hawser/zoo/hf_keys.h"
 
 namespace hawser {
@@ -26,11 +28,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kConfig = "config.json";
-constexpr const char* kGenerationConfig = "generation_config.json";
-constexpr const char* kSideFile = "hawser_spec.json";
-constexpr const char* kWeights = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char* kTokenizerConfig = "tokenizer_config.json";
 constexpr const char* kCard = "README.md";
 constexpr const char* kTemplates = "additional_chat_templates";
@@ -54,15 +51,6 @@ std::string Lower(std::string text) {
   return text;
 }
 
-bool IsFile(const fs::path& path) {
-  std::error_code code;
-  return fs::is_regular_file(path, code);
-}
-bool IsFolder(const fs::path& path) {
-  std::error_code code;
-  return fs::is_directory(path, code);
-}
-
 /// Names of the regular files in a folder, in order.
 std::vector<std::string> FilesIn(const fs::path& folder) {
   std::vector<std::string> names;
@@ -73,8 +61,6 @@ std::vector<std::string> FilesIn(const fs::path& folder) {
   std::ranges::sort(names);
   return names;
 }
-
-std::string Text(const Json& json) { return json.dump(2) + "\n"; }
 
 /// The members of a JSON file in their order. Errors: kFormat naming the file.
 Json ReadObject(const fs::path& path) {
@@ -106,7 +92,7 @@ void ReadTokenizer(const HfSource& source, int64_t context, Carried* carried) {
   const auto most = json.find("model_max_length");
   if (most == json.end() || !most->is_number() || *most >= context) return;
   *most = context;
-  config->second = Text(json);
+  config->second = IndentedJson(json);
 }
 
 /// The card with a line about what was done, at its end: its front matter stays as it is.
@@ -148,12 +134,12 @@ std::string MergedConfig(const ModelSpec& spec, DType dtype, const Json& source)
   for (const auto& [key, value] : source.items()) {
     if (IsCarriedHfKey(key, value, known)) config[key] = value;
   }
-  return Text(config);
+  return IndentedJson(config);
 }
 
 std::string MergedGeneration(const std::string& ours, const HfSource& source, const Json& from, int64_t context) {
   const Json own = Json::parse(ours);
-  if (from.empty()) return Text(own);
+  if (from.empty()) return IndentedJson(own);
   Json config = from;
   for (const char* key : {"bos_token_id", "eos_token_id"}) {
     if (own.contains(key)) config[key] = own[key];
@@ -161,7 +147,7 @@ std::string MergedGeneration(const std::string& ours, const HfSource& source, co
   // A limit on prompt and answer that was the context follows it.
   const auto most = config.find("max_length");
   if (most != config.end() && *most == source.context && context > source.context) *most = context;
-  return Text(config);
+  return IndentedJson(config);
 }
 
 /// Tensors as the family's files have them; fused ones are put together first.

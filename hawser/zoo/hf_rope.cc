@@ -12,8 +12,6 @@
 namespace hawser {
 namespace {
 
-constexpr int64_t kMaxContext = int64_t{1} << 31;
-
 std::string Kind(const JsonObject& block) { return block.StringOr("rope_type", block.StringOr("type", "default")); }
 
 /// The block that `name` holds for `layers`, where blocks of kinds of layers lie inside it; null where there is none.

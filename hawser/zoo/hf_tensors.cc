@@ -12,12 +12,11 @@
 #include "hawser/io/safetensors.h"
 #include "hawser/zoo/families.h"
 #include "hawser/zoo/file_tensors.h"
+#include "hawser/zoo/hf_files.h"
 
 namespace hawser {
 namespace {
 
-constexpr const char* kWeights = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr int64_t kPiece = 1 << 14;  // values compared at once
 
 bool Has(const std::filesystem::path& folder, const char* name) {

@@ -20,6 +20,7 @@
 #include "hawser/io/digest.h"
 #include "hawser/io/http.h"
 #include "hawser/io/json.h"
+#include "hawser/zoo/hf_files.h"
 
 namespace hawser {
 namespace {
@@ -31,11 +32,10 @@ constexpr int kTries = 6;  // without a byte of progress
 constexpr std::chrono::milliseconds kFirstWait{500};
 constexpr int64_t kLongestWait = 600;      // seconds that a server may ask for
 constexpr size_t kMostListing = 64 << 20;  // bytes
-constexpr const char* kConfig = "config.json";
 
 constexpr std::string_view kModelFiles[] = {kConfig,
-                                            "generation_config.json",
-                                            "hawser_spec.json",
+                                            kGenerationConfig,
+                                            kSideFile,
                                             "tokenizer*",
                                             "special_tokens_map.json",
                                             "added_tokens.json",
@@ -452,8 +452,7 @@ std::optional<fs::path> WholeModel(const fs::path& snapshot, const std::string& 
   std::error_code code;
   const auto has = [&](const std::string& name) { return fs::is_regular_file(snapshot / name, code); };
   if (!file.empty()) return has(file) ? std::optional(snapshot / file) : std::nullopt;
-  if (has(kConfig) && has("model.safetensors")) return snapshot;
-  constexpr const char* kIndex = "model.safetensors.index.json";
+  if (has(kConfig) && has(kWeights)) return snapshot;
   if (has(kConfig) && has(kIndex)) {
     const nlohmann::json index = WithFrame(kIndex, [&] { return ParseJson(ReadFile(snapshot / kIndex)); });
     const nlohmann::json map = index.is_object() ? index.value("weight_map", nlohmann::json()) : nlohmann::json();

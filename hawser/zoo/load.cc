@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
@@ -17,6 +18,7 @@
 #include "hawser/zoo/gguf_families.h"
 #include "hawser/zoo/gguf_model.h"
 #include "hawser/zoo/hf_config.h"
+#include "hawser/zoo/hf_files.h"
 #include "hawser/zoo/hf_tensors.h"
 #include "hawser/zoo/pairing.h"
 
@@ -24,10 +26,6 @@ namespace hawser {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kConfig = "config.json";
-constexpr const char* kGenerationConfig = "generation_config.json";
-constexpr const char* kSideFile = "hawser_spec.json";
 
 /// A model whose tensors are found and checked, but not read.
 struct OpenModel {
@@ -37,15 +35,6 @@ struct OpenModel {
   std::shared_ptr<const void> owner;            // of pieces that do not lie in the source
   bool adjacent = false;                        // query and key rows pair adjacent channels
 };
-
-bool IsFolder(const fs::path& path) {
-  std::error_code code;
-  return fs::is_directory(path, code);
-}
-bool Exists(const fs::path& path) {
-  std::error_code code;
-  return fs::exists(path, code);
-}
 
 // Hugging Face folders.
 
