@@ -11,7 +11,8 @@ namespace hawser::jinja {
 
 /// What functions need of the one who renders: work and memory are counted there.
 struct Host {
-  std::function<void(size_t bytes)> charge;  // before text or lists of that size are made
+  std::function<void(size_t bytes)> charge;             // before text or lists of that size are made
+  std::function<void(const Value& container)> changed;  // what was there before holds a new value: perhaps itself
 };
 
 /// value | name(arguments). Errors: kUnsupported for a filter that is not known; kFormat.

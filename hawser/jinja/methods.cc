@@ -133,7 +133,7 @@ std::optional<Value> DictMethod(const Value& dict, const std::string& name) {
   return std::nullopt;
 }
 
-std::optional<Value> ListMethod(const Value& list, const std::string& name) {
+std::optional<Value> ListMethod(const Value& list, const std::string& name, const Host& host) {
   const auto method = [&](auto call) {
     return std::optional<Value>(Callable([list, call](const Arguments& a) -> Value { return call(list, a); }));
   };
@@ -153,8 +153,9 @@ std::optional<Value> ListMethod(const Value& list, const std::string& name) {
     });
   }
   if (name == "append") {
-    return method([](const Value& l, const Arguments& a) -> Value {
+    return method([&host](const Value& l, const Arguments& a) -> Value {
       if (a.positional.size() != 1) Fail(ErrorKind::kFormat, "append() takes one value");
+      host.changed(l);
       l.list().push_back(a.positional[0]);
       return Value::None{};
     });
@@ -167,7 +168,7 @@ std::optional<Value> ListMethod(const Value& list, const std::string& name) {
 std::optional<Value> FindMethod(const Value& value, const std::string& name, const Host& host) {
   if (value.IsText()) return TextMethod(value.text(), name, host);
   if (value.IsDict() && !value.table().is_namespace) return DictMethod(value, name);
-  if (value.IsList()) return ListMethod(value, name);
+  if (value.IsList()) return ListMethod(value, name, host);
   return std::nullopt;
 }
 

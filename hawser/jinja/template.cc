@@ -26,10 +26,18 @@ class Renderer {
  public:
   Renderer(const Value& globals, const RenderLimits& limits) : limits_(limits) {
     host_.charge = [this](size_t bytes) { Charge(bytes); };
+    host_.changed = [this](const Value& container) {
+      if (container.Mark()) changed_.push_back(container);
+    };
     scopes_.emplace_back();
     AddFunctions();
     for (const auto& [name, value] : globals.table().items) scopes_.front()[name] = value;
     scopes_.emplace_back();  // what the template sets at its top
+  }
+
+  Renderer(const Renderer&) = delete;
+  ~Renderer() {
+    for (const Value& container : changed_) container.Clear();  // those that hold themselves would stay for ever
   }
 
   Text Run(const Block& block) {
@@ -183,6 +191,7 @@ class Renderer {
     if (target == nullptr || !target->IsDict() || !target->table().is_namespace) {
       Fail(ErrorKind::kFormat, "'{}' is no namespace, so '{}.{}' cannot be set", s.names[0], s.names[0], s.name);
     }
+    host_.changed(*target);
     target->Put(Text(s.name), std::move(value));
   }
 
@@ -522,6 +531,7 @@ class Renderer {
   RenderLimits limits_;
   Host host_;
   std::vector<Scope> scopes_;
+  List changed_;  // by the template
   Text out_;
   int64_t steps_ = 0;
   size_t made_ = 0;

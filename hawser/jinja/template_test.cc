@@ -117,6 +117,12 @@ TEST(TemplateTest, EndsWhateverItIsGiven) {
   fails("{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}");
   fails("{% set l = [] %}{{ l.append(l) }}{{ l }}");
   fails("{% set l = [] %}{{ l.append(l) }}{{ l == l.append and l | tojson }}{{ l | tojson }}");
+  EXPECT_EQ(
+      Rendered("{% set l = [] %}{{ l.append(l.append) or '' }}{% set ns = namespace() %}{% set ns.x = [ns] %}").bytes(),
+      "");
+  EXPECT_EQ(
+      Rendered("{% set ns = namespace(x=0) %}{% for i in range(60000) %}{% set ns.x = [ns.x] %}{% endfor %}").bytes(),
+      "");
   fails("{{ 9223372036854775807 + 1 }}");
   fails("{{ 3 ** 1000 }}");
   fails("{{ 99999999999999999999 }}");

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "hawser/base/error.h"
 
@@ -257,6 +259,49 @@ const Value* Value::Find(std::string_view key) const {
     if (name == key) return &value;
   }
   return nullptr;
+}
+
+namespace {
+
+/// Destroys values one after another, whatever holds what: destructors in destructors would go as deep as a template
+/// nests lists.
+void Bury(List values) {
+  thread_local List* open = nullptr;
+  if (open != nullptr) {
+    std::ranges::move(values, std::back_inserter(*open));
+    return;
+  }
+  open = &values;
+  while (!values.empty()) {
+    const Value last = std::move(values.back());  // its destructor adds to `values`
+    values.pop_back();
+  }
+  open = nullptr;
+}
+
+List ValuesOf(Dict* items) {
+  List values;
+  for (auto& [key, value] : *items) values.push_back(std::move(value));
+  items->clear();
+  return values;
+}
+
+}  // namespace
+
+Value::Table::~Table() { Bury(ValuesOf(&items)); }
+Value::Sequence::~Sequence() { Bury(std::move(items)); }
+
+bool Value::Mark() const {
+  bool& marked = IsList() ? std::get<std::shared_ptr<Sequence>>(data_)->marked : table().marked;
+  return !std::exchange(marked, true);
+}
+
+void Value::Clear() const {
+  if (IsList()) Bury(std::exchange(list(), {}));
+  if (IsDict()) {
+    table().keys_as_given.clear();
+    Bury(ValuesOf(&table().items));
+  }
 }
 
 void Value::Put(const Text& key, Value value) const {

@@ -71,13 +71,23 @@ class Value {
     std::string name;
   };
   struct Table {
+    explicit Table(bool is_namespace) : is_namespace(is_namespace) {}
+    Table(const Table&) = delete;
+    ~Table();
+
     Dict items;
     std::vector<Text> keys_as_given;  // as long as items: the keys with their marks
-    bool is_namespace = false;
+    bool is_namespace;
+    bool marked = false;
   };
   struct Sequence {
+    Sequence(List items, bool tuple) : items(std::move(items)), tuple(tuple) {}
+    Sequence(const Sequence&) = delete;
+    ~Sequence();
+
     List items;
-    bool tuple = false;
+    bool tuple;
+    bool marked = false;
   };
 
   Value() : data_(Undefined{}) {}
@@ -90,13 +100,9 @@ class Value {
   Value(const char* value) : data_(Text(value)) {}                              // NOLINT
   Value(Callable call) : data_(std::make_shared<Callable>(std::move(call))) {}  // NOLINT
   static Value MakeList(List items, bool tuple = false) {
-    return Value(std::make_shared<Sequence>(Sequence{std::move(items), tuple}));
+    return Value(std::make_shared<Sequence>(std::move(items), tuple));
   }
-  static Value MakeDict(bool is_namespace = false) {
-    auto table = std::make_shared<Table>();
-    table->is_namespace = is_namespace;
-    return Value(std::move(table));
-  }
+  static Value MakeDict(bool is_namespace = false) { return Value(std::make_shared<Table>(is_namespace)); }
   /// JSON from outside: all of its texts, keys too, are marked as given.
   static Value FromJson(const nlohmann::ordered_json& json, bool given);
 
@@ -124,6 +130,10 @@ class Value {
   /// Of a dict; null where there is no such key.
   const Value* Find(std::string_view key) const;
   void Put(const Text& key, Value value) const;
+  /// Drops what a list or dict holds.
+  void Clear() const;
+  /// Marks a list or dict; whether it was unmarked.
+  bool Mark() const;
 
   bool Truth() const;
   const char* TypeName() const;
