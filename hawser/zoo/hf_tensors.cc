@@ -88,6 +88,7 @@ Found Find(const TensorSource& source, const FileTensor& tensor) {
   }
   return {tensor.names.front(), nullptr};
 }
+Found Find(const TensorSource&, FileTensor&&) = delete;  // Found::name lies in the tensor
 
 /// With or without the prefix of the family, as the file has it.
 std::vector<FileTensor> TensorsIn(const TensorSource& source, const ModelSpec& spec) {
@@ -118,8 +119,8 @@ bool HasOwnHead(const TensorSource& source, const ModelSpec& spec) {
   ModelSpec untied = spec;
   untied.tie_embeddings = false;
   untied.segments = {};
-  const Found embedding = Find(source, TensorsIn(source, untied).front());
-  const Found head = Find(source, TensorsIn(source, untied).back());
+  const std::vector<FileTensor> tensors = TensorsIn(source, untied);
+  const Found embedding = Find(source, tensors.front()), head = Find(source, tensors.back());
   if (head.view == nullptr || embedding.view == nullptr) return false;
   if (head.view->shape != embedding.view->shape) {
     Fail(ErrorKind::kFormat, "tensor '{}' has shape {}, the embedding {}", head.name, ShapeText(head.view->shape),
