@@ -31,5 +31,7 @@ struct SoftmaxSpec {
 SoftmaxSpec ParseSoftmax(std::string_view text);
 /// Parses back to the same value.
 std::string ToString(const SoftmaxSpec& softmax);
+/// For --help: every kind and field.
+std::string SoftmaxHelp();
 
 }  // namespace hawser

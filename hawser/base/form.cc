@@ -65,7 +65,9 @@ void Item::Read(std::string* value) const {
 
 size_t Item::Choose(std::span<const std::string_view> names) const {
   const auto found = std::ranges::find(names, item_);
-  if (found == names.end()) Refuse(fmt::format("{}", fmt::join(names, " or ")));
+  if (found == names.end()) {
+    Fail(ErrorKind::kUsage, "{} '{}': {}='{}'{}", what_, text_, doc_.key, item_, SuggestName(item_, names));
+  }
   return static_cast<size_t>(found - names.begin());
 }
 
@@ -95,6 +97,17 @@ void RefuseName(std::string_view what, std::string_view text, std::string_view n
 }
 
 }  // namespace form
+
+FormReader::FormReader(std::string_view what, std::string_view text) : what_(what), text_(text) {
+  const size_t colon = std::min(text.find(':'), text.size());
+  name_ = text.substr(0, colon);
+  if (colon == text.size()) return;
+  for (const std::string_view part : SplitAt(text.substr(colon + 1), ',')) {
+    const std::vector<std::string_view> words = SplitWords(part);
+    if (words.empty()) parts_.push_back(part.substr(0, 0));
+    parts_.insert(parts_.end(), words.begin(), words.end());
+  }
+}
 
 std::optional<std::string_view> FormReader::Take(const FieldDoc& doc) {
   std::optional<std::string_view> item;

@@ -1,6 +1,8 @@
 // base/form.h - the text form of a value, from one list of its fields: what is read, printed, listed and refused.
 //
-//   text    NAME | NAME:item,item,...    item  key=value | value (of the first positional field without one)    list  a+b+c
+//   text    NAME | NAME:item,item,...    item  key=value | value (of the first positional field without one)    list
+//   a+b+c
+//           items are separated by a comma, blanks, or both
 //
 // A value lists its fields once, for every use:
 //
@@ -124,11 +126,7 @@ std::string Values(const FieldDoc& doc) {
 /// The parts of one text, taken field by field. `what` names the kind of value in errors ("rope"). Both outlive it.
 class FormReader {
  public:
-  FormReader(std::string_view what, std::string_view text) : what_(what), text_(text) {
-    const size_t colon = std::min(text.find(':'), text.size());
-    name_ = text.substr(0, colon);
-    if (colon < text.size()) parts_ = SplitAt(text.substr(colon + 1), ',');
-  }
+  FormReader(std::string_view what, std::string_view text);
 
   std::string_view name() const { return name_; }
 

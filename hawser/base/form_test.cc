@@ -59,10 +59,11 @@ std::string Refusal(std::string_view text) {
 TEST(FormTest, ReadsByKeyAndByPlace) {
   EXPECT_EQ(Parse("point"), Figure(Point()));
   EXPECT_EQ(Parse("square:3"), Figure(Square{.side = 3}));
+  EXPECT_EQ(Parse("square: 3, color=green filled=on"), Parse("square:3,color=green,filled=on"));
   EXPECT_EQ(Parse("square:angle=45,side=3"), Figure(Square{.side = 3, .angle = 45}));
   EXPECT_EQ(Parse("square:filled=on,3,45"), Figure(Square{.side = 3, .angle = 45, .filled = true}));
-  EXPECT_EQ(Parse("square:3,color=green,marks=1+2k+3,glow=0.5,label=a b"),
-            Figure(Square{.side = 3, .color = FormColor::kGreen, .marks = {1, 2048, 3}, .glow = 0.5, .label = "a b"}));
+  EXPECT_EQ(Parse("square:3,color=green,marks=1+2k+3,glow=0.5,label=ab"),
+            Figure(Square{.side = 3, .color = FormColor::kGreen, .marks = {1, 2048, 3}, .glow = 0.5, .label = "ab"}));
 }
 
 TEST(FormTest, PrintsWhatParsesBack) {
@@ -89,8 +90,8 @@ TEST(FormTest, RefusalsNameTheFieldAndTheNearest) {
       {"square:3,nan", {"angle='nan'", "a number from 0 to 180"}},
       {"square:3,45,6", {"square has no '6'"}},
       {"square:3,colour=red", {"no 'colour'", "did you mean 'color'"}},
-      {"square:3,color=blue", {"color='blue'", "red or green"}},
-      {"square:3,filled=yes", {"off or on"}},
+      {"square:3,color=blue", {"color='blue'", "known: red, green"}},
+      {"square:3,filled=yes", {"known: off, on"}},
       {"square:3,marks=1++2", {"marks=''"}},
       {"square:3,marks=", {"marks=''"}},
       {"square:3,label=", {"label=''"}},

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "hawser/attn/softmax.h"
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
 #include "hawser/cli/command.h"
@@ -83,13 +84,7 @@ std::string NumericsPage() {
 }
 
 std::string SoftmaxPage() {
-  return R"(softmax (recipe key, --set softmax=FORM):
-
-  standard                  weights P = softmax(z) of scores z
-  self-adjust:nb=N,db=N     P * (z - lo + nb) / (hi - lo), lo and hi the extreme scores of a row, hi db above its own
-                            (arXiv:2502.18277); nb and db may be left out
-  self-adjust-product       P * z
-)";
+  return "softmax (recipe key, --set softmax=FORM):\n\n" + SoftmaxHelp();
 }
 
 std::string SeparatorsPage() {

@@ -3,24 +3,31 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
-#include <iterator>
 #include <limits>
-#include <optional>
-#include <span>
 
 #include "hawser/base/error.h"
-#include "hawser/base/size.h"
-#include "hawser/base/text.h"
+#include "hawser/base/form.h"
 
 namespace hawser {
+
+template <>
+struct EnumNames<AlibiScaling> {
+  static constexpr std::array<std::string_view, 4> kNames = {"none", "linear", "ntk", "bmax"};
+};
+
 namespace {
 
-constexpr std::string_view kAlibiNames[] = {"none", "linear", "ntk", "bmax"};
-constexpr std::string_view kKeys[] = {"factor", "original", "max_bias", "multiplier"};
-
-std::string_view Name(AlibiScaling scaling) { return kAlibiNames[static_cast<size_t>(scaling)]; }
+template <class Visitor>
+void Fields(AlibiSpec& spec, Visitor&& v) {
+  v(spec.scaling, {.key = "scaling", .positional = true});
+  v(spec.factor, {.key = "factor"});
+  v(spec.original, {.key = "original", .least = 1});
+  v(spec.max_bias, {.key = "max_bias"});
+  v(spec.multiplier, {.key = "multiplier"});
+}
 
 void Require(bool ok, std::string_view key, double found, std::string_view wanted) {
   if (!ok) Fail(ErrorKind::kUsage, "alibi: {}={}; wanted {}", key, found, wanted);
@@ -76,46 +83,21 @@ AlibiSpec ApplyAlibiText(const AlibiSpec& base, std::string_view text, int64_t c
          text);
   }
   AlibiSpec spec{.max_bias = base.max_bias, .multiplier = base.multiplier, .bf16 = base.bf16};
-  std::vector<std::string_view> given;
-  for (const std::string_view field : SplitWords(text.substr(std::min(colon + 1, text.size())), ", ")) {
-    const size_t equals = std::min(field.find('='), field.size());
-    const std::string_view key = field.substr(0, equals), value = field.substr(std::min(equals + 1, field.size()));
-    const auto scaling = std::find(std::begin(kAlibiNames), std::end(kAlibiNames), field);
-    const bool is_key = std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
-    if (scaling == std::end(kAlibiNames) && !is_key) {
-      std::vector<std::string_view> known(std::begin(kAlibiNames), std::end(kAlibiNames));
-      known.insert(known.end(), std::begin(kKeys), std::end(kKeys));
-      Fail(ErrorKind::kUsage, "rope '{}': alibi has no scaling and no key '{}'{}", text, key, SuggestName(key, known));
-    }
-    const std::string_view what = is_key ? key : "a scaling";
-    if (std::find(given.begin(), given.end(), what) != given.end()) {
-      Fail(ErrorKind::kUsage, "rope '{}': {} is given twice", text, what);
-    }
-    given.push_back(what);
-    if (!is_key) {
-      spec.scaling = static_cast<AlibiScaling>(scaling - std::begin(kAlibiNames));
-    } else if (key == "original") {
-      const std::optional<int64_t> tokens = ParseSize(value);
-      if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
-      spec.original = *tokens;
-    } else {
-      const std::optional<double> x = ParseNumber<double>(value);
-      if (!x || !std::isfinite(*x)) Fail(ErrorKind::kUsage, "rope '{}': {}='{}' is not a number", text, key, value);
-      (key == "factor" ? spec.factor : key == "max_bias" ? spec.max_bias : spec.multiplier) = *x;
-    }
-  }
-  const auto has = [&](std::string_view key) { return std::find(given.begin(), given.end(), key) != given.end(); };
+  FormReader reader("rope", text);
+  Fields(spec, reader);
+  reader.Finish();
   if (spec.scaling == AlibiScaling::kNone) {
     for (const std::string_view key : {"factor", "original"}) {
-      if (has(key)) Fail(ErrorKind::kUsage, "rope '{}': {} needs a scaling: linear, ntk or bmax", text, key);
+      if (reader.Given(key)) Fail(ErrorKind::kUsage, "rope '{}': {} needs a scaling: linear, ntk or bmax", text, key);
     }
   } else {
     if (spec.original == 0) spec.original = OriginalContext(base, context);
-    if (!has("factor")) {
+    if (!reader.Given("factor")) {
+      const std::string_view name = EnumNames<AlibiScaling>::kNames[static_cast<size_t>(spec.scaling)];
       if (wanted <= spec.original || spec.original == 0) {
         Fail(ErrorKind::kUsage,
              "rope '{}': {} needs a factor, as in alibi:{},factor=4, or a --context beyond {} tokens to take it from",
-             text, Name(spec.scaling), Name(spec.scaling), spec.original);
+             text, name, name, spec.original);
       }
       spec.factor = static_cast<double>(wanted) / static_cast<double>(spec.original);
     }
@@ -134,15 +116,11 @@ std::string AlibiHelp() {
 }
 
 std::string ToString(const AlibiSpec& spec) {
-  const AlibiSpec defaults;
-  std::string fields;
-  if (spec.scaling != AlibiScaling::kNone) {
-    fields += fmt::format(",{},factor={}", Name(spec.scaling), spec.factor);
-    if (spec.original != 0) fields += fmt::format(",original={}", spec.original);
-  }
-  if (spec.max_bias != defaults.max_bias) fields += fmt::format(",max_bias={}", spec.max_bias);
-  if (spec.multiplier != defaults.multiplier) fields += fmt::format(",multiplier={}", spec.multiplier);
-  return fields.empty() ? "alibi" : "alibi:" + fields.substr(1);
+  AlibiSpec copy = spec, standard;
+  FormPrinter given, usual;
+  Fields(copy, given);
+  Fields(standard, usual);
+  return form::Join("alibi", given, usual);
 }
 
 int64_t OriginalContext(const AlibiSpec& spec, int64_t context) {
