@@ -70,7 +70,7 @@ TrainConfig BenchConfig(const Options& o, const ModelSpec& spec, const std::stri
   config.lr = 1e-4;
   ApplySetting(config, "dtype=" + dtype);
   ApplySetting(config, "recompute=" + o.recompute);
-  config.micro_batch = ChooseMicroBatch(spec, config);
+  config.micro_batch = ChooseMicroBatch(spec, config, spec.context);
   return config;
 }
 

@@ -12,8 +12,10 @@
 #include "hawser/model/kv_form.h"
 #include "hawser/pos/alibi.h"
 #include "hawser/pos/numerics.h"
+#include "hawser/pos/position_map.h"
 #include "hawser/pos/scheme.h"
 #include "hawser/train/config.h"
+#include "hawser/train/objective.h"
 
 namespace hawser {
 namespace {
@@ -44,6 +46,11 @@ keys:
   original    tokens of the context the model was first trained on (default: the model's; 4k is 4096)
   theta       the base (default: the model's)
   numerics    how rotations are rounded; see help numerics
+  q_temp      queries grow with their position p: logn by ln(p + 1) / ln(q_context), 1 at least; floor_log by
+              1 + q_rate ln(floor((p + 1) / q_context) + 1)
+  q_context   tokens of the context without growth (default: that of the model before it was scaled)
+  q_first     first layer that scales (default: 2 of logn, 0 of floor_log)
+  q_rate      of floor_log (default: 0.1)
   max_bias    of alibi: what the flattest slope of a power of two of heads is, as -log2 (default: the model's)
 )";
 }
@@ -73,6 +80,21 @@ fields:
 
 `hawser inspect pattern FORM` draws it.
 )";
+}
+
+std::string PositionsPage() {
+  return "--positions FORM: training on short sequences whose positions skip, up to those of --context.\n"
+         "NAME:field=value,field=value; in brackets what holds where nothing is said.\n\n" +
+         FormHelp<PositionMap>() + R"(
+A text is a document, or the whole sequence where documents see each other (full). Each draws its own skips, and its
+last position stays below --context. The trained model is served with ordinary positions.
+)";
+}
+
+std::string ObjectivePage() {
+  return "--objective FORM: what a run minimises.\n"
+         "NAME:field=value,field=value; in brackets what holds where nothing is said.\n\n" +
+         FormHelp<Objective>();
 }
 
 std::string NumericsPage() {
@@ -117,6 +139,8 @@ struct Page {
 constexpr Page kPages[] = {{"kv", KvPage},
                            {"rope", RopePage},
                            {"attention", AttentionPage},
+                           {"positions", PositionsPage},
+                           {"objective", ObjectivePage},
                            {"numerics", NumericsPage},
                            {"softmax", SoftmaxPage},
                            {"separators", SeparatorsPage},
@@ -128,7 +152,8 @@ constexpr Page kPages[] = {{"kv", KvPage},
 std::function<int()> SetupHelp(Command command, CommonOptions& common) {
   auto words = std::make_shared<std::vector<std::string>>();
   command.Add("TOPIC", *words,
-              "A command (inspect data), or kv, rope, attention, numerics, softmax, separators, recipe, sizes");
+              "A command (inspect data), or kv, rope, attention, positions, objective, numerics, softmax, separators, "
+              "recipe, sizes");
   return [words, command, &common] {
     std::optional<std::string> text;
     std::vector<std::string_view> names;
@@ -144,7 +169,9 @@ std::function<int()> SetupHelp(Command command, CommonOptions& common) {
       Fail(ErrorKind::kUsage, "no help on '{}'{}", topic, SuggestName(topic, names));
     }
     if (words->empty()) {
-      *text += "\nPages on text forms: help kv, rope, attention, numerics, softmax, separators, recipe, sizes\n";
+      *text +=
+          "\nPages on text forms: help kv, rope, attention, positions, objective, numerics, softmax, separators, "
+          "recipe, sizes\n";
     }
     common.json ? PrintJson({{"topic", fmt::format("{}", fmt::join(*words, " "))}, {"text", *text}}) : PrintText(*text);
     return 0;

@@ -112,6 +112,7 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   };
   key("--context", "context", "Tokens of a sequence");
   key("--attention", "attention", "full, intra, anchor, anchor-reset, ...; see help attention");
+  key("--positions", "positions", "How positions skip: pose:window=512, skipalign, randpos; see help positions");
   key("--bos", "bos", "BOS before each document: auto (the tokenizer's rule), on or off");
   key("--overflow", "overflow", "What a document longer than the room left does: restart, split, drop, fit, best-fit");
   command.Add("--set", options->sets, "Any recipe key: key=value (upsample=per-source, min_document=8, ...)")

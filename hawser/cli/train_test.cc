@@ -621,6 +621,66 @@ TEST_F(TrainCommand, ExtendGrowsTheContext) {
   EXPECT_EQ(LoadSpec(folder_ / "plain").rope, base.rope);
 }
 
+TEST_F(TrainCommand, ShortSequencesReachALongContextByTheirPositions) {
+  WriteRecipe("steps = 2");
+  ASSERT_EQ(Train("base").code, 0);
+  const auto extend = [&](const std::string& out, const std::string& more) {
+    return RunHawser(
+        fmt::format("extend '{}' --data '{}' --out '{}' --steps 4 --batch-tokens 512 --context 512 "
+                    "--positions pose --quiet {} 2>&1",
+                    (folder_ / "base").string(), (folder_ / "text").string(), (folder_ / out).string(), more));
+  };
+  ASSERT_EQ(extend("straight", "--positions pose --threads 1").code, 0);
+  EXPECT_EQ(LoadSpec(folder_ / "straight").context, 512);
+  EXPECT_EQ(LoadSpec(folder_ / "straight").rope.scaling.factor, 8);
+  const auto mark = nlohmann::json::parse(ReadFile(folder_ / "straight" / "hawser.json"));
+  EXPECT_EQ(mark["positions"], "pose:window=64");
+  EXPECT_EQ(mark["tokens"].get<int64_t>() + mark["padding"].get<int64_t>(), 4 * 512);
+  EXPECT_GT(Metrics("straight").back()["mapped_texts"], 0);
+  // The same bits by two threads, and after it went on from the middle.
+  ASSERT_EQ(extend("threads", "--positions pose --threads 2 --set recompute=layer").code, 0);
+  EXPECT_TRUE(Model("straight") == Model("threads"));
+  ASSERT_EQ(extend("resumed", "--positions pose --set checkpoint_every=2").code, 0);
+  fs::remove_all(folder_ / "resumed" / "checkpoints" / "step_4");
+  fs::remove(folder_ / "resumed" / "model.safetensors");
+  ASSERT_EQ(extend("resumed", "--positions pose --set checkpoint_every=2 --resume").code, 0);
+  EXPECT_TRUE(Model("straight") == Model("resumed"));
+  // Another map is another recipe.
+  const CommandResult other = extend("straight", "--resume --positions randpos");
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.out.find("\"positions\" is not as in"), std::string::npos) << other.out;
+  for (const char* wrong :
+       {"--positions pose:text=jump", "--positions pose:window=1024", "--positions pose --rope dynamic:factor=8",
+        "--positions pose --attention anchor-interleaved", "--positions pose:text=skip --attention full"}) {
+    const CommandResult refused = extend("wrong", wrong);
+    EXPECT_EQ(refused.code, 2) << refused.out;
+    EXPECT_FALSE(fs::exists(folder_ / "wrong" / "model.safetensors"));
+  }
+  const CommandResult inspected =
+      RunHawser(fmt::format("inspect data '{}' --data '{}' --context 512 --positions skipalign --json",
+                            (folder_ / "base").string(), (folder_ / "text").string()));
+  const auto report = nlohmann::json::parse(inspected.out)["positions"];
+  EXPECT_EQ(report["map"], "skipalign:window=64");
+  EXPECT_EQ(report["unmoved_texts"], report["mapped_texts"]) << "text without prompts has no point to skip at";
+  EXPECT_EQ(report["last"], 63);
+}
+
+TEST_F(TrainCommand, LongCeWantsDocumentsThatAreLongEnough) {
+  WriteRecipe("steps = 4\nobjective = \"longce:k=16,delta=8\"");
+  ASSERT_EQ(Train("long").code, 0);
+  const auto last = Metrics("long").back();
+  EXPECT_GT(last["gain_rows"], 0);
+  EXPECT_GT(last["gain_mean"], 0.0);
+  EXPECT_LE(last["gain_mean"], 5.0);
+  EXPECT_NE(last["loss"], last["cross_entropy"]);
+  MakeDirectories(folder_ / "short");
+  for (int i = 0; i < 20; ++i) WriteFileAtomically(folder_ / "short" / fmt::format("{}.txt", i), "a rope of strands");
+  const CommandResult refused =
+      Train("none", fmt::format("--data '{}' --set objective=longce:k=40,delta=8", (folder_ / "short").string()));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.out.find("no token has a far context"), std::string::npos) << refused.out;
+}
+
 TEST_F(TrainCommand, NoStepsAtAllAreNotTheDefault) {
   for (const char* option : {"--steps 0", "--tokens 0"}) {
     const CommandResult run = RunHawser(fmt::format("extend builtin --context 1024 --data '{}' --out '{}' {} 2>&1",

@@ -69,6 +69,11 @@ std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
 std::string PlanText(const TrainPlan& plan) {
   std::string text = fmt::format("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec),
                                  plan.spec.context, plan.config.attention, PlacesText(plan.spec));
+  if (!IsPlain(plan.positions)) {
+    text +=
+        fmt::format("positions {}: sequences of {}\n", plan.config.positions, Counted(plan.sequence_tokens(), "token"));
+  }
+  if (std::holds_alternative<LongCe>(plan.objective)) text += fmt::format("objective {}\n", plan.config.objective);
   text += fmt::format("{} of {} = {}; {} at once\n", Counted(plan.config.steps, "step"),
                       Counted(plan.tokens_per_step(), "token"), Counted(plan.tokens(), "token"),
                       Counted(plan.config.micro_batch, "sequence"));
@@ -89,10 +94,13 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
       "--data", options.data,
       "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them; a mixture: books/=3 code/=1");
   key("--holdout", "holdout", "Keep the last N data files for validation");
-  key("--context", "context", "Tokens of a training sequence");
+  key("--context", "context", "Tokens of a training sequence, and of the model's context");
   key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
   key("--bos", "bos", "BOS before each document: auto (the tokenizer's rule), on or off");
   key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
+  key("--positions", "positions",
+      "Train on short sequences whose positions skip: pose, pose:window=512, skipalign, randpos; see help positions");
+  key("--objective", "objective", "Loss: ce, or longce:k=4096,delta=4096,most=5; see help objective");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");

@@ -86,6 +86,49 @@ TEST(Rope, AgreesWithTheFormulaForBothPairingsAndPartialRotation) {
   });
 }
 
+// Every channel of a row times its scale, with the rotation rounded once.
+TEST(Rope, ScalesRowsForwardAndInverse) {
+  ForEachTarget([] {
+    constexpr int64_t kRows = 7, kHeads = 3;
+    const std::vector<float> scales = {1.0f, 1.25f, 1.1f, 2.0f, 0.5f, 3.3f, 1.0f};
+    for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
+      for (const bool inverse : {false, true}) {
+        for (auto [head_dim, half] : {std::pair{8, 4}, {20, 9}, {64, 32}, {7, 0}}) {
+          const Angles angles(kRows, half, 1.0);
+          TestMat x(kRows, kHeads * head_dim, DType::kF32, 1), plain(kRows, kHeads * head_dim, DType::kF32, 1);
+          TestMat low(kRows, kHeads * head_dim, DType::kBF16, 1), wide(kRows, kHeads * head_dim, DType::kF32, 1);
+          for (int64_t r = 0; r < kRows; ++r) {
+            for (int64_t c = 0; c < kHeads * head_dim; ++c)
+              wide.view().Row<float>(r)[c] = static_cast<float>(low(r, c));
+          }
+          RopeArgs args{.x = plain,
+                        .heads = kHeads,
+                        .head_dim = head_dim,
+                        .half = half,
+                        .pairing = pairing,
+                        .cos = angles.cos.data(),
+                        .sin = angles.sin.data(),
+                        .inverse = inverse};
+          Rope(args);
+          args.row_scale = scales.data();
+          for (const Mat to : {x.view(), low.view(), wide.view()}) {
+            args.x = to;
+            Rope(args);
+          }
+          x.ExpectMarginUntouched();
+          low.ExpectMarginUntouched();
+          for (int64_t r = 0; r < kRows; ++r) {
+            for (int64_t c = 0; c < kHeads * head_dim; ++c) {
+              ASSERT_EQ(x(r, c), static_cast<double>(static_cast<float>(plain(r, c)) * scales[r])) << r << " " << c;
+              ASSERT_EQ(low(r, c), double{ToF32(ToBF16(static_cast<float>(wide(r, c))))}) << "rounded once";
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST(Rope, T24_LeavesPositionZeroAloneAndUndoesItself) {
   for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
     constexpr int64_t kRows = 40;

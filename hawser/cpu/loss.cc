@@ -83,6 +83,21 @@ CrossEntropyTile ChooseCrossEntropyTile(int64_t tokens, int64_t vocab, bool grad
   return {block, std::min(vocab, kElements / block / 64 * 64)};
 }
 
+namespace {
+
+/// min(exp(gained), most), without ever forming more.
+float Gain(float gained, float most, GainCounts* counts) {
+  const bool at_most = gained >= std::log(most);
+  const float gain = at_most ? most : std::exp(gained);
+  ++counts->rows;
+  counts->at_most += at_most ? 1 : 0;
+  counts->below_one += gain < 1 ? 1 : 0;
+  counts->sum += static_cast<double>(gain);
+  return gain;
+}
+
+}  // namespace
+
 struct CrossEntropyEngine::Row {
   float weight;  // 0: left out
   float top, sum, picked;
@@ -150,8 +165,12 @@ CrossEntropyResult CrossEntropyEngine::Run(const CrossEntropyArgs& args, MatMulE
     for (int64_t r = 0; r < count; ++r) {
       if (rows[r].weight == 0.0f) continue;
       const float nll = rows[r].top - rows[r].picked + std::log(rows[r].sum);
-      result.loss += static_cast<double>(rows[r].weight) * static_cast<double>(nll);
+      result.nats += static_cast<double>(rows[r].weight) * static_cast<double>(nll);
       result.weight += static_cast<double>(rows[r].weight);
+      if (args.reference != nullptr && !std::isnan(args.reference[begin + r])) {
+        rows[r].weight *= Gain(args.reference[begin + r] - nll, args.most, &result.gains);
+      }
+      result.loss += static_cast<double>(rows[r].weight) * static_cast<double>(nll);
       if (args.nll != nullptr) args.nll[begin + r] = nll;
       if (args.greatest != nullptr) args.greatest[begin + r] = rows[r].picked >= rows[r].top ? 1 : 0;
     }

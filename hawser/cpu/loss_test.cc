@@ -112,6 +112,55 @@ TEST(CrossEntropy, LossAndGradientsAgreeWithTheFormulaAndFiniteDifferences) {
   });
 }
 
+// Gradients are those of the weights that the gains make, held fixed.
+TEST(CrossEntropy, GainsMultiplyWeightsWithoutAGradient) {
+  testing::ForEachTarget([] {
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      constexpr int64_t kRows = 40, kWidth = 11, kVocab = 37;
+      Problem plain(kRows, kWidth, kVocab, type, type), gained(kRows, kWidth, kVocab, type, type);
+      Problem by_hand(kRows, kWidth, kVocab, type, type);
+      const CrossEntropyResult before = plain.engine.Run(plain.Args(false), plain.matmul);
+      std::vector<float> reference;
+      GainCounts counts;
+      double loss = 0;
+      for (int64_t r = 0; r < kRows; ++r) {
+        const float off[] = {0.5f, -1.5f, 0.0f, 300.0f, -200.0f, std::nanf(""), 1.6f, 1.7f};
+        reference.push_back(plain.nll[r] + off[r % 8]);
+        if (plain.Weight(r) != 0 && r % 8 != 5) {
+          const double gain = std::min(std::exp(static_cast<double>(reference[r]) - plain.nll[r]), 5.0);
+          by_hand.weights[r] = static_cast<float>(gain * plain.weights[r]);
+          ++counts.rows;
+          counts.at_most += gain == 5.0;
+          counts.below_one += gain < 1.0;
+          counts.sum += gain;
+        }
+        loss += plain.Weight(r) == 0 ? 0.0 : static_cast<double>(by_hand.weights[r]) * plain.nll[r];
+      }
+      CrossEntropyArgs args = gained.Args(true);
+      args.reference = reference.data();
+      const CrossEntropyResult result = gained.engine.Run(args, gained.matmul);
+      by_hand.engine.Run(by_hand.Args(true), by_hand.matmul);
+      EXPECT_EQ(result.weight, before.weight) << "what the loss is divided by";
+      EXPECT_EQ(result.nats, before.loss);
+      EXPECT_EQ(before.nats, before.loss);
+      EXPECT_NEAR(result.loss, loss, 1e-5 * loss);
+      EXPECT_EQ(gained.nll, plain.nll);
+      EXPECT_EQ(result.gains.rows, counts.rows);
+      EXPECT_EQ(result.gains.at_most, counts.at_most);
+      EXPECT_NEAR(static_cast<double>(result.gains.below_one), static_cast<double>(counts.below_one), 5)
+          << "a gain of one may fall on either side";
+      EXPECT_NEAR(result.gains.sum, counts.sum, 1e-5 * counts.sum);
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t c = 0; c < kWidth; ++c) {
+          EXPECT_NEAR(gained.dx(r, c), by_hand.dx(r, c), 8 * testing::RoundingUnit(type)) << r;
+        }
+      }
+      const Values dw = gained.dw.Values(), want = by_hand.dw.Values();
+      for (size_t i = 0; i < dw.size(); ++i) EXPECT_NEAR(dw[i], want[i], 16 * testing::RoundingUnit(type)) << i;
+    }
+  });
+}
+
 TEST(CrossEntropy, TilesStayWithinTheirMemory) {
   for (int64_t tokens : {0, 1, 7, 300, 1000, 100000}) {
     for (int64_t vocab : {1, 256, 8192, 8193, 49152, 128256, 3000000}) {

@@ -32,22 +32,22 @@ HWY_INLINE void Rotate(VF& a, VF& b, VF c, VF s) {
 
 // Pairs (i, i + half).
 template <bool kLow>
-void RotateHalves(Row head, const float* cos, const float* sin, float sign, int64_t half) {
+void RotateHalves(Row head, const float* cos, const float* sin, float sign, float scale, int64_t half) {
   const Row low = head, high = Offset(head, half);
-  const VF direction = Splat(sign);
+  const VF direction = Splat(sign), factor = Splat(scale);
   for (int64_t i = 0; i < half; i += Lanes()) {
     VF a = Get(low, i, half), b = Get(high, i, half);
     Rotate<kLow>(a, b, Get(F32Row(cos), i, half), hn::Mul(direction, Get(F32Row(sin), i, half)));
-    Put(a, low, i, half);
-    Put(b, high, i, half);
+    Put(hn::Mul(a, factor), low, i, half);
+    Put(hn::Mul(b, factor), high, i, half);
   }
 }
 
 // The same with pairs (2i, 2i + 1), taken apart and put together again by way of the stack.
 template <bool kLow>
-void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64_t half) {
+void RotatePairs(Row head, const float* cos, const float* sin, float sign, float scale, int64_t half) {
   const DF d;
-  const VF direction = Splat(sign);
+  const VF direction = Splat(sign), factor = Splat(scale);
   const int64_t n = 2 * half, lanes = Lanes();
   HWY_ALIGN float pairs[2 * HWY_MAX_BYTES / sizeof(float)] = {};
   for (int64_t i = 0; i < half; i += lanes) {
@@ -57,10 +57,15 @@ void RotatePairs(Row head, const float* cos, const float* sin, float sign, int64
     VF a, b;
     hn::LoadInterleaved2(d, pairs, a, b);
     Rotate<kLow>(a, b, Get(F32Row(cos), i, half), hn::Mul(direction, Get(F32Row(sin), i, half)));
-    hn::StoreInterleaved2(a, b, d, pairs);
+    hn::StoreInterleaved2(hn::Mul(a, factor), hn::Mul(b, factor), d, pairs);
     Put(hn::Load(d, pairs), head, 2 * i, n);
     if (both) Put(hn::Load(d, pairs + lanes), head, 2 * i + lanes, n);
   }
+}
+
+void ScaleChannels(Row row, int64_t n, float scale) {
+  const VF factor = Splat(scale);
+  for (int64_t i = 0; i < n; i += Lanes()) Put(hn::Mul(Get(row, i, n), factor), row, i, n);
 }
 
 void RopeRows(const RopeArgs& args, int64_t begin, int64_t end) {
@@ -72,7 +77,12 @@ void RopeRows(const RopeArgs& args, int64_t begin, int64_t end) {
     const Row row = RowOf(args.x, r);
     const float* cos = args.cos + r * args.half;
     const float* sin = args.sin + r * args.half;
-    for (int64_t h = 0; h < args.heads; ++h) rotate(Offset(row, h * args.head_dim), cos, sin, sign, args.half);
+    const float scale = args.row_scale == nullptr ? 1.0f : args.row_scale[r];
+    for (int64_t h = 0; h < args.heads; ++h) {
+      const Row head = Offset(row, h * args.head_dim);
+      rotate(head, cos, sin, sign, scale, args.half);
+      if (args.row_scale != nullptr) ScaleChannels(Offset(head, 2 * args.half), args.head_dim - 2 * args.half, scale);
+    }
   }
 }
 

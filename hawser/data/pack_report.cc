@@ -76,8 +76,22 @@ double ExpectedDensity(const DocumentSet& documents, const PackOptions& options,
   return std::min(1.0, (pairs + pattern.anchors) / ((options.length + 1) / 2.0));
 }
 
-std::string Untrained(const PackCounts& c) {
-  return c.dropped_untrained > 0 ? fmt::format(", {} of sequences with nothing to train on", c.dropped_untrained) : "";
+std::string OtherDrops(const PackCounts& c) {
+  std::string text;
+  if (c.dropped_untrained > 0) text += fmt::format(", {} of sequences with nothing to train on", c.dropped_untrained);
+  if (c.dropped_between > 0) text += fmt::format(", {} between chunks", c.dropped_between);
+  return text;
+}
+
+/// Of a sequence, documents apart: "0 | 1-87 1204-1511 | 88-90", no more than `most` runs.
+std::string RunsText(const std::vector<PackReport::Run>& runs, size_t most) {
+  std::string text;
+  for (size_t i = 0; i < std::min(runs.size(), most); ++i) {
+    const PackReport::Run& run = runs[i];
+    if (i > 0) text += run.document == runs[i - 1].document ? " " : " | ";
+    text += run.first == run.last ? fmt::format("{}", run.first) : fmt::format("{}-{}", run.first, run.last);
+  }
+  return runs.size() > most ? fmt::format("{} ... ({} runs)", text, runs.size()) : text;
 }
 
 }  // namespace
@@ -88,7 +102,7 @@ std::string Summary(const PackCounts& c) {
                                  Counted(c.sequences, "sequence"), Counted(c.pieces, "piece"), c.padding);
   text += fmt::format("; dropped {} of {}, {} of overflow, {} of a last sequence", c.dropped_short,
                       Counted(c.short_documents, "short document"), c.dropped_overflow, c.dropped_partial);
-  return text + Untrained(c);
+  return text + OtherDrops(c);
 }
 
 nlohmann::json ToJson(const PackCounts& c) {
@@ -102,6 +116,7 @@ nlohmann::json ToJson(const PackCounts& c) {
           {"dropped_overflow", c.dropped_overflow},
           {"dropped_partial", c.dropped_partial},
           {"dropped_untrained", c.dropped_untrained},
+          {"dropped_between", c.dropped_between},
           {"padding", c.padding},
           {"bos_tokens", c.bos_tokens},
           {"tag_tokens", c.tag_tokens},
@@ -132,12 +147,30 @@ nlohmann::json ToJson(const std::vector<SourceTokens>& sources) {
   return list;
 }
 
+std::vector<PackReport::Run> PositionRuns(const PackedSequence& sequence) {
+  std::vector<PackReport::Run> runs;
+  int64_t document = -1;
+  for (int32_t i = 0; i < sequence.layout.size; ++i) {
+    if (sequence.layout.IsPadding(i)) continue;
+    const bool begins = sequence.layout.doc_begin[i] == i;
+    if (begins) ++document;
+    const int64_t position = sequence.positions[i];
+    if (!begins && position == runs.back().last + 1) {
+      runs.back().last = position;
+    } else {
+      runs.push_back({document, position, position});
+    }
+  }
+  return runs;
+}
+
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
                           const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers,
                           const AttnPattern& own) {
   PackReport report;
   report.context = options.length;
   report.attention = ToString(options.variant);
+  report.map = ToString(options.positions);
   report.documents = documents.size();
   report.tokens = documents.tokens();
   report.histogram = Histogram(documents);
@@ -174,6 +207,12 @@ PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& optio
     report.tiles += mean(visited);
     report.causal_pairs += full.visible_pairs;
     report.causal_tiles += dense.full + dense.partial;
+    if (report.measured == 0) report.first_sequence = PositionRuns(sequence);
+    for (int32_t i = 0; i < sequence.layout.size; ++i) {
+      if (!sequence.layout.IsPadding(i)) report.last_position = std::max(report.last_position, sequence.positions[i]);
+    }
+    report.mapped += sequence.mapped;
+    report.unmoved += sequence.unmoved;
     ++report.measured;
     report.targets += std::count_if(sequence.weights.begin(), sequence.weights.end(), [](float w) { return w > 0; });
     if (max_sequences > 0 && report.measured >= max_sequences) break;
@@ -198,6 +237,8 @@ nlohmann::json ToJson(const PackReport& r) {
                        {"repeated", s.counts.repeated}});
   }
   const bool known = r.expected_density >= 0;
+  nlohmann::json runs = nlohmann::json::array();
+  for (const PackReport::Run& run : r.first_sequence) runs.push_back({run.document, run.first, run.last});
   return {{"context", r.context},
           {"attention", r.attention},
           {"documents", r.documents},
@@ -209,6 +250,12 @@ nlohmann::json ToJson(const PackReport& r) {
           {"mixture", ToJson(r.mixture)},
           {"counts", ToJson(r.counts)},
           {"targets", r.targets},
+          {"positions",
+           {{"map", r.map},
+            {"last", r.last_position},
+            {"mapped_texts", r.mapped},
+            {"unmoved_texts", r.unmoved},
+            {"first_sequence", runs}}},
           {"measured_sequences", r.measured},
           {"visible_pairs", r.pairs},
           {"causal_pairs", r.causal_pairs},
@@ -257,7 +304,13 @@ std::string ToText(const PackReport& r) {
                       100 * static_cast<double>(r.targets) / rows);
   text += fmt::format("dropped        {} of {}, {} of overflow, {} of a last sequence{}\n",
                       Counted(c.dropped_short, "token"), Counted(c.short_documents, "short document"),
-                      c.dropped_overflow, c.dropped_partial, Untrained(c));
+                      c.dropped_overflow, c.dropped_partial, OtherDrops(c));
+  constexpr size_t kMostRuns = 24;
+  text += fmt::format("positions      up to {}; first sequence {}\n", r.last_position,
+                      RunsText(r.first_sequence, kMostRuns));
+  if (!r.map.empty()) {
+    text += fmt::format("moved by       {}: {} of {}\n", r.map, r.mapped - r.unmoved, Counted(r.mapped, "text"));
+  }
   text += fmt::format("attention      {}: density {:.4f} of causal pairs, {:.4f} of {}x{} tiles{}\n", r.attention,
                       r.density(), r.tile_density(), kTile, kTile,
                       r.measured < c.sequences ? fmt::format(" in {} sequences", r.measured) : "");

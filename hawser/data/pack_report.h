@@ -39,6 +39,15 @@ struct PackReport {
   std::vector<SourceTokens> mixture;  // of the sequences measured; empty: no mixture
   int64_t targets = 0;                // rows of them with a target of some loss weight
 
+  std::string map;                  // of positions; empty: none
+  int64_t mapped = 0, unmoved = 0;  // texts of the sequences measured, as PackedSequence has them
+  int64_t last_position = 0;        // the greatest in them
+  struct Run {
+    int64_t document = 0;         // of the layout: 0 the first, an anchor included
+    int64_t first = 0, last = 0;  // positions, one behind the other
+  };
+  std::vector<Run> first_sequence;  // padding left out
+
   int64_t measured = 0;      // sequences that the following count
   int64_t pairs = 0;         // visible (query, key) pairs, as schedules count them
   int64_t causal_pairs = 0;  // of the same sequences without a mask
@@ -56,6 +65,9 @@ struct PackReport {
     return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 1.0;
   }
 };
+
+/// The runs of consecutive positions of a sequence, documents apart.
+std::vector<PackReport::Run> PositionRuns(const PackedSequence& sequence);
 
 /// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: measures no more of them. Where layers differ, pairs
 /// and tiles are the mean over `layers` layers; `own` as in PatternsOfLayers. Errors: as Loader, and

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <span>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -12,6 +13,8 @@ namespace hawser {
 namespace {
 
 constexpr int32_t kMinChunk = 8;  // tokens of the shortest chunk of an interleaved document
+constexpr int64_t kSkipped = 4;   // sequences of text between two chunks at most; of five the authors' code takes one
+constexpr uint64_t kPositionStream = 0x706f736974696f6e, kTextStream = 0x736b6970;
 
 int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size()); }
 
@@ -19,9 +22,10 @@ int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size
 
 PackCounts& PackCounts::operator+=(const PackCounts& other) {
   using C = PackCounts;
-  for (int64_t C::*field : {&C::documents, &C::pieces, &C::sequences, &C::tokens_in, &C::tokens_out,
-                            &C::short_documents, &C::dropped_short, &C::dropped_overflow, &C::dropped_partial,
-                            &C::dropped_untrained, &C::padding, &C::bos_tokens, &C::tag_tokens, &C::eos_tokens}) {
+  for (int64_t C::*field :
+       {&C::documents, &C::pieces, &C::sequences, &C::tokens_in, &C::tokens_out, &C::short_documents, &C::dropped_short,
+        &C::dropped_overflow, &C::dropped_partial, &C::dropped_untrained, &C::dropped_between, &C::padding,
+        &C::bos_tokens, &C::tag_tokens, &C::eos_tokens}) {
     this->*field += other.*field;
   }
   return *this;
@@ -40,6 +44,88 @@ float TokenWeight(const PackedSequence& s, const Segment& segment, int32_t row) 
   const int32_t tag = segment.begin + segment.bos_tokens;
   if (row >= tag && row < tag + segment.tag_tokens) return 0.0f;
   return s.token_weights.empty() ? 1.0f : s.token_weights[row];
+}
+
+/// The chunks of a segment, which end so many tokens behind its begin.
+std::vector<Segment> SplitSegment(const Segment& segment, std::span<const int32_t> ends) {
+  std::vector<Segment> chunks;
+  const int32_t prefix = segment.bos_tokens + segment.tag_tokens;
+  int32_t from = 0;
+  for (const int32_t end : ends) {
+    Segment chunk = segment;
+    chunk.begin = chunk.place = segment.begin + from;
+    chunk.length = end - from;
+    chunk.chunk = static_cast<int32_t>(chunks.size());
+    chunk.bos_tokens = std::clamp(segment.bos_tokens - from, 0, chunk.length);
+    chunk.tag_tokens = std::clamp(prefix - from, 0, chunk.length) - chunk.bos_tokens;
+    chunk.eos_tokens = end == segment.length ? segment.eos_tokens : 0;
+    chunk.source_offset += std::max(0, from - prefix);
+    chunks.push_back(chunk);
+    from = end;
+  }
+  return chunks;
+}
+
+/// A text of a sequence: rows [begin, end), in the chunks that it was cut into.
+struct TextRows {
+  int32_t begin = 0, end = 0;
+  std::vector<int32_t> chunks;  // lengths
+};
+
+/// What a position map is given: documents, or all of them as one text where they see each other.
+std::vector<TextRows> TextsToMap(const PackOptions& options, const PackedSequence& s) {
+  std::vector<TextRows> texts;
+  const bool apart = options.variant.pattern.scope == Scope::kDocument;
+  for (const Segment& segment : s.segments) {
+    if (segment.document < 0) continue;
+    const int32_t end = segment.begin + segment.length;
+    const int32_t copies = options.variant.multi_bos ? segment.bos_tokens : 0;  // they stay at their positions
+    if (texts.empty() || (apart && segment.chunk == 0)) {
+      texts.push_back({segment.begin + copies, end, {segment.length - copies}});
+    } else {
+      texts.back().end = end;
+      if (apart) texts.back().chunks.push_back(segment.length);
+    }
+  }
+  return texts;
+}
+
+std::vector<TextBlock> BlocksOf(const PackOptions& options, const PackedSequence& s, const TextRows& text) {
+  std::vector<TextBlock> blocks;
+  if (std::holds_alternative<SkipAlign>(options.positions)) {
+    for (int32_t i = text.begin; i < text.end; ++i) {
+      const bool trained = s.token_weights.empty() || s.token_weights[i] > 0;
+      if (blocks.empty() || blocks.back().trained != trained) blocks.push_back({0, trained});
+      ++blocks.back().tokens;
+    }
+  } else if (text.chunks.size() > 1) {
+    for (const int32_t length : text.chunks) blocks.push_back({length});
+  } else {
+    blocks.push_back({text.end - text.begin});
+  }
+  return blocks;
+}
+
+/// Moves texts as the map draws it, from positions without one.
+void MapPositions(const PackOptions& options, PackedSequence* sequence) {
+  const Pose* pose = std::get_if<Pose>(&options.positions);
+  PackedSequence& s = *sequence;
+  for (const TextRows& text : TextsToMap(options, s)) {
+    Rng rng{.seed = s.draw, .stream = static_cast<uint64_t>(text.begin)};
+    const int64_t room = options.reach - s.positions[text.begin] - (text.end - text.begin);
+    int32_t row = text.begin;
+    bool moved = false;
+    for (const PlacedRun& run : DrawRuns(options.positions, BlocksOf(options, s, text), room, &rng)) {
+      if (pose != nullptr && pose->mask_seam_label && row > text.begin) {
+        s.targets[row - 1] = -1;
+        s.weights[row - 1] = 0;
+      }
+      for (const int32_t end = row + run.tokens; row < end; ++row) s.positions[row] += run.skip;
+      moved |= run.skip > 0;
+    }
+    ++s.mapped;
+    if (!moved) ++s.unmoved;
+  }
 }
 
 /// Targets and weights of LossRows::kAll.
@@ -74,6 +160,7 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
   s.extra_rows.clear();
   s.extra_targets.clear();
   s.extra_weights.clear();
+  s.mapped = s.unmoved = 0;
   s.layout = {};
   s.layout.size = length;
   s.layout.doc_begin.resize(length);
@@ -120,18 +207,28 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence) {
   }
   HAWSER_CHECK(next == length);
   if (options.loss_rows == LossRows::kAll) TargetEveryRow(&s);
+  if (!IsPlain(options.positions)) MapPositions(options, &s);
   if (!options.separators.empty()) {
     s.layout.is_separator.resize(length);
     for (int32_t i = 0; i < length; ++i) s.layout.is_separator[i] = options.separators[s.ids[i]];
   }
 }
 
+/// Part of a document that a sequence takes at once.
+struct Packer::Piece {
+  int64_t offset = 0;            // of its first text token in the document
+  int32_t text = 0;              // tokens
+  int32_t size = 0;              // the same with BOS, tag and EOS, as far as there is room
+  std::vector<int32_t> ends;     // of its chunks, from its first token on; one chunk ends at `size`
+  std::vector<int64_t> skipped;  // [chunks] tokens of text left out before each, in all
+
+  int64_t end() const { return offset + text + skipped.back(); }
+};
+
 struct Packer::State {
   struct Waiting {
     std::shared_ptr<const Document> document;
-    int64_t offset = 0;
-    int32_t text = 0;
-    int32_t size = 0;  // with BOS, tag and EOS, as far as an empty sequence has room
+    Piece piece;
   };
 
   std::vector<Segment> segments;  // of the sequence being filled; the anchor is put first when it is closed
@@ -139,13 +236,40 @@ struct Packer::State {
   std::vector<float> weights;  // of ids, from the first document on that has some; else empty
   std::deque<PackedSequence> ready;
   std::vector<Waiting> waiting;  // oldest first
+  uint64_t cuts = 0;             // pieces that text was left out of, or could have been
   bool finished = false;
 };
+
+void Packer::CheckPositions() const {
+  if (IsPlain(options_.positions)) return;
+  const Pose* pose = std::get_if<Pose>(&options_.positions);
+  const std::string text = ToString(options_.positions);
+  if (options_.reach < options_.length || options_.reach > int64_t{1} << 31) {
+    Fail(ErrorKind::kUsage, "positions {}: a reach of {} for sequences of {}; wanted as much or more, 2^31 at most",
+         text, options_.reach, options_.length);
+  }
+  if (pose != nullptr && pose->chunks > options_.length) {
+    Fail(ErrorKind::kUsage, "positions {}: more chunks than a sequence of {} has tokens", text, options_.length);
+  }
+  if (options_.variant.interleaved) {
+    Fail(ErrorKind::kUsage,
+         "positions {}: attention {} has positions of its own; use the variant that does not "
+         "interleave",
+         text, ToString(options_.variant));
+  }
+  if (pose != nullptr && pose->skip_text && options_.variant.pattern.scope != Scope::kDocument) {
+    Fail(ErrorKind::kUsage,
+         "positions {}: text is left out of documents, and attention {} takes all of a sequence as one text; use "
+         "intra, anchor or another variant with scope=doc",
+         text, ToString(options_.variant));
+  }
+}
 
 Packer::Packer(PackOptions options, uint64_t seed)
     : options_(std::move(options)), seed_(seed), state_(std::make_unique<State>()) {
   const AttnVariant& variant = options_.variant;
   WithFrame("packing", [&] { Validate(variant); });
+  CheckPositions();
   const int32_t anchors = variant.pattern.anchors;
   if (variant.multi_bos && options_.anchor.empty() && options_.bos >= 0) options_.anchor = {options_.bos};
   if (variant.multi_bos ? options_.anchor.empty() : Size(options_.anchor) != anchors) {
@@ -240,9 +364,9 @@ void Packer::Add(const Document& document) {
   const bool close = prefix + 1 > Room() || (options_.overflow == Overflow::kFit && fits && whole > Room());
   if (close) Close();
   for (int64_t offset = 0; offset < tokens;) {
-    const int64_t text = std::min<int64_t>(tokens - offset, Room() - PrefixTokens(document, offset));
-    Place(document, offset, static_cast<int32_t>(text));
-    offset += text;
+    const Piece piece = Cut(document, offset, Room());
+    Place(document, piece);
+    offset = piece.end();
     if (Room() == 0) Close();
     if (options_.overflow == Overflow::kDrop) {
       counts_.dropped_overflow += tokens - offset;
@@ -254,12 +378,9 @@ void Packer::Add(const Document& document) {
 void Packer::Wait(const Document& document) {
   const auto shared = std::make_shared<const Document>(document);
   const auto tokens = static_cast<int64_t>(document.tokens.size());
-  const int64_t prefix = PrefixTokens(document, 0);
   for (int64_t offset = 0; offset < tokens;) {
-    const int64_t text = std::min(tokens - offset, EmptyRoom() - prefix);
-    const int64_t size = std::min<int64_t>(prefix + text + (options_.eos >= 0 ? 1 : 0), EmptyRoom());
-    state_->waiting.push_back({shared, offset, static_cast<int32_t>(text), static_cast<int32_t>(size)});
-    offset += text;
+    state_->waiting.push_back({shared, Cut(document, offset, EmptyRoom())});
+    offset = state_->waiting.back().piece.end();
   }
   while (state_->waiting.size() > static_cast<size_t>(options_.lookahead)) FillFromWaiting();
 }
@@ -269,10 +390,10 @@ void Packer::FillFromWaiting() {
   while (!s.waiting.empty()) {
     auto best = s.ids.empty() ? s.waiting.begin() : s.waiting.end();
     for (auto it = s.waiting.begin(); it != s.waiting.end() && !s.ids.empty(); ++it) {
-      if (it->size <= Room() && (best == s.waiting.end() || it->size > best->size)) best = it;
+      if (it->piece.size <= Room() && (best == s.waiting.end() || it->piece.size > best->piece.size)) best = it;
     }
     if (best != s.waiting.end()) {
-      Place(*best->document, best->offset, best->text);
+      Place(*best->document, best->piece);
       s.waiting.erase(best);
       if (Room() > 0) continue;
     }
@@ -281,51 +402,79 @@ void Packer::FillFromWaiting() {
   }
 }
 
-void Packer::Place(const Document& document, int64_t offset, int32_t text) {
+Packer::Piece Packer::Cut(const Document& document, int64_t offset, int32_t room) {
+  const auto left = static_cast<int64_t>(document.tokens.size()) - offset;
+  const int64_t prefix = PrefixTokens(document, offset);
+  const int64_t text = std::min<int64_t>(left, room - prefix);
+  const int64_t eos = options_.eos >= 0 && prefix + text < room ? 1 : 0;  // room is left only behind a document's end
+  Piece piece{.offset = offset, .text = static_cast<int32_t>(text), .size = static_cast<int32_t>(prefix + text + eos)};
+  const Pose* pose = std::get_if<Pose>(&options_.positions);
+  if (pose == nullptr || !pose->skip_text) {
+    piece.ends = {piece.size};
+    piece.skipped = {0};
+    return piece;
+  }
+  Rng rng{.seed = RandomBits(seed_, kTextStream, state_->cuts++)};
+  const int32_t copies = options_.variant.multi_bos ? Size(own_bos_) : 0;
+  int32_t end = copies;
+  for (const int32_t chunk : DrawChunks(pose->chunks, piece.size - copies, &rng)) {
+    piece.ends.push_back(end += chunk);
+  }
+  piece.skipped = DrawSkips(piece.ends.size(), std::min(left - text, kSkipped * options_.length), &rng);
+  counts_.dropped_between += piece.skipped.back();
+  return piece;
+}
+
+void Packer::Place(const Document& document, const Piece& piece) {
   State& s = *state_;
-  Segment segment{.document = document.id, .source_offset = offset};
-  const int32_t anchors = options_.variant.pattern.anchors;
-  segment.begin = segment.place = anchors + Size(s.ids);
-  if (HasPrefix(offset) || options_.variant.multi_bos) {
-    s.ids.insert(s.ids.end(), own_bos_.begin(), own_bos_.end());
-    segment.bos_tokens = Size(own_bos_);
+  Segment whole{.document = document.id, .source_offset = piece.offset, .length = piece.size};
+  whole.begin = whole.place = options_.variant.pattern.anchors + Size(s.ids);
+  std::vector<int32_t> prefix;
+  if (HasPrefix(piece.offset) || options_.variant.multi_bos) {
+    prefix = own_bos_;
+    whole.bos_tokens = Size(own_bos_);
   }
-  if (HasPrefix(offset) && options_.variant.tags) {
-    s.ids.insert(s.ids.end(), document.tag.begin(), document.tag.end());
-    segment.tag_tokens = Size(document.tag);
+  if (HasPrefix(piece.offset) && options_.variant.tags) {
+    prefix.insert(prefix.end(), document.tag.begin(), document.tag.end());
+    whole.tag_tokens = Size(document.tag);
   }
-  s.ids.insert(s.ids.end(), document.tokens.begin() + offset, document.tokens.begin() + offset + text);
-  if (options_.eos >= 0 && Room() > 0) {  // room is left only behind a document's end
-    s.ids.push_back(options_.eos);
-    segment.eos_tokens = 1;
+  whole.eos_tokens = piece.size - Size(prefix) - piece.text;
+  const std::vector<Segment> chunks = SplitSegment(whole, piece.ends);
+  for (size_t c = 0; c < chunks.size(); ++c) {
+    Segment chunk = chunks[c];
+    chunk.source_offset += piece.skipped[c];
+    const auto of_prefix = prefix.begin() + std::min(Size(prefix), chunk.begin - whole.begin);
+    s.ids.insert(s.ids.end(), of_prefix, of_prefix + chunk.bos_tokens + chunk.tag_tokens);
+    const auto text = document.tokens.begin() + chunk.source_offset;
+    s.ids.insert(s.ids.end(), text, text + chunk.text_tokens());
+    s.ids.insert(s.ids.end(), chunk.eos_tokens, options_.eos);
+    AddWeights(document, chunk);
+    s.segments.push_back(chunk);
   }
-  segment.length = anchors + Size(s.ids) - segment.begin;
-  AddWeights(document, segment);
-  s.segments.push_back(segment);
   ++counts_.pieces;
-  counts_.tokens_out += text;
-  counts_.bos_tokens += segment.bos_tokens;
-  counts_.tag_tokens += segment.tag_tokens;
-  counts_.eos_tokens += segment.eos_tokens;
+  counts_.tokens_out += whole.text_tokens();
+  counts_.bos_tokens += whole.bos_tokens;
+  counts_.tag_tokens += whole.tag_tokens;
+  counts_.eos_tokens += whole.eos_tokens;
 }
 
 void Packer::AddWeights(const Document& document, const Segment& segment) {
   State& s = *state_;
   if (document.weights.empty() && s.weights.empty()) return;
   s.weights.resize(s.ids.size() - static_cast<size_t>(segment.length), 1.0f);
-  const auto text = static_cast<size_t>(segment.text_tokens());
-  const std::vector<float> ones(document.weights.empty() ? text : 0, 1.0f);
-  const float* of_text = document.weights.empty() ? ones.data() : document.weights.data() + segment.source_offset;
-  s.weights.insert(s.weights.end(), segment.bos_tokens + segment.tag_tokens, of_text[0]);
-  s.weights.insert(s.weights.end(), of_text, of_text + text);
-  s.weights.insert(s.weights.end(), segment.eos_tokens, of_text[text - 1]);
+  const int64_t text = segment.text_tokens(), end = segment.source_offset + text;
+  const auto weight = [&](int64_t token) { return document.weights.empty() ? 1.0f : document.weights[token]; };
+  const int32_t prefix = segment.bos_tokens + segment.tag_tokens;
+  if (prefix > 0) s.weights.insert(s.weights.end(), prefix, weight(segment.source_offset));
+  for (int64_t token = segment.source_offset; token < end; ++token) s.weights.push_back(weight(token));
+  if (segment.eos_tokens > 0) s.weights.insert(s.weights.end(), segment.eos_tokens, weight(end - 1));
 }
 
 void Packer::Discard(int64_t* dropped) {
   State& s = *state_;
   for (const Segment& segment : s.segments) {
     *dropped += segment.text_tokens();
-    --counts_.pieces;
+    if (segment.chunk == 0) --counts_.pieces;
     counts_.tokens_out -= segment.text_tokens();
     counts_.bos_tokens -= segment.bos_tokens;
     counts_.tag_tokens -= segment.tag_tokens;
@@ -358,9 +507,11 @@ void Packer::Close() {
     s.weights.insert(s.weights.begin(), static_cast<size_t>(anchors), 1.0f);
     s.weights.resize(s.ids.size(), 0.0f);  // padding
   }
+  s.ready.push_back({.segments = std::move(s.segments),
+                     .ids = std::move(s.ids),
+                     .draw = RandomBits(seed_, kPositionStream, static_cast<uint64_t>(counts_.sequences)),
+                     .token_weights = std::move(s.weights)});
   ++counts_.sequences;
-  s.ready.push_back(
-      {.segments = std::move(s.segments), .ids = std::move(s.ids), .token_weights = std::move(s.weights)});
   s.segments.clear();
   s.ids.clear();
   s.weights.clear();
@@ -386,16 +537,7 @@ void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
     }
     for (int32_t c = 1; c <= parts; ++c) cuts[c] += lead;
     first_chunk.push_back(static_cast<int32_t>(chunks.size()));
-    for (int32_t c = 0; c < parts; ++c) {
-      Segment chunk = segment;
-      const int32_t prefix = segment.bos_tokens + segment.tag_tokens;
-      chunk.begin += cuts[c];
-      chunk.length = cuts[c + 1] - cuts[c];
-      chunk.chunk = c;
-      chunk.bos_tokens = c == 0 ? segment.bos_tokens : 0;
-      chunk.tag_tokens = std::clamp(prefix - cuts[c], 0, chunk.length) - chunk.bos_tokens;
-      chunk.eos_tokens = c == parts - 1 ? segment.eos_tokens : 0;
-      chunk.source_offset += std::max(0, cuts[c] - prefix);
+    for (const Segment& chunk : SplitSegment(segment, std::span(cuts).subspan(1, static_cast<size_t>(parts)))) {
       order.push_back(Size(first_chunk) - 1);
       chunks.push_back(chunk);
     }

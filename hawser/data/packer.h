@@ -8,6 +8,7 @@
 
 #include "hawser/attn/pattern.h"
 #include "hawser/attn/variant.h"
+#include "hawser/pos/position_map.h"
 
 namespace hawser {
 
@@ -31,7 +32,7 @@ struct Segment {
   int32_t bos_tokens = 0;      // leading tokens that are the document's own BOS or copy of the anchor (multi-bos)
   int32_t tag_tokens = 0;      // then tag tokens, loss masked
   int32_t eos_tokens = 0;      // trailing
-  int32_t chunk = 0;           // 0 begins a document of the layout; 1, 2 go on with it (interleaved variants)
+  int32_t chunk = 0;           // 0 begins a document of the layout; 1, 2 go on with it (interleaved, text=skip)
   int32_t place = 0;           // where it would begin if chunks lay in their shuffled order; else = begin
 
   int32_t text_tokens() const { return document < 0 ? 0 : length - bos_tokens - tag_tokens - eos_tokens; }
@@ -40,12 +41,15 @@ struct Segment {
 struct PackedSequence {
   std::vector<Segment> segments;  // the only source of what follows
   std::vector<int32_t> ids;       // [L]
+  uint64_t draw = 0;              // seeds what a position map draws for it
   // [L], of each token as a target: that of its document; BOS has that of the token after it, EOS that of the one
   // before. Empty: 1 each
   std::vector<float> token_weights;
   std::vector<int64_t> positions;  // [L]
   std::vector<int32_t> targets;    // [L]; -1: none (cross-document, padding, the last token of a piece cut off)
   std::vector<float> weights;      // [L]
+  int32_t mapped = 0;              // texts that were given to the position map (PackOptions::positions),
+  int32_t unmoved = 0;             // and those of them that it left in place: nothing to cut at, or no room
   // Further targets of rows, in ascending order of these: first tokens that one shared anchor predicts. [E] each
   std::vector<int32_t> extra_rows, extra_targets;
   std::vector<float> extra_weights;
@@ -81,6 +85,8 @@ struct PackOptions {
   Overflow overflow = Overflow::kRestart;
   int32_t lookahead = 512;               // pieces that wait at most, kBestFit only
   bool first_token_from_anchor = false;  // train the anchor on the first token of every document
+  PositionMap positions = {};            // what the places of tokens are stretched by,
+  int64_t reach = 0;                     // to positions below this, with a map only: L or more
   LossRows loss_rows = LossRows::kDocument;
   bool keep_partial = true;         // emit the last sequence padded; false: drop it and count
   std::vector<uint8_t> separators;  // [V] flags for TokenLayout; empty: none
@@ -99,6 +105,7 @@ struct PackCounts {
   int64_t dropped_overflow = 0;   // tokens discarded by kDrop
   int64_t dropped_partial = 0;    // tokens of a last sequence not kept
   int64_t dropped_untrained = 0;  // tokens of sequences without a target of any weight
+  int64_t dropped_between = 0;    // tokens left out between chunks (Pose::skip_text)
   int64_t padding = 0, bos_tokens = 0, tag_tokens = 0, eos_tokens = 0;
 
   PackCounts& operator+=(const PackCounts& other);
@@ -108,12 +115,14 @@ struct PackCounts {
 /// else ever decides them.
 ///   positions  place + offset in the segment; with reset_positions A + (place - place of the document's first chunk)
 ///              + offset; 0..A-1 for the A tokens of an anchor, shared or copied. Copies take room, so text of the k-th
-///              document (from 0) of a multi-bos sequence stands A k places later than behind a shared anchor
+///              document (from 0) of a multi-bos sequence stands A k places later than behind a shared anchor.
+///              With a position map all this holds of where a text begins, and the map's skips are added (DrawRuns): a
+///              text is a document, or everything behind the anchors where documents see each other. Anchors stay
 ///   targets    the next token if it belongs to the same document and stands one position later, else -1; an anchor
 ///              token never predicts, but for first_token_from_anchor: then the last token of every copy predicts the
 ///              token after it, and that of a shared anchor the first token of every document, each an extra target.
 ///              LossRows::kAll: every row that is not padding predicts the token at the next place, if that is not
-///              either
+///              either. mask_seam_label takes the targets at the end of each run but the last
 ///   weights    where there is a target that is not a tag token, its weight in `token_weights` (1 without), else 0; no
 ///              extra target of weight 0. A BOS that is no anchor is an ordinary token. first_token_from_anchor so adds
 ///              the number of documents without tag, N, to the sum of weights: pieces that go on with a document in
@@ -121,6 +130,10 @@ struct PackCounts {
 /// Paper: arXiv:2411.13476 section 3.
 void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
 
+/// With Pose::skip_text a piece that leaves some of its document takes it from further on: before chunk i of the
+/// piece v_i tokens are left out, drawn as DrawSkips does with what is left as room, four sequences of it at most. They
+/// are dropped and counted.
+///
 /// Greedy and in order but for kBestFit. Streaming: feed documents, take sequences.
 /// tokens_in = tokens_out + everything dropped, always, once Finish was called (before, documents may wait).
 /// Interleaved variants cut documents of 16 tokens or more in two or three chunks (equal odds from 24 on, none shorter
@@ -128,8 +141,10 @@ void DeriveFromSegments(const PackOptions& options, PackedSequence* sequence);
 /// every such order equally likely. Chunks of a document stay side by side in `ids`: only positions show the shuffle.
 class Packer {
  public:
-  /// Cuts and shuffles depend on (seed, number of the sequence) alone. Errors: kUsage (no room for a token of text,
-  /// anchor ids that do not match the variant, first_token_from_anchor without an anchor, Validate of the variant).
+  /// Cuts, shuffles and skips depend on (seed, number of the sequence or piece) alone. Errors: kUsage (no room for a
+  /// token of text, anchor ids that do not match the variant, first_token_from_anchor without an anchor, Validate of
+  /// the variant; a position map that does not reach a sequence, has more chunks than it has tokens, is given to an
+  /// interleaved variant, or leaves out text where documents see each other).
   explicit Packer(PackOptions options, uint64_t seed = 0);
   ~Packer();
   /// Errors: kUsage (negative document or token id, id outside `separators`, a tag that leaves no room, weights that
@@ -144,11 +159,14 @@ class Packer {
 
  private:
   struct State;
+  struct Piece;
   int32_t Room() const;
   int32_t EmptyRoom() const;
   bool HasPrefix(int64_t offset) const;
   int64_t PrefixTokens(const Document& document, int64_t offset) const;
-  void Place(const Document& document, int64_t offset, int32_t text);
+  void CheckPositions() const;
+  Piece Cut(const Document& document, int64_t offset, int32_t room);
+  void Place(const Document& document, const Piece& piece);
   void Wait(const Document& document);
   void FillFromWaiting();
   void AddWeights(const Document& document, const Segment& segment);

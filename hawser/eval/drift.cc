@@ -268,6 +268,12 @@ void CheckOptions(const ModelSpec& spec, std::span<const std::vector<int32_t>> s
          "rope {}: its frequencies depend on the length, so a shift is not a rotation; give another --rope",
          ToString(spec.rope));
   }
+  if (spec.rope.query_scale) {
+    Fail(ErrorKind::kUnsupported,
+         "rope {}: queries grow with their position, so scores of shifted ones differ by more than rounding; give "
+         "another --rope",
+         ToString(spec.rope));
+  }
   if (sequences.empty()) Fail(ErrorKind::kUsage, "no sequences to measure on");
   if (options.deltas.empty()) Fail(ErrorKind::kUsage, "no shifts to compare with {}", options.reference);
   constexpr int64_t kMost = int64_t{1} << 31;

@@ -114,20 +114,28 @@ ConstMat BranchGradient(const BlockContext& c, ConstMat branch, Role post_norm, 
   return d;
 }
 
-/// Rotates q and k, which lie side by side, as heads of one matrix, where the layer does. inverse: undoes it on
-/// gradients.
-void RotateQueriesAndKeys(const BlockContext& c, Mat qkv, bool inverse) {
+/// Rotates q and k, which lie side by side, as heads of one matrix, where the layer does, and scales q where it does.
+/// inverse: undoes it on gradients.
+void RotateQueriesAndKeys(const BlockContext& c, int32_t layer, Mat qkv, bool inverse) {
   if (c.rope == nullptr) return;
   const ModelSpec& s = c.weights->spec();
-  c.backend->Rope({.x = qkv.Cols(0, QueryCols(s) + KeyCols(s)),
-                   .heads = s.heads + s.kv_heads,
-                   .head_dim = s.head_dim,
-                   .half = c.rope->rotary_dim / 2,
-                   .pairing = c.rope->pairing,
-                   .cos = c.cos,
-                   .sin = c.sin,
-                   .inverse = inverse,
-                   .math = c.rope->numerics.math});
+  RopeArgs args{.x = qkv.Cols(0, QueryCols(s) + KeyCols(s)),
+                .heads = s.heads + s.kv_heads,
+                .head_dim = s.head_dim,
+                .half = c.rope->rotary_dim / 2,
+                .pairing = c.rope->pairing,
+                .cos = c.cos,
+                .sin = c.sin,
+                .inverse = inverse,
+                .math = c.rope->numerics.math};
+  if (!ScalesQueries(s, layer)) return c.backend->Rope(args);
+  args.x = KeyOf(s, qkv);
+  args.heads = s.kv_heads;
+  c.backend->Rope(args);
+  args.x = QueryOf(s, qkv);
+  args.heads = s.heads;
+  args.row_scale = c.query_scale;
+  c.backend->Rope(args);
 }
 
 /// Scratch for queries, keys and values or their gradients.
@@ -176,7 +184,7 @@ void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv, Mat r
   ProjectQkv(c, layer, x, qkv);
   if (!raw.empty()) c.backend->Copy(qkv, raw);
   ShapeQkv(c, layer, qkv);
-  RotateQueriesAndKeys(c, qkv, /*inverse=*/false);
+  RotateQueriesAndKeys(c, layer, qkv, /*inverse=*/false);
 }
 
 /// d: gradient of what ShapeQkv made of `raw`; becomes that of raw.
@@ -388,7 +396,7 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                                 .sequences = c.sequences,
                                 .query_place = c.places,
                                 .key_place = c.places});
-  RotateQueriesAndKeys(c, dqkv, /*inverse=*/true);
+  RotateQueriesAndKeys(c, layer, dqkv, /*inverse=*/true);
   ShapeQkvBackward(c, layer, raw, dqkv, grads);
   if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
     const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
@@ -436,6 +444,7 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                        .pairing = c.rope->pairing,
                        .cos = cache->cos(layer),
                        .sin = cache->sin(layer),
+                       .row_scale = ScalesQueries(s, layer) ? cache->query_scale(layer) : nullptr,
                        .math = c.rope->numerics.math});
     }
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));

@@ -100,6 +100,19 @@ constexpr Form kForms[] = {
        s->embedding_norm = true;
        s->places = Places::kAlibi;
      }},
+    {"queries that grow, from the second layer on",
+     [](ModelSpec* s) {
+       s->rope.query_scale = {.kind = QueryScaleKind::kLog, .context = 3, .first_layer = 1};
+       s->sliding_window = 7;
+       s->full_layers = {0, 1};
+       s->local_rope = RopeSpec{.theta = 1000, .rotary_dim = s->head_dim};
+     }},
+    {"queries that grow by steps, a part rotated",
+     [](ModelSpec* s) {
+       s->block.qk_norm = QkNorm::kHead;
+       s->rope.rotary_dim = 4;
+       s->rope.query_scale = {.kind = QueryScaleKind::kFloorLog, .context = 4, .rate = 0.5};
+     }},
     {"a layer without positions", [](ModelSpec* s) { s->unplaced_layers = {1}; }},
     {"relu", [](ModelSpec* s) { Plain(s, Act::kRelu); }},
 };

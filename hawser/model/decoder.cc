@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -38,6 +39,13 @@ void CheckExtraTargets(const Batch& batch) {
   }
 }
 
+void SetLoss(const CrossEntropyResult& result, StepStats* stats) {
+  stats->loss = result.loss;
+  stats->weight = result.weight;
+  stats->nats = result.nats;
+  stats->gains = result.gains;
+}
+
 /// Takes back what streams have begun where a pass ends by an Error.
 struct PassGuard {
   std::vector<KvCache*>* caches;
@@ -69,12 +77,14 @@ struct Decoder::Impl {
   Workspace work;
   DType qkv_dtype;
   std::vector<BlockSaved> saved;  // training: one a layer; kept between steps of the same shape
+  BlockSaved scored;              // of a batch without backward: its layers take turns
   Matrix last;                    // [N, C] output of the last block (training)
   /// The rotations of a batch by one rope; layers share it.
   struct Rotation {
     const RopeSpec* rope;
     RopeFrequencies frequencies;
     std::vector<float> cos, sin;
+    std::vector<float> query_scale;  // [N], where the rope has one
   };
   std::vector<Rotation> rotations;
   std::vector<int32_t> rotation_of;  // [L] in rotations; -1: the layer does not rotate
@@ -113,7 +123,7 @@ struct Decoder::Impl {
   int32_t RotationBy(const RopeSpec& rope) {
     const auto same = std::ranges::find(rotations, &rope, &Rotation::rope);
     const auto index = static_cast<int32_t>(same - rotations.begin());
-    if (same == rotations.end()) rotations.push_back({&rope, ComputeFrequencies(rope, spec().context), {}, {}});
+    if (same == rotations.end()) rotations.push_back({&rope, ComputeFrequencies(rope, spec().context), {}, {}, {}});
     return index;
   }
 
@@ -127,6 +137,9 @@ struct Decoder::Impl {
     if (!same(batch.positions.size()) || !same(batch.targets.size()) || !same(batch.weights.size())) {
       Fail(ErrorKind::kUsage, "batch of {} ids has {} positions, {} targets, {} weights", rows, batch.positions.size(),
            batch.targets.size(), batch.weights.size());
+    }
+    if (!batch.reference.empty() && !same(batch.reference.size())) {
+      Fail(ErrorKind::kUsage, "batch of {} ids has references of {} rows", rows, batch.reference.size());
     }
     CheckIds(batch.ids, spec().vocab);
     CheckExtraTargets(batch);
@@ -172,6 +185,10 @@ struct Decoder::Impl {
     const auto half = static_cast<int64_t>(rotation->frequencies.inv_freq.size());
     rotation->cos.resize(static_cast<size_t>(batch.rows() * half));
     rotation->sin.resize(rotation->cos.size());
+    rotation->query_scale.clear();
+    if (const QueryScale& scale = rotation->rope->query_scale) {
+      for (const int64_t position : positions) rotation->query_scale.push_back(scale.At(position));
+    }
     if (!DependsOnLength(*rotation->rope)) {
       FillRopeTable(rotation->frequencies, positions.data(), batch.rows(), rotation->cos.data(), rotation->sin.data());
       return;
@@ -272,6 +289,7 @@ struct Decoder::Impl {
       context.rope = rotation.rope;
       context.cos = rotation.cos.data();
       context.sin = rotation.sin.data();
+      context.query_scale = rotation.query_scale.data();
     }
     if (!slopes.empty()) {
       context.slopes = slopes.data();
@@ -309,13 +327,12 @@ struct Decoder::Impl {
   /// Output of the last block for a prepared batch, without what a backward needs.
   Mat Forward(const Batch& batch) {
     // Two sets of activations are enough: the block's input and its output.
-    saved.resize(1);
-    ShapeSaved(saved[0], batch.rows(), /*everything=*/false);
+    ShapeSaved(scored, batch.rows(), /*everything=*/false);
     const Mat y = work.Get(Workspace::kResidual, batch.rows(), spec().width, dtype());
-    Embed(batch.ids.data(), places.data(), saved[0].x.view());
+    Embed(batch.ids.data(), places.data(), scored.x.view());
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
-      BlockForward(Context(layer), layer, &saved[0], y);
-      if (layer + 1 < spec().layers) backend->Copy(y, saved[0].x.view());
+      BlockForward(Context(layer), layer, &scored, y);
+      if (layer + 1 < spec().layers) backend->Copy(y, scored.x.view());
     }
     return y;
   }
@@ -331,9 +348,15 @@ struct Decoder::Impl {
                           .nll = nll,
                           .dx = dnormed,
                           .dweight = dweight,
+                          .most = batch.most_gain,
                           .grad_scale = grad_scale,
                           .logit_scale = spec().logit_scale,
                           .logit_cap = spec().logit_cap};
+    std::vector<float> reference = batch.reference;
+    if (!reference.empty()) {
+      reference.resize(static_cast<size_t>(normed.rows), std::numeric_limits<float>::quiet_NaN());
+      args.reference = reference.data();
+    }
     if (extra == 0) return backend->CrossEntropy(args);
     backend->EmbedForward(normed.Rows(0, rows), batch.extra_rows.data(), normed.Rows(rows, extra));
     std::vector<int32_t> targets = batch.targets;
@@ -421,15 +444,13 @@ StepStats Decoder::Score(const Batch& batch, float* nll) {
   StepStats stats = m.Prepare(batch);
   const Mat y = m.Forward(batch);
   const Mat normed = m.FinalNorm(y, nullptr, static_cast<int64_t>(batch.extra_rows.size()));
-  const CrossEntropyResult result = m.Loss(batch, normed, nll, {}, {}, 1.0f);
-  stats.loss = result.loss;
-  stats.weight = result.weight;
+  SetLoss(m.Loss(batch, normed, nll, {}, {}, 1.0f), &stats);
   return stats;
 }
 
-void Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest) {
+StepStats Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest) {
   Impl& m = *impl_;
-  m.Prepare(batch);
+  const StepStats stats = m.Prepare(batch);
   std::vector<int32_t> rows, tokens;
   for (const RowTarget& target : targets) {
     HAWSER_CHECK(target.row >= 0 && target.row < batch.rows());
@@ -438,11 +459,12 @@ void Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targets, 
   }
   CheckIds(tokens, m.spec().vocab);
   const Mat y = m.Forward(batch);
-  if (targets.empty()) return;
+  if (targets.empty()) return stats;
   const Mat wanted = m.work.Get(Workspace::kProjected, static_cast<int64_t>(rows.size()), y.cols, y.dtype);
   m.backend->EmbedForward(y, rows.data(), wanted);
   m.Norm(wanted, Role::kFinalNorm, wanted, nullptr);
   Nll(wanted, tokens.data(), nll, greatest);
+  return stats;
 }
 
 StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
@@ -464,9 +486,7 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   const Mat rstd = m.work.Get(Workspace::kRstd, 1, rows, DType::kF32);
   const Mat normed = m.FinalNorm(m.last.view(), rstd.Row<float>(0), static_cast<int64_t>(batch.extra_rows.size()));
   const Mat dnormed = m.work.Get(Workspace::kGradNormed, normed.rows, m.spec().width, m.dtype());
-  const CrossEntropyResult result = m.Loss(batch, normed, nullptr, dnormed, grads->Head(), grad_scale);
-  stats.loss = result.loss;
-  stats.weight = result.weight;
+  SetLoss(m.Loss(batch, normed, nullptr, dnormed, grads->Head(), grad_scale), &stats);
   const Mat d = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
   m.NormBackward(m.last.view(), Role::kFinalNorm, rstd.Row<float>(0), dnormed.Rows(0, rows), d, grads);
   for (int32_t layer = layers - 1; layer >= 0; --layer)
@@ -550,6 +570,7 @@ void Decoder::Step(std::span<const int32_t> tokens, std::span<KvCache* const> ca
 int64_t Decoder::activation_bytes() const {
   int64_t sum = impl_->work.bytes() + static_cast<int64_t>(impl_->last.bytes());
   for (const BlockSaved& saved : impl_->saved) sum += saved.bytes();
+  sum += impl_->scored.bytes();
   for (const Impl::Rotation& rotation : impl_->rotations) {
     sum += static_cast<int64_t>((rotation.cos.size() + rotation.sin.size()) * sizeof(float));
   }

@@ -27,6 +27,9 @@ struct Batch {
   std::vector<int64_t> positions;  // [N] rotary positions; a model with bilevel ones (pos/segments.h) counts its own
   std::vector<int32_t> targets;    // [N]; -1: none
   std::vector<float> weights;      // [N] loss weights
+  // [N] nats that rows have with less before them, for gains up to most_gain (CrossEntropyArgs); NaN: none; or empty
+  std::vector<float> reference;
+  float most_gain = 5;
   // Further targets of rows, for a row that predicts several tokens: row extra_rows[e], ascending, has also the target
   // extra_targets[e] with its loss weight. [E] each
   std::vector<int32_t> extra_rows, extra_targets;
@@ -71,8 +74,10 @@ struct RowTarget {
 };
 
 struct StepStats {
-  double loss = 0;            // sum of weight * nll, extra targets included
-  double weight = 0;          // sum of weights, likewise
+  double loss = 0;    // sum of weight * nll, extra targets and gains included
+  double weight = 0;  // sum of weights, extra targets included, without gains
+  double nats = 0;    // sum of weight * nll, likewise
+  GainCounts gains;
   int64_t visible_pairs = 0;  // summed over sequences, mean over layers
   int64_t causal_pairs = 0;
 };
@@ -90,8 +95,9 @@ class Decoder {
   /// alone). Memory grows linearly with N.
   StepStats Score(const Batch& batch, float* nll);
   /// The same for `targets` in place of those of the batch, in any order and any number a row: logits are made of these
-  /// rows alone. nll [targets] nats; greatest [targets], if given: 1 where no token is more probable.
-  void ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest);
+  /// rows alone. Of the result only pairs are set. nll [targets] nats; greatest [targets], if given: 1 where no token
+  /// is more probable.
+  StepStats ScoreRows(const Batch& batch, std::span<const RowTarget> targets, float* nll, uint8_t* greatest);
 
   /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to
   /// `grads` (F32), which may hold some of the parameters only: the others' are not computed. Groups (ContinuesGroup)

@@ -47,6 +47,7 @@ class KvCache {
   int32_t BeginChunk(std::span<const int32_t> tokens, int32_t limit);
   const float* cos(int32_t layer = 0) const { return Group(layer).cos(); }
   const float* sin(int32_t layer = 0) const { return Group(layer).sin(); }
+  const float* query_scale(int32_t layer) const { return Group(layer).query_scale(); }  // [n], where the rope has one
   const AttnSchedule& schedule(int32_t layer = 0) const { return Group(layer).schedule(); }
   /// False when the chunk is one token that sees every slot: decode without a schedule (which is compiled only if
   /// true).

@@ -245,6 +245,20 @@ TEST_F(KvDecodeTest, BilevelPositionsAreTheSameInCachesAndBatches) {
   EXPECT_EQ(Decode(&again, 5, 3), first);
 }
 
+TEST_F(KvDecodeTest, QueriesGrowWithTheirPositionInEveryCache) {
+  const Logits still = Decode("full");
+  params_.mutable_spec().rope.query_scale = {.kind = QueryScaleKind::kLog, .context = 6, .first_layer = 1};
+  EXPECT_GT(Difference(Decode("full"), still), kVisible);
+  for (const int32_t most : {1, 40}) {
+    EXPECT_LT(Difference(Decode("full", most), still, 0, 6), kTolerance) << "below the context";
+  }
+  ExpectSameAsScored("full", "full");
+  ExpectSameAsScored("sinks=3 window=8 sep", "sep:3,8");
+  ExpectDense("sink:3,9", SinkPlan(3, 9));  // by the place in the cache
+  ExpectDense("sink:3,9,positions=cachelen", SinkPlan(3, 9));
+  ExpectDense("sep-stream:2,4,6,20", StreamPlan({.a = 2, .s = 4, .w = 6, .c = 20}, false));
+}
+
 TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   const StreamReference::Sizes sizes{.a = 2, .s = 4, .w = 6, .c = 20};
   for (const char* positions : {"absolute", "rank", "cachelen"}) {

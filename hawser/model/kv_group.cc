@@ -145,6 +145,11 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   cos_.resize(n * half);
   sin_.resize(n * half);
   FillRopeTable(frequencies_, positions_.data(), n, cos_.data(), sin_.data());
+  query_scale_.clear();
+  if (const QueryScale& scale = spec_.rope.query_scale) {
+    const int64_t first = rank() ? origin_ : 0;  // ranks count from the first slot
+    for (const int64_t position : positions_) query_scale_.push_back(scale.At(position - first));
+  }
   if (rotates_on_reading() && !rank()) FillRotations();
   if (spec_.places == Places::kAlibi) FillPlaces();
 

@@ -56,6 +56,7 @@ class KvGroup {
   void Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> positions);
   const float* cos() const { return cos_.data(); }
   const float* sin() const { return sin_.data(); }
+  const float* query_scale() const { return query_scale_.data(); }
   const AttnSchedule& schedule() const { return schedule_; }
   bool needs_schedule() const { return needs_schedule_; }
   void Append(int32_t layer, ConstMat k, ConstMat v);
@@ -138,6 +139,7 @@ class KvGroup {
   double stored_sum_ = 0, seen_sum_ = 0;
   int64_t steps_ = 0, peak_ = 0;
   std::vector<float> cos_, sin_;
+  std::vector<float> query_scale_;
   std::vector<int32_t> places_;  // of all slots; only with a bias of scores
   TokenLayout layout_;
   AttnSchedule schedule_;

@@ -51,6 +51,14 @@ void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
       for (const double divisor : *list) InRange("rope divisor", divisor, kTiny, 1e9);
     }
   }
+  if (const QueryScale& scale = rope.query_scale) {
+    InRange("context of the query scale", scale.context, scale.kind == QueryScaleKind::kLog ? 2 : 1, int64_t{1} << 31);
+    InRange("first layer of the query scale", int64_t{scale.first_layer}, 0, 4096);
+    InRange("rate of the query scale", scale.rate, 0.0, 1e3);
+    if (spec.segments.places > 0) {
+      Fail(ErrorKind::kUnsupported, "a query scale counts places; this model counts segments (bilevel positions)");
+    }
+  }
   if (scaling.kind == RopeKind::kLlama3) {
     InRange("rope low_freq_factor", scaling.low_freq_factor, kTiny, 1e9);
     InRange("rope high_freq_factor", scaling.high_freq_factor, std::nextafter(scaling.low_freq_factor, 2e9), 1e9);
@@ -119,6 +127,12 @@ bool Rotates(const ModelSpec& spec, int32_t layer) {
 const RopeSpec& RopeOf(const ModelSpec& spec, int32_t layer) {
   const bool local = spec.local_rope && spec.sliding_window > 0 && !std::ranges::binary_search(spec.full_layers, layer);
   return local ? *spec.local_rope : spec.rope;
+}
+
+bool ScalesQueries(const ModelSpec& spec, int32_t layer) {
+  if (!Rotates(spec, layer)) return false;
+  const QueryScale& scale = RopeOf(spec, layer).query_scale;
+  return scale && layer >= scale.first_layer;
 }
 
 float AttentionScale(const ModelSpec& spec) {

@@ -88,6 +88,9 @@ void Validate(const ModelSpec& spec);
 bool Rotates(const ModelSpec& spec, int32_t layer);
 const RopeSpec& RopeOf(const ModelSpec& spec, int32_t layer);
 
+/// Whether the queries of a layer are multiplied by the scale of its rope.
+bool ScalesQueries(const ModelSpec& spec, int32_t layer);
+
 /// Of scores: attn_scale, or 1 / sqrt(D).
 float AttentionScale(const ModelSpec& spec);
 

@@ -87,7 +87,8 @@ struct NormBackwardArgs {
 /// Rotates, in place, the first 2*h channels of each of `heads` heads of x [N, heads * D]; cos, sin [N, h] F32.
 /// inverse: rotates by the negated angle with the same multiplier (the backward of the forward). math: f32, one
 /// rounding to the dtype of x at the end, or bf16: operands, products and sums are each rounded to it (cos and sin are
-/// as given).
+/// as given). row_scale: every channel of row n is multiplied by row_scale[n], those that are not rotated too, forward
+/// and inverse alike, before it is rounded to the dtype of x.
 struct RopeArgs {
   Mat x;
   int32_t heads = 0;
@@ -96,6 +97,7 @@ struct RopeArgs {
   RopePairing pairing = RopePairing::kHalf;
   const float* cos = nullptr;
   const float* sin = nullptr;
+  const float* row_scale = nullptr;  // [N] F32; null: 1
   bool inverse = false;
   FloatFormat math = FloatFormat::kF32;
 };
@@ -200,6 +202,8 @@ struct DecodeArgs {
 ///   nll[t] = log sum exp(l[t]) - l[t][target[t]];  loss = sum over t of weight[t] * nll[t]
 /// target -1 (and any weight 0) leaves a row out: its nll is 0. With dx/dweight given, writes dx = dloss/dx *
 /// grad_scale and dweight += (dloss/dW) * grad_scale in the same pass.
+/// With `reference`, the weight of a row whose reference is a number is multiplied by its gain, min(exp(reference -
+/// nll), most), through which no gradient flows (LongCE, arXiv:2410.23771); NaN: the weight stays.
 struct CrossEntropyArgs {
   ConstMat x;                        // [N, C]
   ConstMat weight;                   // [V, C]; F32, BF16, F16 or blocks: other dtypes than x's are decoded to it
@@ -209,13 +213,32 @@ struct CrossEntropyArgs {
   uint8_t* greatest = nullptr;       // [N] out: 1 where no logit is above that of the target; null: not wanted
   Mat dx;                            // empty: no gradients
   Mat dweight;                       // [V, C] F32
+  const float* reference = nullptr;  // [N] F32
+  float most = 5.0f;
   float grad_scale = 1.0f;
   float logit_scale = 1.0f;
   float logit_cap = 0.0f;  // 0: none
 };
+/// Of the rows that have a reference.
+struct GainCounts {
+  int64_t rows = 0;
+  int64_t at_most = 0;    // whose gain is the greatest allowed
+  int64_t below_one = 0;  // whose loss the reference undercuts
+  double sum = 0;         // of gains
+
+  GainCounts& operator+=(const GainCounts& other) {
+    rows += other.rows;
+    at_most += other.at_most;
+    below_one += other.below_one;
+    sum += other.sum;
+    return *this;
+  }
+};
 struct CrossEntropyResult {
-  double loss = 0.0;    // sum of weight * nll, added in f64 in row order
-  double weight = 0.0;  // sum of weights counted
+  double loss = 0.0;    // sum of weight * nll, gains included, added in f64 in row order
+  double weight = 0.0;  // sum of weights counted, without gains
+  double nats = 0.0;    // sum of weight * nll without gains
+  GainCounts gains;
 };
 
 /// AdamW (arXiv:1711.05101): m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr (mhat / (sqrt(vhat) + eps) + decay w),

@@ -159,6 +159,7 @@ void Validate(const RopeArgs& args) {
   CheckShape("rope", "x", args.x, args.x.rows, static_cast<int64_t>(args.heads) * args.head_dim);
   CheckPointer("rope", "cos", args.cos, args.x.rows * args.half);
   CheckPointer("rope", "sin", args.sin, args.x.rows * args.half);
+  if (args.row_scale != nullptr) CheckPointer("rope", "row_scale", args.row_scale, args.x.rows);
   if (args.math != FloatFormat::kF32 && args.math != FloatFormat::kBF16) {
     Fail(ErrorKind::kUnsupported, "[rope] rotates in f32 or bf16, not in {}", Name(args.math));
   }
@@ -193,6 +194,9 @@ void Validate(const CrossEntropyArgs& args) {
   if (!args.dweight.empty()) {
     CheckShape(op, "dweight", args.dweight, args.weight.rows, args.x.cols);
     CheckF32(op, "dweight", args.dweight);
+  }
+  if (args.reference != nullptr && !(args.most >= 1)) {
+    Fail(ErrorKind::kUsage, "[cross-entropy] gains of at most {}; wanted 1 or more", args.most);
   }
   ValidateCap(op, args.logit_scale, args.logit_cap);
 }

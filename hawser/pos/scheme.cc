@@ -32,6 +32,9 @@ constexpr std::string_view kNames[] = {"default", "linear", "ntk", "dynamic", "y
 
 std::string_view Name(RopeKind kind) { return kNames[static_cast<size_t>(kind)]; }
 
+constexpr std::string_view kEntropyAware = "eabf";
+constexpr double kEntropyAwareTheta = 500000;
+
 // The keys of a scheme's text form.
 std::span<const std::string_view> Keys(RopeKind kind) {
   static constexpr std::string_view kPlain[] = {"theta", "numerics", "factor", "original"};
@@ -177,6 +180,20 @@ double LongMultiplier(const RopeScaling& s) {
   return std::sqrt(1.0 + std::log(s.factor) / std::log(static_cast<double>(s.original)));
 }
 
+/// Errors: kUsage where queries and rotations would both sharpen scores, and nobody said by how much.
+void CheckQueryScale(const RopeSpec& spec) {
+  const RopeScaling& s = spec.scaling;
+  if (!spec.query_scale || s.attention_factor) return;
+  const double multiplier = s.kind == RopeKind::kYarn   ? YarnMultiplier(s)
+                            : s.kind == RopeKind::kLong ? LongMultiplier(s)
+                                                        : 1.0;
+  if (multiplier == 1.0) return;
+  Fail(ErrorKind::kUsage,
+       "{} multiplies queries and keys by {:.6g} already, q_temp queries again; give attention_factor=1, or the factor "
+       "that is meant",
+       Name(s.kind), multiplier);
+}
+
 }  // namespace
 
 double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
@@ -196,18 +213,22 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   }
   const size_t colon = text.find(':');
   const std::string_view name = text.substr(0, colon);
-  const auto kind = std::find(std::begin(kNames), std::end(kNames), name);
+  const bool entropy_aware = name == kEntropyAware;
+  const auto kind = entropy_aware ? std::begin(kNames) : std::find(std::begin(kNames), std::end(kNames), name);
   if (name == "alibi") {
     Fail(ErrorKind::kUsage, "rope '{}': this model has rotary positions; alibi is for models trained with it", text);
   }
   if (kind == std::end(kNames)) {
     std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
-    known.push_back("theta=B");
-    Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}", text, name, SuggestName(name, known));
+    known.push_back(kEntropyAware);
+    Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}, or theta=B", text, name, SuggestName(name, known));
   }
   RopeScaling s{.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
   const std::span<const std::string_view> known = Keys(s.kind);
   spec.numerics = {};
+  if (entropy_aware) spec.theta = kEntropyAwareTheta;
+  spec.query_scale = {.kind = entropy_aware ? QueryScaleKind::kLog : QueryScaleKind::kNone};
+  const std::vector<std::string_view> query_keys = QueryScaleKeys();
 
   std::vector<std::string_view> given;
   const std::string_view fields = colon == text.npos ? std::string_view() : text.substr(colon + 1);
@@ -215,7 +236,8 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
     const size_t equals = std::min(field.find('='), field.size());
     const std::string_view key = field.substr(0, equals);
     const std::string_view value = field.substr(std::min(equals + 1, field.size()));
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
+    const bool of_query = std::ranges::find(query_keys, key) != query_keys.end();
+    if (!of_query && std::find(known.begin(), known.end(), key) == known.end()) {
       Fail(ErrorKind::kUsage, "rope '{}': {} has no key '{}'{}", text, name, key, SuggestName(key, known));
     }
     if (std::find(given.begin(), given.end(), key) != given.end()) {
@@ -228,7 +250,9 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
       }
       return value == yes;
     };
-    if (key == "original") {
+    if (of_query) {
+      ReadQueryScale(text, key, value, &spec.query_scale);
+    } else if (key == "original") {
       const std::optional<int64_t> tokens = ParseSize(value);
       if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
       s.original = *tokens;
@@ -268,6 +292,10 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
     }
   }
   spec.scaling = s;
+  WithFrame(fmt::format("rope '{}'", text), [&] {
+    CompleteQueryScale(given, s.original > 0 ? s.original : OriginalContext(base, context), &spec.query_scale);
+    CheckQueryScale(spec);
+  });
   WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
   return spec;
 }
@@ -287,7 +315,11 @@ std::string RopeHelp() {
     text += fmt::format("  {:<9} {}\n            keys: {}\n", kNames[i], kSummaries[i],
                         fmt::join(Keys(static_cast<RopeKind>(i)), ", "));
   }
-  return text + "  theta=B   another base, nothing else\n";
+  return text + fmt::format(
+                    "  {:<9} default with theta={:.0f} and q_temp=logn: entropy-aware ABF (arXiv:2401.07004)\n"
+                    "  theta=B   another base, nothing else\n"
+                    "  each but the last also takes {}\n",
+                    kEntropyAware, kEntropyAwareTheta, fmt::join(QueryScaleKeys(), ", "));
 }
 
 std::string ToString(const RopeSpec& spec) {
@@ -320,6 +352,7 @@ std::string ToString(const RopeSpec& spec) {
   }
   if (spec.theta != RopeSpec().theta) add("theta", spec.theta);
   if (spec.numerics != RopeNumerics()) add("numerics", hawser::ToString(spec.numerics));
+  fields += QueryScaleFields(spec.query_scale);
   std::string text(Name(s.kind));
   if (!fields.empty()) text += ':' + fields.substr(1);
   return text;

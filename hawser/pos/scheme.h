@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hawser/pos/numerics.h"
+#include "hawser/pos/query_scale.h"
 
 namespace hawser {
 
@@ -46,6 +47,7 @@ struct RopeSpec {
   RopePairing pairing = RopePairing::kHalf;
   RopeScaling scaling = {};
   RopeNumerics numerics = {};
+  QueryScale query_scale = {};
 
   bool operator==(const RopeSpec&) const = default;
 };

@@ -332,6 +332,63 @@ TEST(Table, DifferencesAreShiftInvariant) {
   }
 }
 
+TEST(QueryScale, PublishedValues) {
+  const QueryScale log{.kind = QueryScaleKind::kLog, .context = 4096};
+  for (const auto& [position, scale] : {std::pair<int64_t, double>{0, 1},
+                                        {4095, 1},
+                                        {4096, 1.000029348},
+                                        {8191, 1.083333333},
+                                        {16383, 1.166666667},
+                                        {32767, 1.25},
+                                        {131071, 1.416666667},
+                                        {int64_t{4096} * 4096 - 1, 2}}) {
+    EXPECT_NEAR(log.At(position), scale, 2e-7 * scale) << position;
+  }
+  const QueryScale steps{.kind = QueryScaleKind::kFloorLog, .context = 8192};
+  EXPECT_EQ(steps.At(8190), 1.0f);
+  EXPECT_NEAR(steps.At(8191), 1.069314718, 1e-7);
+  EXPECT_NEAR(steps.At(131071), 1.283321334, 1e-7);
+  EXPECT_EQ(QueryScale().At(1 << 30), 1.0f);
+}
+
+TEST(QueryScale, IsPartOfARopeText) {
+  const RopeSpec base{.rotary_dim = 16};
+  const RopeSpec entropy_aware = ApplyRopeText(base, "eabf", 4096);
+  EXPECT_EQ(ToString(entropy_aware), "default:theta=500000,q_temp=logn,q_context=4096");
+  EXPECT_EQ(entropy_aware.query_scale.first_layer, 2);
+  for (const char* text :
+       {"default:q_temp=logn,q_context=512,q_first=0", "ntk:factor=4,original=64,q_temp=floor_log,q_context=64",
+        "linear:factor=2,original=64,theta=500,q_temp=floor_log,q_context=8192,q_first=3,q_rate=0.25",
+        "yarn:factor=2,original=64,attention_factor=1,q_temp=logn,q_context=64"}) {
+    EXPECT_EQ(ToString(ApplyRopeText(base, text, 100)), text);
+  }
+  // Of a scaled model the context before it was scaled; another scheme takes the scale away, another base leaves it.
+  const RopeSpec scaled = ApplyRopeText(base, "linear:factor=8,original=64,q_temp=logn", 512);
+  EXPECT_EQ(scaled.query_scale.context, 64);
+  EXPECT_EQ(ApplyRopeText(scaled, "theta=777", 512).query_scale, scaled.query_scale);
+  EXPECT_FALSE(ApplyRopeText(scaled, "ntk:factor=8", 512).query_scale);
+  EXPECT_EQ(ApplyRopeText(scaled, "eabf:theta=1e6,q_first=0", 512).theta, 1e6);
+  const std::pair<const char*, const char*> kWrong[] = {
+      {"default:q_temp=log", "did you mean 'logn'?"},
+      {"default:q_context=64", "q_context needs q_temp"},
+      {"default:q_temp=logn,q_context=1", "q_context=TOKENS, 2 or more: found 1"},
+      {"default:q_temp=logn,q_rate=1", "q_rate is of q_temp=floor_log"},
+      {"default:q_temp=floor_log,q_rate=-1", "q_rate='-1'"},
+      {"default:q_temp=floor_log,q_first=99999", "q_first='99999'"},
+      {"default:q_temp=logn,q_temp=logn", "given twice"},
+      {"eabf:factor=2", "has no key 'factor'"},
+      {"yarn:factor=8,original=64,q_temp=logn", "give attention_factor=1"}};
+  for (const auto& [text, reason] : kWrong) {
+    try {
+      ApplyRopeText(base, text, 64);
+      ADD_FAILURE() << text << " was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_NE(std::string(error.what()).find(reason), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(RopeText, PrintsWhatItParses) {
   for (std::string text :
        {"default", "default:theta=500000", "linear:factor=8,original=4096", "ntk:factor=2.5,original=4096",

@@ -91,6 +91,9 @@ class ReferenceModel {
             const std::vector<double> rotated_k = Rotate(layer, &k[s][static_cast<size_t>(g) * D], position(t, s));
             double dot = 0;
             for (int32_t d = 0; d < D; ++d) dot += rotated_q[d] * rotated_k[d];
+            if (ScalesQueries(spec_, layer)) {
+              dot *= double{RopeOf(spec_, layer).query_scale.At(static_cast<int64_t>(position(t, t)))};
+            }
             dot *= spec_.attn_scale > 0 ? spec_.attn_scale : 1 / std::sqrt(static_cast<double>(D));
             if (!slopes_.empty()) dot -= slopes_[static_cast<size_t>(h)] * (position(t, t) - position(t, s));
             score.push_back(Capped(dot, spec_.attn_cap));

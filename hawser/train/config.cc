@@ -82,6 +82,8 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit("attention", c.attention, kYes);
   visit("rope", c.rope, kYes);
   visit("rope_numerics", c.rope_numerics, kYes);
+  visit("positions", c.positions, kYes);
+  visit("objective", c.objective, kYes);
   visit("softmax", c.softmax, kYes);
   visit("segments", c.segments, kYes);
   visit("segment_separators", c.segment_separators, kYes);

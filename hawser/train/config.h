@@ -53,13 +53,15 @@ struct TrainConfig {
   std::vector<std::string> data;      // .txt, .jsonl, .tokens or folders; or
   std::vector<SourceConfig> sources;  // the tables [[source]], a mixture (data/loader.h)
   int64_t holdout = 0;                // the last files of `data`, or of each source, kept for validation
-  int64_t context = 0;                // tokens of a sequence; 0: the model's
+  int64_t context = 0;                // tokens of a sequence, unless `positions` says otherwise; 0: the model's
   bool shrink_context = false;        // lets `context` be less than the model's, which it then is of the saved one
   std::string attention = "full";
   std::string rope;           // empty: the model's own, or ntk by context / old context where the context grows
   std::string rope_numerics;  // how rotations are rounded (pos/numerics.h); empty: the model's own, or as `rope` says
-  std::string softmax;        // attn/softmax.h; empty: the model's own
-  int64_t segments = 0;       // places of bilevel positions (pos/segments.h), from scratch only; 0: none
+  std::string positions;      // a map of pos/position_map.h: sequences of its window show distances up to `context`
+  std::string objective = "ce";    // train/objective.h
+  std::string softmax;             // attn/softmax.h; empty: the model's own
+  int64_t segments = 0;            // places of bilevel positions (pos/segments.h), from scratch only; 0: none
   std::string segment_separators;  // which tokens end a segment (tok/separators.h); empty: text
 
   int64_t steps = 0;                // of the optimizer; or

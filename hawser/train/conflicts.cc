@@ -49,15 +49,65 @@ void NoteSizes(const TrainConfig& recipe, const TrainPlan& plan, Notes* notes) {
   const int64_t step = plan.tokens_per_step();
   notes->If(4 * std::abs(step - c.batch_tokens) > c.batch_tokens,
             "batch_tokens = {} becomes {}: a step takes whole sequences, {} of {} tokens", c.batch_tokens, step,
-            plan.sequences_per_step, c.context);
+            plan.sequences_per_step, plan.sequence_tokens());
   notes->If(recipe.micro_batch > plan.sequences_per_step, "micro_batch = {} becomes {}: a step has {} sequences",
             recipe.micro_batch, c.micro_batch, plan.sequences_per_step);
-  notes->If(c.min_document > c.context,
+  const int64_t length = plan.sequence_tokens();
+  notes->If(c.min_document > length,
             "min_document = {} is longer than a sequence of {}: documents that would fill one are dropped",
-            c.min_document, c.context);
+            c.min_document, length);
   const AttnPattern& pattern = plan.variant.pattern;
-  notes->If(pattern.window != AttnPattern::kAll && pattern.window >= c.context,
-            "window={} has no effect: a sequence has {} tokens", pattern.window, c.context);
+  notes->If(pattern.window != AttnPattern::kAll && pattern.window >= length,
+            "window={} has no effect: a sequence has {} tokens", pattern.window, length);
+}
+
+void NotePositions(const TrainPlan& plan, Notes* notes) {
+  const TrainConfig& c = plan.config;
+  if (IsPlain(plan.positions)) return;
+  notes->If(plan.sequence_tokens() == c.context,
+            "positions = \"{}\" skips little: its sequences of {} tokens are as long as what they are to reach",
+            c.positions, c.context);
+  notes->If(plan.spec.places == Places::kAlibi,
+            "positions = \"{}\" under ALiBi: biases count the skipped places too, which no publication tried",
+            c.positions);
+  const Pose* pose = std::get_if<Pose>(&plan.positions);
+  notes->If(pose != nullptr && pose->mask_seam_label && pose->chunks == 1,
+            "mask_seam_label has no effect: positions = \"{}\" has one chunk", c.positions);
+}
+
+/// Errors: kUsage where the places of the model do not go with a map of positions.
+void RefusePositions(const TrainPlan& plan) {
+  if (IsPlain(plan.positions)) return;
+  const ModelSpec& spec = plan.spec;
+  const std::string& text = plan.config.positions;
+  if (spec.places == Places::kNone) {
+    Fail(ErrorKind::kUsage, "positions = \"{}\": this model has no positions that could be mapped", text);
+  }
+  if (spec.segments.places > 0) {
+    Fail(ErrorKind::kUsage,
+         "positions = \"{}\": this model counts segments of the text (bilevel positions), not places", text);
+  }
+  if (spec.places != Places::kRope) return;
+  for (int32_t layer = 0; layer < spec.layers; ++layer) {
+    if (!Rotates(spec, layer) || !DependsOnLength(RopeOf(spec, layer))) continue;
+    Fail(ErrorKind::kUsage,
+         "positions = \"{}\": frequencies of rope \"{}\" depend on the length of a text, which sequences of {} tokens "
+         "do not have; use linear, ntk, yarn or theta=B",
+         text, ToString(RopeOf(spec, layer)), plan.sequence_tokens());
+  }
+}
+
+/// Errors: kUsage where no token of a sequence has enough before it.
+void RefuseObjective(const TrainPlan& plan) {
+  const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
+  if (long_ce == nullptr) return;
+  const LongCe& c = *long_ce;
+  const int64_t room = plan.sequence_tokens() - plan.variant.pattern.anchors;
+  if (c.k + c.delta < room) return;
+  Fail(ErrorKind::kUsage,
+       "objective = \"{}\": k + delta = {} tokens are as long as a sequence, whose documents have {} at most; give "
+       "smaller ones, or a larger context",
+       plan.config.objective, c.k + c.delta, room);
 }
 
 void NoteText(const TrainConfig& c, Notes* notes) {
@@ -135,6 +185,8 @@ void RefuseConflicts(const TrainPlan& plan, int64_t model_context) {
          "shrink_context = true (--set shrink_context=true) if that is meant",
          c.context, model_context, model_context);
   }
+  RefusePositions(plan);
+  RefuseObjective(plan);
   const double flat = static_cast<double>(c.steps) * (1 - c.decay);
   if (c.schedule == Schedule::kWsd && c.warmup<c.steps&& static_cast<double>(c.warmup)> flat) {
     Fail(ErrorKind::kUsage, "warmup = {} and decay = {} overlap in {} steps: the decay begins at step {:.0f}", c.warmup,
@@ -154,6 +206,7 @@ std::vector<std::string> RecipeNotes(const TrainConfig& recipe, const TrainPlan&
   Notes notes;
   NoteSchedule(plan.config, &notes);
   NoteSizes(recipe, plan, &notes);
+  NotePositions(plan, &notes);
   NoteText(plan.config, &notes);
   NoteCheckpoints(plan.config, &notes);
   NoteParameters(plan.config, plan.spec, &notes);

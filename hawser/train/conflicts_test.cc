@@ -109,6 +109,43 @@ TEST_F(ConflictsTest, WhatCannotBeMeantIsRefused) {
   EXPECT_NE(Refusal({twice, "holdout=1"}).find("both held out"), std::string::npos);
 }
 
+TEST_F(ConflictsTest, PositionMapsThatDoNotGoWithTheModelAreRefused) {
+  const auto refused = [&](const std::vector<std::string>& settings, const char* reason, bool continued = false) {
+    const std::string refusal = Refusal(settings, continued);
+    EXPECT_NE(refusal.find(reason), std::string::npos) << refusal;
+  };
+  refused({"positions=pose"}, "for a model from scratch: window=512");
+  refused({"positions=pose:window=1024"}, "more than context = 512");
+  refused({"positions=pos:window=64"}, "did you mean 'pose'?");
+  refused({"positions=pose:window=64", "segments=8"}, "counts segments of the text");
+  const std::vector<std::string> grown = {"positions=randpos:window=64", "context=4096"};
+  for (const char* rope : {"dynamic:factor=64", "longrope:factor=64,short=1+1+1+1,long=9+9+9+9"}) {
+    std::vector<std::string> settings = grown;
+    settings.push_back(std::string("rope=") + rope);
+    refused(settings, "depend on the length of a text");
+  }
+  const int64_t own = Plan({"context=0"}, /*continued=*/true).spec.context;
+  const TrainPlan plan = Plan({"positions=pose", fmt::format("context={}", 8 * own), "batch_tokens=8192"}, true);
+  EXPECT_EQ(plan.sequence_tokens(), own);
+  EXPECT_EQ(plan.spec.context, 8 * own);
+  EXPECT_EQ(plan.config.positions, fmt::format("pose:window={}", own));
+  EXPECT_EQ(plan.tokens_per_step(), 8192);
+  EXPECT_EQ(plan.spec.rope.scaling.factor, 8);
+  const std::string notes = fmt::format("{}", fmt::join(Plan({"positions=pose:window=512"}).notes, "\n"));
+  EXPECT_NE(notes.find("skips little"), std::string::npos) << notes;
+}
+
+TEST_F(ConflictsTest, AnObjectiveNeedsDocumentsLongerThanItsWindows) {
+  const std::string refusal = Refusal({"objective=longce:k=256,delta=255"});
+  EXPECT_NE(refusal.find("k + delta = 511 tokens are as long as a sequence, whose documents have 511 at most"),
+            std::string::npos)
+      << refusal;
+  EXPECT_NE(Refusal({"objective=longce"}).find("k + delta = 8192"), std::string::npos);
+  EXPECT_EQ(Plan({"objective=longce:k=256,delta=254"}).objective, Objective(LongCe{.k = 256, .delta = 254}));
+  EXPECT_NE(Refusal({"objective=longce:k=100,delta=20", "positions=pose:window=64"}).find("documents have 63"),
+            std::string::npos);
+}
+
 TEST_F(ConflictsTest, AModelShrinksOnlyWhereThatIsSaid) {
   const int64_t own = Plan({"context=0"}, /*continued=*/true).spec.context;
   const std::string less = fmt::format("context={}", own / 2);

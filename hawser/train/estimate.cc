@@ -34,6 +34,7 @@ double SecondsSince(Clock::time_point start) {
 
 std::vector<PackedSequence> FirstSequences(const RunText& text, int64_t seed, int64_t length, int64_t count) {
   PackOptions pack = text.pack;
+  if (length < pack.length) pack.positions = {};  // a sample, whose time does not depend on them
   pack.length = static_cast<int32_t>(length);
   Loader loader(&text.documents, pack, static_cast<uint64_t>(seed), text.upsample);
   std::vector<PackedSequence> sequences(static_cast<size_t>(count));
@@ -60,7 +61,7 @@ int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::s
     for (const PackedSequence& sequence : sequences) schedules.push_back(CompileSchedule(pattern, sequence.layout));
     std::vector<AttnSequence> all;
     for (size_t i = 0; i < schedules.size(); ++i) {
-      const int64_t begin = static_cast<int64_t>(i) * spec.context;
+      const int64_t begin = static_cast<int64_t>(i) * plan.sequence_tokens();
       all.push_back({begin, begin, &schedules[i]});
     }
     AttentionBackwardArgs args{.shape = {.heads = spec.heads, .kv_heads = spec.kv_heads, .head_dim = spec.head_dim},
@@ -69,7 +70,7 @@ int64_t KernelBytes(const TrainPlan& plan, const LayerPatterns& patterns, std::s
     attention = std::max(attention, backend.AttentionScratchBytes(args));
   }
   return attention +
-         backend.CrossEntropyScratchBytes(static_cast<int64_t>(sequences.size()) * spec.context, spec.vocab);
+         backend.CrossEntropyScratchBytes(static_cast<int64_t>(sequences.size()) * plan.sequence_tokens(), spec.vocab);
 }
 
 /// Sizes of the sample: those of a micro-batch of the run, less of each until it is short.
@@ -79,7 +80,7 @@ struct Sample {
 };
 
 Sample ChooseSample(const TrainPlan& plan) {
-  Sample sample{.spec = plan.spec, .length = plan.spec.context, .sequences = plan.config.micro_batch};
+  Sample sample{.spec = plan.spec, .length = plan.sequence_tokens(), .sequences = plan.config.micro_batch};
   const auto flops = [&] {
     return TrainingFlops(sample.spec, sample.sequences * sample.length,
                          sample.sequences * sample.length * (sample.length + 1) / 2);
@@ -189,7 +190,7 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   const RunText text = ReadRunText(plan);
   RunEstimate estimate{.state = CountStateBytes(plan.spec, config),
                        .activations = plan.activation_bytes(),
-                       .micro_batch_tokens = config.micro_batch * plan.spec.context,
+                       .micro_batch_tokens = config.micro_batch * plan.sequence_tokens(),
                        .program = program,
                        .documents = text.documents.size()};
   const auto activations = [&](Recompute recompute) {
@@ -210,13 +211,13 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   const LayerPatterns patterns = PatternsOfLayers(plan.variant.pattern, plan.spec.layers, OwnPattern(plan.spec));
   int64_t visible = 0, causal = 0, padding = 0;
   const std::vector<PackedSequence> first =
-      FirstSequences(text, config.seed, plan.spec.context, plan.sequences_per_step);
+      FirstSequences(text, config.seed, plan.sequence_tokens(), plan.sequences_per_step);
   estimate.kernels =
       KernelBytes(plan, patterns,
                   std::span(first).first(std::min(first.size(), static_cast<size_t>(config.micro_batch))), *backend);
   for (const PackedSequence& sequence : first) {
     visible += VisiblePairs(patterns, sequence.layout);
-    causal += plan.spec.context * (plan.spec.context + 1) / 2;
+    causal += plan.sequence_tokens() * (plan.sequence_tokens() + 1) / 2;
     padding += CountPadding(sequence);
   }
   estimate.density = static_cast<double>(visible) / static_cast<double>(causal);

@@ -12,8 +12,10 @@ PackOptions MakePackOptions(const TrainPlan& plan, const Tokenizer& tokenizer) {
   const TrainConfig& config = plan.config;
   const ModelSpec& spec = plan.spec;
   PackOptions options;
-  options.length = static_cast<int32_t>(spec.context);
+  options.length = static_cast<int32_t>(plan.sequence_tokens());
   options.variant = plan.variant;
+  options.positions = plan.positions;
+  options.reach = spec.context;
   options.overflow = config.overflow;
   options.lookahead = static_cast<int32_t>(config.lookahead);
   options.min_document = static_cast<int32_t>(config.min_document);
@@ -101,6 +103,8 @@ ValidationSet MakeValidationSet(const TrainPlan& plan, const Tokenizer& tokenize
   options.variant = {.pattern = set.pattern, .reset_positions = true};
   if (options.bos < 0 && !options.anchor.empty()) options.bos = options.anchor.back();
   options.anchor.clear();
+  options.length = static_cast<int32_t>(plan.spec.context);
+  options.positions = {};
   options.first_token_from_anchor = false;
   options.loss_rows = LossRows::kDocument;
   options.overflow = Overflow::kRestart;

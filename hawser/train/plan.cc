@@ -53,6 +53,31 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   }
 }
 
+/// The map of positions, its window that of the model to continue where it is left open. Errors: kUsage.
+void SetPositions(int64_t old_context, TrainPlan* plan) {
+  TrainConfig& config = plan->config;
+  PositionMap map = ParsePositionMap(config.positions);
+  if (!IsPlain(map) && WindowOf(map) == 0) {
+    if (config.model.empty()) {
+      Fail(ErrorKind::kUsage, "positions = \"{}\" needs the tokens of a sequence for a model from scratch: window=512",
+           config.positions);
+    }
+    map = WithWindow(map, old_context);
+  }
+  if (WindowOf(map) > config.context) {
+    Fail(ErrorKind::kUsage,
+         "positions = \"{}\" takes sequences of {} tokens, which is more than context = {}, what they are to reach; "
+         "give a larger context or a smaller window",
+         config.positions, WindowOf(map), config.context);
+  }
+  if (!IsPlain(map) && WindowOf(map) < 2) {
+    Fail(ErrorKind::kUsage, "positions = \"{}\": sequences of {} tokens, wanted 2 or more", config.positions,
+         WindowOf(map));
+  }
+  plan->positions = map;
+  config.positions = ToString(map);
+}
+
 /// Bilevel positions for a model from scratch. Errors: kUsage.
 void SetSegments(const TrainConfig& config, const Tokenizer& tokenizer, ModelSpec* spec) {
   if (config.segments == 0) return;
@@ -154,6 +179,9 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   const int64_t old_context = plan.spec.context;
   if (config.context == 0) config.context = old_context;
   if (config.context < 2) Fail(ErrorKind::kUsage, "context must be at least 2 tokens, found {}", config.context);
+  SetPositions(old_context, &plan);
+  plan.objective = ParseObjective(config.objective);
+  config.objective = PrintForm(plan.objective);
   ExtendRope(config, plan.spec, old_context);
   if (!config.softmax.empty()) plan.spec.softmax = ParseSoftmax(config.softmax);
   plan.spec.context = config.context;
@@ -166,11 +194,12 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
 
   if (config.lr == 0) config.lr = DefaultLearningRate(plan.spec.width);
 
-  plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + config.context / 2) / config.context);
+  const int64_t length = plan.sequence_tokens();
+  plan.sequences_per_step = std::max<int64_t>(1, (config.batch_tokens + length / 2) / length);
   if (config.steps == 0) config.steps = (config.tokens + plan.tokens_per_step() - 1) / plan.tokens_per_step();
   config.tokens = 0;
   CheckAveraging(config);
-  if (config.micro_batch == 0) config.micro_batch = ChooseMicroBatch(plan.spec, config);
+  if (config.micro_batch == 0) config.micro_batch = ChooseMicroBatch(plan.spec, config, length);
   const int64_t parts = (plan.sequences_per_step + config.micro_batch - 1) / config.micro_batch;
   config.micro_batch = (plan.sequences_per_step + parts - 1) / parts;  // as even as they can be
 
@@ -183,7 +212,9 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
 int64_t TrainPlan::state_bytes() const { return CountStateBytes(spec, config).total(); }
 
 int64_t TrainPlan::activation_bytes() const {
-  return ActivationBytes(spec, config.dtype, config.recompute, config.micro_batch * spec.context);
+  const int64_t rows = config.micro_batch * sequence_tokens();
+  return (std::holds_alternative<LongCe>(objective) ? ScoringBytes(spec, config.dtype, rows) : 0) +
+         ActivationBytes(spec, config.dtype, config.recompute, rows);
 }
 
 nlohmann::json TrainPlan::ToJson() const {
@@ -191,6 +222,9 @@ nlohmann::json TrainPlan::ToJson() const {
           {"context", spec.context},
           {"attention", config.attention},
           {"rope", PlacesText(spec)},
+          {"positions", config.positions},
+          {"sequence_tokens", sequence_tokens()},
+          {"objective", config.objective},
           {"steps", config.steps},
           {"tokens_per_step", tokens_per_step()},
           {"tokens", tokens()},

@@ -113,6 +113,24 @@ void CheckText(const DocumentSet& documents, const PackOptions& pack) {
        tokens == documents.tokens() ? "" : fmt::format(" ({} with BOS, anchor, tags and EOS)", tokens));
 }
 
+bool Gains(const TrainPlan& plan) { return std::holds_alternative<LongCe>(plan.objective); }
+
+/// Errors: kUsage where no document is long enough for the objective to tell far context from near.
+void CheckObjective(const TrainPlan& plan, const DocumentSet& documents, const PackOptions& pack) {
+  const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
+  if (long_ce == nullptr) return;
+  const int64_t wanted = long_ce->k + long_ce->delta;
+  int64_t longest = 0;
+  for (int64_t d = 0; d < documents.size() && longest <= wanted; ++d) {
+    longest = std::max(longest, PackedTokens(pack, documents.length(d), documents.tag_tokens(d)));
+  }
+  if (longest > wanted) return;
+  Fail(ErrorKind::kUsage,
+       "objective = \"{}\": the longest document has {} tokens, k + delta are {}: no token has a far context; give "
+       "longer documents or smaller k and delta",
+       plan.config.objective, longest, wanted);
+}
+
 RunSummary ReadMark(const fs::path& out) {
   const fs::path path = out / kMark;
   const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
@@ -154,9 +172,10 @@ std::optional<RunSummary> FinishedSummary(const TrainConfig& config, const fs::p
 std::string CardNote(const TrainPlan& plan, const HfSource& source) {
   const TrainConfig& config = plan.config;
   return fmt::format(
-      "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}, context {} (before: {}); weights stored as "
-      "{}.",
-      config.steps, plan.tokens_per_step(), config.attention, PlacesText(plan.spec), plan.spec.context, source.context,
+      "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}{}, context {} (before: {}); weights stored "
+      "as {}.",
+      config.steps, plan.tokens_per_step(), config.attention, PlacesText(plan.spec),
+      IsPlain(plan.positions) ? "" : fmt::format(", positions {}", config.positions), plan.spec.context, source.context,
       Name(config.dtype));
 }
 
@@ -184,6 +203,8 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
   mark["attention"] = config.attention;  // of training; the model itself is an ordinary causal one
   mark["rope"] = PlacesText(plan.spec);
   mark["context"] = plan.spec.context;
+  if (!IsPlain(plan.positions)) mark["positions"] = config.positions;
+  if (Gains(plan)) mark["objective"] = config.objective;
   WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
 }
 
@@ -255,6 +276,7 @@ class Run {
               .data_hash = documents_.Hash(config_.upsample == Upsample::kPerSource),
               .rope_hash = RopeHash(plan.spec)} {
     CheckText(documents_, pack_);
+    CheckObjective(plan, documents_, pack_);
     if (config_.adapter.empty()) return;
     const ParamStore adapters = ReadPeft(config_.adapter, plan.spec);
     backend->Copy(adapters.arena(), trainer_.state().adapters->arena());
@@ -324,10 +346,28 @@ class Run {
                                {"gflops", report.flops / seconds * 1e-9},
                                {"peak_share", report.flops / seconds / peak}};
         if (validate) {
-          const double loss = trainer_.Score(validation_.sequences, validation_.pattern);
+          const int64_t at_once = config_.micro_batch * plan_.sequence_tokens() / plan_.spec.context;
+          const double loss = trainer_.Score(validation_.sequences, validation_.pattern, std::max<int64_t>(1, at_once));
           line["validation_loss"] = loss;
           validation_losses_[info_.step] = loss;
           LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
+        }
+        if (Gains(plan_)) {
+          const auto rows = static_cast<double>(std::max<int64_t>(1, report.gains.rows));
+          line["cross_entropy"] = report.nats;
+          line["gain_rows"] = report.gains.rows;
+          line["gain_mean"] = report.gains.rows > 0 ? report.gains.sum / rows : 1.0;
+          line["gain_at_most"] = static_cast<double>(report.gains.at_most) / rows;
+          line["gain_below_one"] = static_cast<double>(report.gains.below_one) / rows;
+        }
+        if (!IsPlain(plan_.positions)) {
+          int64_t mapped = 0, unmoved = 0;
+          for (const PackedSequence& sequence : sequences_) {
+            mapped += sequence.mapped;
+            unmoved += sequence.unmoved;
+          }
+          line["mapped_texts"] = mapped;
+          line["unmoved_texts"] = unmoved;
         }
         metrics.Append(line);
         AppendScalars(line, &board);
@@ -368,7 +408,7 @@ class Run {
   /// Errors: those of a checkpoint that this run did not write.
   void Check(const CheckpointInfo& info) const {
     const TrainConfig before = CheckSameRecipe(config_, info.recipe, "its recipe");
-    const int64_t places = info.sequences * plan_.spec.context;
+    const int64_t places = info.sequences * plan_.sequence_tokens();
     if (info.step > before.steps || info.sequences != info.step * plan_.sequences_per_step ||
         info.tokens + info.padding != places || info.seed != info_.seed) {
       Fail(ErrorKind::kFormat, "{} steps of {} with {} sequences and {} tokens are not of this run", info.step,
@@ -394,6 +434,11 @@ class Run {
     LogLine(backend_->Describe());
     LogLine(fmt::format("{} parameters, context {}, attention {}, rope {}, {}", NumParameters(plan_.spec),
                         plan_.spec.context, config_.attention, PlacesText(plan_.spec), Name(config_.dtype)));
+    if (!IsPlain(plan_.positions)) {
+      LogLine(fmt::format("positions {}: sequences of {} reach {}", config_.positions,
+                          Counted(plan_.sequence_tokens(), "token"), plan_.spec.context));
+    }
+    if (Gains(plan_)) LogLine(fmt::format("objective {}", config_.objective));
     LogLine(PrefixText(pack_, plan_, *tokenizer_));
     LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
                         Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),
@@ -490,6 +535,7 @@ RunText ReadRunText(const TrainPlan& plan) {
                .pack = MakePackOptions(plan, *tokenizer),
                .upsample = MakeUpsampleOptions(plan.config)};
   CheckText(text.documents, text.pack);
+  CheckObjective(plan, text.documents, text.pack);
   return text;
 }
 

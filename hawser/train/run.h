@@ -22,21 +22,25 @@
 #include "hawser/ops/backend.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/train/config.h"
+#include "hawser/train/objective.h"
 
 namespace hawser {
 
 /// A recipe with everything left open decided, before any data or weights are read.
 struct TrainPlan {
-  TrainConfig config;  // paths absolute; context, rope, steps, micro_batch set; tokens 0
+  TrainConfig config;  // paths absolute; context, rope, positions, objective, steps, micro_batch set; tokens 0
   ModelSpec spec;      // as saved: with the context and rope of the recipe
   AttnVariant variant;
+  PositionMap positions;  // its window set, where there is one
+  Objective objective;
   FileSplit files;                                               // of all data
   std::vector<std::vector<std::filesystem::path>> source_files;  // to train on, of each of config.sources
   std::shared_ptr<Tokenizer> tokenizer;                          // loaded already for a model from scratch
   int64_t sequences_per_step = 0;
   std::vector<std::string> notes;  // what is probably not meant, a line each (conflicts.h)
 
-  int64_t tokens_per_step() const { return sequences_per_step * spec.context; }
+  int64_t sequence_tokens() const { return IsPlain(positions) ? spec.context : WindowOf(positions); }
+  int64_t tokens_per_step() const { return sequences_per_step * sequence_tokens(); }
   int64_t tokens() const { return config.steps * tokens_per_step(); }  // padding included
   int64_t state_bytes() const;                                         // weights, gradients, moments
   int64_t activation_bytes() const;                                    // of one micro-batch

@@ -93,6 +93,15 @@ int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute,
   return rows * per_row + std::min(rows, kMlpRows) * bytes * ((keeps ? 1 : 2) * mlp_in + 2 * mlp);
 }
 
+int64_t ScoringBytes(const ModelSpec& spec, DType dtype, int64_t rows) {
+  const auto bytes = static_cast<int64_t>(SizeOf(dtype)),
+             qkv_bytes = static_cast<int64_t>(SizeOf(QkvDType(spec, dtype)));
+  const int64_t out = int64_t{spec.heads} * spec.head_dim;
+  const int64_t qkv = int64_t{spec.heads + 2 * spec.kv_heads} * spec.head_dim;
+  return rows * (bytes * (spec.width + out) + 4 * int64_t{spec.heads} + qkv_bytes * qkv) +
+         std::min(rows, kMlpRows) * bytes * MlpInWidth(spec);
+}
+
 double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs) {
   const double scores = 2.0 * spec.head_dim * spec.heads * spec.layers * static_cast<double>(pairs);
   const int64_t heads = 2 * int64_t{spec.heads} + 2 * int64_t{spec.kv_heads};
@@ -101,8 +110,8 @@ double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens,
   return TrainingFlops(spec, tokens, pairs) + scores + again;
 }
 
-int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config) {
-  const int64_t bytes = ActivationBytes(spec, config.dtype, Recompute::kNone, spec.context);
+int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config, int64_t length) {
+  const int64_t bytes = ActivationBytes(spec, config.dtype, Recompute::kNone, length);
   return std::max<int64_t>(1, kMicroBatchBytes / std::max<int64_t>(1, bytes));
 }
 
@@ -110,6 +119,7 @@ Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern patter
     : backend_(backend),
       config_(config),
       pattern_(pattern),
+      objective_(ParseObjective(config.objective)),
       weights_(std::move(weights)),
       adapters_(spec(), LoraLayout(weights_.layout(), LoraOf(config)), DType::kF32),
       grads_(spec(), GradientLayout(weights_.layout(), TrainedLayout(weights_.layout(), config), adapters_.layout()),
@@ -164,15 +174,23 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
   if (adapted()) backend_->Fill(adapter_grads_.arena(), 0.0f);
   const auto grad_scale = static_cast<float>(1.0 / weight);
   int64_t visible = 0, causal = 0;
+  ShortPasses passes;
   ForEachMicroBatch(sequences, config_.micro_batch, [&](std::span<const PackedSequence> part) {
-    const Batch batch = MakeBatch(part, pattern_);
+    Batch batch = MakeBatch(part, pattern_);
+    if (const LongCe* long_ce = std::get_if<LongCe>(&objective_)) {
+      batch.reference = ShortContextNats(decoder_.get(), part, pattern_, *long_ce, batch.rows(), &passes);
+      batch.most_gain = static_cast<float>(long_ce->most);
+    }
     const StepStats stats = decoder_->ForwardBackward(batch, grad_scale, config_.recompute, &grads_);
     report.loss += stats.loss;
+    report.nats += stats.nats;
+    report.gains += stats.gains;
     visible += stats.visible_pairs;
     causal += stats.causal_pairs;
   });
   CountTokens(sequences, &report);
   report.loss /= weight;
+  report.nats /= weight;
   FinishGradients();
   report.grad_norm = GradientNorm(backend_, grads_);
   if (adapted()) report.grad_norm = std::hypot(report.grad_norm, GradientNorm(backend_, adapter_grads_));
@@ -184,6 +202,9 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
   report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
   report.flops = TrainingFlops(spec(), report.tokens + report.padding, visible);
   report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens + report.padding, visible);
+  const double short_passes = TrainingFlops(spec(), passes.rows, passes.visible_pairs) / 3;  // forward alone
+  report.flops += short_passes;
+  report.executed += short_passes;
   return report;
 }
 
@@ -207,10 +228,10 @@ void Trainer::Update(const StepReport& report, double grad_scale) {
   lora_.Merge(weights_, &*copy_);
 }
 
-double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
+double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern, int64_t at_once) {
   double loss = 0, weight = 0;
   std::vector<float> nll;
-  ForEachMicroBatch(sequences, config_.micro_batch, [&](std::span<const PackedSequence> part) {
+  ForEachMicroBatch(sequences, at_once > 0 ? at_once : config_.micro_batch, [&](std::span<const PackedSequence> part) {
     const Batch batch = MakeBatch(part, pattern);
     nll.resize(static_cast<size_t>(batch.rows()));
     const StepStats stats = decoder_->Score(batch, nll.data());

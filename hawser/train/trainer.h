@@ -14,6 +14,7 @@
 #include "hawser/ops/backend.h"
 #include "hawser/train/config.h"
 #include "hawser/train/lora.h"
+#include "hawser/train/objective.h"
 #include "hawser/train/optimizer.h"
 
 namespace hawser {
@@ -23,11 +24,13 @@ struct StepReport {
   int64_t tokens = 0;   // of this step, without padding
   int64_t padding = 0;  // places that hold no token; the model runs over tokens and padding
   int64_t targets = 0;  // predictions with a loss weight
-  double loss = 0;      // nats per trained token, before the update
+  double loss = 0;      // nats per trained token, before the update, gains of the objective included,
+  double nats = 0;      // and without these
+  GainCounts gains;
   double lr = 0;
   double grad_norm = 0;  // before clipping
   double density = 1;    // visible over causal pairs
-  double flops = 0;      // useful ones, recompute not counted
+  double flops = 0;      // useful ones, recompute not counted; short passes of the objective are
   double executed = 0;   // FLOPs, ExecutedFlops
 };
 
@@ -40,14 +43,17 @@ Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pa
 /// Bytes of activations that `rows` tokens need in forward and backward, logits not counted.
 int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows);
 
+/// Bytes that forward alone needs beside those of training, where the objective wants short passes.
+int64_t ScoringBytes(const ModelSpec& spec, DType dtype, int64_t rows);
+
 /// FLOPs of a step over `tokens` with `pairs` visible query-key pairs, all of them: TrainingFlops, the scores that the
 /// attention backward forms again (2 D a pair and head) and, with Recompute::kLayer, the products that it repeats (Q, K
 /// and V, attention output, gate and up). What the time of two steps should compare like at one rate.
 double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens, int64_t pairs);
 
-/// Sequences to run at once where the recipe leaves it open: by sizes and dtype alone, never by the machine or
-/// `recompute`, since gradients add up in the order of micro-batches.
-int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config);
+/// Sequences of `length` tokens to run at once where the recipe leaves it open: by sizes and dtype alone, never by the
+/// machine or `recompute`, since gradients add up in the order of micro-batches.
+int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config, int64_t length);
 
 /// Weights are F32; with dtype = bf16 or adapters the decoder reads a copy, rounded and merged, that every update
 /// refreshes. Of parameters that are not trained (trained.h) there are no moments, and no gradients beyond the step.
@@ -65,8 +71,8 @@ class Trainer {
   /// cases weights and moments are as before.
   StepReport Step(std::span<const PackedSequence> sequences);
 
-  /// Nats per trained token of `sequences`, without an update.
-  double Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern);
+  /// Nats per trained token of `sequences`, `at_once` of them in a batch (0: a micro-batch), without an update.
+  double Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern, int64_t at_once = 0);
 
   const ModelSpec& spec() const { return weights_.spec(); }
   int64_t step() const { return step_; }
@@ -94,6 +100,7 @@ class Trainer {
   Backend* backend_;
   TrainConfig config_;
   AttnPattern pattern_;
+  Objective objective_;
   ParamStore weights_;
   ParamStore adapters_;
   std::optional<ParamStore> copy_;  // what the decoder reads, where that is not weights_

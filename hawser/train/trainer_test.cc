@@ -293,8 +293,8 @@ TEST(ChooseMicroBatch, DoesNotDependOnRecompute) {
   layer.recompute = Recompute::kLayer;
   ASSERT_LT(ActivationBytes(spec, DType::kF32, layer.recompute, 4096),
             ActivationBytes(spec, DType::kF32, none.recompute, 4096));
-  EXPECT_GT(ChooseMicroBatch(spec, none), 1);
-  EXPECT_EQ(ChooseMicroBatch(spec, none), ChooseMicroBatch(spec, layer));
+  EXPECT_GT(ChooseMicroBatch(spec, none, spec.context), 1);
+  EXPECT_EQ(ChooseMicroBatch(spec, none, spec.context), ChooseMicroBatch(spec, layer, spec.context));
 }
 
 TEST_F(TrainerTest, GradientsOfAWeightedLossByDifferences) {

@@ -99,6 +99,7 @@ void CheckSayable(const ModelSpec& spec, const GgufArchitecture& architecture) {
   }
   if (spec.softmax != SoftmaxSpec{}) Refuse(fmt::format("the softmax '{}'", ToString(spec.softmax)));
   if (spec.segments != SegmentSpec{}) Refuse("bilevel positions");
+  if (spec.rope.query_scale) Refuse(fmt::format("queries that grow with their position ({})", ToString(spec.rope)));
   const BlockSpec& block = spec.block;
   if ((block.qkv_bias || block.out_bias || block.mlp_bias) && !architecture.biases) {
     Refuse(fmt::format("biases of a model of type '{}'", spec.family));

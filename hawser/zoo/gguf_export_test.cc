@@ -239,6 +239,8 @@ TEST_F(GgufExportTest, WhatCannotBeSaidIsRefused) {
          [](ModelSpec& s) { s.rope = ApplyRopeText(s.rope, "yarn:factor=4,ramp=rotations", 32); });
   refuse(ErrorKind::kUnsupported, {"softmax", "self-adjust"},
          [](ModelSpec& s) { s.softmax = ParseSoftmax("self-adjust"); });
+  refuse(ErrorKind::kUnsupported, {"queries that grow", "q_temp=logn"},
+         [](ModelSpec& s) { s.rope = ApplyRopeText(s.rope, "eabf", 32); });
   refuse(ErrorKind::kUnsupported, {"'other'", "qwen2"}, [](ModelSpec& s) { s.family = "other"; });
   refuse(ErrorKind::kUnsupported, {"llama3", "qwen2"}, [](ModelSpec& s) {
     s.family = "qwen2";

@@ -560,6 +560,13 @@ TEST(HfConfigTest, WritesWhatEachGenerationOfReadersWants) {
   spec.eos = {4, 2};
   EXPECT_EQ(RoundTrip(spec), spec);
   bool has_side_file = false;
+  const RopeSpec plain = spec.rope;
+  for (const char* rope : {"eabf", "linear:factor=2,original=64,q_temp=floor_log,q_context=64,q_first=1"}) {
+    spec.rope = ApplyRopeText(plain, rope, 128);
+    EXPECT_EQ(RoundTrip(spec, &has_side_file), spec) << rope;
+    EXPECT_TRUE(has_side_file) << "queries that grow are nothing that config.json knows";
+  }
+  spec.rope = plain;
   spec.softmax = ParseSoftmax("self-adjust:nb=0.1");
   spec.segments = {.places = 7, .separators = {3, 5, 60}};
   EXPECT_EQ(RoundTrip(spec, &has_side_file), spec);
