@@ -42,5 +42,6 @@ std::vector<Target> JsonTargets();       // json_files.cc: files in JSON, or lin
 std::vector<Target> BinaryTargets();     // binary_files.cc: tensors, shards, states
 std::vector<Target> TokenizerTargets();  // tokenizers.cc
 std::vector<Target> RequestTargets();    // requests.cc: what clients of the server send
+std::vector<Target> GrammarTargets();    // grammars.cc: what they want answers to be
 
 }  // namespace hawser::fuzz

@@ -15,8 +15,11 @@
 #include "hawser/cli/decoding.h"
 #include "hawser/cli/stdin.h"
 #include "hawser/eval/report.h"
+#include "hawser/infer/constraint.h"
 #include "hawser/infer/generation.h"
+#include "hawser/infer/json_schema.h"
 #include "hawser/io/json.h"
+#include "hawser/io/ordered_json.h"
 #include "hawser/model/kv_report.h"
 #include "hawser/model/kv_state.h"
 #include "hawser/model/places.h"
@@ -38,6 +41,7 @@ struct GenerateFlags : DecodingOptions {
   std::vector<std::string> stops;
   std::string bos = "auto";
   bool echo = false;
+  std::filesystem::path grammar, schema;
   std::filesystem::path load_state, save_state;
 };
 
@@ -130,6 +134,18 @@ std::string ReadPrompt(const GenerateFlags& options, Command command) {
   return StdinHoldsText() ? ReadStdinLine("the prompt (--prompt \"\" is none)") : "";
 }
 
+/// What the text is to be: of --grammar or --json-schema; null: anything.
+std::shared_ptr<const Constraint> ConstraintOf(const GenerateFlags& options, const Tokenizer& tokenizer) {
+  const bool by_schema = !options.schema.empty();
+  const std::filesystem::path& path = by_schema ? options.schema : options.grammar;
+  if (path.empty()) return nullptr;
+  const std::string text = ReadFile(path);
+  return WithFrame(path.string(), [&] {
+    return std::make_shared<Constraint>(by_schema ? SchemaGrammar(ParseOrderedJson(text)) : ParseGrammar(text),
+                                        std::make_shared<TokenTrie>(tokenizer));
+  });
+}
+
 std::string_view EndedBy(StopReason reason) {
   switch (reason) {
     case StopReason::kLength:
@@ -137,7 +153,7 @@ std::string_view EndedBy(StopReason reason) {
     case StopReason::kEos:
       return "the end of the text";
     case StopReason::kStop:
-      return "--stop";
+      return "--stop, or the end of the grammar";
     case StopReason::kCancelled:
       return "the user";
   }
@@ -181,6 +197,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prompt.empty() && (!earlier.given || earlier.text.at_start);
   generate.hold = !options.save_state.empty();
+  generate.constraint = ConstraintOf(options, tokenizer);
 
   const DType dtype = run.weights.dtype();
   CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
@@ -255,6 +272,13 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
   AddCacheOptions(command, *options);
+  auto grammar =
+      command
+          .Add("--grammar", options->grammar, "File with a grammar (GBNF) that the new text follows; see help grammar")
+          .ExistingFile();
+  command.Add("--json-schema", options->schema, "File with a JSON Schema that the new text is valid under")
+      .ExistingFile()
+      .Excludes(grammar);
   command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later")
       .Writes();
   command.Add("--load-state", options->load_state,

@@ -105,9 +105,7 @@ std::string NumericsPage() {
   return text + "\nor fields joined by +: inv_freq=bf16+table=bf16 (docs/NUMERICS.md)\n";
 }
 
-std::string SoftmaxPage() {
-  return "softmax (recipe key, --set softmax=FORM):\n\n" + SoftmaxHelp();
-}
+std::string SoftmaxPage() { return "softmax (recipe key, --set softmax=FORM):\n\n" + SoftmaxHelp(); }
 
 std::string SeparatorsPage() {
   return R"(separators (sep=FORM in --kv and --attention, segment_separators of a recipe):
@@ -117,6 +115,21 @@ std::string SeparatorsPage() {
   13+11             these token ids; parts are joined by +
 
 `hawser inspect separators MODEL --sep FORM` lists what a form means for a vocabulary.
+)";
+}
+
+std::string GrammarPage() {
+  return R"(--grammar FILE (generate), or "grammar" of a request (serve): what a text may be, in the notation of llama.cpp
+(GBNF).
+
+  root ::= greeting ", " name+ ("!" | "?")     # what a text is; # begins a comment
+  greeting ::= "hello" | "good " [dm] "ay"     # texts, characters, choices, other rules
+  name ::= [A-Z] [^ \x00-\x1f]{2,9} " "?       # classes, not these, how often
+
+how often:  * any  + one or more  ? none or one  {3}  {3,}  {3,9}
+escapes:    \n \r \t \\ \" \[ \] \xHH \uHHHH \UHHHHHHHH; . is any character
+A rule must not begin with itself, and every text needs an end. A rule ends with its line, but not inside of
+parentheses or behind |. --json-schema FILE makes the grammar of a JSON Schema (docs/SERVE.md).
 )";
 }
 
@@ -144,16 +157,21 @@ constexpr Page kPages[] = {{"kv", KvPage},
                            {"numerics", NumericsPage},
                            {"softmax", SoftmaxPage},
                            {"separators", SeparatorsPage},
+                           {"grammar", GrammarPage},
                            {"recipe", RecipePage},
                            {"sizes", SizesPage}};
 
 }  // namespace
 
+std::string PageNames() {
+  std::vector<std::string_view> names;
+  for (const Page& page : kPages) names.push_back(page.name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 std::function<int()> SetupHelp(Command command, CommonOptions& common) {
   auto words = std::make_shared<std::vector<std::string>>();
-  command.Add("TOPIC", *words,
-              "A command (inspect data), or kv, rope, attention, positions, objective, numerics, softmax, separators, "
-              "recipe, sizes");
+  command.Add("TOPIC", *words, fmt::format("A command (inspect data), or {}", PageNames()));
   return [words, command, &common] {
     std::optional<std::string> text;
     std::vector<std::string_view> names;
@@ -170,8 +188,9 @@ std::function<int()> SetupHelp(Command command, CommonOptions& common) {
     }
     if (words->empty()) {
       *text +=
-          "\nPages on text forms: help kv, rope, attention, positions, objective, numerics, softmax, separators, "
-          "recipe, sizes\n";
+          fmt::format("
+Pages on text forms: help {}
+", PageNames());
     }
     common.json ? PrintJson({{"topic", fmt::format("{}", fmt::join(*words, " "))}, {"text", *text}}) : PrintText(*text);
     return 0;

@@ -91,6 +91,7 @@ Continuation::Continuation(const GenerateOptions& options, const Tokenizer* toke
     earlier_ = state->held;
   }
   sampler_.Accept(prompt);
+  if (options_.constraint != nullptr) walk_.emplace(options_.constraint);
 }
 
 std::string Continuation::Begin(bool prompt_follows) {
@@ -100,13 +101,29 @@ std::string Continuation::Begin(bool prompt_follows) {
     if (prompt_follows) text += stream_.Finish();
   }
   if (options_.max_new <= 0) end_ = StopReason::kLength;
-  if (stream_.stopped()) end_ = StopReason::kStop;
+  if (stream_.stopped() || (walk_ && walk_->must_end())) end_ = StopReason::kStop;
   return text;
+}
+
+/// The tokens that may be drawn; empty: all.
+std::span<const uint64_t> Continuation::Allowed() {
+  if (!walk_) return {};
+  walk_->Allowed(at_start_ && tokenizer_->adds_dummy_prefix(), &allowed_);
+  for (const int32_t id : options_.end_ids) {
+    if (id < 0 || static_cast<size_t>(id) >= vocab_) continue;
+    const uint64_t bit = uint64_t{1} << (id % 64);
+    uint64_t& word = allowed_[static_cast<size_t>(id) / 64];
+    word = walk_->may_end() ? word | bit : word & ~bit;
+  }
+  if (std::ranges::none_of(allowed_, [](uint64_t word) { return word != 0; })) {
+    Fail(ErrorKind::kUnsupported, "the vocabulary has no token that goes on as the grammar wants");
+  }
+  return allowed_;
 }
 
 std::string Continuation::Push(std::span<const float> logits) {
   HAWSER_CHECK(!end_);
-  drawn_ = sampler_.Sample(logits.first(vocab_));
+  drawn_ = sampler_.Sample(logits.first(vocab_), Allowed());
   if (std::ranges::find(options_.end_ids, drawn_) != options_.end_ids.end()) {
     end_ = StopReason::kEos;
     return "";
@@ -115,10 +132,11 @@ std::string Continuation::Push(std::span<const float> logits) {
   const bool first = at_start_ && !piece.empty();
   at_start_ = at_start_ && piece.empty();
   if (first && tokenizer_->adds_dummy_prefix() && piece.starts_with(' ')) piece.erase(0, 1);
+  if (walk_) HAWSER_CHECK(walk_->Take(piece));
   ids_.push_back(drawn_);
   sampler_.Accept({&drawn_, 1});
   std::string text = stream_.Push(piece);
-  if (stream_.stopped()) {
+  if (stream_.stopped() || (walk_ && walk_->must_end())) {
     end_ = StopReason::kStop;
   } else if (static_cast<int64_t>(ids_.size()) >= options_.max_new) {
     end_ = StopReason::kLength;

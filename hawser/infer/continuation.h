@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "hawser/infer/constraint.h"
 #include "hawser/infer/sampler.h"
 #include "hawser/infer/stream.h"
 #include "hawser/tok/tokenizer.h"
@@ -27,8 +29,9 @@ struct GenerateOptions {
   std::vector<std::string> stops;  // text; the result ends in front of the first of them
   std::vector<int32_t> end_ids;    // tokens that end the text and are no part of it
   bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
-  std::function<bool()> cancelled = {};  // asked before each token is made; true ends the text
-  bool hold = false;                     // the text will go on: what is not yet certain stays in the state, unshown
+  std::function<bool()> cancelled = {};               // asked before each token is made; true ends the text
+  std::shared_ptr<const Constraint> constraint = {};  // what the text may be; of the same tokenizer
+  bool hold = false;  // the text will go on: what is not yet certain stays in the state, unshown
 };
 
 /// What a text needs besides its cache to go on in another call or process.
@@ -52,7 +55,8 @@ class Continuation {
 
   /// What an earlier text held and is certain now; to be called first.
   std::string Begin(bool prompt_follows);
-  /// Draws the next token from logits [vocab] and returns the text that is certain with it. Errors: kNumeric.
+  /// Draws the next token from logits [vocab] and returns the text that is certain with it. Errors: kNumeric; under a
+  /// constraint those of ConstraintWalk, and kUnsupported where no token goes on as the grammar wants.
   std::string Push(std::span<const float> logits);
   /// Ends the text from outside.
   void Cancel() { end_ = StopReason::kCancelled; }
@@ -66,12 +70,15 @@ class Continuation {
   void Save(TextState* state) const;
 
  private:
+  std::span<const uint64_t> Allowed();
   bool holds() const { return options_.hold && end_ == StopReason::kLength; }
 
   GenerateOptions options_;
   const Tokenizer* tokenizer_;
   Sampler sampler_;
   TextStream stream_;
+  std::optional<ConstraintWalk> walk_;
+  TokenSet allowed_;
   size_t vocab_;
   bool at_start_;
   int32_t drawn_ = -1;

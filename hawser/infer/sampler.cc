@@ -64,7 +64,7 @@ void Sampler::Accept(const Seen& seen) {
   }
 }
 
-int32_t Sampler::Sample(std::span<const float> logits) {
+int32_t Sampler::Sample(std::span<const float> logits, std::span<const uint64_t> allowed) {
   HAWSER_CHECK(logits.size() == seen_.size());
   // More probable first; among equals the smaller id, so that nothing depends on the order of a partial sort.
   const auto before = [](const Candidate& a, const Candidate& b) {
@@ -75,7 +75,7 @@ int32_t Sampler::Sample(std::span<const float> logits) {
   for (size_t i = 0; i < logits.size(); ++i) {
     double logit = logits[i];
     if (std::isnan(logit)) Fail(ErrorKind::kNumeric, "the logit of token {} is not a number", i);
-    if (banned_[i] != 0) continue;
+    if (banned_[i] != 0 || (!allowed.empty() && (allowed[i / 64] >> (i % 64) & 1) == 0)) continue;
     if (!bias_.empty()) logit += bias_[i];
     if (seen_[i] > 0) {
       logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;

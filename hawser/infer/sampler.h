@@ -46,9 +46,10 @@ class Sampler {
   const Rng& rng() const { return rng_; }
   void set_rng(const Rng& rng) { rng_ = rng; }
 
-  /// Draws from logits [vocab]; one random number a token (none at temperature 0).
+  /// Draws from logits [vocab]; one random number a token (none at temperature 0). `allowed`: a bit for each token that
+  /// may be drawn, as if there were no others; empty: all may.
   /// Errors: kNumeric if the greatest logit is not finite or any is NaN.
-  int32_t Sample(std::span<const float> logits);
+  int32_t Sample(std::span<const float> logits, std::span<const uint64_t> allowed = {});
 
  private:
   struct Candidate {
