@@ -51,11 +51,16 @@ struct Scheduler::Slot {
   std::vector<int32_t> fed;      // what the cache has seen
   std::vector<int32_t> to_feed;  // in this pass
   int64_t cached = 0;            // tokens of the prompt that did not have to be read
+  int64_t before = 0;            // tokens that the cache had seen when the request began
+  int64_t left_over = 0;         // of the prompt: tokens that were pending
   int32_t next = -1;             // drawn and not fed yet
-  bool over = false, cancelled = false;
+  std::string lead;              // text that an earlier request held back
+  bool over = false, cancelled = false, prefills = false;
   Clock::time_point submitted, begun, answered;
 
   bool reading() const { return next < 0; }
+  bool shares() const { return request.share && request.behind == nullptr; }
+  int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()) - left_over; }
   std::span<const int32_t> rest() const {
     return std::span<const int32_t>(request.prompt).subspan(std::min(fed.size(), request.prompt.size()));
   }
@@ -96,8 +101,10 @@ class Scheduler::Sink : public RowSink {
     for (size_t r = 0; r < rows.size(); ++r) {
       Slot* slot = slots_[rows[r].chunk];
       if (slot->over) continue;
-      if (results[r].error) {
-        s_->Fault(slot, *results[r].error);
+      if (results[r].error) {  // the pass still has its cache
+        slot->next = -1;
+        s_->Tell(slot, {.kind = Event::Kind::kError, .error = results[r].error});
+        slot->over = true;
       } else if (results[r].event) {
         s_->Tell(slot, *results[r].event);
       }
@@ -123,7 +130,7 @@ std::optional<Event> Scheduler::Sink::OfRow(const Row& row, Slot* slot, std::spa
   }
   if (slot->text->end()) return std::nullopt;
   Event event{.kind = Event::Kind::kToken};
-  event.text = slot->text->Push(logits);
+  event.text = std::exchange(slot->lead, {}) + slot->text->Push(logits);
   slot->next = slot->text->drawn();
   event.token.id = slot->next;
   if (request.top_logprobs >= 0) event.token = LogprobOf(logits, slot->next, request.top_logprobs);
@@ -173,7 +180,11 @@ int64_t Scheduler::Reserved(const KvForm& form, int64_t tokens) const {
 
 uint64_t Scheduler::Submit(Request request, EventSink sink) {
   const ModelSpec& spec = decoder_->spec();
-  if (request.prompt.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
+  LongText* behind = request.behind.get();
+  HAWSER_CHECK(behind == nullptr || behind->cache != nullptr);
+  const std::span<const int32_t> pending =
+      behind != nullptr ? std::span<const int32_t>(behind->state.pending) : std::span<const int32_t>();
+  if (request.prompt.empty() && pending.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
   for (size_t i = 0; i < request.prompt.size(); ++i) {
     if (request.prompt[i] < 0 || request.prompt[i] >= spec.vocab) {
       Fail(ErrorKind::kUsage, "token {} of the prompt has id {}, the vocabulary has ids 0 to {}", i, request.prompt[i],
@@ -181,10 +192,11 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
     }
   }
   auto slot = std::make_unique<Slot>();
-  slot->form = request.kv.value_or(options_.kv);
+  slot->form = behind != nullptr ? behind->cache->form() : request.kv.value_or(options_.kv);
   slot->form_text = ToString(slot->form);
-  if (request.kv) NewCache(*request.kv);
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  if (behind == nullptr && request.kv) NewCache(*request.kv);
+  slot->before = behind != nullptr ? behind->cache->seen() : 0;
+  const int64_t prompt = slot->before + static_cast<int64_t>(pending.size() + request.prompt.size());
   const int64_t most = std::max<int64_t>(0, request.generate.max_new);
   if (KeepsAll(slot->form) && most > options_.context - prompt) {
     Fail(ErrorKind::kUsage, "the context holds {} tokens; the prompt has {} and asks for {} more", options_.context,
@@ -195,8 +207,12 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
     Fail(ErrorKind::kUsage, "keys and values of {} tokens take {} bytes, and {} are allowed", prompt + most,
          slot->reserved, options_.kv_bytes);
   }
-  slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt);
-  slot->text->Begin(false);
+  slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt,
+                                              behind != nullptr ? &behind->state : nullptr);
+  slot->lead = slot->text->Begin(/*prompt_follows=*/!request.prompt.empty());
+  slot->prefills = !request.prompt.empty() || pending.size() > 1;  // a single token left over is no prompt
+  slot->left_over = static_cast<int64_t>(pending.size());
+  request.prompt.insert(request.prompt.begin(), pending.begin(), pending.end());
   slot->request = std::move(request);
   slot->sink = std::move(sink);
   slot->submitted = Clock::now();
@@ -260,10 +276,10 @@ void Scheduler::Collect() {
 
 /// Whether another prompt under way is about to read what this one begins with.
 bool Scheduler::Postponed(const Slot& slot) const {
-  if (!slot.request.share || slot.request.prompt_logprobs || !KeepsAll(slot.form)) return false;
+  if (!slot.shares() || slot.request.prompt_logprobs || !KeepsAll(slot.form)) return false;
   int64_t have = 0, coming = 0;
   for (const auto& other : slots_) {
-    if (other->form_text != slot.form_text || !other->cache->holds_all()) continue;
+    if (!other->shares() || other->form_text != slot.form_text || !other->cache->holds_all()) continue;
     const std::vector<int32_t>& ids = other->request.prompt;
     const int64_t common = std::ranges::mismatch(ids, slot.request.prompt).in1 - ids.begin();
     have = std::max(have, std::min(common, other->cache->seen()));
@@ -289,34 +305,37 @@ void Scheduler::Admit() {
   }
 }
 
+/// Begins with what an earlier or another request has read already.
+void Scheduler::FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots) {
+  PrefixCache::Hit hit = prefixes->Find(slot->form_text, slot->request.prompt);
+  const Slot* source = nullptr;
+  for (const auto& other : slots) {
+    if (!other->shares() || other->form_text != slot->form_text || !KeepsAll(other->form)) continue;
+    const int64_t shared = PrefixCache::Shared(*other->cache, other->fed, slot->request.prompt);
+    if (shared <= hit.length) continue;
+    hit.length = shared;
+    source = other.get();
+  }
+  if (source != nullptr) hit.cache = source->cache->Fork(hit.length);
+  if (hit.cache == nullptr) return;
+  slot->cache = std::move(hit.cache);
+  slot->cached = hit.length;
+  slot->fed.assign(slot->request.prompt.begin(), slot->request.prompt.begin() + hit.length);
+}
+
 void Scheduler::Begin(std::unique_ptr<Slot> slot) {
   Slot* s = slot.get();
   s->begun = Clock::now();
   try {
-    if (s->request.share && !s->request.prompt_logprobs) {
-      PrefixCache::Hit hit = prefixes_.Find(s->form_text, s->request.prompt);
-      const Slot* source = nullptr;
-      for (const auto& other : slots_) {
-        if (other->form_text != s->form_text || !KeepsAll(other->form)) continue;
-        const int64_t shared = PrefixCache::Shared(*other->cache, other->fed, s->request.prompt);
-        if (shared <= hit.length) continue;
-        hit.length = shared;
-        source = other.get();
-      }
-      if (source != nullptr) hit.cache = source->cache->Fork(hit.length);
-      if (hit.cache != nullptr) {
-        s->cache = std::move(hit.cache);
-        s->cached = hit.length;
-        s->fed.assign(s->request.prompt.begin(), s->request.prompt.begin() + hit.length);
-      }
-    }
+    if (s->request.behind != nullptr) s->cache = std::move(s->request.behind->cache);
+    if (s->shares() && !s->request.prompt_logprobs) FindPrefix(s, &prefixes_, slots_);
     if (s->cache == nullptr) s->cache = NewCache(s->form);
-    s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
+    if (s->prefills) s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
   } catch (const Error& error) {
     return Fault(s, error);
   }
   slots_.push_back(std::move(slot));
-  const auto prompt = static_cast<int64_t>(s->request.prompt.size());
+  const int64_t prompt = s->prompt_tokens();
   Tell(s, {.kind = Event::Kind::kStart, .prompt_tokens = prompt, .cached_tokens = s->cached, .read_tokens = s->cached});
   if (s->request.prompt_logprobs) {
     Tell(s, {.kind = Event::Kind::kPromptToken, .token = {.id = s->request.prompt.front()}});
@@ -345,7 +364,15 @@ bool Scheduler::Step() {
   }
   RunPass(pass);
   for (Slot* slot : pass) {
-    if (!slot->over) AfterPass(slot);
+    if (!slot->over) {
+      AfterPass(slot);
+    } else if (slot->request.behind != nullptr && slot->cache != nullptr) {  // nobody listens to it any more
+      const auto fed = static_cast<int64_t>(slot->fed.size() + slot->to_feed.size());
+      if (slot->cache->seen() == slot->before + fed) {
+        slot->fed.insert(slot->fed.end(), slot->to_feed.begin(), slot->to_feed.end());
+      }
+      GiveBack(slot);
+    }
   }
   std::erase_if(slots_, [](const auto& slot) { return slot->over; });
   Publish();
@@ -373,7 +400,8 @@ void Scheduler::RunPass(std::span<Slot* const> slots) {
     failed = Error(ErrorKind::kUsage, "out of memory");
   }
   for (Slot* slot : slots) {
-    const bool untouched = slot->cache->seen() == static_cast<int64_t>(slot->fed.size());
+    if (slot->over) continue;
+    const bool untouched = slot->cache->seen() == slot->before + static_cast<int64_t>(slot->fed.size());
     if (slots.size() == 1 || !untouched) {
       if (!slot->over) Fault(slot, *failed);
     } else if (!slot->over) {
@@ -401,8 +429,8 @@ void Scheduler::AfterPass(Slot* slot) {
     if (read < prompt || slot->over) return;
     slot->answered = Clock::now();
     try {
-      slot->cache->EndPrefill();
-      const bool snapshot = slot->request.share && !slot->cache->holds_all() && options_.prefix_bytes > 0;
+      if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
+      const bool snapshot = slot->shares() && !slot->cache->holds_all() && options_.prefix_bytes > 0;
       if (snapshot) prefixes_.Keep(slot->form_text, slot->request.prompt, slot->cache->Fork());
     } catch (const Error& error) {
       return Fault(slot, error);
@@ -420,12 +448,24 @@ void Scheduler::Tell(Slot* slot, const Event& event) {
   if (!slot->sink(event)) slot->over = true;
 }
 
+/// The text behind which a request went on is whole again, with what was read and drawn.
+void Scheduler::GiveBack(Slot* slot) {
+  LongText* behind = slot->request.behind.get();
+  if (behind == nullptr || slot->cache == nullptr) return;
+  if (slot->cache->seen() != slot->before + static_cast<int64_t>(slot->fed.size())) return;
+  if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
+  slot->text->Save(&behind->state);
+  const std::span<const int32_t> rest = slot->rest();
+  behind->state.pending.assign(rest.begin(), rest.end());
+  const bool unread = slot->next >= 0 && slot->text->end() != StopReason::kEos;
+  if (rest.empty() && unread) behind->state.pending = {slot->next};
+  behind->cache = std::move(slot->cache);
+}
+
 void Scheduler::End(Slot* slot) {
   const auto now = Clock::now();
-  Event event{.kind = Event::Kind::kEnd,
-              .prompt_tokens = static_cast<int64_t>(slot->request.prompt.size()),
-              .cached_tokens = slot->cached};
-  event.text = slot->text->Finish();
+  Event event{.kind = Event::Kind::kEnd, .prompt_tokens = slot->prompt_tokens(), .cached_tokens = slot->cached};
+  event.text = std::exchange(slot->lead, {}) + slot->text->Finish();
   event.stop = slot->text->end().value_or(StopReason::kCancelled);
   event.new_tokens = static_cast<int64_t>(slot->text->ids().size());
   if (slot->cache != nullptr) {
@@ -435,7 +475,7 @@ void Scheduler::End(Slot* slot) {
     event.kv_bytes = slot->cache->bytes();
     if (slot->request.show_cache) {
       event.seen = slot->fed;
-      event.held = HeldBy(*slot->cache);
+      event.held = HeldBy(*slot->cache).substr(static_cast<size_t>(slot->before));
     }
     const auto answered = slot->answered == Clock::time_point{} ? now : slot->answered;
     event.prompt_seconds = Seconds(slot->begun, answered);
@@ -444,14 +484,16 @@ void Scheduler::End(Slot* slot) {
     stats_.cached_tokens += slot->cached;
     stats_.evicted_tokens += event.evicted_tokens;
   }
+  GiveBack(slot);
   Tell(slot, event);
   slot->over = true;
-  const bool keep = slot->cache != nullptr && slot->request.share && options_.prefix_bytes > 0 &&
+  const bool keep = slot->cache != nullptr && slot->shares() && options_.prefix_bytes > 0 &&
                     slot->fed.size() >= slot->request.prompt.size();
   if (keep) prefixes_.Keep(slot->form_text, std::move(slot->fed), std::move(slot->cache));
 }
 
 void Scheduler::Fault(Slot* slot, const Error& error) {
+  GiveBack(slot);
   Tell(slot, {.kind = Event::Kind::kError, .error = error});
   slot->over = true;
 }

@@ -22,8 +22,15 @@
 
 namespace hawser {
 
+/// A text that goes on from request to request.
+struct LongText {
+  /// Null while a request has it, and where one ended within a pass so that nobody knows what it has seen.
+  std::unique_ptr<KvCache> cache;
+  TextState state;
+};
+
 struct Request {
-  std::vector<int32_t> prompt;          // at least one token
+  std::vector<int32_t> prompt;          // at least one token, but behind a text with one that is pending
   GenerateOptions generate;             // of it `cancelled` and `hold` are not used; max_new 0: the prompt alone
   int32_t top_logprobs = -1;            // of each new token; -1: no log-probabilities
   bool prompt_logprobs = false;         // of the prompt's tokens too, with as many of the most probable
@@ -32,7 +39,10 @@ struct Request {
   int32_t priority = 0;                 // higher ones first
   std::chrono::milliseconds timeout{};  // from Submit; 0: none
   bool show_cache = false;              // kEnd tells which tokens are held
-  bool share = true;                    // begins with what earlier prompts have in common, and is kept for later ones
+  /// Goes on behind this text, under its form; nothing is shared then. It is the request's until its sink is destroyed,
+  /// and holds all of it when kEnd comes. A prompt that was not read to its end is pending.
+  std::shared_ptr<LongText> behind = nullptr;
+  bool share = true;  // begins with what earlier prompts have in common, and is kept for later ones
 };
 
 struct Event {
@@ -91,6 +101,8 @@ class Scheduler {
   void EndAll(const Error& error);
 
   SchedulerStats stats() const;  // from any thread, as of the last step
+  /// An empty cache as requests have them. THREADS: any. Errors: those of KvCache.
+  std::unique_ptr<KvCache> NewCache(const KvForm& form) const;
 
  private:
   struct Slot;
@@ -100,12 +112,13 @@ class Scheduler {
   void Admit();
   bool Postponed(const Slot& slot) const;
   void Begin(std::unique_ptr<Slot> slot);
-  std::unique_ptr<KvCache> NewCache(const KvForm& form) const;
+  static void FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots);
   int64_t Reserved(const KvForm& form, int64_t tokens) const;
   void RunPass(std::span<Slot* const> slots);
   void AfterPass(Slot* slot);
   void Tell(Slot* slot, const Event& event);
   void End(Slot* slot);
+  static void GiveBack(Slot* slot);
   void Fault(Slot* slot, const Error& error);
   void Publish();
 

@@ -342,6 +342,79 @@ TEST_F(SchedulerTest, ABiasDecides) {
   EXPECT_EQ(heard.ids(), std::vector<int32_t>(6, 9));
 }
 
+TEST_F(SchedulerTest, ATextGoesOnFromRequestToRequestAsIfItWereOne) {
+  const auto scheduler = New({.slots = 3, .rows = 7, .prefix_bytes = 1 << 20});
+  for (const char* form : {"full", "sink:2,10", "window:9"}) {
+    for (const double temperature : {0.0, 0.6}) {
+      Request whole{.prompt = Prompt(4, 30)};
+      whole.generate = {.max_new = 40, .sampler = {.temperature = temperature, .repeat_penalty = 1.2, .seed = 8}};
+      whole.kv = ParseKvForm(form);
+      const GenerateResult wanted = Alone(whole);
+      const auto text = std::make_shared<LongText>();
+      text->cache = scheduler->NewCache(*whole.kv);
+      Request part = whole;
+      part.behind = text;
+      std::vector<int32_t> ids;
+      std::string shown;
+      for (const int64_t more : {15, 1, 24}) {
+        part.generate.max_new = more;
+        part.generate.hold = true;
+        Heard heard, other;
+        scheduler->Submit(part, heard.Sink());
+        scheduler->Submit({.prompt = Prompt(5, 12), .generate = {.max_new = 9}}, other.Sink());  // beside it
+        RunAll(scheduler.get());
+        ASSERT_TRUE(heard.stop);
+        ASSERT_NE(text->cache, nullptr);
+        const std::vector<int32_t> more_ids = heard.ids();
+        ids.insert(ids.end(), more_ids.begin(), more_ids.end());
+        shown += heard.text;
+        part.prompt.clear();
+      }
+      EXPECT_EQ(ids, wanted.ids) << form;
+      EXPECT_EQ(shown + text->state.held, wanted.text) << form;
+    }
+  }
+}
+
+TEST_F(SchedulerTest, ATextThatIsLeftIsWholeAgain) {
+  const auto scheduler = New({.slots = 2, .rows = 7});
+  Request request{.prompt = Prompt(4, 30)};
+  request.generate = {.max_new = 1000, .sampler = {.temperature = 0}};
+  request.kv = ParseKvForm("sink:2,10");
+  Request first = request;
+  first.generate.max_new = 20;
+  const std::vector<int32_t> wanted = Alone(first).ids;
+  for (const int steps : {0, 2, 9}) {            // waiting, reading, writing
+    for (const bool vanishes : {false, true}) {  // or cancelled
+      const auto text = std::make_shared<LongText>();
+      text->cache = scheduler->NewCache(*request.kv);
+      request.behind = text;
+      Heard heard, other;
+      scheduler->Submit({.prompt = {1}, .generate = {.max_new = 60}}, other.Sink());
+      scheduler->Step();  // from now on prompts are read in pieces
+      bool gone = false;
+      const EventSink sink = heard.Sink();
+      const uint64_t id = scheduler->Submit(request, [&](const Event& event) { return sink(event) && !gone; });
+      for (int i = 0; i < steps; ++i) scheduler->Step();
+      vanishes ? void(gone = true) : scheduler->Cancel(id);
+      if (vanishes && steps < 9) scheduler->Cancel(id);  // nothing is told while it waits or reads
+      RunAll(scheduler.get());
+      ASSERT_NE(text->cache, nullptr) << steps;
+      std::vector<int32_t> ids = heard.ids();
+      Request rest = first;
+      rest.behind = text;
+      if (steps > 0) rest.prompt.clear();
+      rest.generate.max_new = 20 - static_cast<int64_t>(ids.size());
+      Heard then;
+      scheduler->Submit(rest, then.Sink());
+      RunAll(scheduler.get());
+      const std::vector<int32_t> more = then.ids();
+      ids.insert(ids.end(), more.begin(), more.end());
+      EXPECT_EQ(ids, wanted) << steps << " " << vanishes;
+    }
+  }
+}
+
 TEST_F(SchedulerTest, ProgressIsToldAndTimeRunsOut) {
   const auto scheduler = New({.slots = 2, .rows = 10});
   Request slow{.prompt = {1}};
