@@ -185,6 +185,85 @@ class ServeTest(unittest.TestCase):
         c = self.server.complete(prompt="The captain", max_tokens=3, temperature=0, logit_bias={"70": 100}, logprobs=0)
         self.assertEqual(len(set(c["choices"][0]["logprobs"]["tokens"])), 1)
 
+    def test_formats(self):
+        schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
+                  "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+                  "age": {"type": "integer", "minimum": 0, "maximum": 150}}, "required": ["name", "tags", "age"],
+                  "additionalProperties": False}
+        shapes = ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}},
+                  {"response_format": {"type": "json_object", "schema": schema}}, {"json_schema": schema})
+        texts = set()
+        for i, shape in enumerate(shapes):
+            for temperature in (0, 1.2):
+                a = self.server.complete(prompt="The captain", max_tokens=200, temperature=temperature, seed=3, **shape)
+                self.assertEqual(a["choices"][0]["finish_reason"], "stop")
+                value = json.loads(a["choices"][0]["text"])
+                self.assertEqual(list(value), ["name", "tags", "age"])
+                self.assertLessEqual(len(value["name"]), 12)
+                self.assertLessEqual(set(value["tags"]), {"a", "b"})
+                self.assertIn(value["age"], range(151))
+                texts.add((temperature, a["choices"][0]["text"]))
+        self.assertEqual(len(texts), 2)  # one a temperature, however it is asked for
+        a = self.server.complete(prompt="Say", max_tokens=60, temperature=0, grammar='root ::= "yes" | "no" " never"{2,3}')
+        self.assertIn(a["choices"][0]["text"], ("yes", "no never never", "no never never never"))
+        # What allows everything changes nothing.
+        free = self.server.complete(prompt="The captain", max_tokens=40, temperature=0)["choices"][0]
+        bound = self.server.complete(prompt="The captain", max_tokens=40, temperature=0, grammar="root ::= .*")["choices"][0]
+        self.assertEqual(bound, free)
+        chunks = self.server.stream("/v1/completions", prompt="A", max_tokens=300, seed=1,
+                                    response_format={"type": "json_object"}, stop=["\n\n\n"])
+        text = "".join(c["choices"][0]["text"] for c in chunks)
+        self.assertTrue(text.startswith("{"), text)
+        if chunks[-1]["choices"][0]["finish_reason"] == "stop":
+            self.assertIsInstance(json.loads(text), dict)
+        error, _ = self.refused(400, "/v1/completions", {"prompt": "a", "json_schema": {"properties": {"p": {"oneOf": []}}}},
+                                'at #/properties/p: "oneOf" is not supported', "json_schema")
+        self.refused(400, "/v1/completions", {"prompt": "a", "json_schema": {}, "grammar": "root ::= [a]"}, "one of them")
+
+    def test_sessions(self):
+        ask = self.server.ask
+        status, session, _ = ask("/v1/sessions", {"kv": "sep-stream:4,16,32,128"})
+        self.assertEqual(status, 200, session)
+        self.assertEqual((session["object"], session["tokens"], session["kv"]), ("session", 0, "sep-stream:4,16,32,128"))
+        own = {"hawser": {"session": session["id"]}}
+        # Piece by piece it is the text that one request makes.
+        pieces = [self.server.complete(prompt=p, max_tokens=n, temperature=0, ignore_eos=True, **own)["choices"][0]["text"]
+                  for p, n in (("The captain of the ship", 20), ("", 30), ("", 25))]
+        whole = self.server.complete(prompt="The captain of the ship", max_tokens=75, temperature=0, ignore_eos=True,
+                                     hawser={"kv": "sep-stream:4,16,32,128"})["choices"][0]["text"]
+        self.assertEqual("".join(pieces), whole)
+        shown = ask("/v1/sessions/" + session["id"])[1]
+        self.assertGreater(shown["tokens"], 75)
+        # A copy goes on alone.
+        copy = ask("/v1/sessions", {"from": session["id"]})[1]
+        more = [self.server.complete(prompt=" And then", max_tokens=9, temperature=0, hawser={"session": i})["choices"][0]["text"]
+                for i in (copy["id"], session["id"])]
+        self.assertEqual(more[0], more[1])
+        self.assertEqual({s["id"] for s in ask("/v1/sessions")[1]["data"]}, {session["id"], copy["id"]})
+        # One request at a time; a client that leaves gives it back.
+        body = json.dumps({"prompt": "a", "max_tokens": 100000, "stream": True, "ignore_eos": True, **own}).encode()
+        s = socket.create_connection(("127.0.0.1", self.server.port))
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        s.recv(1000)
+        self.refused(409, "/v1/completions", {"prompt": "a", **own}, "another request has", "session")
+        self.refused(409, "/v1/sessions/" + session["id"], None, "another request has", method="DELETE")
+        s.close()
+        deadline = time.monotonic() + 20
+        while ask("/v1/sessions/" + session["id"])[1]["busy"]:
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(ask("/v1/completions", {"prompt": "b", "max_tokens": 3, **own})[0], 200)
+        for body, text in (({"n": 2}, "one way"), ({"prompt": ["a", "b"]}, "one way"), ({"echo": True}, "echo"),
+                           ({"hawser": {"session": session["id"], "kv": "full"}}, "cache of its own")):
+            self.refused(400, "/v1/completions", {"prompt": "a", **own, **body}, text)
+        self.refused(404, "/v1/completions", {"prompt": "a", "hawser": {"session": "../../etc/passwd"}}, "no session")
+        self.refused(404, "/v1/sessions/session-0", None, "no session")
+        self.refused(400, "/v1/sessions", {"kv": 3}, "kv")
+        self.refused(400, "/v1/sessions/" + copy["id"] + "/save", {}, "--sessions")
+        self.refused(405, "/v1/sessions/" + copy["id"], {}, "method", method="PUT")
+        for one in (session, copy):
+            self.assertEqual(ask("/v1/sessions/" + one["id"], method="DELETE")[1]["deleted"], True)
+        self.assertEqual(ask("/v1/sessions")[1]["data"], [])
+
     def test_bounded_caches(self):
         a = self.server.complete(prompt="word " * 3000, max_tokens=20, hawser={"kv": "sink:4,60", "cache": True})
         own = a["usage"]["hawser"]
@@ -239,7 +318,9 @@ class ServeTest(unittest.TestCase):
                            ("max_tokens", -1), ("max_tokens", 1.5), ("n", 0), ("n", 10**30), ("logprobs", 21),
                            ("stop", [1]), ("seed", "x"), ("stream", 1), ("logit_bias", {"x": 1}),
                            ("logit_bias", [1]), ("suffix", "end"), ("best_of", 3), ("stream_options", 3),
-                           ("response_format", {"type": "json_object"}), ("hawser", 1),
+                           ("response_format", {"type": "xml"}), ("response_format", 1), ("hawser", 1),
+                           ("response_format", {"type": "json_schema"}), ("grammar", 3), ("grammar", "root ::= root"),
+                           ("json_schema", {"not": {}}),
                            ("frequency_penalty", 3), ("timeout", -1)):
             r(400, "/v1/completions", {"prompt": "a", key: value}, f'"{key}', key)
         r(400, "/v1/completions", {"prompt": "a", "hawser": {"kv": "nonsense"}}, "nonsense")
@@ -387,6 +468,62 @@ class SettingsTest(unittest.TestCase):
                 self.assertEqual(status, 200, c)
             finally:
                 server.close()
+
+    def test_sessions_survive(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([HAWSER, "convert", MODEL, folder + "/m", "--quiet"], check=True)
+            pathlib.Path(folder, "m", "chat_template.jinja").write_text(TEMPLATE)
+            talk = ["Who are you?", "And where is the ship?", "What did the captain say?"]
+
+            def say(server, session, text):
+                status, a, _ = server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": text}],
+                                          "max_tokens": 20, "temperature": 0.9, "hawser": {"session": session}})
+                self.assertEqual(status, 200, a)
+                return a["choices"][0]["message"]["content"]
+
+            answers = []
+            for killed in (False, True):
+                where = f"{folder}/s{killed}"
+                arguments = ("--kv", "sep-stream:4,16,32,128", "--sessions", where, "--seed", "1", "--session-memory", "1")
+                server = Server(*arguments, model=folder + "/m")
+                session = server.ask("/v1/sessions", {})[1]["id"]
+                first = {"messages": [{"role": "user", "content": talk[0]}], "max_tokens": 20, "temperature": 0.9,
+                         "seed": 5, "hawser": {"session": session}}
+                status, a, _ = server.ask("/v1/chat/completions", first)
+                self.assertEqual(status, 200, a)
+                told = [a["choices"][0]["message"]["content"]]
+                for i, text in enumerate(talk[1:]):
+                    if killed:
+                        server.process.kill()
+                        server.process.wait()
+                        server = Server(*arguments, model=folder + "/m")
+                        self.assertEqual([s["id"] for s in server.ask("/v1/sessions")[1]["data"]], [session])
+                    told.append(say(server, session, text))
+                self.assertEqual(server.ask(f"/v1/sessions/{session}/save", {})[1]["saved"], True)
+                answers.append(told)
+                server.close()
+            self.assertEqual(answers[0], answers[1])
+            # Files that are no sessions, or damaged, stay where they are and stop nothing.
+            bad = pathlib.Path(where, "session-bad.session")
+            bad.write_bytes(b"nonsense")
+            server = Server("--sessions", where, "--session-expiry", "0", model=folder + "/m")
+            self.assertEqual(len(server.ask("/v1/sessions")[1]["data"]), 1)
+            self.assertIn("session-bad", server.text())
+            server.close()
+            self.assertTrue(bad.exists())
+
+    def test_limits_of_sessions(self):
+        server = Server("--max-sessions", "2", "--session-expiry", "1")
+        try:
+            for _ in range(2):
+                self.assertEqual(server.ask("/v1/sessions", {})[0], 200)
+            self.assertEqual(server.ask("/v1/sessions", {})[0], 429)
+            deadline = time.monotonic() + 20
+            while server.ask("/v1/sessions")[1]["data"]:
+                self.assertLess(time.monotonic(), deadline)
+            self.assertEqual(server.ask("/v1/sessions", {})[0], 200)
+        finally:
+            server.close()
 
     def test_beyond_the_context(self):
         for on_full, cache in (("shift", "sink:4,124"), ("sep", "sep-stream:4,16,32,128")):

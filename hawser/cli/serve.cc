@@ -27,6 +27,7 @@ struct ServeOptions {
   int64_t rows = 256, queue = 256, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
   int64_t body = 32 << 20;
   int64_t drain = 30;
+  int64_t session_expiry = 7 * 24 * 60 * 60;
   std::filesystem::path key_file, port_file;
   std::string bos = "auto", on_full = "error";
   bool no_page = false;
@@ -64,6 +65,7 @@ int Run(ServeOptions options, const CommonOptions& common) {
   service.web.connections = static_cast<size_t>(options.connections);
   service.web.body_bytes = static_cast<size_t>(options.body);
   service.drain = std::chrono::seconds(options.drain);
+  service.sessions.expiry = std::chrono::seconds(options.session_expiry);
   service.bos = ParseBosRule(options.bos);
   service.page = !options.no_page;
   service.on_full = options.on_full == "shift" ? OnFull::kShift
@@ -135,6 +137,17 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
   command.Add("--max-body", options->body, "Bytes of a request at most").Range(1024, int64_t{1} << 32).ShowDefault();
   command.Add("--drain", options->drain, "Seconds that texts under way get when the server is stopped")
       .Range(0, 86400)
+      .ShowDefault();
+  command.Add("--sessions", service.sessions.folder,
+              "Folder in which sessions are kept: they go on after a restart (default: in memory alone)");
+  command.Add("--max-sessions", service.sessions.most, "Sessions at most").Range(0, 1 << 20).ShowDefault();
+  command
+      .Add("--session-memory", service.sessions.memory,
+           "Bytes of keys and values of sessions that rest; with --sessions, those beyond it are in files alone")
+      .Range(0, int64_t{1} << 50)
+      .ShowDefault();
+  command.Add("--session-expiry", options->session_expiry, "Seconds after which an unused session is deleted; 0: never")
+      .Range(0, int64_t{1} << 32)
       .ShowDefault();
   command.Add("--bos", options->bos, "BOS in front of prompts that are text: auto (the tokenizer's rule), on or off")
       .OneOf({"auto", "on", "off"})

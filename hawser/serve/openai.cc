@@ -189,15 +189,44 @@ Json Messages(const Members& members) {
   return messages;
 }
 
-/// Options of the format of answers: plain text alone.
-void CheckFormat(const Members& members) {
-  const Json* format = members.Find("response_format");
-  if (format == nullptr) return;
-  if (!format->is_object() || !format->contains("type"))
-    members.Wrong("response_format", "an object with a type", *format);
-  if ((*format)["type"] == "text") return;
-  Invalid("response_format",
-          fmt::format("\"response_format\" of type {} is not supported; \"text\" is", Shown((*format)["type"])));
+TextFormat ResponseFormat(const Members& members, const Json& given) {
+  constexpr const char* kKey = "response_format";
+  if (!given.is_object() || !given.contains("type")) members.Wrong(kKey, "an object with a type", given);
+  const Members format(given, "response_format.");
+  const std::string type = format.Text("type");
+  if (type == "text") return {};
+  if (type != "json_object" && type != "json_schema") {
+    Invalid(kKey, fmt::format("\"response_format\" of type {} is not supported; text, json_object and json_schema are",
+                              Shown(given["type"])));
+  }
+  // OpenAI puts the schema one level deeper, llama.cpp takes it beside either type.
+  const Json* schema = format.Find("schema");
+  if (const Json* outer = format.Find("json_schema"); schema == nullptr && outer != nullptr && outer->is_object()) {
+    schema = Members(*outer).Find("schema");
+  }
+  if (schema != nullptr) return {TextFormat::Kind::kSchema, Dump(*schema), kKey};
+  if (type == "json_object") return {TextFormat::Kind::kObject, "", kKey};
+  Invalid(kKey, "\"response_format\" of type json_schema has no schema in \"json_schema\": {\"schema\": ...}");
+}
+
+/// What the answer is to be, by the members of several dialects.
+TextFormat Format(const Members& members) {
+  TextFormat format;
+  const auto take = [&](TextFormat other) {
+    if (other.kind == TextFormat::Kind::kFree) return;
+    if (format.kind != TextFormat::Kind::kFree) {
+      Invalid(other.param, fmt::format("\"{}\" beside \"{}\": give one of them", other.param, format.param));
+    }
+    format = std::move(other);
+  };
+  if (const Json* given = members.Find("response_format"); given != nullptr) take(ResponseFormat(members, *given));
+  if (std::string text = members.Text("grammar"); !text.empty()) {
+    take({TextFormat::Kind::kGrammar, std::move(text), "grammar"});
+  }
+  if (const Json* schema = members.Find("json_schema"); schema != nullptr) {
+    take({TextFormat::Kind::kSchema, Dump(*schema), "json_schema"});
+  }
+  return format;
 }
 
 void Own(const Members& members, Call* call) {
@@ -206,6 +235,7 @@ void Own(const Members& members, Call* call) {
   if (!own->is_object()) members.Wrong("hawser", "an object", *own);
   const Members inner(*own, "hawser.");
   call->kv = inner.Text("kv");
+  call->session = inner.Text("session");
   call->show_cache = inner.Flag("cache", false);
 }
 
@@ -343,7 +373,7 @@ Call ParseCall(const Json& body, bool chat, const CallLimits& limits, int32_t vo
   call.share = members.Flag("cache_prompt", !call.seeded);
   call.priority = static_cast<int32_t>(members.Int("priority", 0, -1000000, 1000000));
   call.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * members.Number("timeout", 0, 0, 1e6)));
-  CheckFormat(members);
+  call.format = Format(members);
   Own(members, &call);
   return call;
 }

@@ -36,6 +36,14 @@ ApiError ErrorOfStatus(int status);
 
 using Prompt = std::variant<std::string, std::vector<int32_t>>;
 
+/// What an answer is to be.
+struct TextFormat {
+  enum class Kind : uint8_t { kFree, kGrammar, kSchema, kObject };  // anything, GBNF, JSON of a schema, a JSON object
+  Kind kind = Kind::kFree;
+  std::string text;   // the grammar, or the schema as JSON
+  std::string param;  // the member of the request that says so
+};
+
 /// A request for completions or for an answer in a talk.
 struct Call {
   bool chat = false;
@@ -51,7 +59,9 @@ struct Call {
   std::vector<std::string> stops;
   int32_t logprobs = -1;  // alternatives a token; -1: none wanted
   bool echo = false, stream = false, include_usage = false, progress = false, ignore_eos = false, share = true;
+  TextFormat format;
   std::string kv;
+  std::string session;      // {"hawser": {"session": ID}}: goes on behind that; messages or prompt are what is new
   bool show_cache = false;  // {"hawser": {"cache": true}}: what the cache holds at the end
   int32_t priority = 0;
   std::chrono::milliseconds timeout{};

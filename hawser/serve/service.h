@@ -8,6 +8,7 @@
 
 #include "hawser/infer/scheduler.h"
 #include "hawser/serve/openai.h"
+#include "hawser/serve/sessions.h"
 #include "hawser/serve/web_server.h"
 #include "hawser/tok/bos.h"
 #include "hawser/zoo/load.h"
@@ -20,6 +21,7 @@ enum class OnFull : uint8_t { kError, kShift, kSep };
 struct ServiceOptions {
   WebOptions web;
   SchedulerOptions scheduler;
+  SessionOptions sessions;
   std::string name;     // of the model, as clients see it
   std::string api_key;  // empty: everybody is served
   std::string cors;     // origin that pages may come from; empty: this server's own alone
