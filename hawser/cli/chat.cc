@@ -1,6 +1,4 @@
 // hawser chat: a conversation in the terminal, or line by line through a pipe.
-#include "hawser/infer/chat.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,29 +11,16 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
-#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
-#include "hawser/cli/decoding.h"
 #include "hawser/cli/line_input.h"
+#include "hawser/cli/talker.h"
 #include "hawser/io/json.h"
-#include "hawser/model/kv_report.h"
-#include "hawser/tok/separators.h"
 
 namespace hawser {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-constexpr int64_t kDefaultMaxNew = 2048;
-
-struct ChatOptions : DecodingOptions {
-  ModelOptions model;
-  std::string system;
-  fs::path load;
-  std::vector<std::string> stops;
-  int64_t max_new = kDefaultMaxNew;
-};
 
 constexpr std::string_view kHelp =
     "/help           this list\n"
@@ -53,29 +38,13 @@ Json ReadTalk(const fs::path& path) {
   return Json(document.is_object() && document.contains("messages") ? document["messages"] : document);
 }
 
-class Session {
+class Conversation {
  public:
-  Session(const ChatOptions& options, const CommonOptions& common)
-      : options_(options),
-        common_(common),
-        run_(OpenModelToRun(options.model, options.rope, options.context, options.dtype)) {
-    const ModelSpec& spec = run_.weights.spec();
-    const KvForm form = ChooseForm(options.kv, spec);
-    most_ = MostTokens(options, spec, form);
-    backend_ = MakeBackend(common.device);
-    decoder_ = std::make_unique<Decoder>(backend_.get(), run_.weights);
-    cache_ = std::make_unique<KvCache>(backend_.get(), decoder_->spec(), form,
-                                       ModelSeparators(run_.model.tokenizer.get(), form.separator_set, spec.vocab),
-                                       run_.weights.dtype(), options.context);
-    chat_ = std::make_unique<Chat>(decoder_.get(), cache_.get(), run_.model.tokenizer.get(), most_);
+  Conversation(const ChatOptions& options, const CommonOptions& common)
+      : common_(common),
+        talker_(options.url.empty() ? MakeLocalTalker(options, common) : MakeRemoteTalker(options, common)) {
     if (!options.load.empty()) Load(options.load);
-    if (!options.system.empty()) chat_->SetSystem(options.system);
-    generate_.max_new = options.max_new;
-    generate_.sampler = options.sampler;
-    generate_.sampler.seed = common.seed;
-    generate_.stops = options.stops;
-    generate_.end_ids = EndIds(spec, *run_.model.tokenizer);
-    generate_.cancelled = InterruptCatcher::Came;
+    if (!options.system.empty()) talker_->SetSystem(options.system);
   }
 
   int Run() {
@@ -144,19 +113,19 @@ class Session {
     if (name == "/help") {
       Tell(std::string(kHelp));
     } else if (name == "/reset") {
-      chat_->Reset();
+      talker_->Reset();
     } else if (name == "/system") {
-      if (rest.empty()) return Tell((chat_->system().empty() ? "(none)" : chat_->system()) + "\n");
-      chat_->SetSystem(rest == "\"\"" ? "" : rest);
+      if (rest.empty()) return Tell((talker_->system().empty() ? "(none)" : talker_->system()) + "\n");
+      talker_->SetSystem(rest == "\"\"" ? "" : rest);
     } else if (name == "/save") {
       if (rest.empty()) Fail(ErrorKind::kUsage, "/save wants the name of a file");
-      const Json talk = {{"messages", chat_->messages()}};
+      const Json talk = {{"messages", talker_->messages()}};
       WriteFileAtomically(rest, talk.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
     } else if (name == "/load") {
       if (rest.empty()) Fail(ErrorKind::kUsage, "/load wants the name of a file");
       Load(rest);
     } else if (name == "/stats") {
-      Tell(Stats());
+      Tell(talker_->Stats());
     } else {
       Fail(ErrorKind::kUsage, "{}: no such command; /help tells those there are, //{} says it as text", name,
            name.substr(1));
@@ -165,7 +134,7 @@ class Session {
 
   void Load(const fs::path& path) {
     const Json talk = ReadTalk(path);
-    WithFrame(path.string(), [&] { chat_->SetMessages(talk); });
+    WithFrame(path.string(), [&] { talker_->SetMessages(talk); });
   }
 
   void Tell(const std::string& text) { common_.json ? LogLine(text) : PrintText(text); }
@@ -174,60 +143,39 @@ class Session {
     const auto show = [&](std::string_view piece) {
       if (!common_.json) PrintRaw(piece);
     };
-    const GenerateResult result = chat_->Answer(text, generate_, show);
-    read_ += result.prompt_tokens;
-    written_ += static_cast<int64_t>(result.ids.size());
-    reread_ += chat_->reread();
-    read_seconds_ += result.prefill_seconds;
-    decode_seconds_ += result.decode_seconds;
-    decode_steps_ += result.steps;
+    const TalkAnswer answer = talker_->Answer(text, show);
     show("\n");
-    if (result.stop == StopReason::kCancelled) LogLine("(stopped)");
-    if (result.stop == StopReason::kLength) LogLine("(cut: --max-new, or the end of the context)");
-    if (!common_.json) return;
-    PrintJson({{"text", result.text},
-               {"ids", result.ids},
-               {"stop", Name(result.stop)},
-               {"prompt_tokens", result.prompt_tokens},
-               {"reread_tokens", chat_->reread()},
-               {"new_tokens", result.ids.size()},
-               {"seen_tokens", cache_->seen()},
-               {"seconds", result.prefill_seconds + result.decode_seconds},
-               {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-               {"decode_tokens_per_second", result.decode_tokens_per_second()},
-               {"kv", KvReportJson(*cache_)}});
+    if (answer.stop == StopReason::kCancelled) LogLine("(stopped)");
+    if (answer.stop == StopReason::kLength) LogLine("(cut: --max-new, or the end of the context)");
+    if (common_.json) PrintJson(answer.json);
   }
 
-  std::string Stats() const {
-    const auto rate = [](int64_t tokens, double seconds) {
-      return AtRate(tokens, seconds > 0 ? static_cast<double>(tokens) / seconds : 0);
-    };
-    std::string text = fmt::format("read {}, {} of them again; wrote {}\n", rate(read_, read_seconds_), reread_,
-                                   AtRate(written_, decode_seconds_ > 0 ? decode_steps_ / decode_seconds_ : 0));
-    text += CacheText(*cache_) + "\n";
-    if (most_ < INT64_MAX) text += fmt::format("{} of {} are left\n", most_ - cache_->seen(), Counted(most_, "token"));
-    return text;
-  }
-
-  const ChatOptions& options_;
   const CommonOptions& common_;
-  ModelToRun run_;
-  int64_t most_ = 0;
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Decoder> decoder_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Chat> chat_;
-  GenerateOptions generate_;
+  std::unique_ptr<Talker> talker_;
   LineInput input_;
-  int64_t read_ = 0, written_ = 0, reread_ = 0, decode_steps_ = 0;
-  double read_seconds_ = 0, decode_seconds_ = 0;
 };
+
+/// Options that belong to a model here do not go with a server, and the other way round.
+void CheckOptions(const ChatOptions& options, Command command) {
+  const auto refuse = [&](std::initializer_list<const char*> names, const char* why) {
+    for (const char* name : names) {
+      if (command.Has(name)) Fail(ErrorKind::kUsage, "{}: {}", name, why);
+    }
+  };
+  if (!options.url.empty()) {
+    refuse({"--tokenizer", "--adapter", "--rope", "--context", "--dtype", "--repeat-last-n"},
+           "the server of --url has the model, and decides this");
+    return;
+  }
+  refuse({"--api-key", "--session"}, "goes with --url");
+  if (options.model.model.empty()) Fail(ErrorKind::kUsage, "give a MODEL, or the server of one: --url URL");
+}
 
 }  // namespace
 
 std::function<int()> SetupChat(Command command, CommonOptions& common) {
   auto options = std::make_shared<ChatOptions>();
-  AddModelOptions(command, options->model);
+  AddModelOptions(command, options->model, /*required=*/false);
   AddAdapterOption(command, options->model);
   command.Add("--system", options->system, "System message");
   command.Add("--load", options->load, "Go on with the talk that /save wrote to this file");
@@ -236,7 +184,20 @@ std::function<int()> SetupChat(Command command, CommonOptions& common) {
   command.Add("--stop", options->stops, "End an answer in front of this text; may be given several times")
       .OneArgument();
   AddCacheOptions(command, *options);
-  return [options, &common] { return Session(*options, common).Run(); };
+  command.Add("--url", options->url,
+              "Talk to a server instead (hawser serve, or any that answers as OpenAI's API); MODEL is a name there");
+  command.Add("--api-key", options->api_key,
+              "Key of the server; others on this machine can see it: better HAWSER_API_KEY in the environment");
+  command
+      .Add("--session", options->session,
+           "Let the server keep the talk, which may be endless then: a new session, or the one with this id")
+      .OptionalArgument();
+  return [options, command, &common] {
+    options->in_session = command.Has("--session");
+    options->seeded = command.Has("--seed");
+    CheckOptions(*options, command);
+    return Conversation(*options, common).Run();
+  };
 }
 
 }  // namespace hawser

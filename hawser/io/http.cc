@@ -34,6 +34,7 @@ struct Transfer {
   CURL* curl;
   HttpResponse response;
   const std::function<bool(const HttpResponse&, std::string_view)>* take;
+  const HttpRequest* request;
   std::exception_ptr error;  // of `take`: it must not pass through libcurl
   bool ended = false;        // by `take`
 };
@@ -75,6 +76,13 @@ size_t OnBody(char* data, size_t, size_t size, void* user) {
   return 0;
 }
 
+int OnProgress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  if (!transfer.request->cancelled || !transfer.request->cancelled()) return 0;
+  transfer.ended = true;
+  return 1;
+}
+
 }  // namespace
 
 HttpResponse Http(const HttpRequest& request, const std::function<bool(const HttpResponse&, std::string_view)>& take) {
@@ -85,7 +93,7 @@ HttpResponse Http(const HttpRequest& request, const std::function<bool(const Htt
   static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
   const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), curl_easy_cleanup);
   if (started != CURLE_OK || curl == nullptr) Fail(ErrorKind::kInternal, "libcurl does not start");
-  Transfer transfer{.curl = curl.get(), .take = &take};
+  Transfer transfer{.curl = curl.get(), .take = &take, .request = &request};
   curl_slist* list = nullptr;
   for (const std::string& header : request.headers) list = curl_slist_append(list, header.c_str());
   const std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(list, curl_slist_free_all);
@@ -108,8 +116,18 @@ HttpResponse Http(const HttpRequest& request, const std::function<bool(const Htt
 #endif
   if (request.begin > 0) set(CURLOPT_RANGE, range.c_str());
   set(CURLOPT_CONNECTTIMEOUT, 30L);
-  set(CURLOPT_LOW_SPEED_LIMIT, 1L);
-  set(CURLOPT_LOW_SPEED_TIME, 60L);
+  set(CURLOPT_LOW_SPEED_LIMIT, request.patience > 0 ? 1L : 0L);
+  set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(request.patience));  // NOLINT: the type of libcurl
+  if (!request.body.empty()) {
+    set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+    set(CURLOPT_POSTFIELDS, request.body.c_str());
+  }
+  if (!request.method.empty()) set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  if (request.cancelled) {
+    set(CURLOPT_NOPROGRESS, 0L);
+    set(CURLOPT_XFERINFOFUNCTION, OnProgress);
+    set(CURLOPT_XFERINFODATA, &transfer);
+  }
   set(CURLOPT_ERRORBUFFER, reason.data());
   set(CURLOPT_HEADERFUNCTION, OnHeader);
   set(CURLOPT_HEADERDATA, &transfer);

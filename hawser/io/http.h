@@ -16,6 +16,10 @@ struct HttpRequest {
   bool head = false;                      // headers without the body
   bool follow = true;                     // redirects: at most ten, from https to https alone
   int64_t begin = 0;                      // above 0: ask for the bytes from here on (Range)
+  std::string method = {};                // empty: GET, or POST where there is a body
+  std::string body = {};                  // sent where it is not empty
+  int64_t patience = 60;                  // seconds that a connection may stand still; 0: any number
+  std::function<bool()> cancelled = {};   // asked now and then; true ends the request without a failure
 };
 
 struct HttpResponse {
@@ -28,7 +32,7 @@ struct HttpResponse {
 };
 
 /// One request. `take` gets the body piece by piece, with what is known of the response (all but `failure`); false ends
-/// the request without a failure. A connection that fails or stands still for a minute is told in the response, not
+/// the request without a failure. A connection that fails or stands still for too long is told in the response, not
 /// thrown. Errors: kUnsupported where the build has no libcurl; kUsage for no URL of http or https.
 HttpResponse Http(const HttpRequest& request,
                   const std::function<bool(const HttpResponse&, std::string_view piece)>& take);
