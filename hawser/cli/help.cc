@@ -161,13 +161,13 @@ constexpr Page kPages[] = {{"kv", KvPage},
                            {"recipe", RecipePage},
                            {"sizes", SizesPage}};
 
-}  // namespace
-
 std::string PageNames() {
   std::vector<std::string_view> names;
   for (const Page& page : kPages) names.push_back(page.name);
   return fmt::format("{}", fmt::join(names, ", "));
 }
+
+}  // namespace
 
 std::function<int()> SetupHelp(Command command, CommonOptions& common) {
   auto words = std::make_shared<std::vector<std::string>>();
