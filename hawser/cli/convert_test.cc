@@ -1,10 +1,10 @@
 // The info and convert commands as people and scripts run them.
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/file.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/load.h"
 
@@ -149,9 +149,8 @@ TEST_F(ConvertCommand, RandomWeightsOfAShape) {
 }
 
 TEST_F(ConvertCommand, Stories260kFromLlama2c) {
-  const char* data = std::getenv("HAWSER_DATA");
-  const fs::path stories = fs::path(data ? data : "") / "models" / "stories260k";
-  if (data == nullptr || !fs::exists(stories)) GTEST_SKIP() << "HAWSER_DATA with models/stories260k is absent";
+  HAWSER_NEEDS_DATA("models/stories260k");
+  const fs::path stories = testing::TestData() / "models/stories260k";
   const std::string source = " '" + (stories / "checkpoint_legacy.bin").string() + "'";
   const std::string tokenizer = " --tokenizer '" + (stories / "tokenizer.bin").string() + "'";
   ASSERT_EQ(RunHawser("convert" + source + Quoted("stories") + tokenizer).code, 0);

@@ -1,13 +1,13 @@
 // The drift command as people and scripts run it, on the 260K-parameter TinyStories model.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "hawser/base/file.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -18,10 +18,8 @@ using testing::RunHawser;
 class DriftCommandTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    const std::filesystem::path root = std::filesystem::path(data) / "models/stories260k";
-    if (!std::filesystem::exists(root / "checkpoint_v1.bin")) GTEST_SKIP() << root << " is absent";
+    HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin");
+    const std::filesystem::path root = testing::TestData() / "models/stories260k";
     model_ = "'" + (root / "checkpoint_v1.bin").string() + "' --tokenizer '" + (root / "tokenizer.bin").string() + "'";
     folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_drift_test";
     std::filesystem::remove_all(folder_);

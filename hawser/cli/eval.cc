@@ -127,9 +127,10 @@ int RunEval(const EvalOptions& options, Command command, const CommonOptions& co
          options.model.model.string());
   }
   CheckNames(options);
-  if (const EvalMeasure* measure = FindMeasure(options.tasks.front())) {
+  const TaskOptions fields(options.tasks.front());
+  if (const EvalMeasure* measure = FindMeasure(fields.task())) {
     RefuseOthers(command, measure->name, measure->flags);
-    return measure->run(options, common);
+    return measure->run(options, fields, common);
   }
   RefuseOthers(command, options.tasks.front(), TaskFlags());
   return RunTaskList(options, command, common);
@@ -142,27 +143,34 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   AddModelOptions(command, options->model, /*required=*/false);
   AddAdapterOption(command, options->model);
   command.Add("task", options->tasks,
-              "What to measure: ppl, retrieval, or one or more tasks, each as NAME or NAME:key=value,...; see --list");
+              "What to measure: ppl, retrieval, longppl, compare, or one or more tasks, each as NAME or "
+              "NAME:key=value,...; see "
+              "--list");
   command.Add("--list", options->list, "Show what can be measured, and its options");
-  command.Add("--data", options->data, "Text to predict (ppl): .txt and .jsonl files, or folders of them");
+  command.Add("--data", options->data,
+              "Text to predict (ppl, longppl, compare): .txt and .jsonl files, or folders of them");
   command.Add("--documents", options->documents, "Documents to ask (retrieval), each as long as --context")
       .Range(1, 1 << 20)
       .ShowDefault();
   command
       .Add("--context", options->ppl.context,
            "Tokens of a window, or of a task's longest input; default: the model's own context. Of a stream: the "
-           "length declared to position schemes that depend on it; default: they follow what is seen")
+           "length declared to position schemes that depend on it; default: they follow what is seen. longppl: tokens "
+           "of the judge that each text is cut to; default: the judge's context, at most 32768. compare: the same, or "
+           "of the model where nobody judges")
       .Range(2, int64_t{1} << 30);
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
               "lines; with --kv the default is streaming");
-  command.Add("--kv", options->kv,
-              "Cache policy of a stream or task: full (default), streaming, sepllm, bounded:800, ...; see help kv");
+  command.Add(
+      "--kv", options->kv,
+      "Cache policy of a stream, text or task: full (default), streaming, sepllm, bounded:800, ...; see help kv");
   command.Add(
       "--rope", options->rope,
       "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
-  command.Add("--attention", options->attention,
-              "What a token of a window or task sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
+  command.Add(
+      "--attention", options->attention,
+      "What a token of a window, text or task sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
       .Range(0, std::numeric_limits<int64_t>::max());
   command
@@ -171,7 +179,9 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
            "half the context")
       .Range(0, std::numeric_limits<int64_t>::max());
   command
-      .Add("--stretch", options->ppl.stretch, "Report a stream by stretches of N tokens (default: at most 128 of them)")
+      .Add("--stretch", options->ppl.stretch,
+           "Report a stream by stretches of N tokens (default: at most 128 of them); compare draws stretches of N "
+           "tokens (256)")
       .Range(1, std::numeric_limits<int64_t>::max());
   command
       .Add("--batch-tokens", options->ppl.batch_tokens,
@@ -188,15 +198,30 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
       .OneOf({"auto", "on", "off"})
       .ShowDefault();
   command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each").Writes();
-  command.Add("--limit", options->limit, "Ask the first N samples of each row of a task alone; 0: all")
+  command.Add(
+      "--methods", options->methods,
+      "Methods to compare, between semicolons: \"full; sink:4,796; window=256; sepllm @ yarn:factor=2\": a cache "
+      "or an attention pattern, and behind @ a position scheme");
+  command.Add("--kept", options->kept, "Keys that each method with a ? in place of a number is to keep: sink:4,?")
+      .RangeReal(1, 0x1p40);
+  const CommandOption judge =
+      command.Add("--judge", options->judge,
+                  "Model that says which tokens hang on far text (longppl, compare); may be MODEL itself");
+  command.Add("--judge-tokenizer", options->judge_tokenizer, "Its tokenizer, where it brings none");
+  command.Add("--judge-rope", options->judge_rope, "Its position scheme instead of its own");
+  command.Add("--keys", options->keys, "Instead of a judge: the key tokens of an earlier --save-keys").Excludes(judge);
+  command.Add("--save-keys", options->save_keys, "Write the key tokens that the judge found").Writes();
+  command
+      .Add("--limit", options->limit,
+           "Ask the first N samples of each row of a task, or read the first N texts; 0: all")
       .Range(0, std::numeric_limits<int64_t>::max());
   command.Add("--data-dir", options->data_dir,
               "Folder of the tasks' data (default: HAWSER_DATA); the cache of hawser pull data:NAME is looked in too");
   command.Add("--output", options->output,
-              "Folder of the run: answers as they come, then results_*.json and samples_*.jsonl");
-  command.Add("--resume", options->resume, "Go on with the run in --output: nothing is asked twice");
+              "Folder of the run: answers or methods as they come, then results and report.html");
+  command.Add("--resume", options->resume, "Go on with the run in --output: nothing is done twice");
   command.Add("--chat", options->chat, "Prompts of tasks become turns of a chat, by the model's template");
-  command.Add("--bootstrap", options->bootstrap, "Resamples for error bars of perplexities; 0: none")
+  command.Add("--bootstrap", options->bootstrap, "Resamples for error bars of perplexities; 0: none, of compare 2000")
       .Range(0, int64_t{1} << 24);
   return [options, command, &common, files = SetupEvalFiles(command, common)] {
     if (const std::optional<int> code = files()) return *code;

@@ -52,7 +52,8 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
 }
 
-int RunPpl(const EvalOptions& given, const CommonOptions& common) {
+int RunPpl(const EvalOptions& given, const TaskOptions& fields, const CommonOptions& common) {
+  fields.CheckAllUsed();
   EvalOptions options = given;
   if (options.data.empty()) Fail(ErrorKind::kUsage, "eval ppl: which text? Give --data PATH...");
   PplOptions& ppl = options.ppl;
@@ -85,7 +86,8 @@ int RunPpl(const EvalOptions& given, const CommonOptions& common) {
   return 0;
 }
 
-int RunRetrieval(const EvalOptions& options, const CommonOptions& common) {
+int RunRetrieval(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common) {
+  fields.CheckAllUsed();
   const ModelToRun run = OpenEvalModel(options);
   const int64_t context = options.ppl.context > 0 ? options.ppl.context : run.model.spec.context;
   constexpr int64_t kLeast = 18, kMost = std::numeric_limits<int32_t>::max();
@@ -141,6 +143,17 @@ std::span<const EvalMeasure> EvalMeasures() {
        {"--data", "--protocol", "--attention", "--max-tokens", "--stride", "--stretch", "--batch-tokens", "--nll"},
        RunPpl},
       {"retrieval", "facts asked for, by distance, in generated documents", {"--documents"}, RunRetrieval},
+      {"longppl",
+       "perplexity over the tokens that hang on far text, as --judge or --keys say: longppl:k=4096,delta=1024,alpha=2,"
+       "beta=-2",
+       {"--data", "--judge", "--judge-tokenizer", "--judge-rope", "--keys", "--save-keys", "--attention",
+        "--batch-tokens", "--limit"},
+       RunLongPpl},
+      {"compare",
+       "the same texts under several --methods: perplexity (with --judge or --keys longppl too) by keys kept",
+       {"--data", "--methods", "--kept", "--judge", "--judge-tokenizer", "--judge-rope", "--keys", "--save-keys",
+        "--stretch", "--batch-tokens", "--limit", "--bootstrap", "--output", "--resume"},
+       RunCompare},
   };
   return kMeasures;
 }

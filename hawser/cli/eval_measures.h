@@ -4,10 +4,15 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hawser/cli/command.h"
+#include "hawser/data/corpus.h"
+#include "hawser/eval/key_tokens.h"
 #include "hawser/eval/perplexity.h"
+#include "hawser/eval/read_text.h"
+#include "hawser/eval/task.h"
 
 namespace hawser {
 
@@ -25,19 +30,40 @@ struct EvalOptions {
   bool list = false, chat = false, resume = false;
   std::filesystem::path output, data_dir;
   int64_t limit = 0, bootstrap = 0;
+  // Key tokens of longppl and compare.
+  std::filesystem::path judge, judge_tokenizer, keys, save_keys;
+  std::string judge_rope;
+  // compare.
+  std::string methods;
+  double kept = 0;
 };
 
 struct EvalMeasure {
   const char* name;
   const char* summary;
   std::vector<const char*> flags;  // options that it takes and not every other does
-  int (*run)(const EvalOptions& options, const CommonOptions& common);
+  /// `fields`: what stands behind the name, NAME:key=value,...
+  int (*run)(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common);
 };
 std::span<const EvalMeasure> EvalMeasures();
+
+// One file each in cli/.
+int RunLongPpl(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common);
+int RunCompare(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common);
 
 /// With --rope and --dtype.
 ModelToRun OpenEvalModel(const EvalOptions& options);
 /// "model", "dtype", "rope", "model_context".
 void AddModelTo(nlohmann::json* json, const EvalOptions& options, const ModelToRun& run);
+/// The first --limit documents of --data. `what`: the measure, for errors.
+std::vector<TextDocument> ReadEvalTexts(const EvalOptions& options, std::string_view what);
+/// Of --kv or --attention.
+Sight EvalSight(const EvalOptions& options);
+/// Errors: kUsage for options of a judge without one.
+void CheckJudgeFlags(const EvalOptions& options);
+/// The key tokens of `documents`, from --keys or as --judge finds them by the fields k, delta, alpha and beta, then
+/// written to --save-keys. Errors: kUsage for fields other than those of the file.
+KeyTokens ChooseKeyTokens(const EvalOptions& options, const TaskOptions& fields,
+                          std::span<const TextDocument> documents, Backend* backend);
 
 }  // namespace hawser

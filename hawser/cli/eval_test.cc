@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 
 #include "hawser/base/file.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -20,12 +20,8 @@ using testing::RunHawser;
 class EvalCommand : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    const std::filesystem::path root = data;
-    for (const char* file : {"models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin"}) {
-      if (!std::filesystem::exists(root / file)) GTEST_SKIP() << root / file << " is absent";
-    }
+    HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin");
+    const std::filesystem::path root = testing::TestData();
     model_ = (root / "models/stories260k/checkpoint_v1.bin").string();
     tokenizer_ = " --tokenizer '" + (root / "models/stories260k/tokenizer.bin").string() + "'";
     folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_eval_test";

@@ -1,7 +1,6 @@
 // The generate command on the 260K-parameter TinyStories model.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -9,6 +8,7 @@
 #include "hawser/base/file.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -19,16 +19,13 @@ using testing::RunHawser;
 class GenerateCommand : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    const auto folder = std::filesystem::path(data) / "models/stories260k";
-    const auto oracle = std::filesystem::path(data) / "oracles/stories260k_reference.json";
+    HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin",
+                      "oracles/stories260k_reference.json");
+    const auto folder = testing::TestData() / "models/stories260k";
     model_ = (folder / "checkpoint_v1.bin").string();
     tokenizer_ = (folder / "tokenizer.bin").string();
-    for (const auto& path : {std::filesystem::path(model_), std::filesystem::path(tokenizer_), oracle}) {
-      if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is absent";
-    }
-    greedy_ = nlohmann::json::parse(ReadFile(oracle))["greedy"]["text_after_256_steps"];
+    const std::string oracle = ReadFile(testing::TestData() / "oracles/stories260k_reference.json");
+    greedy_ = nlohmann::json::parse(oracle)["greedy"]["text_after_256_steps"];
   }
 
   CommandResult Generate(const std::string& arguments) const {

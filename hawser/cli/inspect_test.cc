@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "hawser/base/file.h"
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/tok/byte_level.h"
 
 namespace hawser {
@@ -64,13 +64,9 @@ TEST(InspectCommand, LayersThatDiffer) {
 }
 
 TEST(InspectCommand, Separators) {
-  const char* data = std::getenv("HAWSER_DATA");
-  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-  const std::filesystem::path root = data, tokenizer = root / "models/stories260k/tokenizer.bin";
-  const std::filesystem::path book = root / "pg19/test/12204.txt";
-  if (!std::filesystem::exists(tokenizer) || !std::filesystem::exists(book)) {
-    GTEST_SKIP() << tokenizer << " or " << book << " is absent";
-  }
+  HAWSER_NEEDS_DATA("models/stories260k/tokenizer.bin", "pg19/test/12204.txt");
+  const std::filesystem::path tokenizer = testing::TestData() / "models/stories260k/tokenizer.bin";
+  const std::filesystem::path book = testing::TestData() / "pg19/test/12204.txt";
   const std::string command = "inspect separators '" + tokenizer.string() + "' ";
   const CommandResult run = testing::RunHawser(command + "--data '" + book.string() + "' --json");
   ASSERT_EQ(run.code, 0) << run.out;

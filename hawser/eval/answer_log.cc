@@ -1,6 +1,5 @@
 #include "hawser/eval/answer_log.h"
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
@@ -55,62 +54,25 @@ NumberedAnswer ParseAnswer(const nlohmann::json& json, size_t requests) {
   return numbered;
 }
 
-/// The first thing in which two runs differ, for people.
-std::string Difference(const nlohmann::json& held, const nlohmann::json& asked) {
-  for (const auto& [key, value] : asked.items()) {
-    const nlohmann::json other = held.is_object() && held.contains(key) ? held[key] : nlohmann::json();
-    if (other == value) continue;
-    if (value.is_object() && other.is_object()) return Difference(other, value);
-    return fmt::format("{} {}, this one {}", key, ShownJson(other), ShownJson(value));
-  }
-  return "more than this one";
-}
-
 }  // namespace
 
 AnswerLog::AnswerLog(const std::filesystem::path& folder, const nlohmann::json& run,
                      std::span<const LmRequest> requests, bool resume)
-    : lock_(folder), path_(folder / "answers.jsonl"), answers_(requests.size()) {
-  nlohmann::json header = {{"hawser_eval", kFormatVersion}, {"run", run}, {"requests", requests.size()}};
-  header["hash"] = HashOf(requests);
-  std::error_code code;
-  const std::string text = std::filesystem::exists(path_, code) ? ReadFile(path_) : std::string();
-  const size_t whole = text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1;
-  if (whole == 0) {
-    started_ =
-        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-    header["started"] = started_;
-    WriteFileAtomically(path_, header.dump() + "\n");
-  } else {
-    size_t begin = 0, number = 0;
-    while (begin < whole) {
-      const size_t end = text.find('\n', begin);
-      ++number;
-      WithFrame(fmt::format("{}:{}", path_.string(), number), [&] {
-        const nlohmann::json line = ParseJson(std::string_view(text).substr(begin, end - begin));
-        if (number == 1) {
-          const JsonObject object(line, "run");
-          started_ = object.Int("started", 0, int64_t{1} << 53);
-          for (const char* key : {"hawser_eval", "run", "requests", "hash"}) {
-            if (line.contains(key) && line[key] == header[key]) continue;
-            Fail(ErrorKind::kUsage, "this folder holds another run, with {}; choose another folder",
-                 Difference(line, header));
-          }
-          if (!resume) Fail(ErrorKind::kUsage, "this folder holds this run already; --resume goes on with it");
-          return;
-        }
-        if (!line.is_array()) Fail(ErrorKind::kFormat, "wanted a list of answers, found {}", ShownJson(line));
-        for (const nlohmann::json& answer : line) {
-          NumberedAnswer numbered = ParseAnswer(answer, requests.size());
-          known_ += answers_[numbered.request] ? 0 : 1;
-          answers_[numbered.request] = std::move(numbered.answer);
-        }
-      });
-      begin = end + 1;
-    }
-    if (whole < text.size()) TruncateFile(path_, whole);
+    : log_(folder, "answers.jsonl",
+           {{"hawser_eval", kFormatVersion}, {"run", run}, {"requests", requests.size()}, {"hash", HashOf(requests)}},
+           resume),
+      answers_(requests.size()) {
+  for (size_t row = 0; row < log_.rows().size(); ++row) {
+    WithFrame(log_.Place(row), [&] {
+      const nlohmann::json& line = log_.rows()[row];
+      if (!line.is_array()) Fail(ErrorKind::kFormat, "wanted a list of answers, found {}", ShownJson(line));
+      for (const nlohmann::json& answer : line) {
+        NumberedAnswer numbered = ParseAnswer(answer, requests.size());
+        known_ += answers_[numbered.request] ? 0 : 1;
+        answers_[numbered.request] = std::move(numbered.answer);
+      }
+    });
   }
-  file_ = std::make_unique<AppendFile>(path_);
 }
 
 AnswerLog::~AnswerLog() = default;
@@ -123,7 +85,7 @@ void AnswerLog::Add(std::span<const NumberedAnswer> answers) {
     known_ += answers_[numbered.request] ? 0 : 1;
     answers_[numbered.request] = numbered.answer;
   }
-  file_->Append(line.dump() + "\n");
+  log_.Add(line);
 }
 
 }  // namespace hawser

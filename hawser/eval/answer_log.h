@@ -5,16 +5,14 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "hawser/base/file.h"
-#include "hawser/base/lock.h"
 #include "hawser/eval/lm.h"
+#include "hawser/eval/row_log.h"
 
 namespace hawser {
 
@@ -27,19 +25,16 @@ class AnswerLog {
             bool resume);
   ~AnswerLog();
 
-  int64_t started() const { return started_; }  // seconds since 1970, of the first start
+  int64_t started() const { return log_.started(); }  // seconds since 1970, of the first start
   /// [requests]; nothing where it is not known yet.
   const std::vector<std::optional<LmAnswer>>& answers() const { return answers_; }
   size_t known() const { return known_; }
   void Add(std::span<const NumberedAnswer> answers);
 
  private:
-  FolderLock lock_;
-  std::filesystem::path path_;
-  int64_t started_ = 0;
+  RowLog log_;
   size_t known_ = 0;
   std::vector<std::optional<LmAnswer>> answers_;
-  std::unique_ptr<AppendFile> file_;
 };
 
 }  // namespace hawser

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -17,6 +16,7 @@
 #include "hawser/io/json.h"
 #include "hawser/model/places.h"
 #include "hawser/testing/byte_tokenizer.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/load.h"
 
@@ -231,10 +231,8 @@ TEST(ScorePlan, SharesWhatTextsBeginWith) {
 }
 
 TEST(EngineLm, StoriesOracle) {
-  const char* data = std::getenv("HAWSER_DATA");
-  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-  const std::filesystem::path root = data, oracle = root / "oracles/loglikelihood_stories260k.jsonl";
-  if (!std::filesystem::exists(oracle)) GTEST_SKIP() << oracle << " is absent";
+  const std::filesystem::path root = testing::TestData(), oracle = root / "oracles/loglikelihood_stories260k.jsonl";
+  HAWSER_NEEDS_DATA("oracles/loglikelihood_stories260k.jsonl");
   const auto backend = MakeBackend("cpu");
   const ModelToRun run = LoadModelToRun(root / "models/stories260k/checkpoint_v1.bin",
                                         root / "models/stories260k/tokenizer.bin", DType::kF32);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <iterator>
 #include <map>
@@ -20,6 +19,7 @@
 #include "hawser/eval/tasks.h"
 #include "hawser/io/digest.h"
 #include "hawser/io/json.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
@@ -28,12 +28,7 @@ namespace {
 class HarnessOracle : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    root_ = data;
-    if (!std::filesystem::exists(root_ / "oracles/harness_request_hashes.json")) {
-      GTEST_SKIP() << "oracles/harness_request_hashes.json is absent in " << root_;
-    }
+    HAWSER_NEEDS_DATA("oracles/harness_request_hashes.json");
     oracle_ = ParseJson(ReadFile(root_ / "oracles/harness_request_hashes.json"));
   }
   static std::vector<Sample> Samples(std::string_view text, int64_t limit = 0) {
@@ -41,7 +36,7 @@ class HarnessOracle : public ::testing::Test {
     return FindTask(input.options.task()).samples(input);
   }
 
-  std::filesystem::path root_;
+  const std::filesystem::path root_ = testing::TestData();
   nlohmann::json oracle_;
 };
 

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -23,6 +22,7 @@
 #include "hawser/io/digest.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -31,12 +31,8 @@ namespace fs = std::filesystem;
 
 class LongContextVectors : public ::testing::Test {
  protected:
-  void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    data_ = data;
-  }
-  fs::path data_;
+  void SetUp() override { HAWSER_NEEDS_DATA(); }
+  const fs::path data_ = testing::TestData();
 };
 
 TEST_F(LongContextVectors, PasskeyPrompts) {
@@ -236,9 +232,9 @@ TEST(LongTasks, TheTruthScoresFull) {
   CheckTask("niah:form=four,lengths=2000,samples=3,haystack=" + essay_path, data, 3);
   CheckTask("ruler:length=3000,tasks=vt+fwe+niah_multikey_3,samples=2", data, 6);
   CheckTask("longbench_v2", data, 1);
-  if (const char* given = std::getenv("HAWSER_DATA")) {
-    const char* prompts = "longbench/dataset2prompt.json";
-    WriteFileAtomically(data / prompts, ReadFile(fs::path(given) / prompts));
+  const char* prompts = "longbench/dataset2prompt.json";
+  if (testing::MissingData({prompts}).empty()) {
+    WriteFileAtomically(data / prompts, ReadFile(testing::TestData() / prompts));
     CheckTask("longbench:sets=hotpotqa+trec+gov_report_e", data, 6);
   }
   EXPECT_THROW(CheckTask("longbench:sets=hotpot", data, 0), Error);

@@ -48,6 +48,14 @@ std::string Foot() {
   return html + fmt::format(" on {}.</footer>", EscapeXml(origin.machine));
 }
 
+template <class Plot>
+std::string WideAndNarrow(const Plot& plot, int height) {
+  Plot narrow = plot;
+  narrow.width = 356;
+  narrow.height = height;
+  return fmt::format("<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>", RenderSvg(plot), RenderSvg(narrow));
+}
+
 }  // namespace
 
 std::string HtmlPage(std::string_view title, std::string_view body) {
@@ -64,12 +72,8 @@ std::string HtmlPlots(const std::vector<std::string>& pictures) {
   return html + "</div>\n";
 }
 
-std::string HtmlPlot(const LinePlot& plot) {
-  LinePlot narrow = plot;
-  narrow.width = 356;
-  narrow.height = 300;
-  return fmt::format("<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>", RenderSvg(plot), RenderSvg(narrow));
-}
+std::string HtmlPlot(const LinePlot& plot) { return WideAndNarrow(plot, 300); }
+std::string HtmlPlot(const BarPlot& plot) { return WideAndNarrow(plot, 320); }
 
 std::string HtmlTable(const std::vector<std::vector<std::string>>& rows) {
   std::string html = "<div class=\"table\"><table>";

@@ -18,6 +18,7 @@ std::string HtmlPlots(const std::vector<std::string>& pictures);
 
 /// The plot drawn twice, of which a page shows one: for a desk and for a telephone.
 std::string HtmlPlot(const LinePlot& plot);
+std::string HtmlPlot(const BarPlot& plot);
 
 /// Cells are text, the first row is the header. A table wider than the page scrolls by itself.
 std::string HtmlTable(const std::vector<std::vector<std::string>>& rows);

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <set>
 
 #include "hawser/base/error.h"
@@ -12,6 +11,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/eval/report.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/load.h"
 
@@ -355,16 +355,10 @@ TEST_F(PerplexityTest, JsonHoldsTheContract) {
 class OraclePplTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    const std::filesystem::path root = data;
-    const std::filesystem::path folder = root / "models/stories260k";
-    const std::filesystem::path oracle_file = root / "oracles/perplexity_protocols_stories260k.json";
-    const std::filesystem::path book = root / "pg19/test/12204.txt";
-    for (const std::filesystem::path& path : {folder, oracle_file, book}) {
-      if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is missing";
-    }
-    oracle_ = nlohmann::json::parse(ReadFile(oracle_file));
+    HAWSER_NEEDS_DATA("models/stories260k", "oracles/perplexity_protocols_stories260k.json", "pg19/test/12204.txt");
+    const std::filesystem::path root = testing::TestData();
+    const std::filesystem::path folder = root / "models/stories260k", book = root / "pg19/test/12204.txt";
+    oracle_ = nlohmann::json::parse(ReadFile(root / "oracles/perplexity_protocols_stories260k.json"));
     documents_ = {{.path = book.string(), .text = ReadFile(book).substr(0, 4000)}};
     model_ = LoadModel(folder / "checkpoint_v1.bin", folder / "tokenizer.bin");
     backend_ = MakeBackend("cpu");

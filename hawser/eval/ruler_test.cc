@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,6 +15,7 @@
 #include "hawser/eval/ruler_score.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -38,12 +38,8 @@ struct GoldenCase {
 
 class RulerGolden : public ::testing::TestWithParam<GoldenCase> {
  protected:
-  void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    data_ = data;
-  }
-  fs::path data_;
+  void SetUp() override { HAWSER_NEEDS_DATA(); }
+  const fs::path data_ = testing::TestData();
 };
 
 TEST_P(RulerGolden, TextIsTheOriginals) {
@@ -88,7 +84,7 @@ fs::path WriteEssay() {
 
 // What the goldens cannot say of the tasks that upstream draws from a text that is not here.
 TEST(Ruler, EveryAnswerStandsInItsTextOnceAndFits) {
-  if (std::getenv("HAWSER_DATA") == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set: no lists of words";
+  HAWSER_NEEDS_DATA("ruler/wordlists");
   const fs::path essay = WriteEssay();
   const testing::ByteTokenizer tokenizer;
   for (const RulerTask* task : ParseRulerTasks("niah")) {
@@ -136,7 +132,7 @@ TEST(Ruler, TemplatesStandAroundTheTurn) {
 }
 
 TEST(Ruler, SaysWhatDoesNotFit) {
-  if (std::getenv("HAWSER_DATA") == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set: no lists of words";
+  HAWSER_NEEDS_DATA("ruler/wordlists");
   const testing::ByteTokenizer tokenizer;
   for (const RulerTask& task : RulerTasks()) {
     if (task.any()) continue;
@@ -216,12 +212,12 @@ TEST(RulerScore, AnswersOfTheTruthScoreFull) {
 }
 
 TEST(RulerScore, ScoresPublishedAnswers) {
-  const char* data = std::getenv("HAWSER_DATA");
-  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
+  HAWSER_NEEDS_DATA("oracles/ruler_string_expected_scores.json", "ruler/predictions_string");
+  const fs::path data = testing::TestData();
   const nlohmann::json expected =
-      ParseJson(ReadFile(fs::path(data) / "oracles" / "ruler_string_expected_scores.json"))["expected"];
+      ParseJson(ReadFile(data / "oracles" / "ruler_string_expected_scores.json"))["expected"];
   std::map<std::string, double> sums;
-  for (const RulerTaskScore& score : ScoreRulerFolder(fs::path(data) / "ruler" / "predictions_string")) {
+  for (const RulerTaskScore& score : ScoreRulerFolder(data / "ruler" / "predictions_string")) {
     const nlohmann::json& of = expected[score.model][std::string(score.task->name)];
     EXPECT_EQ(score.score, of["score_x100_round2"].get<double>()) << score.model << " " << score.task->name;
     EXPECT_EQ(score.samples, of["n"].get<int64_t>());

@@ -27,6 +27,7 @@ class TaskOptions {
   explicit TaskOptions(std::string_view text);
 
   const std::string& task() const { return task_; }
+  bool Given(const std::string& key) const { return given_.contains(key); }
   std::string Text(const std::string& key, const std::string& fallback) const;
   /// Whole numbers may be sizes (base/size.h). Errors: kUsage naming key and bounds.
   int64_t Int(const std::string& key, int64_t fallback, int64_t low, int64_t high) const;

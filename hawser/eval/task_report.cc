@@ -255,13 +255,6 @@ std::string CsvOf(const BarPlot& plot) {
   return csv;
 }
 
-std::string HtmlPlotOf(const BarPlot& plot) {
-  BarPlot narrow = plot;
-  narrow.width = 356;
-  narrow.height = 320;
-  return fmt::format("<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>", RenderSvg(plot), RenderSvg(narrow));
-}
-
 /// Collects sections and pictures of one page.
 class Report {
  public:
@@ -274,11 +267,7 @@ class Report {
   }
   template <class Plot>
   void AddPlot(const Plot& plot, const std::string& name, std::vector<std::string>* beside) {
-    if constexpr (std::is_same_v<Plot, BarPlot>) {
-      beside->push_back(HtmlPlotOf(plot));
-    } else {
-      beside->push_back(HtmlPlot(plot));
-    }
+    beside->push_back(HtmlPlot(plot));
     pictures_.push_back({name, RenderSvg(plot), CsvOf(plot)});
   }
 

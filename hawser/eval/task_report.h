@@ -37,8 +37,9 @@ TaskReport MakeTaskReport(std::string_view title, std::span<const ReportRun> run
 /// Writes `page` and STEM-NAME.svg and .csv beside it, atomically each, the page last.
 void WriteTaskReport(const std::filesystem::path& page, const TaskReport& report);
 
-/// The report of what `paths` name: results_*.json, folders of evaluations (the newest results in them), what `eval ppl
-/// --json` and `eval retrieval --json` print, and training runs. Errors: kIo, kFormat; kUsage for a folder without any.
+/// The report of what `paths` name: results_*.json, folders of evaluations (the newest results in them) and of
+/// comparisons, what `eval ppl`, `retrieval`, `longppl` and `compare` print with --json, and training runs. Errors:
+/// kIo, kFormat; kUsage for a folder without any.
 TaskReport ReportOfPaths(std::string_view title, std::span<const std::filesystem::path> paths);
 
 }  // namespace hawser

@@ -7,6 +7,8 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/folder.h"
+#include "hawser/eval/compare_report.h"
+#include "hawser/eval/longppl_report.h"
 #include "hawser/eval/page.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/plot_input.h"
@@ -96,6 +98,7 @@ void WriteTaskReport(const fs::path& page, const TaskReport& report) {
 TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths) {
   std::vector<ReportRun> runs;
   std::map<std::string, std::vector<fs::path>> curves;  // of other results, by kind
+  std::vector<ReportRun> long_ppl, comparisons;
   std::error_code code;
   for (const fs::path& path : paths) {
     if (fs::is_directory(path, code) && fs::exists(path / "metrics.jsonl", code)) {
@@ -104,9 +107,10 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
     }
     fs::path file = path;
     if (fs::is_directory(path, code)) {
-      file = NewestResults(path);
+      file = fs::exists(path / "compare.json", code) ? path / "compare.json" : NewestResults(path);
       if (file.empty()) {
-        Fail(ErrorKind::kUsage, "{}: no results_*.json of an evaluation and no metrics.jsonl of a training run",
+        Fail(ErrorKind::kUsage,
+             "{}: no results_*.json of an evaluation, no compare.json and no metrics.jsonl of a training run",
              path.string());
       }
     }
@@ -122,12 +126,25 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
     const std::string task = TextOf(results, "task");
     if (task == "ppl" || task == "retrieval") {
       curves[task].push_back(file);
+    } else if (task == "longppl") {
+      long_ppl.push_back({file.filename().string(), std::move(results)});
+    } else if (task == "compare") {
+      comparisons.push_back({file.string(), std::move(results)});
     } else {
       const fs::path named = fs::is_directory(path, code) ? path.lexically_normal() : file;
       runs.push_back({(named.has_filename() ? named : named.parent_path()).filename().string(), std::move(results)});
     }
   }
   TaskReport extra;
+  const auto append = [&](const TaskReport& sections) {
+    extra.html += sections.html;
+    extra.pictures.insert(extra.pictures.end(), sections.pictures.begin(), sections.pictures.end());
+  };
+  for (size_t i = 0; i < comparisons.size(); ++i) {
+    const std::string prefix = comparisons.size() == 1 ? "compare-" : fmt::format("compare-{}-", i + 1);
+    WithFrame(comparisons[i].name, [&] { append(CompareSections(ParseComparison(comparisons[i].results), prefix)); });
+  }
+  if (!long_ppl.empty()) append(LongPplSections(long_ppl));
   for (const auto& [kind, files] : curves) {
     const LinePlot plot = PlotOfFiles(files, "");
     const std::string heading = kind == "ppl"         ? "Perplexity by position"

@@ -2,13 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 
 #include "hawser/base/file.h"
 #include "hawser/device/registry.h"
 #include "hawser/eval/perplexity.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/zoo/load.h"
 
 namespace hawser {
@@ -24,13 +24,8 @@ TEST(KvChoice, TextForms) {
 class TuneKvTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-    const auto folder = std::filesystem::path(data) / "models/stories260k";
-    const auto book = std::filesystem::path(data) / "pg19/test/12204.txt";
-    if (!std::filesystem::exists(folder / "tokenizer.bin") || !std::filesystem::exists(book)) {
-      GTEST_SKIP() << folder << " or " << book << " is absent";
-    }
+    HAWSER_NEEDS_DATA("models/stories260k/tokenizer.bin", "pg19/test/12204.txt");
+    const auto folder = testing::TestData() / "models/stories260k", book = testing::TestData() / "pg19/test/12204.txt";
     model_ = LoadModel(folder / "checkpoint_v1.bin", folder / "tokenizer.bin");
     documents_ = {{.path = "book", .text = ReadFile(book).substr(0, 20000)}};
   }

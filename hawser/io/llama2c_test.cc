@@ -1,10 +1,10 @@
 #include "hawser/io/llama2c.h"
 
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -189,10 +189,8 @@ TEST_F(Llama2cTest, SurvivesTruncationAndFlippedBits) {
 }
 
 TEST(Llama2cDataTest, BothFilesOfStories260kHoldTheSameTensors) {
-  const char* data = std::getenv("HAWSER_DATA");
-  if (data == nullptr) GTEST_SKIP() << "set HAWSER_DATA to the folder that has models/stories260k";
-  const fs::path folder = fs::path(data) / "models" / "stories260k";
-  if (!fs::exists(folder)) GTEST_SKIP() << folder << " is absent";
+  HAWSER_NEEDS_DATA("models/stories260k");
+  const fs::path folder = testing::TestData() / "models" / "stories260k";
   const Llama2c v1 = ReadLlama2c(folder / "checkpoint_v1.bin"), legacy = ReadLlama2c(folder / "checkpoint_legacy.bin");
   EXPECT_EQ(v1.width, 64);
   EXPECT_EQ(v1.vocab, 512);

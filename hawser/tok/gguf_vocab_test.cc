@@ -4,13 +4,13 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/gguf_vocab_writer.h"
 #include "hawser/tok/scored_vocab.h"
@@ -180,9 +180,8 @@ TEST(GgufVocab, AStoredJsonOfOtherTokensIsRefused) {
 }
 
 TEST(GgufVocab, RealTokenizersRoundTrip) {
-  const char* data = std::getenv("HAWSER_DATA");
-  const fs::path folder = fs::path(data != nullptr ? data : "") / "tokenizers";
-  if (data == nullptr || !fs::exists(folder / "gpt2.tokenizer.json")) GTEST_SKIP() << "HAWSER_DATA is absent";
+  HAWSER_NEEDS_DATA("tokenizers/gpt2.tokenizer.json", "tokenizers/llama2.tokenizer.model");
+  const fs::path folder = testing::TestData() / "tokenizers";
   for (const char* name : {"gpt2.tokenizer.json", "llama2.tokenizer.model"}) {
     SCOPED_TRACE(name);
     const auto tokenizer = LoadTokenizer(folder / name);

@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "hawser/base/file.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/byte_level.h"
 
@@ -61,13 +61,9 @@ TEST(Separators, FitTheModel) {
 
 // Figures of the GPT-NeoX vocabulary over books of PG-19: 9 ids 0.159, 20 ids 0.160, the text rule 0.177.
 TEST(Separators, PresetsOfGptNeox) {
-  const char* data = std::getenv("HAWSER_DATA");
-  if (data == nullptr) GTEST_SKIP() << "HAWSER_DATA is not set";
-  const std::filesystem::path root = data, file = root / "tokenizers/gpt-neox-20b.tokenizer.json";
+  HAWSER_NEEDS_DATA("tokenizers/gpt-neox-20b.tokenizer.json", "pg19/test/10146.txt");
+  const std::filesystem::path root = testing::TestData(), file = root / "tokenizers/gpt-neox-20b.tokenizer.json";
   const std::filesystem::path book = root / "pg19/test/10146.txt";
-  if (!std::filesystem::exists(file) || !std::filesystem::exists(book)) {
-    GTEST_SKIP() << file << " or " << book << " is absent";
-  }
   const auto tokenizer = LoadTokenizer(file);
   const auto ids = tokenizer->Encode(ReadFile(book).substr(0, 300000));
   const auto density = [&](std::string_view form) {

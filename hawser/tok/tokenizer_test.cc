@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/rng.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/separators.h"
@@ -314,9 +314,7 @@ TEST(Tokenizer, SeparatorsAreSeenInTheDecodedText) {
 
 /// A file or folder of the evaluation data; empty where it is not here.
 fs::path Data(const std::string& name) {
-  const char* data = std::getenv("HAWSER_DATA");
-  const fs::path path = data == nullptr ? fs::path() : fs::path(data) / name;
-  return fs::exists(path) ? path : fs::path();
+  return testing::MissingData({name}).empty() ? testing::TestData() / name : fs::path();
 }
 
 #define REQUIRE_DATA(variable, name)    \

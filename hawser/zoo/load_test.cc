@@ -1,7 +1,6 @@
 #include "hawser/zoo/load.h"
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -9,6 +8,7 @@
 #include "hawser/io/convert.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_data.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/families.h"
 
@@ -454,13 +454,8 @@ TEST(Llama2cLoadTest, SurvivesFlippedBits) {
 
 class StoriesTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    const char* data = std::getenv("HAWSER_DATA");
-    if (data == nullptr) GTEST_SKIP() << "set HAWSER_DATA to the folder that has models/stories260k";
-    folder_ = fs::path(data) / "models" / "stories260k";
-    if (!fs::exists(folder_)) GTEST_SKIP() << folder_ << " is absent";
-  }
-  fs::path folder_;
+  void SetUp() override { HAWSER_NEEDS_DATA("models/stories260k"); }
+  const fs::path folder_ = testing::TestData() / "models/stories260k";
 };
 
 TEST_F(StoriesTest, BothFilesAreOneModelAndSurviveConversion) {

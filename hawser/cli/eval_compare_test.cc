@@ -1,0 +1,113 @@
+// hawser eval MODEL compare at the command line, on the built-in model, and what hawser report makes of it.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "hawser/base/file.h"
+#include "hawser/data/synthetic.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/run_command.h"
+
+namespace hawser {
+namespace {
+
+using testing::CommandResult;
+using testing::RunHawser;
+
+class CompareCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = FreshFolder("compare_command");
+    WriteFileAtomically(folder_ / "log.txt", MakeSyntheticDocument(5, 0, 500).text);
+  }
+  std::string Path(const std::string& name) const { return "'" + (folder_ / name).string() + "'"; }
+  CommandResult Run(const std::string& rest) const {
+    return RunHawser("eval builtin compare --data " + Path("log.txt") + " --threads 1 " + rest + " 2>&1");
+  }
+  nlohmann::json Json(const std::string& rest) const {
+    const CommandResult run = Run("--json --quiet " + rest);
+    EXPECT_EQ(run.code, 0) << run.out;
+    return nlohmann::json::parse(run.out);
+  }
+  void Refused(int code, const std::string& rest, const std::string& part) const {
+    const CommandResult run = Run("--quiet " + rest);
+    EXPECT_EQ(run.code, code) << run.out;
+    EXPECT_NE(run.out.find(part), std::string::npos) << "wanted '" << part << "' in: " << run.out;
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(CompareCommand, SideBySideAndOnAPage) {
+  const std::string out = "--output " + Path("run") + " --bootstrap 100 ";
+  const std::string text = " 2>&1";
+  const CommandResult first =
+      RunHawser("eval builtin compare:k=64,delta=24 --judge builtin --threads 1 --save-keys " + Path("keys.jsonl") +
+                " --data " + Path("log.txt") + " --methods 'full; sink:4,60' " + out + text);
+  ASSERT_EQ(first.code, 0) << first.out;
+  for (const char* part : {"sink:4,60", "longppl", "times full", "report.html", "longppl-1 judge=builtin"}) {
+    EXPECT_NE(first.out.find(part), std::string::npos) << part << " in " << first.out;
+  }
+  const nlohmann::json held = nlohmann::json::parse(ReadFile(folder_ / "run/compare.json"));
+  EXPECT_NE(ReadFile(folder_ / "run/report.html").find("LongPPL by keys kept"), std::string::npos);
+  EXPECT_TRUE(IsFile(folder_ / "run/report-kept-longppl.svg"));
+  EXPECT_TRUE(IsFile(folder_ / "run/report-position.csv"));
+
+  // Goes on: what was measured stays, what was being written when it was killed is measured again.
+  const std::string log = ReadFile(folder_ / "run/methods.jsonl");
+  WriteFileAtomically(folder_ / "run/methods.jsonl", log.substr(0, log.size() - 30));
+  const std::string keys = "--keys " + Path("keys.jsonl") + " ";
+  Refused(2, keys + out + "--methods full", "--resume goes on with it");
+  const nlohmann::json more = Json(keys + out + "--resume --methods 'full; sink:4,60; window=64'");
+  ASSERT_EQ(more["methods"].size(), 3u);
+  for (const int m : {0, 1}) {
+    EXPECT_EQ(more["methods"][m]["stretches"], held["methods"][m]["stretches"]);
+    EXPECT_EQ(more["methods"][m]["longppl_times_first"], held["methods"][m]["longppl_times_first"]);
+  }
+  EXPECT_EQ(more["methods"][0]["seconds"], held["methods"][0]["seconds"]) << "not measured again";
+  EXPECT_GT(more["methods"][1]["longppl_times_first"]["low"], 3.0);
+  EXPECT_LT(more["methods"][1]["ppl_times_first"]["low"], more["methods"][1]["longppl_times_first"]["low"]);
+  EXPECT_EQ(more["equal_memory"].size(), 1u) << "64 keys each";
+  Refused(2, out + "--resume --methods full", "another run, with keys");
+  Refused(2, keys + out + "--resume --dtype bf16 --methods full", "another run, with dtype");
+
+  const CommandResult report = RunHawser("report " + Path("run") + " --out " + Path("page.html") + text);
+  EXPECT_EQ(report.code, 0) << report.out;
+  EXPECT_NE(ReadFile(folder_ / "page.html").find("At equal memory"), std::string::npos);
+  EXPECT_TRUE(IsFile(folder_ / "page-compare-kept.svg"));
+}
+
+TEST_F(CompareCommand, MethodsOfEqualMemory) {
+  const nlohmann::json json = Json("--context 300 --methods 'full; window:?; sink:4,?; sep:3,?' --kept 60");
+  EXPECT_EQ(json["tokens"], 299) << "of 300 the BOS is not predicted";
+  for (size_t m = 1; m < 4; ++m) EXPECT_NEAR(json["methods"][m]["kept"].get<double>(), 60, 3);
+  EXPECT_EQ(json["equal_memory"].size(), 3u);
+  EXPECT_EQ(json["identity"], nullptr);
+  EXPECT_EQ(json["methods"][0]["longppl"], nullptr);
+}
+
+TEST_F(CompareCommand, PositionSchemesReadTheirOwnWay) {
+  const nlohmann::json json = Json("--methods 'full; full @ linear:factor=8; @ linear:factor=8'");
+  EXPECT_GT(json["methods"][1]["ppl_times_first"]["low"], 1.2) << "places eight times as near";
+  EXPECT_NEAR(json["methods"][1]["ppl"].get<double>(), json["methods"][2]["ppl"].get<double>(), 1e-3);
+}
+
+TEST_F(CompareCommand, MistakesAreNamed) {
+  Refused(2, "", "no methods to compare");
+  Refused(2, "--methods 'full; sikn:4'", "method 'sikn:4'");
+  Refused(2, "--methods 'sink:4,?'", "Give --kept N");
+  Refused(2, "--methods full --kept 5", "--kept is for methods with a ?");
+  Refused(2, "--methods 'window:?' --kept 5000", "keys at most on these texts");
+  Refused(2, "--methods full --resume", "--resume goes on with the run in --output");
+  Refused(2, "--methods full --attention window=3", "takes no --attention");
+  Refused(2, "--methods full --kv sepllm", "--methods");
+  Refused(2, "--methods full --save-keys " + Path("k"), "--save-keys is for a judge");
+  Refused(2, "--methods 'full @ yarn'", "method 'full @ yarn'");
+  const CommandResult fields = RunHawser("eval builtin compare:k=5 --methods full --data " + Path("log.txt") + " 2>&1");
+  EXPECT_EQ(fields.code, 2);
+  EXPECT_NE(fields.out.find("k is for key tokens"), std::string::npos) << fields.out;
+}
+
+}  // namespace
+}  // namespace hawser

@@ -1,0 +1,91 @@
+#include "hawser/eval/read_text.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "hawser/base/error.h"
+#include "hawser/model/kv_cache.h"
+#include "hawser/model/kv_report.h"
+#include "hawser/tok/separators.h"
+
+namespace hawser {
+namespace {
+
+/// Tokens of a pass through a cache at most.
+constexpr int64_t kReadPass = 32768;
+
+}  // namespace
+
+std::string ToString(const Sight& sight) { return sight.kv ? ToString(*sight.kv) : ToString(sight.pattern); }
+
+TextReader::TextReader(Backend* backend, const Weights& weights, const Tokenizer& tokenizer, const Sight& sight,
+                       BosRule bos)
+    : backend_(backend),
+      weights_(weights),
+      sight_(sight),
+      prefix_(TextPrefix(tokenizer, bos)),
+      decoder_(backend, weights) {
+  const int32_t vocab = weights.spec().vocab;
+  if (sight.kv) {
+    if (sight.kv->prefill == KvPrefill::kDense) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts; a text is read token by token",
+           ToString(*sight.kv));
+    }
+    separators_ = ModelSeparators(&tokenizer, sight.kv->separator_set, vocab);
+  } else if (sight.pattern.separators) {
+    separators_ = ModelSeparators(&tokenizer, sight.pattern.separator_set, vocab);
+  }
+}
+
+TextNats TextReader::Read(std::span<const int32_t> text) {
+  std::vector<int32_t> ids = prefix_;
+  ids.insert(ids.end(), text.begin(), text.end());
+  const int32_t vocab = weights_.spec().vocab;
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < vocab) continue;
+    Fail(ErrorKind::kUsage, "token id {} is outside the model's vocabulary of {}; is it the model's tokenizer?", id,
+         vocab);
+  }
+  TextNats read{.nats = std::vector<float>(text.size(), std::numeric_limits<float>::quiet_NaN()), .bytes = {}};
+  if (ids.size() < 2) return read;
+
+  const auto rows = static_cast<int64_t>(ids.size()) - 1;  // the last token is predicted and not read
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  for (size_t i = 0; i + 1 < prefix_.size(); ++i) targets[i] = -1;
+  ids.pop_back();
+  std::vector<float> nll(ids.size());
+  if (sight_.kv) {
+    KvCache cache(backend_, weights_.spec(), *sight_.kv, separators_, weights_.dtype(), rows);
+    for (int64_t at = 0; at < rows; at += kReadPass) {
+      const int64_t n = std::min(kReadPass, rows - at);
+      decoder_.ExtendScore(std::span(ids).subspan(at, n), std::span(targets).subspan(at, n), &cache, nll.data() + at);
+    }
+    read.kept = cache.usage().mean;
+    read.bytes = KvReportJson(cache).value("mean_bytes", 0.0);
+  } else {
+    Batch batch{.pattern = sight_.pattern};
+    Batch::Sequence sequence{.begin = 0, .layout = {.size = static_cast<int32_t>(rows)}};
+    for (int64_t row = 0; row < rows; ++row) {
+      batch.positions.push_back(row);
+      batch.weights.push_back(targets[row] < 0 ? 0.0f : 1.0f);
+      if (!separators_.empty()) sequence.layout.is_separator.push_back(separators_[ids[row]]);
+    }
+    batch.ids = ids;
+    batch.targets = targets;
+    batch.sequences.push_back(std::move(sequence));
+    const StepStats stats = decoder_.Score(batch, nll.data());
+    read.kept = static_cast<double>(stats.visible_pairs) / static_cast<double>(rows);
+  }
+  for (size_t t = prefix_.empty() ? 1 : 0; t < text.size(); ++t) {
+    const float nats = nll[t + prefix_.size() - 1];
+    if (!std::isfinite(nats)) {
+      Fail(ErrorKind::kNumeric, "the model gives {} nats for token {} at position {}; its weights may be damaged", nats,
+           text[t], t);
+    }
+    read.nats[t] = nats;
+  }
+  return read;
+}
+
+}  // namespace hawser

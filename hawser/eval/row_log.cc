@@ -1,0 +1,66 @@
+#include "hawser/eval/row_log.h"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "hawser/base/error.h"
+#include "hawser/io/json.h"
+
+namespace hawser {
+namespace {
+
+/// The first thing in which two runs differ, for people.
+std::string Difference(const nlohmann::json& held, const nlohmann::json& asked) {
+  for (const auto& [key, value] : asked.items()) {
+    const nlohmann::json other = held.is_object() && held.contains(key) ? held[key] : nlohmann::json();
+    if (other == value) continue;
+    if (value.is_object() && other.is_object()) return Difference(other, value);
+    return fmt::format("{} {}, this one {}", key, ShownJson(other), ShownJson(value));
+  }
+  return "more than this one";
+}
+
+}  // namespace
+
+RowLog::RowLog(const std::filesystem::path& folder, const std::string& name, const nlohmann::json& header, bool resume)
+    : lock_(folder), path_(folder / name) {
+  std::error_code code;
+  const std::string text = std::filesystem::exists(path_, code) ? ReadFile(path_) : std::string();
+  const size_t whole = text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1;
+  if (whole == 0) {
+    started_ =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    nlohmann::json first = header;
+    first["started"] = started_;
+    WriteFileAtomically(path_, first.dump() + "\n");
+  } else {
+    for (size_t begin = 0, number = 0; begin < whole; ++number) {
+      const size_t end = text.find('\n', begin);
+      WithFrame(fmt::format("{}:{}", path_.string(), number + 1), [&] {
+        nlohmann::json line = ParseJson(std::string_view(text).substr(begin, end - begin));
+        if (number > 0) {
+          rows_.push_back(std::move(line));
+          return;
+        }
+        started_ = JsonObject(line, "run").Int("started", 0, int64_t{1} << 53);
+        for (const auto& [key, value] : header.items()) {
+          if (line.contains(key) && line[key] == value) continue;
+          Fail(ErrorKind::kUsage, "this folder holds another run, with {}; choose another folder",
+               Difference(line, header));
+        }
+        if (!resume) Fail(ErrorKind::kUsage, "this folder holds this run already; --resume goes on with it");
+      });
+      begin = end + 1;
+    }
+    if (whole < text.size()) TruncateFile(path_, whole);
+  }
+  file_ = std::make_unique<AppendFile>(path_);
+}
+
+RowLog::~RowLog() = default;
+
+std::string RowLog::Place(size_t row) const { return fmt::format("{}:{}", path_.string(), row + 2); }
+
+void RowLog::Add(const nlohmann::json& row) { file_->Append(row.dump() + "\n"); }
+
+}  // namespace hawser
