@@ -187,10 +187,7 @@ std::function<int()> SetupHelp(Command command, CommonOptions& common) {
       Fail(ErrorKind::kUsage, "no help on '{}'{}", topic, SuggestName(topic, names));
     }
     if (words->empty()) {
-      *text +=
-          fmt::format("
-Pages on text forms: help {}
-", PageNames());
+      *text += fmt::format("\nPages on text forms: help {}\n", PageNames());
     }
     common.json ? PrintJson({{"topic", fmt::format("{}", fmt::join(*words, " "))}, {"text", *text}}) : PrintText(*text);
     return 0;
