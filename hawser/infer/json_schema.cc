@@ -334,14 +334,18 @@ class SchemaReader {
     }
     const bool says = schema.contains("additionalProperties");
     const Json others = says ? schema["additionalProperties"] : Json(properties.empty());
-    std::vector<std::string> names;
-    for (const auto& [name, value] : properties.items()) names.push_back(name);
+    std::vector<std::pair<std::string, const Json*>> members;  // null: of the kind of the others
+    std::set<std::string, std::less<>> known;
+    for (const auto& [name, value] : properties.items()) {
+      members.emplace_back(name, &value);
+      known.insert(name);
+    }
     std::optional<Item> other;
     if (others != Json(false)) other = Value(others, place + "/additionalProperties");
     for (const std::string& name : required) {
-      if (properties.contains(name)) continue;
+      if (!known.insert(name).second) continue;
       if (!other) Wrong(place, "\"required\" names what \"properties\" has", Json(name));
-      names.push_back(name);  // of the kind of the others
+      members.emplace_back(name, nullptr);
     }
     const Item blank = parts_.Blank();
     const auto member = [&](Sequence key, Item value, bool behind) {
@@ -356,16 +360,16 @@ class SchemaReader {
     // From the end: what may follow where nothing stands before, and where something does.
     Sequence rest[2];
     if (other) {
-      const Sequence key = {names.empty() ? parts_.String() : parts_.StringExcept(names)};
+      const Sequence key = {members.empty() ? parts_.String() : parts_.StringExcept({known.begin(), known.end()})};
       rest[1] = b_.Repeat(b_.OneOf({member(key, *other, true)}), 0, -1);
       Sequence begun = member(key, *other, false);
       begun.insert(begun.end(), rest[1].begin(), rest[1].end());
       rest[0] = {b_.OneOf({std::move(begun), {}})};
     }
-    for (size_t i = names.size(); i-- > 0;) {
-      const std::string& name = names[i];
+    for (size_t i = members.size(); i-- > 0;) {
+      const auto& [name, schema_of] = members[i];
       const Item value =
-          properties.contains(name) ? Value(properties[name], fmt::format("{}/properties/{}", place, name)) : *other;
+          schema_of != nullptr ? Value(*schema_of, fmt::format("{}/properties/{}", place, name)) : *other;
       Sequence next[2];
       for (const bool behind : {false, true}) {
         Sequence with = member(b_.Text(Json(name).dump()), value, behind);
