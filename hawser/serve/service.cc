@@ -17,13 +17,16 @@ namespace {
 
 constexpr const char* kJson = "application/json";
 
-/// Whether a path is one of `pattern`, in which {id} stands for anything but nothing.
+/// Whether a path is one of `pattern`, in which {id} stands for a name and {path} for one that may hold slashes.
 bool PathMatches(std::string_view pattern, std::string_view path) {
-  constexpr std::string_view kId = "{id}";
-  const size_t at = pattern.find(kId);
+  const size_t at = pattern.find('{');
   if (at == pattern.npos) return path == pattern;
-  const std::string_view before = pattern.substr(0, at), behind = pattern.substr(at + kId.size());
-  return path.size() > before.size() + behind.size() && path.starts_with(before) && path.ends_with(behind);
+  const size_t end = pattern.find('}') + 1;
+  const std::string_view before = pattern.substr(0, at), behind = pattern.substr(end);
+  if (path.size() <= before.size() + behind.size() || !path.starts_with(before) || !path.ends_with(behind))
+    return false;
+  const std::string_view name = path.substr(at, path.size() - before.size() - behind.size());
+  return pattern.substr(at, end - at) == "{path}" || name.find('/') == name.npos;
 }
 
 std::string AllowedMethods(const std::vector<std::string>& methods) {
@@ -52,7 +55,7 @@ Service::Impl::Impl(const ModelToRun* r, Backend* backend, ServiceOptions o)
 
 const std::vector<Service::Impl::RouteRow>& Service::Impl::Routes() {
   static const std::vector<RouteRow> rows = {{"/v1/models", "GET", &Impl::Models},
-                                             {"/v1/models/{id}", "GET", &Impl::Models},
+                                             {"/v1/models/{path}", "GET", &Impl::Models},
                                              {"/v1/sessions", "GET", &Impl::ListSessions},
                                              {"/v1/sessions", "POST", &Impl::MakeSession},
                                              {"/v1/sessions/{id}/save", "POST", &Impl::SaveSession},

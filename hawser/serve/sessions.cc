@@ -103,7 +103,7 @@ void Sessions::Expire() {
   std::erase_if(sessions_, [&](const auto& row) {
     if (row.second.busy || row.second.used >= last) return false;
     std::error_code ignored;
-    if (row.second.saved) fs::remove(FileOf(row.first), ignored);
+    if (!options_.folder.empty()) fs::remove(FileOf(row.first), ignored);
     return true;
   });
 }
@@ -287,7 +287,7 @@ void Sessions::Delete(const std::string& id) {
   const std::lock_guard lock(mutex_);
   const auto session = At(id);
   std::error_code ignored;
-  if (session->second.saved) fs::remove(FileOf(id), ignored);
+  if (!options_.folder.empty()) fs::remove(FileOf(id), ignored);
   sessions_.erase(session);
 }
 
