@@ -366,13 +366,10 @@ bool Scheduler::Step() {
   for (Slot* slot : pass) {
     if (!slot->over) {
       AfterPass(slot);
-    } else if (slot->request.behind != nullptr && slot->cache != nullptr) {  // nobody listens to it any more
-      const auto fed = static_cast<int64_t>(slot->fed.size() + slot->to_feed.size());
-      if (slot->cache->seen() == slot->before + fed) {
-        slot->fed.insert(slot->fed.end(), slot->to_feed.begin(), slot->to_feed.end());
-      }
-      GiveBack(slot);
+    } else {  // nobody listens to it any more
+      slot->fed.insert(slot->fed.end(), slot->to_feed.begin(), slot->to_feed.end());
     }
+    if (slot->over) GiveBack(slot);
   }
   std::erase_if(slots_, [](const auto& slot) { return slot->over; });
   Publish();
@@ -402,11 +399,12 @@ void Scheduler::RunPass(std::span<Slot* const> slots) {
   for (Slot* slot : slots) {
     if (slot->over) continue;
     const bool untouched = slot->cache->seen() == slot->before + static_cast<int64_t>(slot->fed.size());
-    if (slots.size() == 1 || !untouched) {
-      if (!slot->over) Fault(slot, *failed);
-    } else if (!slot->over) {
+    if (untouched && slots.size() > 1) {
       RunPass({&slot, 1});
+      continue;
     }
+    if (!untouched) slot->cache.reset();  // nobody knows what it has seen
+    Fault(slot, *failed);
   }
 }
 

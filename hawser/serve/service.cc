@@ -43,8 +43,8 @@ Service::Impl::Impl(const ModelToRun* r, Backend* backend, ServiceOptions o)
       tokenizer(*r->model.tokenizer),
       scheduler(backend, &decoder, &tokenizer, r->weights.dtype(), options.scheduler),
       formats(&tokenizer),
-      sessions(&scheduler, &r->weights, options.sessions),
-      replies(options.cors, &meters) {
+      replies(options.cors, &meters),
+      sessions(&scheduler, &r->weights, options.sessions) {
   if (tokenizer.chat_template().empty()) return;
   try {
     chat_template = std::make_unique<ChatTemplate>(tokenizer);

@@ -29,13 +29,13 @@ struct Service::Impl {
   std::unique_ptr<ChatTemplate> chat_template;  // null: the model brings none
   Scheduler scheduler;
   Formats formats;
-  Sessions sessions;
   std::unique_ptr<WebServer> web;
   std::thread engine;
   std::atomic<bool> ends = false;
   int64_t created = std::time(nullptr);
   Meters meters;
   Replies replies;
+  Sessions sessions;  // the first to go: it completes answers
 
   Impl(const ModelToRun* r, Backend* backend, ServiceOptions o);
 
