@@ -58,7 +58,29 @@ def openai_client(url):
             assert e.body["message"], e
         else:
             raise AssertionError("not refused")
-    print("openai: models, chat, streams, logprobs, echo, batches, tools in the template, errors")
+    formats(client, talk)
+    print("openai: models, chat, streams, logprobs, echo, batches, tools in the template, formats, errors")
+
+
+def formats(client, talk):
+    """Answers under a schema are valid under it, by a checker that is not ours."""
+    try:
+        import jsonschema
+    except ImportError:
+        jsonschema = None
+    schema = {"type": "object", "properties": {"colour": {"type": "string", "maxLength": 20},
+              "warm": {"type": "boolean"}, "shades": {"type": "array", "items": {"enum": ["light", "dark"]}, "maxItems": 2},
+              "rgb": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}, "minItems": 3, "maxItems": 3},
+              "since": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}},
+              "required": ["colour", "warm", "shades", "rgb", "since"], "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "colour", "strict": True, "schema": schema}}
+    for seed in range(6):
+        answer = client.chat.completions.create(model="m", messages=talk, max_tokens=300, seed=seed,
+                                                temperature=seed / 4, response_format=asked)
+        assert answer.choices[0].finish_reason == "stop", answer
+        value = json.loads(answer.choices[0].message.content)
+        if jsonschema:
+            jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
 
 
 def litellm_client(url):

@@ -512,6 +512,49 @@ class SettingsTest(unittest.TestCase):
             server.close()
             self.assertTrue(bad.exists())
 
+    def test_chat_by_url(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([HAWSER, "convert", MODEL, folder + "/m", "--quiet"], check=True)
+            pathlib.Path(folder, "m", "chat_template.jinja").write_text(TEMPLATE)
+            server = Server(model=folder + "/m", env={"HAWSER_API_KEY": KEY})
+            url = f"http://127.0.0.1:{server.port}"
+
+            def chat(lines, *arguments, key=KEY, to=url):
+                p = subprocess.run([HAWSER, "chat", "--url", to, *arguments], input=lines, capture_output=True,
+                                   text=True, timeout=60, env={**os.environ, "HAWSER_API_KEY": key})
+                return p.returncode, p.stdout, p.stderr
+
+            try:
+                local = subprocess.run([HAWSER, "chat", folder + "/m", "-n", "12", "--temperature", "0", "--top-p", "1"],
+                                       input="Ahoy\nAnd then?\n", capture_output=True, text=True, check=True).stdout
+                same = ("-n", "12", "--temperature", "0", "--top-p", "1")
+                code, out, err = chat("Ahoy\nAnd then?\n", "--session", *same)
+                self.assertEqual((code, out), (0, local), err)
+                code, out, err = chat("Ahoy\n", *same)
+                self.assertEqual((code, out), (0, local[:len(out)]), err)
+                self.assertGreater(len(out), 4)
+                code, out, err = chat("Ahoy\n", "-n", "5", "--json", "--kv", "sink:4,60", "--seed", "3")
+                self.assertEqual(code, 0, err)
+                turn = json.loads(out)
+                self.assertEqual(turn["usage"]["completion_tokens"], 5)
+                self.assertEqual(turn["usage"]["hawser"]["cache"], "sink:4,60")
+                code, out, err = chat("Ahoy\n/stats\n", "--session", "-n", "5")
+                self.assertEqual(code, 0, err)
+                session = [line for line in out.splitlines() if line.startswith("session ")][0].split()[1]
+                code, out, err = chat("More\n/stats\n", "--session", session, "-n", "5", "--system", "Be brief.")
+                self.assertEqual(code, 0, err)
+                self.assertIn(session, out)
+                for result, wanted, text in ((chat("a\n", key="wrong"), 2, "status 401: the API key"),
+                                             (chat("a\n", "--kv", "nonsense"), 2, "nonsense"),
+                                             (chat("a\n", "--rope", "theta=5"), 2, "--rope"),
+                                             (chat("a\n", "--session", "session-none"), 2, "no session"),
+                                             (chat("a\n", to="ftp://a"), 2, "http://"),
+                                             (chat("a\n", to="http://127.0.0.1:1"), 3, "127.0.0.1")):
+                    self.assertEqual(result[0], wanted, result)
+                    self.assertIn(text, result[2])
+            finally:
+                server.close()
+
     def test_limits_of_sessions(self):
         server = Server("--max-sessions", "2", "--session-expiry", "1")
         try:
