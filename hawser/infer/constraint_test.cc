@@ -386,6 +386,7 @@ TEST(JsonSchema, RefusesByName) {
       {R"({"type": "array", "minItems": 3, "maxItems": 2})", "maxItems"},
       {R"({"type": "integer", "multipleOf": 2.5})", "multipleOf"},
       {R"({"type": "integer", "multipleOf": 0})", "multipleOf"},
+      {R"({"type": "integer", "multipleOf": 3, "minimum": 1e300, "maximum": 1e300})", "2^53"},
       {R"({"type": "integer", "minimum": 5, "maximum": 4})", "ever ends"},
       {R"({"minimum": "x"})", "\"minimum\""},
       {R"({"required": ["a"], "additionalProperties": false})", "\"required\""},

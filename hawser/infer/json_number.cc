@@ -187,6 +187,9 @@ Item JsonParts::Number(const NumberBounds& bounds) {
       if (!bounds.low && !bounds.high) return MultipleOf(bounds.multiple_of);
       Fail(ErrorKind::kUnsupported, "\"multipleOf\" with one bound is not supported; give none or both");
     }
+    if (!(std::max(std::abs(bounds.low->value), std::abs(bounds.high->value)) < 0x1p53)) {
+      Fail(ErrorKind::kUnsupported, "\"multipleOf\" with bounds beyond 2^53 is not supported");
+    }
     const double step = static_cast<double>(bounds.multiple_of);
     const double first = std::ceil(bounds.low->value / step), last = std::floor(bounds.high->value / step);
     if (last - first > kMostMultiples) {
