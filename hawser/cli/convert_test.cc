@@ -150,7 +150,7 @@ TEST_F(ConvertCommand, RandomWeightsOfAShape) {
 
 TEST_F(ConvertCommand, Stories260kFromLlama2c) {
   HAWSER_NEEDS_DATA("models/stories260k");
-  const fs::path stories = testing::TestData() / "models/stories260k";
+  const fs::path stories = TestData() / "models/stories260k";
   const std::string source = " '" + (stories / "checkpoint_legacy.bin").string() + "'";
   const std::string tokenizer = " --tokenizer '" + (stories / "tokenizer.bin").string() + "'";
   ASSERT_EQ(RunHawser("convert" + source + Quoted("stories") + tokenizer).code, 0);

@@ -19,7 +19,7 @@ class DriftCommandTest : public ::testing::Test {
  protected:
   void SetUp() override {
     HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin");
-    const std::filesystem::path root = testing::TestData() / "models/stories260k";
+    const std::filesystem::path root = TestData() / "models/stories260k";
     model_ = "'" + (root / "checkpoint_v1.bin").string() + "' --tokenizer '" + (root / "tokenizer.bin").string() + "'";
     folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_drift_test";
     std::filesystem::remove_all(folder_);

@@ -21,7 +21,7 @@ class EvalCommand : public ::testing::Test {
  protected:
   void SetUp() override {
     HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin");
-    const std::filesystem::path root = testing::TestData();
+    const std::filesystem::path root = TestData();
     model_ = (root / "models/stories260k/checkpoint_v1.bin").string();
     tokenizer_ = " --tokenizer '" + (root / "models/stories260k/tokenizer.bin").string() + "'";
     folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_eval_test";

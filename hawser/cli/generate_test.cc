@@ -21,10 +21,10 @@ class GenerateCommand : public ::testing::Test {
   void SetUp() override {
     HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin",
                       "oracles/stories260k_reference.json");
-    const auto folder = testing::TestData() / "models/stories260k";
+    const auto folder = TestData() / "models/stories260k";
     model_ = (folder / "checkpoint_v1.bin").string();
     tokenizer_ = (folder / "tokenizer.bin").string();
-    const std::string oracle = ReadFile(testing::TestData() / "oracles/stories260k_reference.json");
+    const std::string oracle = ReadFile(TestData() / "oracles/stories260k_reference.json");
     greedy_ = nlohmann::json::parse(oracle)["greedy"]["text_after_256_steps"];
   }
 

@@ -65,8 +65,8 @@ TEST(InspectCommand, LayersThatDiffer) {
 
 TEST(InspectCommand, Separators) {
   HAWSER_NEEDS_DATA("models/stories260k/tokenizer.bin", "pg19/test/12204.txt");
-  const std::filesystem::path tokenizer = testing::TestData() / "models/stories260k/tokenizer.bin";
-  const std::filesystem::path book = testing::TestData() / "pg19/test/12204.txt";
+  const std::filesystem::path tokenizer = TestData() / "models/stories260k/tokenizer.bin";
+  const std::filesystem::path book = TestData() / "pg19/test/12204.txt";
   const std::string command = "inspect separators '" + tokenizer.string() + "' ";
   const CommandResult run = testing::RunHawser(command + "--data '" + book.string() + "' --json");
   ASSERT_EQ(run.code, 0) << run.out;

@@ -231,7 +231,7 @@ TEST(ScorePlan, SharesWhatTextsBeginWith) {
 }
 
 TEST(EngineLm, StoriesOracle) {
-  const std::filesystem::path root = testing::TestData(), oracle = root / "oracles/loglikelihood_stories260k.jsonl";
+  const std::filesystem::path root = TestData(), oracle = root / "oracles/loglikelihood_stories260k.jsonl";
   HAWSER_NEEDS_DATA("oracles/loglikelihood_stories260k.jsonl");
   const auto backend = MakeBackend("cpu");
   const ModelToRun run = LoadModelToRun(root / "models/stories260k/checkpoint_v1.bin",

@@ -36,7 +36,7 @@ class HarnessOracle : public ::testing::Test {
     return FindTask(input.options.task()).samples(input);
   }
 
-  const std::filesystem::path root_ = testing::TestData();
+  const std::filesystem::path root_ = TestData();
   nlohmann::json oracle_;
 };
 

@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 class LongContextVectors : public ::testing::Test {
  protected:
   void SetUp() override { HAWSER_NEEDS_DATA(); }
-  const fs::path data_ = testing::TestData();
+  const fs::path data_ = TestData();
 };
 
 TEST_F(LongContextVectors, PasskeyPrompts) {
@@ -233,8 +233,8 @@ TEST(LongTasks, TheTruthScoresFull) {
   CheckTask("ruler:length=3000,tasks=vt+fwe+niah_multikey_3,samples=2", data, 6);
   CheckTask("longbench_v2", data, 1);
   const char* prompts = "longbench/dataset2prompt.json";
-  if (testing::MissingData({prompts}).empty()) {
-    WriteFileAtomically(data / prompts, ReadFile(testing::TestData() / prompts));
+  if (MissingData({prompts}).empty()) {
+    WriteFileAtomically(data / prompts, ReadFile(TestData() / prompts));
     CheckTask("longbench:sets=hotpotqa+trec+gov_report_e", data, 6);
   }
   EXPECT_THROW(CheckTask("longbench:sets=hotpot", data, 0), Error);

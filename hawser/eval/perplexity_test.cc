@@ -356,7 +356,7 @@ class OraclePplTest : public ::testing::Test {
  protected:
   void SetUp() override {
     HAWSER_NEEDS_DATA("models/stories260k", "oracles/perplexity_protocols_stories260k.json", "pg19/test/12204.txt");
-    const std::filesystem::path root = testing::TestData();
+    const std::filesystem::path root = TestData();
     const std::filesystem::path folder = root / "models/stories260k", book = root / "pg19/test/12204.txt";
     oracle_ = nlohmann::json::parse(ReadFile(root / "oracles/perplexity_protocols_stories260k.json"));
     documents_ = {{.path = book.string(), .text = ReadFile(book).substr(0, 4000)}};

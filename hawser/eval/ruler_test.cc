@@ -39,7 +39,7 @@ struct GoldenCase {
 class RulerGolden : public ::testing::TestWithParam<GoldenCase> {
  protected:
   void SetUp() override { HAWSER_NEEDS_DATA(); }
-  const fs::path data_ = testing::TestData();
+  const fs::path data_ = TestData();
 };
 
 TEST_P(RulerGolden, TextIsTheOriginals) {
@@ -213,7 +213,7 @@ TEST(RulerScore, AnswersOfTheTruthScoreFull) {
 
 TEST(RulerScore, ScoresPublishedAnswers) {
   HAWSER_NEEDS_DATA("oracles/ruler_string_expected_scores.json", "ruler/predictions_string");
-  const fs::path data = testing::TestData();
+  const fs::path data = TestData();
   const nlohmann::json expected =
       ParseJson(ReadFile(data / "oracles" / "ruler_string_expected_scores.json"))["expected"];
   std::map<std::string, double> sums;

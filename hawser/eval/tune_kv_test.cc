@@ -25,7 +25,7 @@ class TuneKvTest : public ::testing::Test {
  protected:
   void SetUp() override {
     HAWSER_NEEDS_DATA("models/stories260k/tokenizer.bin", "pg19/test/12204.txt");
-    const auto folder = testing::TestData() / "models/stories260k", book = testing::TestData() / "pg19/test/12204.txt";
+    const auto folder = TestData() / "models/stories260k", book = TestData() / "pg19/test/12204.txt";
     model_ = LoadModel(folder / "checkpoint_v1.bin", folder / "tokenizer.bin");
     documents_ = {{.path = "book", .text = ReadFile(book).substr(0, 20000)}};
   }

@@ -190,7 +190,7 @@ TEST_F(Llama2cTest, SurvivesTruncationAndFlippedBits) {
 
 TEST(Llama2cDataTest, BothFilesOfStories260kHoldTheSameTensors) {
   HAWSER_NEEDS_DATA("models/stories260k");
-  const fs::path folder = testing::TestData() / "models" / "stories260k";
+  const fs::path folder = TestData() / "models" / "stories260k";
   const Llama2c v1 = ReadLlama2c(folder / "checkpoint_v1.bin"), legacy = ReadLlama2c(folder / "checkpoint_legacy.bin");
   EXPECT_EQ(v1.width, 64);
   EXPECT_EQ(v1.vocab, 512);

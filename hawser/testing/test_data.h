@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace hawser::testing {
+namespace hawser {
 
 /// The folder; empty where the variable is not set.
 inline std::filesystem::path TestData() {
@@ -25,8 +25,8 @@ inline std::string MissingData(std::initializer_list<std::string_view> files) {
   return "";
 }
 
-}  // namespace hawser::testing
+}  // namespace hawser
 
 /// At the beginning of a test or of SetUp: skips it by name where the data set or one of these files of it is absent.
 #define HAWSER_NEEDS_DATA(...) \
-  if (const std::string why = ::hawser::testing::MissingData({__VA_ARGS__}); !why.empty()) GTEST_SKIP() << why
+  if (const std::string why = ::hawser::MissingData({__VA_ARGS__}); !why.empty()) GTEST_SKIP() << why

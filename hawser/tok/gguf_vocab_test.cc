@@ -181,7 +181,7 @@ TEST(GgufVocab, AStoredJsonOfOtherTokensIsRefused) {
 
 TEST(GgufVocab, RealTokenizersRoundTrip) {
   HAWSER_NEEDS_DATA("tokenizers/gpt2.tokenizer.json", "tokenizers/llama2.tokenizer.model");
-  const fs::path folder = testing::TestData() / "tokenizers";
+  const fs::path folder = TestData() / "tokenizers";
   for (const char* name : {"gpt2.tokenizer.json", "llama2.tokenizer.model"}) {
     SCOPED_TRACE(name);
     const auto tokenizer = LoadTokenizer(folder / name);

@@ -62,7 +62,7 @@ TEST(Separators, FitTheModel) {
 // Figures of the GPT-NeoX vocabulary over books of PG-19: 9 ids 0.159, 20 ids 0.160, the text rule 0.177.
 TEST(Separators, PresetsOfGptNeox) {
   HAWSER_NEEDS_DATA("tokenizers/gpt-neox-20b.tokenizer.json", "pg19/test/10146.txt");
-  const std::filesystem::path root = testing::TestData(), file = root / "tokenizers/gpt-neox-20b.tokenizer.json";
+  const std::filesystem::path root = TestData(), file = root / "tokenizers/gpt-neox-20b.tokenizer.json";
   const std::filesystem::path book = root / "pg19/test/10146.txt";
   const auto tokenizer = LoadTokenizer(file);
   const auto ids = tokenizer->Encode(ReadFile(book).substr(0, 300000));

@@ -314,7 +314,7 @@ TEST(Tokenizer, SeparatorsAreSeenInTheDecodedText) {
 
 /// A file or folder of the evaluation data; empty where it is not here.
 fs::path Data(const std::string& name) {
-  return testing::MissingData({name}).empty() ? testing::TestData() / name : fs::path();
+  return MissingData({name}).empty() ? TestData() / name : fs::path();
 }
 
 #define REQUIRE_DATA(variable, name)    \

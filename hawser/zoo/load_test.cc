@@ -455,7 +455,7 @@ TEST(Llama2cLoadTest, SurvivesFlippedBits) {
 class StoriesTest : public ::testing::Test {
  protected:
   void SetUp() override { HAWSER_NEEDS_DATA("models/stories260k"); }
-  const fs::path folder_ = testing::TestData() / "models/stories260k";
+  const fs::path folder_ = TestData() / "models/stories260k";
 };
 
 TEST_F(StoriesTest, BothFilesAreOneModelAndSurviveConversion) {
