@@ -44,9 +44,9 @@ TEST_F(CompareCommand, SideBySideAndOnAPage) {
   const std::string text = " 2>&1";
   const CommandResult first =
       RunHawser("eval builtin compare:k=64,delta=24 --judge builtin --threads 1 --save-keys " + Path("keys.jsonl") +
-                " --data " + Path("log.txt") + " --methods 'full; sink:4,60' " + out + text);
+                " --data " + Path("log.txt") + " --methods 'full; window:64' " + out + text);
   ASSERT_EQ(first.code, 0) << first.out;
-  for (const char* part : {"sink:4,60", "longppl", "times full", "report.html", "longppl-1 judge=builtin"}) {
+  for (const char* part : {"window:64", "longppl", "times full", "report.html", "longppl-1 judge=builtin"}) {
     EXPECT_NE(first.out.find(part), std::string::npos) << part << " in " << first.out;
   }
   const nlohmann::json held = nlohmann::json::parse(ReadFile(folder_ / "run/compare.json"));
@@ -59,7 +59,7 @@ TEST_F(CompareCommand, SideBySideAndOnAPage) {
   WriteFileAtomically(folder_ / "run/methods.jsonl", log.substr(0, log.size() - 30));
   const std::string keys = "--keys " + Path("keys.jsonl") + " ";
   Refused(2, keys + out + "--methods full", "--resume goes on with it");
-  const nlohmann::json more = Json(keys + out + "--resume --methods 'full; sink:4,60; window=64'");
+  const nlohmann::json more = Json(keys + out + "--resume --methods 'full; window:64; window=64'");
   ASSERT_EQ(more["methods"].size(), 3u);
   for (const int m : {0, 1}) {
     EXPECT_EQ(more["methods"][m]["stretches"], held["methods"][m]["stretches"]);

@@ -63,11 +63,11 @@ TEST_F(LongPplCommand, JudgesOnceAndMeasuresCaches) {
   EXPECT_EQ(again["identity"], judged["identity"]);
   EXPECT_EQ(again["k"], 64);
 
-  const nlohmann::json sinks = Json("", "--kv sink:4,60 --keys " + Path("keys.jsonl") + data);
-  EXPECT_EQ(sinks["key_tokens"], judged["key_tokens"]);
-  EXPECT_GT(sinks["longppl"], 5.0) << "what is asked for is gone";
-  EXPECT_LT(sinks["kept"], 65);
-  EXPECT_EQ(sinks["kv_policy"], "sink:4,60");
+  const nlohmann::json window = Json("", "--kv window:64 --keys " + Path("keys.jsonl") + data);
+  EXPECT_EQ(window["key_tokens"], judged["key_tokens"]);
+  EXPECT_GT(window["longppl"], 5.0) << "what is asked for is gone";
+  EXPECT_LT(window["kept"], 65);
+  EXPECT_EQ(window["kv_policy"], "window:64");
   EXPECT_EQ(Json("", "--limit 1 --keys " + Path("keys.jsonl") + data)["documents"].size(), 1u);
   EXPECT_NE(Run("", "--keys " + Path("keys.jsonl") + data).out.find("longppl 1."), std::string::npos);
 }

@@ -163,8 +163,8 @@ TEST_F(CompareRuns, SumsOfStretchesAndPositions) {
   std::vector<CompareText> texts = {{.name = "a", .ids = Ids(0, 300)}, {.name = "b", .ids = Ids(1, 150)}};
   texts[0].key.assign(texts[0].ids.size(), 0);
   texts[0].key[200] = 1;
-  TextReader reader(backend_.get(), Model().weights, tokenizer(), {.kv = ParseKvForm("sink:4,28")});
-  const MethodRun run = RunMethod(&reader, "sinks", texts, 64);
+  TextReader reader(backend_.get(), Model().weights, tokenizer(), {.kv = ParseKvForm("window:32")});
+  const MethodRun run = RunMethod(&reader, "window", texts, 64);
   const int64_t parts =
       (static_cast<int64_t>(texts[0].ids.size()) + 63) / 64 + (static_cast<int64_t>(texts[1].ids.size()) + 63) / 64;
   EXPECT_EQ(static_cast<int64_t>(run.stretches.size()), parts) << "none across texts";
@@ -188,7 +188,7 @@ TEST_F(CompareRuns, SumsOfStretchesAndPositions) {
 TEST_F(CompareRuns, KeptKeysAreKnownWithoutAModel) {
   const ModelSpec& spec = Model().weights.spec();
   const auto separators = [&](const std::string& form) { return ModelSeparators(&tokenizer(), form, spec.vocab); };
-  const std::vector<int32_t> ids = Ids(2, 400);
+  const std::vector<int32_t> ids = Ids(2, 150);
   for (const char* text : {"full", "window:64", "sink:4,60", "sep:3,32", "sep-stream:4,16,32,80", "sep:3,32+64+all+16",
                            "fix:4,32,8", "sink:4,60,full-layers=0", "full:dtype=q8_0", "window=32",
                            "sinks=3 window=16 sep", "window=32 full-layers=1"}) {
