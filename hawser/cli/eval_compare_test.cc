@@ -90,7 +90,8 @@ TEST_F(CompareCommand, MethodsOfEqualMemory) {
 TEST_F(CompareCommand, PositionSchemesReadTheirOwnWay) {
   const nlohmann::json json = Json("--methods 'full; full @ linear:factor=8; @ linear:factor=8'");
   EXPECT_GT(json["methods"][1]["ppl_times_first"]["low"], 1.2) << "places eight times as near";
-  EXPECT_NEAR(json["methods"][1]["ppl"].get<double>(), json["methods"][2]["ppl"].get<double>(), 1e-3);
+  const double cached = json["methods"][1]["ppl"], passed = json["methods"][2]["ppl"];
+  EXPECT_NEAR(cached / passed, 1, 1e-4);
 }
 
 TEST_F(CompareCommand, MistakesAreNamed) {

@@ -196,7 +196,8 @@ TEST_F(CompareRuns, KeptKeysAreKnownWithoutAModel) {
     TextReader reader(backend_.get(), Model().weights, tokenizer(), sight, BosRule::kOff);
     const std::vector<std::vector<int32_t>> read = {{ids.begin(), ids.end() - 1}};  // the last is predicted alone
     // A pass counts whole pairs of the mean layer.
-    EXPECT_NEAR(KeptKeys(backend_.get(), spec, sight, read, separators), reader.Read(ids).kept, 3e-3) << text;
+    const double kept = KeptKeys(backend_.get(), spec, sight, read, separators);
+    EXPECT_NEAR(kept, reader.Read(ids).kept, 1.0 / static_cast<double>(read[0].size())) << text;
   }
 }
 
