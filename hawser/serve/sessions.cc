@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
+#include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
 #include "hawser/io/json.h"
 #include "hawser/model/kv_state.h"
@@ -34,9 +36,7 @@ bool IsId(const std::string& name) {
 Sessions::Sessions(const Scheduler* scheduler, const Weights* weights, SessionOptions options)
     : scheduler_(scheduler), weights_(weights), options_(std::move(options)) {
   if (options_.folder.empty()) return;
-  std::error_code code;
-  fs::create_directories(options_.folder, code);
-  if (code) Fail(ErrorKind::kIo, "{}: cannot make the folder: {}", options_.folder.string(), code.message());
+  MakeDirectories(options_.folder);
   Find();
   saver_ = std::thread([this] { RunSaver(); });
 }
@@ -102,8 +102,7 @@ void Sessions::Expire() {
   const int64_t last = std::time(nullptr) - options_.expiry.count();
   std::erase_if(sessions_, [&](const auto& row) {
     if (row.second.busy || row.second.used >= last) return false;
-    std::error_code ignored;
-    if (!options_.folder.empty()) fs::remove(FileOf(row.first), ignored);
+    if (!options_.folder.empty()) RemoveQuietly(FileOf(row.first));
     return true;
   });
 }
@@ -286,8 +285,7 @@ void Sessions::Write(const std::string& id, const Session& session, const LongTe
 void Sessions::Delete(const std::string& id) {
   const std::lock_guard lock(mutex_);
   const auto session = At(id);
-  std::error_code ignored;
-  if (!options_.folder.empty()) fs::remove(FileOf(id), ignored);
+  if (!options_.folder.empty()) RemoveQuietly(FileOf(id));
   sessions_.erase(session);
 }
 

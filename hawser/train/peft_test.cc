@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kLoraContext = 64;
 
-ModelSpec Spec() {
+ModelSpec AdaptedSpec() {
   return TinySpec(
       {.vocab = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .width = 32, .mlp_width = 24, .context = kLoraContext});
 }
@@ -50,7 +50,7 @@ void Fill(const std::string& name, int64_t size, float* out) {
 }
 
 ParamStore GoldenModel() {
-  ParamStore params(Spec(), DType::kF32);
+  ParamStore params(AdaptedSpec(), DType::kF32);
   for (const ParamInfo& info : params.layout().params()) Fill(info.name, info.size(), params.At(info).Row<float>(0));
   return params;
 }
@@ -130,7 +130,7 @@ TEST_F(PeftTest, LogitsAreThoseOfPeft) {
 }
 
 TEST_F(PeftTest, SaysWhatItAdapts) {
-  const ModelSpec all = Spec();
+  const ModelSpec all = AdaptedSpec();
   WriteGolden(Golden("plain"), folder_ / "run/adapter");
   const LoraSpec plain = ReadPeftSpec(folder_ / "run", all);  // a run folder that holds adapters
   EXPECT_EQ(plain.rank, 3);
@@ -146,16 +146,16 @@ TEST_F(PeftTest, SaysWhatItAdapts) {
 
 TEST_F(PeftTest, WhatIsSavedIsReadBackToTheBit) {
   WriteGolden(Golden("plain"), folder_ / "first");
-  const LoraSpec lora = ReadPeftSpec(folder_ / "first", Spec());
-  const ParamStore adapters = ReadPeft(folder_ / "first", Spec());
+  const LoraSpec lora = ReadPeftSpec(folder_ / "first", AdaptedSpec());
+  const ParamStore adapters = ReadPeft(folder_ / "first", AdaptedSpec());
   SavePeft(adapters, lora, "base", folder_ / "second");
-  const ParamStore again = ReadPeft(folder_ / "second", Spec());
+  const ParamStore again = ReadPeft(folder_ / "second", AdaptedSpec());
   ASSERT_EQ(again.size(), adapters.size());
   EXPECT_EQ(std::memcmp(again.arena().data, adapters.arena().data, static_cast<size_t>(again.size()) * 4), 0);
-  EXPECT_EQ(ReadPeftSpec(folder_ / "second", Spec()).scale(), lora.scale());
+  EXPECT_EQ(ReadPeftSpec(folder_ / "second", AdaptedSpec()).scale(), lora.scale());
   // Half precision is read exactly.
   WriteGolden(Golden("plain"), folder_ / "half", DType::kBF16);
-  const ParamStore half = ReadPeft(folder_ / "half", Spec()), rounded = Cast(adapters, DType::kBF16);
+  const ParamStore half = ReadPeft(folder_ / "half", AdaptedSpec()), rounded = Cast(adapters, DType::kBF16);
   EXPECT_EQ(
       std::memcmp(Cast(half, DType::kBF16).arena().data, rounded.arena().data, static_cast<size_t>(half.size()) * 2),
       0);
@@ -163,7 +163,7 @@ TEST_F(PeftTest, WhatIsSavedIsReadBackToTheBit) {
 
 /// A small model of a family, all of whose matrices are drawn from their names.
 ParamStore ModelOf(const std::string& family, const std::function<void(ModelSpec&)>& change) {
-  ModelSpec spec = Spec();
+  ModelSpec spec = AdaptedSpec();
   spec.family = family;
   spec.block = FindFamily(family).block;
   change(spec);
@@ -288,7 +288,7 @@ TEST_F(PeftTest, AnAdapterOfAFusedModuleAdaptsEachOfItsMatrices) {
 }
 
 TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
-  const ModelSpec all = Spec();
+  const ModelSpec all = AdaptedSpec();
   const auto with = [&](const char* key, const nlohmann::json& value) {
     WriteGolden(Golden("plain"), folder_ / "a");
     nlohmann::json config = ParseJson(Golden("plain").config);
