@@ -1,5 +1,7 @@
 #include "hawser/serve/formats.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -45,7 +47,7 @@ std::shared_ptr<const Constraint> Formats::Of(const TextFormat& format) {
   try {
     made = std::make_shared<Constraint>(GrammarOf(format), Trie());
   } catch (const Error& error) {
-    throw ApiError(400, "invalid_request_error", error.what(), format.param);
+    throw ApiError(400, "invalid_request_error", fmt::format("\"{}\": {}", format.param, error.what()), format.param);
   }
   const std::lock_guard lock(mutex_);
   known_.push_front({format, made});
