@@ -229,12 +229,12 @@ void PackPanel(const Call& call, const AttnUnit& unit, const Packed& packed, int
         continue;
       }
       const int64_t row = unit.sequence->key_begin + key;
-      PrefetchHead(from.m, row, unit.kv_head, h.dim);
+      from.Prefetch(row);
       if (from.aside()) {
         from.Read(h.t, row, 1, aside, h.ld);
         h.StageRow(aside, DType::kF32, staged, i);
       } else {
-        h.StageRow(from.Row(row), from.m.dtype, staged, i);
+        h.StageRow(from.Row(row), from.dtype(), staged, i);
       }
     }
   };

@@ -93,10 +93,10 @@ void MaskRow(float* s, int64_t lo, int64_t hi, int32_t cols) {
 }
 
 void StoredHead::Read(const TileKernels& t, int64_t row, int32_t n, float* to, int64_t ld) const {
-  if (m.dtype == DType::kQ8_0) {
-    t.dequantize({.from = Row(row), .stride = m.ld, .rows = n, .dim = dim, .to = to, .ld = ld});
+  if (dtype() == DType::kQ8_0) {
+    t.dequantize({.from = Row(row), .stride = rows.m.ld, .rows = n, .dim = dim, .to = to, .ld = ld});
   } else {
-    for (int32_t r = 0; r < n; ++r) t.convert(Row(row + r), m.dtype, to + r * ld, DType::kF32, dim, 1.0f);
+    for (int32_t r = 0; r < n; ++r) t.convert(Row(row + r), dtype(), to + r * ld, DType::kF32, dim, 1.0f);
   }
   if (rotation.half == 0) return;
   RopeHere({.x = {to, DType::kF32, n, dim, ld},

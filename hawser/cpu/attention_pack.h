@@ -219,15 +219,23 @@ inline void PrefetchHead(ConstMat m, int64_t row, int64_t head, int32_t head_dim
 
 /// One head of stored keys or values.
 struct StoredHead {
-  ConstMat m;
+  KvRows rows;
   int64_t head;
   int32_t dim;
   KeyRotation rotation = {};
 
-  const void* Row(int64_t row) const { return HeadRow(m, row, head, dim); }
+  DType dtype() const { return rows.m.dtype; }
+  int64_t ld() const { return rows.m.ld; }
+  const void* Row(int64_t row) const { return HeadRow(rows.Run(row, 1), 0, head, dim); }
+  /// Asks for what Row gives a few rows on.
+  void Prefetch(int64_t row) const {
+    if (rows.pages == nullptr) return PrefetchHead(rows.m, row, head, dim);
+    const int64_t in_page = row % KvRows::kPage, left = std::min(rows.rows() - row + in_page, KvRows::kPage);
+    PrefetchHead(rows.Run(row - in_page, left), in_page, head, dim);
+  }
   /// False: rows are used as they lie in memory. True: they are dequantised or rotated, or both, on their way.
-  bool aside() const { return m.dtype == DType::kQ8_0 || rotation.half > 0; }
-  /// Rows [row, row + n) as F32 [n, ld].
+  bool aside() const { return dtype() == DType::kQ8_0 || rotation.half > 0; }
+  /// Rows [row, row + n), which lie together, as F32 [n, ld].
   void Read(const TileKernels& t, int64_t row, int32_t n, float* to, int64_t ld) const;
 };
 

@@ -266,8 +266,8 @@ TEST(AttentionTest, RefusesArgumentsThatDoNotFit) {
   fails([](AttentionArgs& a) { a.shape.head_dim = 4; }, "head_dim must be in [8, 256]");
   fails([](AttentionArgs& a) { a.shape.scale = 0.0f; }, "scale must be positive");
   fails([](AttentionArgs& a) { a.shape.head_dim = 16; }, "q");
-  fails([](AttentionArgs& a) { a.k.dtype = DType::kF16; }, "k must be f32 or bf16");
-  fails([](AttentionArgs& a) { a.v.rows = 3; }, "rows of k");
+  fails([](AttentionArgs& a) { a.k.m.dtype = DType::kF16; }, "k must be f32 or bf16");
+  fails([](AttentionArgs& a) { a.v.m.rows = 3; }, "rows of k");
   std::vector<AttnSequence> moved = problem.sequences;
   moved[0].query_begin = 1;
   fails([&](AttentionArgs& a) { a.sequences = moved; }, "needs query rows [1, 5)");

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int32_t kPiece = 2048;             // slots of a piece
 constexpr int32_t kBlock = 128;              // slots scored at a time: their values are still near when they are mixed
+static_assert(KvRows::kPage % kBlock == 0);  // so that pages cut no block
 constexpr int64_t kParallelBytes = 1 << 18;  // of keys and values: below, threads cost more than they bring
 
 size_t Cuts(int64_t slots) { return static_cast<size_t>((slots + kPiece - 1) / kPiece); }
@@ -65,11 +66,13 @@ class Worker {
       std::fill(state.sum, state.sum + group_, 0.0f);
     }
     std::fill(query_place_, query_place_ + group_, 0.0f);
-    for (int32_t b = task.begin; b < task.end; b += kBlock) {
+    const DecodeArgs::Row& row = args_.rows[task.row];
+    for (int32_t b = task.begin, n = 0; b < task.end; b += n) {
+      n = static_cast<int32_t>(row.k.Together(b, std::min(kBlock, task.end - b)));
       for (int32_t h = 0; h < task.heads; ++h) {
         const bool anew = h == 0 || args_.shape.bf16_bias != 0.0f;  // else they are the same for all heads
-        if (form_.biased() && anew) FillPlaces(args_.rows[task.row], task.head + h, b, std::min(kBlock, task.end - b));
-        Block(task, h, b, std::min(kBlock, task.end - b), states[task.state + h * task.stride]);
+        if (form_.biased() && anew) FillPlaces(row, task.head + h, b, n);
+        Block(task, h, b, n, states[task.state + h * task.stride]);
       }
     }
   }
@@ -77,7 +80,7 @@ class Worker {
  private:
   /// Places of slots [begin, begin + n), from the query on.
   void FillPlaces(const DecodeArgs::Row& row, int32_t head, int32_t begin, int32_t n) const {
-    const int64_t query = row.key_place == nullptr ? row.k.rows - 1 : row.query_place;
+    const int64_t query = row.key_place == nullptr ? row.k.rows() - 1 : row.query_place;
     for (int64_t i = 0; i < n; ++i) {
       const int64_t place = row.key_place == nullptr ? begin + i : row.key_place[begin + i];
       place_[i] = BiasedPlace(args_.shape, head, place, query);
@@ -118,8 +121,8 @@ class Worker {
             .ldx = ld_,
             .count = group_,
             .rows = aside ? aside_ : from.Row(begin),
-            .dtype = aside ? DType::kF32 : from.m.dtype,
-            .ld = aside ? ld_ : from.m.ld,
+            .dtype = aside ? DType::kF32 : from.dtype(),
+            .ld = aside ? ld_ : from.ld(),
             .n = n,
             .dim = args_.shape.head_dim,
             .s = s_,
@@ -175,14 +178,14 @@ void AttentionDecode(const DecodeArgs& args) {
   tasks.clear(), states.clear();
   int64_t bytes = 0, pieces = 0;
   for (const DecodeArgs::Row& row : args.rows) {
-    bytes += int64_t{2} * row.k.rows * args.shape.kv_heads * HeadBytes(row.k.dtype, args.shape.head_dim);
-    pieces += static_cast<int64_t>(Cuts(row.k.rows)) * args.shape.kv_heads;
+    bytes += int64_t{2} * row.k.rows() * args.shape.kv_heads * HeadBytes(row.k.m.dtype, args.shape.head_dim);
+    pieces += static_cast<int64_t>(Cuts(row.k.rows())) * args.shape.kv_heads;
   }
   // The bits of a head do not depend on which heads share its task.
   const auto heads = static_cast<int32_t>(std::clamp<int64_t>(pieces / (4 * NumThreads()), 1, args.shape.kv_heads));
   size_t made = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
-    const auto slots = static_cast<int32_t>(args.rows[r].k.rows);
+    const auto slots = static_cast<int32_t>(args.rows[r].k.rows());
     const size_t cuts = Cuts(slots);
     for (int32_t g = 0; g < args.shape.kv_heads; g += heads) {
       for (size_t cut = 0; cut < cuts; ++cut) {
@@ -215,7 +218,7 @@ void AttentionDecode(const DecodeArgs& args) {
   }
   size_t at = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
-    const size_t cuts = Cuts(args.rows[r].k.rows);
+    const size_t cuts = Cuts(args.rows[r].k.rows());
     for (int32_t g = 0; g < args.shape.kv_heads; ++g, at += cuts) {
       Merge(args, t, static_cast<int64_t>(r), g, ld, std::span(states).subspan(at, cuts));
     }

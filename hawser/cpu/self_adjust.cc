@@ -111,15 +111,15 @@ class RunProducts {
             void (*product)(const DecodeTile&)) const {
     const bool aside = from.rotation.half > 0;
     for (const Run& run : runs) {
-      for (int32_t begin = run.begin; begin < run.end; begin += kBlock) {
-        const int32_t n = std::min(kBlock, run.end - begin);
+      for (int32_t begin = run.begin, n = 0; begin < run.end; begin += n) {
+        n = static_cast<int32_t>(from.rows.Together(begin, std::min(kBlock, run.end - begin)));
         if (aside) from.Read(t_, begin, n, aside_, ld_);
         product({.x = x,
                  .ldx = ld_,
                  .count = count,
                  .rows = aside ? aside_ : from.Row(begin),
-                 .dtype = aside ? DType::kF32 : from.m.dtype,
-                 .ld = aside ? ld_ : from.m.ld,
+                 .dtype = aside ? DType::kF32 : from.dtype(),
+                 .ld = aside ? ld_ : from.ld(),
                  .n = n,
                  .dim = from.dim,
                  .s = s,
@@ -208,10 +208,11 @@ void ForPieces(std::span<const AttnUnit> units, bool parallel, const Size& size_
 }
 
 /// The head of a unit's keys or values, whose row 0 is the sequence's.
-StoredHead HeadOf(ConstMat m, const AttnUnit& unit, int32_t dim, KeyRotation rotation = {}) {
+StoredHead HeadOf(const KvRows& rows, const AttnUnit& unit, int32_t dim, KeyRotation rotation = {}) {
   const int64_t first = unit.sequence->key_begin;
   if (rotation.half > 0) rotation.cos += first * rotation.half, rotation.sin += first * rotation.half;
-  return {m.Rows(first, unit.schedule().num_keys), unit.kv_head, dim, rotation};
+  if (rows.pages != nullptr) return {rows, unit.kv_head, dim, rotation};  // from row 0 on
+  return {rows.m.Rows(first, unit.schedule().num_keys), unit.kv_head, dim, rotation};
 }
 
 }  // namespace
@@ -251,12 +252,12 @@ void SelfAdjustDecode(const DecodeArgs& args) {
                 .softmax = args.shape.softmax};
   const auto rows = static_cast<int64_t>(args.rows.size());
   int64_t slots = 0;
-  for (const DecodeArgs::Row& row : args.rows) slots += row.k.rows;
+  for (const DecodeArgs::Row& row : args.rows) slots += row.k.rows();
   ForTasks(slots * args.shape.heads * args.shape.head_dim >= kParallelWork, rows * args.shape.kv_heads, [&](int64_t i) {
     thread_local std::vector<Run> runs;
     const int64_t r = i / args.shape.kv_heads, g = i % args.shape.kv_heads;
     const DecodeArgs::Row& row = args.rows[static_cast<size_t>(r)];
-    runs.assign(1, {0, static_cast<int32_t>(row.k.rows)});
+    runs.assign(1, {0, static_cast<int32_t>(row.k.rows())});
     AttendRow(h, args.q, args.out, r, g, {row.k, g, h.dim, row.rotation}, {row.v, g, h.dim}, runs, nullptr);
   });
 }

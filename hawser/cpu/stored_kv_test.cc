@@ -1,7 +1,10 @@
 // Keys and values in another form than that of queries: Q8_0, BF16 beside F32, and keys that are rotated when read.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <list>
 #include <vector>
 
 #include "hawser/base/error.h"
@@ -290,6 +293,104 @@ TEST_F(StoredKvTest, WrongShapesAreNamed) {
   Matrix to(4, 35, DType::kQ8_0);
   EXPECT_THROW(ValidateQuantize(q, 16, to), Error);
   EXPECT_THROW(ValidateQuantize(q, 17, to), Error);
+}
+
+/// The rows of a matrix in pages that lie anywhere, behind other rows of each page.
+class InPages {
+ public:
+  InPages(ConstMat rows, int64_t before) {
+    const int64_t bytes = rows.ld * static_cast<int64_t>(SizeOf(rows.dtype));
+    rows_.m = rows;
+    rows_.offset = before * bytes;
+    for (int64_t first = 0; first < rows.rows; first += KvRows::kPage) {
+      const int64_t count = std::min(KvRows::kPage, rows.rows - first);
+      std::vector<std::byte>& page = memory_.emplace_back(static_cast<size_t>((before + KvRows::kPage) * bytes));
+      std::memcpy(page.data() + rows_.offset, rows.Rows(first, count).data, static_cast<size_t>(count * bytes));
+      pages_.push_back(page.data());
+    }
+    rows_.m.data = static_cast<const std::byte*>(pages_[0]) + rows_.offset;
+    rows_.pages = pages_.data();
+  }
+  const KvRows& rows() const { return rows_; }
+
+ private:
+  KvRows rows_;
+  std::list<std::vector<std::byte>> memory_;
+  std::vector<const void*> pages_;
+};
+
+TEST_F(StoredKvTest, RowsInPagesGiveTheSameBits) {
+  constexpr int kHeads = 4, kKvHeads = 2, kDim = 40;
+  const std::vector<SoftmaxSpec> softmaxes = {{}, ParseSoftmax("self-adjust")};
+  for (const Isa isa : AvailableIsas()) {
+    SetIsa(isa);
+    for (const DType stored : kStored) {
+      for (const int64_t slots : {1, 255, 256, 257, 2500}) {
+        const Stored k(slots, kKvHeads, kDim, stored, rng_.Bits()), v(slots, kKvHeads, kDim, stored, rng_.Bits());
+        const InPages k_pages(k.view(), 3), v_pages(v.view(), 5);
+        for (const SoftmaxSpec& softmax : softmaxes) {
+          const bool standard = softmax == SoftmaxSpec();
+          AttnShape shape = RandomShape(kHeads, kKvHeads, kDim, slots);
+          if (!standard) shape.slopes = nullptr, shape.softcap = 0;
+          shape.softmax = softmax;
+          const KeyRotation rotation = RandomRotation(slots, kDim);
+          const auto same = [&](const TestMat& one, const TestMat& other) {
+            for (size_t i = 0; i < one.Values().size(); ++i) {
+              // Blocks of the other softmax begin where runs do, or pages.
+              ASSERT_NEAR(one.Values()[i], other.Values()[i], standard ? 0 : 1e-4) << slots;
+            }
+          };
+          const TestMat q(1, kHeads * kDim, DType::kF32, rng_.Bits(), 1.0, 3);
+          TestMat out(1, kHeads * kDim, DType::kF32, 1), paged(1, kHeads * kDim, DType::kF32, 1);
+          DecodeArgs::Row row{.k = k.view(),
+                              .v = v.view(),
+                              .rotation = rotation,
+                              .key_place = Places(),
+                              .query_place = static_cast<int32_t>(Place(slots - 1))};
+          AttentionDecode({.shape = shape, .q = q, .out = out, .rows = {&row, 1}});
+          row.k = k_pages.rows(), row.v = v_pages.rows();
+          AttentionDecode({.shape = shape, .q = q, .out = paged, .rows = {&row, 1}});
+          same(out, paged);
+
+          const int32_t queries = static_cast<int32_t>(std::min<int64_t>(slots, 70));
+          const AttnSchedule schedule =
+              CompileSchedule({.window = 90, .sinks = 3}, {.size = static_cast<int32_t>(slots)}, queries);
+          const AttnSequence sequence{.schedule = &schedule};
+          const TestMat many(queries, kHeads * kDim, DType::kF32, rng_.Bits(), 1.0, 3);
+          TestMat all(queries, kHeads * kDim, DType::kF32, 1), all_paged(queries, kHeads * kDim, DType::kF32, 1);
+          std::vector<int32_t> query_places;
+          for (int64_t i = slots - queries; i < slots; ++i) query_places.push_back(static_cast<int32_t>(Place(i)));
+          AttentionArgs args{.shape = shape,
+                             .q = many,
+                             .k = k.view(),
+                             .v = v.view(),
+                             .out = all,
+                             .sequences = {&sequence, 1},
+                             .rotation = rotation,
+                             .query_place = Places() == nullptr ? nullptr : query_places.data(),
+                             .key_place = Places()};
+          AttentionForward(args);
+          args.k = k_pages.rows(), args.v = v_pages.rows(), args.out = all_paged;
+          AttentionForward(args);
+          same(all, all_paged);
+        }
+      }
+    }
+  }
+  // Pages hold one sequence, from its first row on.
+  const Stored k(300, 1, 8, DType::kF32, 1);
+  const InPages pages(k.view(), 0);
+  const AttnSchedule schedule = CompileSchedule({}, {.size = 10});
+  const AttnSequence later{.key_begin = 20, .schedule = &schedule};
+  const TestMat q(10, 8, DType::kF32, 2);
+  TestMat out(10, 8, DType::kF32, 2);
+  EXPECT_THROW(AttentionForward({.shape = {.heads = 1, .kv_heads = 1, .head_dim = 8, .scale = 1.0f},
+                                 .q = q,
+                                 .k = pages.rows(),
+                                 .v = pages.rows(),
+                                 .out = out,
+                                 .sequences = {&later, 1}}),
+               Error);
 }
 
 }  // namespace

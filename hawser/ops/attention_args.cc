@@ -72,6 +72,16 @@ void CheckRotation(const KeyRotation& rotation, ConstMat k, int32_t head_dim) {
   }
 }
 
+void CheckKeysAndValues(const KvRows& k, const KvRows& v, const KeyRotation& rotation, const AttnShape& shape) {
+  CheckStored("k", k.m, shape.kv_heads, shape.head_dim);
+  CheckStored("v", v.m, shape.kv_heads, shape.head_dim);
+  CheckRotation(rotation, k.m, shape.head_dim);
+  CheckSameRows("v", v.m, "k", k.m);
+  if ((k.pages == nullptr) != (v.pages == nullptr)) {
+    Fail(ErrorKind::kUsage, "attention: keys and values lie in pages both, or neither");
+  }
+}
+
 /// [begin, end) ranges must not overlap: two sequences would write the same rows.
 void CheckDisjoint(std::vector<std::pair<int64_t, int64_t>> ranges, std::string_view what) {
   std::sort(ranges.begin(), ranges.end());
@@ -109,13 +119,15 @@ void Validate(const AttentionArgs& args) {
   CheckHeads(args.shape);
   const int64_t wide = static_cast<int64_t>(args.shape.heads) * args.shape.head_dim;
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
-  CheckStored("k", args.k, args.shape.kv_heads, args.shape.head_dim);
-  CheckStored("v", args.v, args.shape.kv_heads, args.shape.head_dim);
-  CheckRotation(args.rotation, args.k, args.shape.head_dim);
+  CheckKeysAndValues(args.k, args.v, args.rotation, args.shape);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
-  CheckSameRows("v", args.v, "k", args.k);
   CheckSameRows("out", args.out, "q", args.q);
-  CheckSequences(args.sequences, args.q, args.k, false);
+  CheckSequences(args.sequences, args.q, args.k.m, false);
+  for (const AttnSequence& sequence : args.sequences) {
+    if (args.k.pages == nullptr || sequence.key_begin == 0) continue;
+    Fail(ErrorKind::kUsage, "attention: keys in pages begin at row 0, found a sequence that begins at row {}",
+         sequence.key_begin);
+  }
 }
 
 void Validate(const AttentionBackwardArgs& args) {
@@ -154,11 +166,8 @@ void Validate(const DecodeArgs& args) {
     Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", args.q.rows, args.rows.size());
   }
   for (const DecodeArgs::Row& row : args.rows) {
-    CheckStored("k", row.k, args.shape.kv_heads, args.shape.head_dim);
-    CheckStored("v", row.v, args.shape.kv_heads, args.shape.head_dim);
-    CheckRotation(row.rotation, row.k, args.shape.head_dim);
-    CheckSameRows("v", row.v, "k", row.k);
-    if (row.k.rows < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
+    CheckKeysAndValues(row.k, row.v, row.rotation, args.shape);
+    if (row.k.rows() < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
   }
 }
 

@@ -5,6 +5,9 @@
 // Argument structs validate shapes once at the op's entry (Error(kUsage) in words); past that point ops do not throw.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -127,6 +130,32 @@ struct AttnSequence {
   const AttnSchedule* schedule = nullptr;
 };
 
+/// Rows of keys or values that were stored: those of a matrix, or in pages of kPage rows.
+struct KvRows {
+  static constexpr int64_t kPage = 256;
+
+  KvRows() = default;
+  template <class M>
+  requires std::convertible_to<const M&, ConstMat> KvRows(const M& rows) : m(rows) {}  // NOLINT: a matrix is such rows
+
+  int64_t rows() const { return m.rows; }
+  /// Rows [first, first + count), which lie together (Together).
+  ConstMat Run(int64_t first, int64_t count) const {
+    if (pages == nullptr) return m.Rows(first, count);
+    ConstMat page = m;
+    page.data = static_cast<const std::byte*>(pages[first / kPage]) + offset;
+    return page.Rows(first % kPage, count);
+  }
+  /// How many rows from `first` on lie together, `count` at most.
+  int64_t Together(int64_t first, int64_t count) const {
+    return pages == nullptr ? count : std::min(count, kPage - first % kPage);
+  }
+
+  ConstMat m;                          // data: of row 0
+  const void* const* pages = nullptr;  // [ceil(rows / kPage)]; null: all rows lie in m
+  int64_t offset = 0;                  // bytes of a page before its first row
+};
+
 /// The rotation that keys get each time they are read, where they are stored without one: cos, sin [rows of k, half]
 /// F32, with the multiplier of their scheme. Default: none.
 struct KeyRotation {
@@ -159,7 +188,8 @@ struct AttnShape {
 /// is, tile by tile. Source: FlashAttention-2, arXiv:2307.08691.
 struct AttentionArgs {
   AttnShape shape;
-  ConstMat q, k, v;
+  ConstMat q;
+  KvRows k, v;  // in pages: for a sequence whose keys begin at row 0
   Mat out;
   float* lse = nullptr;
   std::span<const AttnSequence> sequences;
@@ -184,7 +214,7 @@ struct AttentionBackwardArgs {
 /// in AttentionArgs.
 struct DecodeArgs {
   struct Row {
-    ConstMat k, v;  // [slots, G*D], or Q8_0 [slots, G * Q8Bytes(D)]; slots >= 1
+    KvRows k, v;  // [slots, G*D], or Q8_0 [slots, G * Q8Bytes(D)]; slots >= 1
     KeyRotation rotation;
     // Read with slopes only. Positions of the slots, [slots], and of the query; null: slot numbers, and the query is
     // the last slot.
