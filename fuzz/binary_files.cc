@@ -17,8 +17,10 @@
 #include "hawser/io/gguf_writer.h"
 #include "hawser/io/llama2c.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/kv/state.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/model/fingerprint.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/load.h"
@@ -263,7 +265,7 @@ class StateTarget {
     Matrix logits(1, spec_.vocab);
     if (!ids.empty()) decoder_.Extend({ids.begin(), ids.end()}, &cache, logits);
     const std::string path = InFile("seed.kv", "");
-    SaveKvState(cache, params_, path, {{"turn", 1}});
+    SaveKvState(cache, ModelFingerprint(params_), path, {{"turn", 1}});
     return ReadFile(path);
   }
 
@@ -274,7 +276,7 @@ class StateTarget {
     for (const char* known : kPolicies) {
       if (policy != known) continue;
       KvCache cache = NewCache(known);
-      LoadKvState(path, params_, &cache);
+      LoadKvState(path, ModelFingerprint(params_), &cache);
       Matrix logits(1, spec_.vocab);
       const std::vector<int32_t> next = {3};
       decoder_.Extend(next, &cache, logits);
@@ -285,7 +287,7 @@ class StateTarget {
 
  private:
   KvCache NewCache(const char* policy) {
-    return KvCache(backend_.get(), spec_, ParseKvForm(policy), std::vector<uint8_t>(spec_.vocab), DType::kF32, 128);
+    return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), std::vector<uint8_t>(spec_.vocab), DType::kF32, 128);
   }
 
   ModelSpec spec_ = TinySpec({.vocab = 16, .layers = 2, .heads = 1, .kv_heads = 1, .width = 8, .mlp_width = 8});

@@ -7,7 +7,7 @@
 #include "hawser/attn/softmax.h"
 #include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/kv/form.h"
 #include "hawser/pos/numerics.h"
 #include "hawser/pos/scheme.h"
 #include "hawser/testing/byte_tokenizer.h"

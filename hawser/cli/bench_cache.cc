@@ -11,6 +11,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/cli/bench.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/ops/attention_reference.h"
 
 namespace hawser {
@@ -71,12 +72,13 @@ class Source {
   void Fill(KvCache* cache, int64_t position, int32_t limit, Each&& each) const {
     while (cache->seen() < position) {
       const int64_t token = cache->seen();
-      const int32_t n = cache->BeginChunk(Tokens(token, std::min<int64_t>(limit, position - token)), limit);
+      KvCache::Chunk chunk = cache->Begin(Tokens(token, std::min<int64_t>(limit, position - token)), limit);
+      const int32_t n = chunk.size();
       for (int32_t layer = 0; layer < cache->layers(); ++layer) {
         cache->Append(layer, Keys(layer, token, n), Values(layer, token, n));
       }
       each();
-      cache->EndChunk();
+      chunk.Commit();
     }
   }
   void Fill(KvCache* cache, int64_t position) const {
@@ -103,7 +105,8 @@ struct Bench {
 
   const ModelSpec& spec() const { return decoder->spec(); }
   KvCache NewCache(const KvForm& form) const {
-    return KvCache(backend, spec(), form, source->flags(), dtype, std::max(options.far, options.context) + (1 << 20));
+    return NewKvCache(backend, spec(), form, source->flags(), dtype,
+                      std::max(options.far, options.context) + (1 << 20));
   }
   /// Attention of one query a layer over what is resident.
   void Attend(const KvCache& cache, const Matrix& q, Matrix& out) const {
@@ -199,9 +202,10 @@ void Verify(const Bench& bench, KvCache* cache) {
 /// Tokens after which a policy that compresses is as full as before.
 int64_t Period(const Options& options, const KvForm& form) {
   if (options.tokens > 0) return options.tokens;
-  if (form.kind != KvKind::kSepStream || form.layered()) return kTokens;
-  const int64_t room = form.numbers[3][0] - form.numbers[0][0] - form.numbers[1][0] - form.numbers[2][0];
-  return form.trigger == KvTrigger::kOverflow ? room + 1 : room;
+  const auto* stream = std::get_if<KvSepStream>(&form.kind);
+  if (stream == nullptr || form.layered()) return kTokens;
+  const int64_t room = stream->capacity[0] - stream->initial[0] - stream->separators[0] - stream->local[0];
+  return stream->trigger == KvTrigger::kOverflow ? room + 1 : room;
 }
 
 /// Seconds, means over the tokens timed.
@@ -291,8 +295,8 @@ nlohmann::json Depth(const Bench& bench, const std::string& text, const nlohmann
   return row;
 }
 
-/// Upkeep of a cache that has come to its steady state, a token: all that BeginChunk and EndChunk do (slots, rotations,
-/// trims), and the part of tokens that compress.
+/// Upkeep of a cache that has come to its steady state, a token: all that begin and end of a chunk do (slots,
+/// rotations, trims), and the part of tokens that compress.
 std::pair<double, double> Upkeep(const Bench& bench, KvCache* cache, int64_t tokens) {
   double all = 0, compressing = 0;
   for (int64_t i = 0; i < tokens; ++i) {
@@ -300,13 +304,13 @@ std::pair<double, double> Upkeep(const Bench& bench, KvCache* cache, int64_t tok
     const std::vector<int32_t> id = bench.source->Tokens(token, 1);
     const size_t before = cache->slots().size();
     Stopwatch watch;
-    cache->BeginChunk(id, 1);
+    KvCache::Chunk chunk = cache->Begin(id, 1);
     double seconds = watch.Lap();
     for (int32_t layer = 0; layer < cache->layers(); ++layer) {
       cache->Append(layer, bench.source->Keys(layer, token, 1), bench.source->Values(layer, token, 1));
     }
     watch.Lap();
-    cache->EndChunk();
+    chunk.Commit();
     seconds += watch.Lap();
     all += seconds;
     if (cache->slots().size() <= before) compressing += seconds;

@@ -12,6 +12,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/cli/bench.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/quant/block.h"
 #include "hawser/train/config.h"
 
@@ -103,7 +104,7 @@ struct Bench {
   uint64_t seed;
 
   const ModelSpec& spec() const { return decoder->spec(); }
-  KvCache NewCache() const { return KvCache(backend, spec(), form, {}, weights->dtype(), 0); }
+  KvCache NewCache() const { return NewKvCache(backend, spec(), form, {}, weights->dtype(), 0); }
   std::vector<int32_t> Tokens(int64_t count) const {
     std::vector<int32_t> ids;
     for (int64_t t = 0; t < count; ++t) {
@@ -131,11 +132,12 @@ struct Bench {
     }();
     while (cache->seen() < count) {
       const std::vector<int32_t> ids = Tokens(std::min(kMost, count - cache->seen()));
-      const int32_t n = cache->BeginChunk(ids, kMost);
+      KvCache::Chunk chunk = cache->Begin(ids, kMost);
+      const int32_t n = chunk.size();
       for (int32_t layer = 0; layer < cache->layers(); ++layer) {
         cache->Append(layer, rows.view().Rows(0, n), rows.view().Rows(0, n));
       }
-      cache->EndChunk();
+      chunk.Commit();
     }
   }
   /// Matrices that every token is multiplied by: all but a table of embeddings that is no head.

@@ -5,7 +5,8 @@
 #include "hawser/cli/line_input.h"
 #include "hawser/cli/talker.h"
 #include "hawser/infer/chat.h"
-#include "hawser/model/kv_report.h"
+#include "hawser/kv/report.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -20,9 +21,10 @@ class LocalTalker : public Talker {
     most_ = MostTokens(options, spec, form);
     backend_ = MakeBackend(common.device);
     decoder_ = std::make_unique<Decoder>(backend_.get(), run_.weights);
-    cache_ = std::make_unique<KvCache>(backend_.get(), decoder_->spec(), form,
-                                       ModelSeparators(run_.model.tokenizer.get(), form.separator_set, spec.vocab),
-                                       run_.weights.dtype(), options.context);
+    cache_ = std::make_unique<KvCache>(
+        NewKvCache(backend_.get(), decoder_->spec(), form,
+                   ModelSeparators(run_.model.tokenizer.get(), form.separator_set, spec.vocab), run_.weights.dtype(),
+                   options.context));
     chat_ = std::make_unique<Chat>(decoder_.get(), cache_.get(), run_.model.tokenizer.get(), most_);
     generate_.max_new = options.max_new;
     generate_.sampler = options.sampler;

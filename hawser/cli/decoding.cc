@@ -60,12 +60,12 @@ KvForm ChooseForm(const std::string& text, const ModelSpec& spec) {
 }
 
 int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form) {
-  const bool keeps_all = form.kind == KvKind::kFull || (options.kv.empty() && !form.full_layers.empty());
+  const bool keeps_all = form.keeps_all() || (options.kv.empty() && !form.full_layers.empty());
   return options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;
 }
 
 void CheckCacheFits(const ModelSpec& spec, const KvForm& form, DType dtype, int64_t tokens) {
-  if (form.kind != KvKind::kFull) return;
+  if (!form.keeps_all()) return;
   CheckFits(fmt::format("a cache of {} tokens", tokens), CacheBytes(spec, form.dtype.value_or(dtype), tokens));
 }
 

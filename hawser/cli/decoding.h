@@ -7,7 +7,7 @@
 
 #include "hawser/cli/command.h"
 #include "hawser/infer/sampler.h"
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 
 namespace hawser {
 

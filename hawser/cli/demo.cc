@@ -15,6 +15,7 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/eval/report.h"
 #include "hawser/infer/generation.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/separators.h"
 #include "hawser/zoo/builtin.h"
@@ -164,8 +165,9 @@ DemoBuiltin TryBuiltin(const fs::path& folder, uint64_t seed, Backend* backend) 
   Decoder decoder(backend, &model.params);
   for (const char* policy : {"full", "sep-stream:4,32,64,128"}) {
     const KvForm form = ParseKvForm(policy);
-    KvCache cache(backend, model.spec, form, ModelSeparators(&tokenizer, form.separator_set, model.spec.vocab),
-                  DType::kF32, model.spec.context);
+    KvCache cache =
+        NewKvCache(backend, model.spec, form, ModelSeparators(&tokenizer, form.separator_set, model.spec.vocab),
+                   DType::kF32, model.spec.context);
     Generation generation(&decoder, &cache);
     const GenerateOptions options{.max_new = kBuiltinTokens,
                                   .sampler = {.temperature = 0.7f, .top_p = 0.9f, .seed = seed}};

@@ -12,7 +12,7 @@
 #include "hawser/eval/fit_kept.h"
 #include "hawser/eval/page.h"
 #include "hawser/eval/row_log.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/model/fingerprint.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
 

@@ -9,7 +9,7 @@
 #include "hawser/data/corpus.h"
 #include "hawser/eval/key_tokens.h"
 #include "hawser/eval/longppl.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/model/fingerprint.h"
 #include "hawser/model/places.h"
 
 namespace hawser {

@@ -20,8 +20,10 @@
 #include "hawser/infer/json_schema.h"
 #include "hawser/io/json.h"
 #include "hawser/io/ordered_json.h"
-#include "hawser/model/kv_report.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/kv/report.h"
+#include "hawser/kv/state.h"
+#include "hawser/model/fingerprint.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/chat_template.h"
 #include "hawser/tok/separators.h"
@@ -209,11 +211,11 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   if (length > 0 && DependsOnLength(spec.rope)) {
     LogLine(fmt::format("note: positions are scaled for {} tokens from the start, as --context declares", length));
   }
-  KvCache cache(backend.get(), decoder.spec(), form, ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype,
-                length);
+  KvCache cache = NewKvCache(backend.get(), decoder.spec(), form,
+                             ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype, length);
   TextState& text = earlier.text;
   if (earlier.given) {
-    LoadKvState(options.load_state, run.weights, &cache);
+    LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
     if (command.Has("--seed")) text.rng.reset();
   }
   Generation generation(&decoder, &cache);
@@ -227,7 +229,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   if (!options.save_state.empty()) {
     nlohmann::json notes = ToJson(text);
     notes["settings"] = SettingsJson(options, dtype);
-    SaveKvState(cache, run.weights, options.save_state, notes);
+    SaveKvState(cache, ModelFingerprint(run.weights), options.save_state, notes);
   }
 
   const auto new_tokens = static_cast<int64_t>(result.ids.size());

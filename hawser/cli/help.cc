@@ -9,7 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
 #include "hawser/cli/command.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/kv/form.h"
 #include "hawser/pos/alibi.h"
 #include "hawser/pos/numerics.h"
 #include "hawser/pos/position_map.h"

@@ -22,7 +22,7 @@ struct Method {
   std::string rope = {};  // text form; empty: the model's own
 };
 
-/// Methods between semicolons: a cache policy (model/kv_form.h) or an attention pattern (attn/pattern.h), and behind @
+/// Methods between semicolons: a cache policy (kv/form.h) or an attention pattern (attn/pattern.h), and behind @
 /// a position scheme: `full; sink:4,796; window=256; sepllm @ yarn:factor=2; @ ntk:factor=4`. Errors: kUsage naming the
 /// method that is none, and one that is there twice.
 std::vector<Method> ParseMethods(std::string_view text);

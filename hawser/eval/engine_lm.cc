@@ -12,6 +12,7 @@
 #include "hawser/eval/score_cached.h"
 #include "hawser/eval/score_plan.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
 
@@ -76,7 +77,7 @@ struct EngineLm::Impl {
   }
 
   std::unique_ptr<KvCache> NewCache() const {
-    return std::make_unique<KvCache>(backend, weights.spec(), form, cache_separators, weights.dtype(), 0);
+    return std::make_unique<KvCache>(NewKvCache(backend, weights.spec(), form, cache_separators, weights.dtype(), 0));
   }
 
   void CheckIds(std::span<const int32_t> ids) const {
@@ -136,7 +137,7 @@ KvForm FormOfPattern(const AttnPattern& pattern) {
   }
   KvForm form;
   if (pattern.window == AttnPattern::kAll) return form;  // whatever is pinned, all is seen
-  const KvForm::Number window = {pattern.window}, sinks = {pattern.sinks};
+  const KvNumbers window = {pattern.window}, sinks = {pattern.sinks};
   if (pattern.every > 0 && pattern.separators) {
     Fail(ErrorKind::kUsage, "--attention {}: no cache pins both separators and each {}-th token", ToString(pattern),
          pattern.every);
@@ -145,17 +146,13 @@ KvForm FormOfPattern(const AttnPattern& pattern) {
   form.full_layers = pattern.full_layers;
   form.separator_set = pattern.separator_set;
   if (pattern.every > 0) {
-    form.kind = KvKind::kFix;
-    form.numbers = {sinks, window, KvForm::Number{pattern.every}};
+    form.kind = KvFix{sinks, window, {pattern.every}};
   } else if (pattern.separators) {
-    form.kind = KvKind::kSep;
-    form.numbers = {sinks, window};
+    form.kind = KvSep{sinks, window};
   } else if (pattern.sinks > 0) {
-    form.kind = KvKind::kSink;
-    form.numbers = {sinks, window};
+    form.kind = KvSink{sinks, window};
   } else {
-    form.kind = KvKind::kWindow;
-    form.numbers = {window};
+    form.kind = KvWindow{window};
   }
   return ParseKvForm(ToString(form));
 }

@@ -10,7 +10,7 @@
 
 #include "hawser/attn/pattern.h"
 #include "hawser/eval/lm.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"

@@ -17,8 +17,10 @@
 #include "hawser/device/registry.h"
 #include "hawser/eval/run_report.h"
 #include "hawser/io/json.h"
+#include "hawser/kv/state.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/model/fingerprint.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/fault_walk.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
@@ -209,24 +211,24 @@ TEST_F(FileFaults, AStateIsTheOldOrTheNewOne) {
   const ModelSpec spec = TinySpec({.layers = 1});
   const ParamStore params = TinyModel(spec, 1);
   Decoder decoder(backend_.get(), &params);
-  KvCache cache(backend_.get(), spec, ParseKvForm("sink:2,4"), {}, DType::kF32, 64);
+  KvCache cache = NewKvCache(backend_.get(), spec, ParseKvForm("sink:2,4"), {}, DType::kF32, 64);
   Matrix logits(1, spec.vocab);
   const fs::path states = folder_ / "states", path = states / "s.kv";
   MakeDirectories(states);
   std::map<int64_t, std::string> bytes;
   for (const int count : {3, 5}) {
     decoder.Extend(std::vector<int32_t>(count, 7), &cache, logits);
-    SaveKvState(cache, params, path, nullptr);
+    SaveKvState(cache, ModelFingerprint(params), path, nullptr);
     bytes[cache.seen()] = ReadFile(path);
   }
   for (const char* kind : kKinds) {
     WalkFaults(
-        kind, [&] { WriteBytes(path, bytes[3]); }, [&] { SaveKvState(cache, params, path, nullptr); },
+        kind, [&] { WriteBytes(path, bytes[3]); }, [&] { SaveKvState(cache, ModelFingerprint(params), path, nullptr); },
         [&](bool threw) {
           const int64_t seen = ReadKvStateInfo(path).seen;
           EXPECT_TRUE(seen == 8 || (threw && seen == 3));
           EXPECT_TRUE(ReadFile(path) == bytes[seen]);
-          SaveKvState(cache, params, path, nullptr);
+          SaveKvState(cache, ModelFingerprint(params), path, nullptr);
           EXPECT_EQ(Files(states), std::multiset<std::string>{"s.kv"});
         });
   }

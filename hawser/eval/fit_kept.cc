@@ -6,7 +6,7 @@
 
 #include "hawser/attn/schedule.h"
 #include "hawser/base/error.h"
-#include "hawser/model/kv_cache.h"
+#include "hawser/model/kv_shape.h"
 
 namespace hawser {
 namespace {
@@ -29,10 +29,12 @@ double KeptByCache(Backend* backend, const ModelSpec& spec, const KvForm& form, 
                    std::vector<uint8_t> separators) {
   KvForm plain = form;
   plain.dtype.reset();
-  KvCache cache(backend, Narrow(spec), plain, std::move(separators), DType::kF32, static_cast<int64_t>(ids.size()));
+  KvCache cache =
+      NewKvCache(backend, Narrow(spec), plain, std::move(separators), DType::kF32, static_cast<int64_t>(ids.size()));
   while (!ids.empty()) {
-    ids = ids.subspan(static_cast<size_t>(cache.BeginChunk(ids, kChunk)));
-    cache.EndChunk();
+    KvCache::Chunk chunk = cache.Begin(ids, kChunk);
+    ids = ids.subspan(static_cast<size_t>(chunk.size()));
+    chunk.Commit();
   }
   return cache.usage().mean;
 }

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "hawser/eval/lm.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_form.h"
 #include "hawser/model/weights.h"
 #include "hawser/tok/tokenizer.h"
 

@@ -13,8 +13,9 @@
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
+#include "hawser/kv/report.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_report.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -417,7 +418,7 @@ PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Token
     const auto fed = std::max<int64_t>(1, static_cast<int64_t>(stream.fed.size()));
     report.context = given.context > 0 ? given.context : fed;
     Decoder decoder(backend, params);
-    KvCache cache(backend, spec, form, separators, params.dtype(), given.context);
+    KvCache cache = NewKvCache(backend, spec, form, separators, params.dtype(), given.context);
     MeasureStream(&decoder, &cache, &m, stream, options.stretch, &report);
   }
   m.Finish();

@@ -11,7 +11,7 @@
 
 #include "hawser/attn/pattern.h"
 #include "hawser/data/corpus.h"
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "hawser/base/error.h"
-#include "hawser/model/kv_cache.h"
-#include "hawser/model/kv_report.h"
+#include "hawser/kv/report.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -56,7 +56,7 @@ TextNats TextReader::Read(std::span<const int32_t> text) {
   ids.pop_back();
   std::vector<float> nll(ids.size());
   if (sight_.kv) {
-    KvCache cache(backend_, weights_.spec(), *sight_.kv, separators_, weights_.dtype(), rows);
+    KvCache cache = NewKvCache(backend_, weights_.spec(), *sight_.kv, separators_, weights_.dtype(), rows);
     for (int64_t at = 0; at < rows; at += kReadPass) {
       const int64_t n = std::min(kReadPass, rows - at);
       decoder_.ExtendScore(std::span(ids).subspan(at, n), std::span(targets).subspan(at, n), &cache, nll.data() + at);

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "hawser/attn/pattern.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_form.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"

@@ -7,8 +7,9 @@
 #include <span>
 
 #include "hawser/base/error.h"
+#include "hawser/kv/report.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_report.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -97,7 +98,8 @@ RetrievalReport MeasureRetrieval(Backend* backend, const Weights& params, const 
   std::vector<float> row(static_cast<size_t>(spec.vocab));
   std::map<int64_t, RetrievalBucket> buckets;
   for (const RetrievalDocument& document : documents) {
-    KvCache cache(backend, spec, form, separators, params.dtype(), static_cast<int64_t>(document.ids.size()));
+    KvCache cache =
+        NewKvCache(backend, spec, form, separators, params.dtype(), static_cast<int64_t>(document.ids.size()));
     auto question = document.questions.begin();
     int32_t known = 0;  // tokens of the answer that were found so far
     for (size_t begin = 0; begin < document.ids.size() && question != document.questions.end(); begin += run) {

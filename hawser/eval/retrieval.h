@@ -54,7 +54,7 @@ RetrievalDocument MakeRetrievalDocument(uint64_t seed, uint64_t number, int64_t 
 
 struct RetrievalReport {
   std::vector<RetrievalBucket> buckets;
-  nlohmann::json kv;  // KvReportJson and KvReportText (model/kv_report.h) of the last document
+  nlohmann::json kv;  // KvReportJson and KvReportText (kv/report.h) of the last document
   std::string kv_text;
 };
 

@@ -4,6 +4,7 @@
 
 #include "hawser/device/registry.h"
 #include "hawser/infer/generation.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
@@ -79,7 +80,7 @@ TEST(Retrieval, AnAnswerIsRightWhereAllItsTokensAre) {
   const auto backend = MakeBackend("cpu");
   Decoder decoder(backend.get(), &params);
   // What greedy decoding writes is right by definition, here over more tokens than one run of logits has.
-  KvCache cache(backend.get(), spec, ParseKvForm("full"), {}, DType::kF32, 1024);
+  KvCache cache = NewKvCache(backend.get(), spec, ParseKvForm("full"), {}, DType::kF32, 1024);
   Generation generation(&decoder, &cache);
   RetrievalDocument document{.ids = {7, 8, 9}};
   const GenerateOptions options{.max_new = 700, .sampler = {.temperature = 0}};

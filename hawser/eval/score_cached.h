@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "hawser/eval/score_plan.h"
+#include "hawser/kv/cache.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_cache.h"
 
 namespace hawser {
 

@@ -63,7 +63,7 @@ std::vector<int32_t> Chat::Unread(const jinja::Text& text) {
   const auto held = static_cast<size_t>(cache_->seen());
   size_t common = 0;
   while (common < held && common + 1 < all.size() && ids_[common] == all[common]) ++common;
-  if (!cache_->KeepFirst(static_cast<int64_t>(common))) {
+  if (!cache_->Truncate(static_cast<int64_t>(common))) {
     cache_->Reset();
     common = 0;
   }

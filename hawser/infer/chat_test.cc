@@ -8,6 +8,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/tok/bpe_tokenizer.h"
@@ -46,7 +47,8 @@ class ChatTest : public ::testing::Test {
   ~ChatTest() override { SetThreads(0); }
 
   std::unique_ptr<KvCache> Cache(const std::string& form) {
-    return std::make_unique<KvCache>(backend_.get(), spec_, ParseKvForm(form), std::vector<uint8_t>(), DType::kF32, 0);
+    return std::make_unique<KvCache>(
+        NewKvCache(backend_.get(), spec_, ParseKvForm(form), std::vector<uint8_t>(), DType::kF32, 0));
   }
 
   /// What a chat answers that reads all of `messages` and the question at once.

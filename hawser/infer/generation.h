@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "hawser/infer/continuation.h"
+#include "hawser/kv/cache.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_cache.h"
 #include "hawser/tok/bos.h"
 #include "hawser/tok/tokenizer.h"
 

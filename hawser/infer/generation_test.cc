@@ -14,6 +14,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/tok/separators.h"
 #include "hawser/zoo/load.h"
@@ -52,7 +53,7 @@ class GenerationTest : public ::testing::Test {
 
   GenerateResult Run(const GenerateOptions& options, const std::string& policy = "full",
                      std::vector<int32_t> prompt = {1, 5, 9}) {
-    KvCache cache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 512);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 512);
     Generation generation(&decoder_, &cache);
     std::string streamed;
     const GenerateResult result =
@@ -77,7 +78,7 @@ TEST_F(GenerationTest, GreedyTakesTheBestTokenOfEveryStep) {
   std::vector<int32_t> ids = {1, 5, 9};
   for (int32_t id : result.ids) {
     // Everything again from the start: nothing may be left over in a cache.
-    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
     Generation fresh(&decoder_, &cache);
     EXPECT_EQ(id, ArgMax(fresh.Prefill(ids).first(60)));
     ids.push_back(id);
@@ -114,7 +115,7 @@ TEST_F(GenerationTest, TheBlankThatBeginsATextIsCutAtItsStartOnly) {
   }
   Decoder decoder(backend_.get(), &params);
   for (bool at_start : {true, false}) {
-    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512);
     Generation generation(&decoder, &cache);
     const auto run = [&](int64_t max_new, uint64_t seed) {
       cache.Reset();
@@ -139,8 +140,8 @@ TEST_F(GenerationTest, SeedsDecideAndTurnsContinue) {
   EXPECT_NE(Run(options).ids, a.ids);
 
   // Two turns on one cache see what one prompt of both sees.
-  KvCache two(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
-  KvCache one(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
+  KvCache two = NewKvCache(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
+  KvCache one = NewKvCache(backend_.get(), spec_, ParseKvForm("sink:2,9"), {}, DType::kF32, 512);
   std::vector<int32_t> ids(40);
   std::iota(ids.begin(), ids.end(), 5);
   Generation split(&decoder_, &two), whole(&decoder_, &one);
@@ -178,8 +179,8 @@ class Stories260KTest : public ::testing::Test {
   void TearDown() override { SetThreads(0); }
 
   std::unique_ptr<KvCache> NewCache(const std::string& policy = "full") {
-    return std::make_unique<KvCache>(backend_.get(), decoder_->spec(), ParseKvForm(policy),
-                                     SeparatorFlags(*model_.tokenizer), DType::kF32, 512);
+    return std::make_unique<KvCache>(NewKvCache(backend_.get(), decoder_->spec(), ParseKvForm(policy),
+                                                SeparatorFlags(*model_.tokenizer), DType::kF32, 512));
   }
 
   nlohmann::json oracle_;
@@ -333,7 +334,7 @@ TEST_F(GenerationTest, WhereverATextIsSavedBothPartsAreTheWhole) {
     Generation generation(&decoder_, cache);
     return Generate(generation, prompt, bytes, options, {}, state);
   };
-  const auto fresh = [&] { return KvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512); };
+  const auto fresh = [&] { return NewKvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512); };
   KvCache cache = fresh();
   TextState whole_state;
   const GenerateResult whole = run(&cache, {1, 5}, 60, &whole_state);

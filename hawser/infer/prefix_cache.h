@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 
 namespace hawser {
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "hawser/base/parallel.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -22,20 +23,16 @@ double Seconds(Clock::time_point from, Clock::time_point to) {
 /// A letter for each token that the first layer has seen (Event::held).
 std::string HeldBy(const KvCache& cache) {
   std::string held(static_cast<size_t>(cache.seen()), '-');
-  const KvForm& form = cache.policy().form();
-  const bool initial = form.kind != KvKind::kFull && form.kind != KvKind::kWindow && !form.numbers[0].empty();
   const std::span<const SlotInfo> slots = cache.slots();
   const AttnPattern pattern = cache.policy().Pattern();
   for (const SlotInfo& slot : slots) {
     const bool recent = slot.index > slots.back().index - pattern.window;
     const bool separator = slot.settled || (slot.separator && !recent);
-    const bool first = initial && slot.index < form.numbers[0].front();
+    const bool first = slot.index < cache.policy().initial();
     held[static_cast<size_t>(slot.index)] = first ? 'a' : separator ? 's' : 'w';
   }
   return held;
 }
-
-bool KeepsAll(const KvForm& form) { return form.kind == KvKind::kFull; }
 
 }  // namespace
 
@@ -163,13 +160,13 @@ std::unique_ptr<KvCache> Scheduler::NewCache(const KvForm& form) const {
     }
     flags = known->second;
   }
-  return std::make_unique<KvCache>(backend_, spec, form, std::move(flags), dtype_, 0);
+  return std::make_unique<KvCache>(NewKvCache(backend_, spec, form, std::move(flags), dtype_, 0));
 }
 
 /// Bytes of keys and values of `tokens` under a form: what a text may come to hold.
 int64_t Scheduler::Reserved(const KvForm& form, int64_t tokens) const {
   const ModelSpec& spec = decoder_->spec();
-  const KvCache empty = KvCache(backend_, spec, form, {}, dtype_, 0);
+  const KvCache empty = NewKvCache(backend_, spec, form, {}, dtype_, 0);
   int64_t slots = 0;
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
     const int64_t most = empty.policy(layer).MaxSlots();
@@ -198,7 +195,7 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   slot->before = behind != nullptr ? behind->cache->seen() : 0;
   const int64_t prompt = slot->before + static_cast<int64_t>(pending.size() + request.prompt.size());
   const int64_t most = std::max<int64_t>(0, request.generate.max_new);
-  if (KeepsAll(slot->form) && most > options_.context - prompt) {
+  if (slot->form.keeps_all() && most > options_.context - prompt) {
     Fail(ErrorKind::kUsage, "the context holds {} tokens; the prompt has {} and asks for {} more", options_.context,
          prompt, most);
   }
@@ -276,7 +273,7 @@ void Scheduler::Collect() {
 
 /// Whether another prompt under way is about to read what this one begins with.
 bool Scheduler::Postponed(const Slot& slot) const {
-  if (!slot.shares() || slot.request.prompt_logprobs || !KeepsAll(slot.form)) return false;
+  if (!slot.shares() || slot.request.prompt_logprobs || !slot.form.keeps_all()) return false;
   int64_t have = 0, coming = 0;
   for (const auto& other : slots_) {
     if (!other->shares() || other->form_text != slot.form_text || !other->cache->holds_all()) continue;
@@ -310,7 +307,7 @@ void Scheduler::FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<
   PrefixCache::Hit hit = prefixes->Find(slot->form_text, slot->request.prompt);
   const Slot* source = nullptr;
   for (const auto& other : slots) {
-    if (!other->shares() || other->form_text != slot->form_text || !KeepsAll(other->form)) continue;
+    if (!other->shares() || other->form_text != slot->form_text || !other->form.keeps_all()) continue;
     const int64_t shared = PrefixCache::Shared(*other->cache, other->fed, slot->request.prompt);
     if (shared <= hit.length) continue;
     hit.length = shared;
@@ -510,8 +507,9 @@ void Scheduler::EndAll(const Error& error) {
 }
 
 void Scheduler::Publish() {
-  int64_t bytes = 0;
-  for (const auto& slot : slots_) bytes += slot->cache->bytes();
+  std::vector<const KvCache*> caches;
+  for (const auto& slot : slots_) caches.push_back(slot->cache.get());
+  const int64_t bytes = HeldBytes(caches);
   const std::lock_guard lock(mutex_);
   ++stats_.steps;
   stats_.running = static_cast<int64_t>(slots_.size());

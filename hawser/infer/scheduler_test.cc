@@ -12,6 +12,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/infer/generation.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/tiny_model.h"
 
@@ -80,13 +81,13 @@ class SchedulerTest : public ::testing::Test {
   }
   GenerateResult Alone(const Request& request) {
     const std::string form = request.kv ? ToString(*request.kv) : "full";
-    KvCache cache(backend_.get(), spec_, ParseKvForm(form), {}, DType::kF32, 0);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm(form), {}, DType::kF32, 0);
     Generation generation(&decoder_, &cache);
     return Generate(generation, request.prompt, tokenizer_, request.generate);
   }
   /// The nats of each token of `ids` behind those before it, from a pass of its own.
   std::vector<float> Logprobs(const std::vector<int32_t>& ids) {
-    KvCache cache(backend_.get(), spec_, {}, {}, DType::kF32, 0);
+    KvCache cache = NewKvCache(backend_.get(), spec_, {}, {}, DType::kF32, 0);
     std::vector<float> nll(ids.size());
     std::vector<int32_t> targets(ids.begin() + 1, ids.end());
     targets.push_back(-1);

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 #include "hawser/model/params.h"
 #include "hawser/model/weights.h"
 #include "hawser/model/workspace.h"

@@ -9,8 +9,9 @@
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/tiny_model.h"
 
@@ -290,7 +291,7 @@ TEST_P(BlockFormsTest, DecodingEqualsScoring) {
   for (size_t id = 0; id < 30; id += 5) separators[id] = 1;
   Decoder decoder(backend_.get(), &params_);
   const auto decoded = [&](std::string_view form, size_t most) {
-    KvCache cache(backend_.get(), spec_, ParseKvForm(form), separators, DType::kF32, spec_.context);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm(form), separators, DType::kF32, spec_.context);
     Matrix logits(static_cast<int64_t>(ids.size()), spec_.vocab, DType::kF32);
     for (size_t begin = 0; begin < ids.size(); begin += most) {
       const size_t n = std::min(most, ids.size() - begin);

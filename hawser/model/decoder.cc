@@ -48,10 +48,8 @@ void SetLoss(const CrossEntropyResult& result, StepStats* stats) {
 
 /// Takes back what streams have begun where a pass ends by an Error.
 struct PassGuard {
-  std::vector<KvCache*>* caches;
-  ~PassGuard() {
-    for (KvCache* cache : *caches) cache->AbandonChunk();  // nothing after EndChunk
-  }
+  std::vector<KvCache::Chunk>* begun;
+  ~PassGuard() { begun->clear(); }
 };
 
 /// Logits of rows into those of a matrix, consecutive ones of a call, from at(first row) on.
@@ -99,6 +97,7 @@ struct Decoder::Impl {
   // Of a pass of Run, kept so that a token allocates nothing: the streams in it, their tokens, the rows that are
   // wanted.
   std::vector<KvCache*> caches;
+  std::vector<KvCache::Chunk> begun;
   std::vector<int32_t> pass_ids;
   std::vector<RowSink::Row> wanted;
   std::vector<RowRun> runs;
@@ -392,7 +391,7 @@ struct Decoder::Impl {
 
   /// One pass over the weights: as many of the tokens left as the policies and kMaxChunk allow.
   void Pass(std::span<const DecodeChunk> chunks, std::vector<size_t>* done, RowSink* sink) {
-    const PassGuard guard{&caches};
+    const PassGuard guard{&begun};
     caches.clear();
     pass_ids.clear();
     places.clear();
@@ -404,7 +403,8 @@ struct Decoder::Impl {
       if (rest.empty()) continue;
       KvCache* cache = chunks[i].cache;
       caches.push_back(cache);
-      const int32_t n = cache->BeginChunk(rest, kMaxChunk - rows);
+      begun.push_back(cache->Begin(rest, kMaxChunk - rows));
+      const int32_t n = begun.back().size();
       pass_ids.insert(pass_ids.end(), rest.begin(), rest.begin() + n);
       places.insert(places.end(), cache->segment_places().begin(), cache->segment_places().end());
       const bool ends = static_cast<size_t>(n) == rest.size();
@@ -419,7 +419,7 @@ struct Decoder::Impl {
     const Mat x = work.Get(Workspace::kResidual, rows, spec().width, dtype());
     Embed(pass_ids.data(), places.data(), x);
     for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, caches, x);
-    for (KvCache* cache : caches) cache->EndChunk();
+    for (KvCache::Chunk& chunk : begun) chunk.Commit();
     if (wanted.empty()) return;
     const Mat hidden = work.Get(Workspace::kNormed, static_cast<int64_t>(wanted.size()), x.cols, x.dtype);
     int64_t to = 0;

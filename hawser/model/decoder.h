@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "hawser/attn/schedule.h"
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 #include "hawser/model/params.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"

@@ -12,6 +12,7 @@
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/tiny_model.h"
 
@@ -352,7 +353,7 @@ TEST_F(DecoderTest, ServingRotatesAsTrainingDid) {
     std::vector<float> want(batch.ids.size()), got(batch.ids.size());
     decoder.Score(batch, want.data());
     for (const char* policy : {"full", "window:100"}) {
-      KvCache cache(backend_.get(), weights.spec(), ParseKvForm(policy), {}, DType::kBF16, spec_.context);
+      KvCache cache = NewKvCache(backend_.get(), weights.spec(), ParseKvForm(policy), {}, DType::kBF16, spec_.context);
       decoder.ExtendScore(batch.ids, batch.targets, &cache, got.data());
       for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-3) << numerics << " row " << i;
     }

@@ -8,6 +8,7 @@
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace {
@@ -54,7 +55,7 @@ TEST(KvAllocations, NoneForATokenInSteadyState) {
          {"window:16", "sink:4,20", "sink:4,20,positions=absolute", "sep-stream:4,6,16,50",
           "sep-stream:4,6,16,50,policy=full,positions=absolute", "sep-stream:4,6,16+20+16,50,accumulate=off",
           "window:16,dtype=q8_0", "sink:4,20,dtype=q8_0", "sep-stream:4,6,16,50,dtype=q8_0", "sink:4,20,dtype=bf16"}) {
-      KvCache cache(backend.get(), spec, ParseKvForm(policy), flags, DType::kF32, 4096);
+      KvCache cache = NewKvCache(backend.get(), spec, ParseKvForm(policy), flags, DType::kF32, 4096);
       int32_t token = 0;
       const auto step = [&] {
         token = (token * 29 + 17) % spec.vocab;

@@ -11,8 +11,10 @@
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
+#include "hawser/kv/state.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/model/fingerprint.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/stream_reference.h"
 #include "hawser/testing/tiny_model.h"
@@ -47,7 +49,7 @@ class KvDecodeTest : public ::testing::Test {
   using Logits = std::vector<std::vector<float>>;
 
   KvCache NewCache(const std::string& policy) {
-    return KvCache(backend_.get(), Model().spec(), ParseKvForm(policy), flags_, DType::kF32, kTokens);
+    return NewKvCache(backend_.get(), Model().spec(), ParseKvForm(policy), flags_, DType::kF32, kTokens);
   }
 
   /// Logits of every token, fed in pieces of random length up to `most`.
@@ -507,12 +509,10 @@ TEST_F(KvDecodeTest, AChunkThatIsTakenBackNeverCame) {
     KvCache cache = NewCache(policy);
     for (int32_t t = 0; t < kTokens; ++t) {
       if (t % 7 == 3) {
-        cache.BeginChunk(std::span(ids_).subspan(static_cast<size_t>(t), 1), 1);
-        cache.AbandonChunk();
+        const KvCache::Chunk chunk = cache.Begin(std::span(ids_).subspan(static_cast<size_t>(t), 1), 1);
       }
       ASSERT_EQ(Feed(&cache, {ids_[static_cast<size_t>(t)]})[0], alone[static_cast<size_t>(t)]) << policy << ' ' << t;
     }
-    cache.AbandonChunk();  // nothing is under way
     EXPECT_EQ(cache.seen(), kTokens);
   }
 }
@@ -559,7 +559,7 @@ TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
   spec_ = params_.spec();
   Decoder decoder(backend_.get(), &params_);
   const auto cache_of = [&](const char* policy, int64_t length) {
-    return KvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kF32, length);
+    return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kF32, length);
   };
   const auto logits_of = [&](KvCache* cache, int32_t begin, int32_t count) {
     Matrix rows(1, spec_.vocab);
@@ -589,9 +589,9 @@ TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
     for (int32_t t = 0; t < 40; ++t) last = logits_of(&single, t, 1);
     EXPECT_TRUE(near(chunked, last, kTolerance));
     const auto file = std::filesystem::path(::testing::TempDir()) / "hawser_dynamic_state";
-    SaveKvState(single, params_, file, {});
+    SaveKvState(single, ModelFingerprint(params_), file, {});
     KvCache loaded = cache_of(policy, 0);
-    LoadKvState(file, params_, &loaded);
+    LoadKvState(file, ModelFingerprint(params_), &loaded);
     for (int32_t t = 40; t < 44; ++t) EXPECT_EQ(logits_of(&loaded, t, 1), logits_of(&single, t, 1));
     single.Reset();
     for (int32_t t = 0; t < 40; ++t) EXPECT_EQ(logits_of(&single, t, 1).size(), last.size());
@@ -619,7 +619,8 @@ TEST_F(KvDecodeTest, Bfloat16StreamsStayClose) {
     std::vector<int32_t> targets(ids_.begin() + 1, ids_.end());
     targets.push_back(-1);
     std::vector<float> exact(kTokens), rounded(kTokens);
-    KvCache wide = NewCache(policy), narrow(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kBF16, kTokens);
+    KvCache wide = NewCache(policy),
+            narrow = NewKvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, DType::kBF16, kTokens);
     Model().ExtendScore(ids_, targets, &wide, exact.data());
     decoder.ExtendScore(ids_, targets, &narrow, rounded.data());
     double a = 0, b = 0;

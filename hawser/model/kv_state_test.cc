@@ -1,4 +1,4 @@
-#include "hawser/model/kv_state.h"
+#include "hawser/kv/state.h"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,8 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/fingerprint.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 
@@ -24,7 +26,7 @@ class KvStateTest : public ::testing::Test {
   }
 
   KvCache NewCache(const std::string& policy, DType dtype = DType::kF32) {
-    return KvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, dtype, 128);
+    return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), flags_, dtype, 128);
   }
   std::vector<float> Feed(KvCache* cache, int begin, int end, int most) {
     Matrix logits(1, spec_.vocab);
@@ -33,8 +35,10 @@ class KvStateTest : public ::testing::Test {
     }
     return {logits.Row<float>(0), logits.Row<float>(0) + spec_.vocab};
   }
-  void Save(const KvCache& cache, const nlohmann::json& notes = {}) { SaveKvState(cache, params_, path_, notes); }
-  nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, params_, cache); }
+  void Save(const KvCache& cache, const nlohmann::json& notes = {}) {
+    SaveKvState(cache, ModelFingerprint(params_), path_, notes);
+  }
+  nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, ModelFingerprint(params_), cache); }
   void ExpectGoesOn(const std::string& policy);
   void ExpectRefused(const std::string& policy);  // damaged states of it
 
@@ -123,8 +127,8 @@ TEST_F(KvStateTest, Bfloat16IsKeptAsItIs) {
     return std::vector<float>(logits.Row<float>(0), logits.Row<float>(0) + spec_.vocab);
   };
   step(&a, 0, 50);
-  SaveKvState(a, low, path_, {});
-  LoadKvState(path_, low, &b);
+  SaveKvState(a, ModelFingerprint(low), path_, {});
+  LoadKvState(path_, ModelFingerprint(low), &b);
   EXPECT_EQ(step(&a, 50, 51), step(&b, 50, 51));
 }
 
@@ -141,22 +145,23 @@ TEST_F(KvStateTest, SaysWhatDiffers) {
   expect({"cache policy: sep-stream:2,3,4,14, and this run has sep-stream:2,3,4,14,dtype=q8_0"},
          NewCache("sep-stream:2,3,4,14,dtype=q8_0"));
   expect({"set of separators"},
-         KvCache(backend_.get(), spec_, ParseKvForm("sep-stream:2,3,4,14"), {}, DType::kF32, 128));
+         NewKvCache(backend_.get(), spec_, ParseKvForm("sep-stream:2,3,4,14"), {}, DType::kF32, 128));
   ModelSpec stretched = spec_;
   stretched.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", spec_.context);
   expect({"rope scheme", "128 tokens"},
-         KvCache(backend_.get(), stretched, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
+         NewKvCache(backend_.get(), stretched, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
   ModelSpec rounded = spec_;
   rounded.rope = ApplyRopeText(spec_.rope, "default:numerics=hf-f32", spec_.context);
   expect({"rope scheme"},
-         KvCache(backend_.get(), rounded, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
+         NewKvCache(backend_.get(), rounded, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
   KvCache same = NewCache("sep-stream:2,3,4,14");
   const ParamStore other = LoudModel(spec_, 18);
-  ExpectError(ErrorKind::kUsage, {"another model"}, [&] { LoadKvState(path_, other, &same); });
+  ExpectError(ErrorKind::kUsage, {"another model"}, [&] { LoadKvState(path_, ModelFingerprint(other), &same); });
   EXPECT_EQ(ReadKvStateInfo(path_).policy, "sep-stream:2,3,4,14");
   EXPECT_EQ(ReadKvStateInfo(path_).seen, 30);
   EXPECT_EQ(ReadKvStateInfo(path_).declared_length, 128);
-  ExpectError(ErrorKind::kIo, {"absent.kv"}, [&] { LoadKvState(path_.parent_path() / "absent.kv", params_, &same); });
+  ExpectError(ErrorKind::kIo, {"absent.kv"},
+              [&] { LoadKvState(path_.parent_path() / "absent.kv", ModelFingerprint(params_), &same); });
 }
 
 void KvStateTest::ExpectRefused(const std::string& policy) {

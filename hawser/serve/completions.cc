@@ -48,7 +48,7 @@ void Service::Impl::CheckModel(const Call& call) const {
 /// The cache of a call, bounded where the context does not hold it and the server was told to do so.
 KvForm Service::Impl::FormOf(Call* call, int64_t longest) const {
   const KvForm form = call->kv.empty() ? options.scheduler.kv : ParseKvForm(call->kv);
-  if (form.kind != KvKind::kFull || options.on_full == OnFull::kError) return form;
+  if (!form.keeps_all() || options.on_full == OnFull::kError) return form;
   if (call->max_tokens.value_or(1) <= context() - longest) return form;
   call->kv = options.on_full == OnFull::kShift
                  ? fmt::format("sink:4,{}", context() - 4)
@@ -58,7 +58,7 @@ KvForm Service::Impl::FormOf(Call* call, int64_t longest) const {
 
 /// New tokens that a prompt may get. Errors: ApiError where the context does not hold them.
 int64_t Service::Impl::MaxNew(const Call& call, const KvForm& form, int64_t prompt) const {
-  const bool bounded = form.kind != KvKind::kFull;
+  const bool bounded = !form.keeps_all();
   const int64_t fits = bounded ? INT64_MAX : context() - prompt;
   const int64_t usual = call.chat ? (bounded ? 4096 : fits) : 16;
   const int64_t wanted = call.max_tokens.value_or(std::max<int64_t>(1, std::min(usual, fits)));

@@ -12,7 +12,8 @@
 #include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
 #include "hawser/io/json.h"
-#include "hawser/model/kv_state.h"
+#include "hawser/kv/state.h"
+#include "hawser/model/fingerprint.h"
 #include "hawser/serve/openai.h"
 #include "hawser/serve/random_name.h"
 
@@ -185,7 +186,7 @@ std::string Sessions::CreateFrom(const std::string& id) {
 std::shared_ptr<LongText> Sessions::Load(const std::string& id, const std::string& form) const {
   auto text = std::make_shared<LongText>();
   text->cache = scheduler_->NewCache(ParseKvForm(form));
-  const nlohmann::json notes = LoadKvState(FileOf(id), *weights_, text->cache.get());
+  const nlohmann::json notes = LoadKvState(FileOf(id), ModelFingerprint(*weights_), text->cache.get());
   text->state = WithFrame(FileOf(id).string(), [&] { return ParseTextState(notes, weights_->spec().vocab); });
   return text;
 }
@@ -279,7 +280,7 @@ void Sessions::Write(const std::string& id, const Session& session, const LongTe
                       {"bytes", session.bytes},
                       {"begun", session.begun},
                       {"model", fmt::format("{:016x}", ModelFingerprint(*weights_))}};
-  SaveKvState(*text.cache, *weights_, FileOf(id), notes);
+  SaveKvState(*text.cache, ModelFingerprint(*weights_), FileOf(id), notes);
 }
 
 void Sessions::Delete(const std::string& id) {

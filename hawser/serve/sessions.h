@@ -19,7 +19,7 @@
 namespace hawser {
 
 struct SessionOptions {
-  std::filesystem::path folder;       // ID.session each, a state of model/kv_state.h; empty: in memory alone
+  std::filesystem::path folder;       // ID.session each, a state of kv/state.h; empty: in memory alone
   int64_t most = 64;                  // sessions
   int64_t memory = int64_t{1} << 30;  // bytes of keys and values of sessions that rest; beyond them: files alone
   std::chrono::seconds expiry{7 * 24 * 60 * 60};  // without a request, then a session is deleted; 0: never

@@ -1,5 +1,5 @@
 // testing/stream_reference.h - which keys a streaming query attends to, from the recurrences on whole positions alone:
-// the twin of the policies of model/kv_policy.h.
+// the twin of the policies of kv/policy.h.
 #pragma once
 
 #include <algorithm>

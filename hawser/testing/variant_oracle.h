@@ -16,6 +16,7 @@
 #include "hawser/data/packer.h"
 #include "hawser/device/registry.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/trainer.h"
@@ -208,7 +209,7 @@ class VariantOracle : public ::testing::Test {
   double ServedApartFrom(const Values& trained, const char* variant, size_t d, Decoder* decoder, DType kv) const {
     const int32_t own_bos = ParseVariant(variant).pattern.anchors == 0;
     const int32_t begin = Rows(Pack(texts_, variant))[d].first + own_bos;
-    KvCache cache(backend_.get(), spec_, ParseKvForm("full"), {}, kv, spec_.context);
+    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm("full"), {}, kv, spec_.context);
     decoder->Extend(std::vector<int32_t>{kBos}, &cache, {});
     Matrix logits(1, spec_.vocab);
     double difference = 0;

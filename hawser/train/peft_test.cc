@@ -13,6 +13,7 @@
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/peft_golden.h"
@@ -90,7 +91,7 @@ class PeftTest : public ::testing::Test {
   std::vector<float> Logits(const ParamStore& params) {
     const auto rows = static_cast<int64_t>(kPeftIds.size());
     Decoder decoder(backend_.get(), &params);
-    KvCache cache(backend_.get(), decoder.spec(), ParseKvForm("full"), {}, DType::kF32, rows);
+    KvCache cache = NewKvCache(backend_.get(), decoder.spec(), ParseKvForm("full"), {}, DType::kF32, rows);
     std::vector<float> all;
     for (const int32_t id : kPeftIds) {
       std::vector<float> logits(32);

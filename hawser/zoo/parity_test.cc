@@ -14,9 +14,10 @@
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/kv/cache.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_cache.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/zoo/families.h"
 #include "hawser/zoo/file_tensors.h"
@@ -118,7 +119,7 @@ class ParityTest : public ::testing::TestWithParam<std::string> {
 
   /// Logits of every row, taken in chunks of `chunk` tokens.
   std::vector<float> Logits(Decoder* decoder, int64_t length, int64_t chunk) const {
-    KvCache cache(backend_.get(), decoder->spec(), ParseKvForm("full"), {}, DType::kF32, length);
+    KvCache cache = NewKvCache(backend_.get(), decoder->spec(), ParseKvForm("full"), {}, DType::kF32, length);
     const std::vector<int32_t> ids = TokenIds(length);
     std::vector<float> logits(static_cast<size_t>(length * kVocab));
     for (int64_t begin = 0; begin < length; begin += chunk) {

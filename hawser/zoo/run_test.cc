@@ -4,8 +4,9 @@
 #include <cmath>
 
 #include "hawser/device/registry.h"
+#include "hawser/kv/form.h"
 #include "hawser/model/decoder.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/gguf_export.h"
@@ -32,7 +33,7 @@ class RunTest : public ::testing::Test {
     const auto n = static_cast<int64_t>(ids.size()), vocab = int64_t{weights.spec().vocab};
     Matrix logits(2 * n, vocab, DType::kF32);
     for (const size_t most : {ids.size(), size_t{1}}) {
-      KvCache cache(backend_.get(), weights.spec(), ParseKvForm("full"), {}, weights.dtype(), 0);
+      KvCache cache = NewKvCache(backend_.get(), weights.spec(), ParseKvForm("full"), {}, weights.dtype(), 0);
       for (size_t begin = 0; begin < ids.size(); begin += most) {
         decoder.Extend(
             std::span(ids).subspan(begin, most), &cache,

@@ -1,10 +1,10 @@
-// model/kv_report.h - how much a cache held: measured, and by the formula.
+// kv/report.h - how much a cache held: measured, and by the formula.
 #pragma once
 
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 
 namespace hawser {
 

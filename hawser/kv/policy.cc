@@ -1,4 +1,4 @@
-#include "hawser/model/kv_policy.h"
+#include "hawser/kv/policy.h"
 
 #include <algorithm>
 #include <limits>
@@ -16,6 +16,7 @@ class PatternPolicy final : public KvPolicy {
   PatternPolicy(const KvForm& form, const AttnPattern& pattern) : KvPolicy(form), pattern_(pattern) {}
 
   AttnPattern Pattern() const override { return pattern_; }
+  int64_t initial() const override { return pattern_.sinks; }
 
   int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const override {
     const int64_t available = std::max<int64_t>(1, static_cast<int64_t>(coming.size()));
@@ -70,13 +71,17 @@ class PatternPolicy final : public KvPolicy {
 /// the border for what needs it.
 class SepStreamPolicy final : public KvPolicy {
  public:
-  explicit SepStreamPolicy(const KvForm& form)
+  SepStreamPolicy(const KvForm& form, const KvSepStream& stream)
       : KvPolicy(form),
-        a_(form.numbers[0][0]),
-        s_(form.numbers[1][0]),
-        w_(form.numbers[2][0]),
-        c_(form.numbers[3][0]),
-        overflow_(form.trigger == KvTrigger::kOverflow) {}
+        a_(stream.initial[0]),
+        s_(stream.separators[0]),
+        w_(stream.local[0]),
+        c_(stream.capacity[0]),
+        overflow_(stream.trigger == KvTrigger::kOverflow),
+        accumulate_(stream.accumulate),
+        bounded_(stream.bounded) {}
+
+  int64_t initial() const override { return a_; }
 
   int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const override {
     const int64_t free = Most() + Excess(slots) - static_cast<int64_t>(slots.size());
@@ -93,11 +98,11 @@ class SepStreamPolicy final : public KvPolicy {
     return Compress(slots, w_, keep);
   }
 
-  int64_t MaxSlots() const override { return form().bounded ? Most() : -1; }
+  int64_t MaxSlots() const override { return bounded_ ? Most() : -1; }
 
   double FormulaMean(int64_t tokens, double) const override {
     if (tokens <= c_) return (static_cast<double>(tokens) + 1) / 2;
-    if (!form().bounded) return std::numeric_limits<double>::quiet_NaN();
+    if (!bounded_) return std::numeric_limits<double>::quiet_NaN();
     return static_cast<double>(a_ + s_ + w_ + c_ - (overflow_ ? 0 : 1)) / 2;
   }
 
@@ -107,17 +112,17 @@ class SepStreamPolicy final : public KvPolicy {
   /// Separators beyond s, for which c makes room where they are not bounded: what lies between them and the local
   /// window stays c - a - s - w.
   int64_t Excess(std::span<const SlotInfo> slots) const {
-    if (form().bounded) return 0;
+    if (bounded_) return 0;
     const int64_t settled = std::ranges::count_if(slots, [](const SlotInfo& slot) { return slot.settled; });
     return std::max<int64_t>(0, settled - s_);
   }
 
   bool Compress(std::span<SlotInfo> slots, int64_t local, std::vector<int32_t>* keep) const {
-    const auto stays = [&](const SlotInfo& slot) { return slot.separator && (form().accumulate || !slot.settled); };
+    const auto stays = [&](const SlotInfo& slot) { return slot.separator && (accumulate_ || !slot.settled); };
     const int64_t size = static_cast<int64_t>(slots.size());
     int64_t surplus = -s_;  // separators between the initial tokens and the local window, less those that may stay
     for (int64_t i = a_; i < size - local; ++i) surplus += stays(slots[i]);
-    if (!form().bounded) surplus = 0;
+    if (!bounded_) surplus = 0;
     keep->clear();
     for (int64_t i = 0; i < size; ++i) {
       const bool middle = i >= a_ && i < size - local;
@@ -129,8 +134,27 @@ class SepStreamPolicy final : public KvPolicy {
   }
 
   int64_t a_, s_, w_, c_;
-  bool overflow_;
+  bool overflow_, accumulate_, bounded_;
 };
+
+int32_t Only(const KvNumbers& numbers) { return static_cast<int32_t>(numbers[0]); }
+
+AttnPattern PatternOf(const KvFull&) { return {}; }
+AttnPattern PatternOf(const KvWindow& kind) { return {.window = Only(kind.window)}; }
+AttnPattern PatternOf(const KvSink& kind) { return {.window = Only(kind.recent) + 1, .sinks = Only(kind.initial)}; }
+AttnPattern PatternOf(const KvSep& kind) {
+  return {.window = Only(kind.window), .sinks = Only(kind.initial), .separators = true};
+}
+AttnPattern PatternOf(const KvFix& kind) {
+  return {.window = Only(kind.window), .sinks = Only(kind.initial), .every = Only(kind.every)};
+}
+
+std::unique_ptr<KvPolicy> PolicyOf(const KvForm& form, const KvSepStream& kind) {
+  return std::make_unique<SepStreamPolicy>(form, kind);
+}
+std::unique_ptr<KvPolicy> PolicyOf(const KvForm& form, const auto& kind) {
+  return std::make_unique<PatternPolicy>(form, PatternOf(kind));
+}
 
 }  // namespace
 
@@ -141,23 +165,7 @@ std::unique_ptr<KvPolicy> MakeKvPolicy(const KvForm& form) {
   if (form.layered()) {
     Fail(ErrorKind::kUsage, "kv policy \"{}\": layers differ; a policy is that of one layer", ToString(form));
   }
-  const auto number = [&](size_t i) { return static_cast<int32_t>(form.numbers[i][0]); };
-  const auto pattern = [&](AttnPattern p) { return std::make_unique<PatternPolicy>(form, std::move(p)); };
-  switch (form.kind) {
-    case KvKind::kWindow:
-      return pattern({.window = number(0)});
-    case KvKind::kSink:
-      return pattern({.window = number(1) + 1, .sinks = number(0)});
-    case KvKind::kSep:
-      return pattern({.window = number(1), .sinks = number(0), .separators = true});
-    case KvKind::kFix:
-      return pattern({.window = number(1), .sinks = number(0), .every = number(2)});
-    case KvKind::kSepStream:
-      return std::make_unique<SepStreamPolicy>(form);
-    case KvKind::kFull:
-      break;
-  }
-  return pattern({});
+  return std::visit([&](const auto& kind) { return PolicyOf(form, kind); }, form.kind);
 }
 
 std::unique_ptr<KvPolicy> MakeKvPolicy(std::string_view text) {

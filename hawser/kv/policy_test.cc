@@ -1,4 +1,4 @@
-#include "hawser/model/kv_policy.h"
+#include "hawser/kv/policy.h"
 
 #include <gtest/gtest.h>
 

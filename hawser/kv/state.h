@@ -1,4 +1,4 @@
-// model/kv_state.h - a cache in a file, so that a stream goes on in another process as if it had never stopped.
+// kv/state.h - a cache in a file, so that a stream goes on in another process as if it had never stopped.
 // Format: safetensors. Metadata `hawser_kv_state` (version 1) and `state` (JSON: policy, sizes, counters, checksums);
 // tensors `group.G.index` I64, `group.G.token` I32, `group.G.flags` U8 (1 separator, 2 settled), each [S], for each
 // group of layers that share a policy; `layer.L.keys` and `layer.L.values` [S, G*D]. Keys are un-rotated where they
@@ -9,13 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "hawser/model/kv_cache.h"
-#include "hawser/model/weights.h"
+#include "hawser/kv/cache.h"
 
 namespace hawser {
-
-/// A hash of the dimensions and of samples of every weight: tells models apart.
-uint64_t ModelFingerprint(const Weights& model);
 
 /// What is needed to make the cache that a state fits. Errors: as LoadKvState.
 struct KvStateInfo {
@@ -26,13 +22,13 @@ struct KvStateInfo {
 };
 KvStateInfo ReadKvStateInfo(const std::filesystem::path& path);
 
-/// Writes atomically. `notes` is kept with the state for the caller. Errors: kIo naming the path.
-void SaveKvState(const KvCache& cache, const Weights& model, const std::filesystem::path& path,
-                 const nlohmann::json& notes);
+/// Writes atomically. `model`: tells models apart (model/fingerprint.h). `notes` is kept with the state for the caller.
+/// Errors: kIo naming the path.
+void SaveKvState(const KvCache& cache, uint64_t model, const std::filesystem::path& path, const nlohmann::json& notes);
 
 /// Fills `cache`, which was made with the same policy, model, separators, dtype and rotations and has seen nothing, and
 /// returns the notes. The cache is not changed where an Error is thrown: kUsage naming what differs, kIo, kFormat for a
 /// file that is no state or is damaged, kUnsupported for another version.
-nlohmann::json LoadKvState(const std::filesystem::path& path, const Weights& model, KvCache* cache);
+nlohmann::json LoadKvState(const std::filesystem::path& path, uint64_t model, KvCache* cache);
 
 }  // namespace hawser

@@ -1,4 +1,4 @@
-#include "hawser/model/kv_report.h"
+#include "hawser/kv/report.h"
 
 #include <fmt/format.h>
 

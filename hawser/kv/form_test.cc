@@ -1,4 +1,4 @@
-#include "hawser/model/kv_form.h"
+#include "hawser/kv/form.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 
 #include "hawser/attn/pattern.h"
 #include "hawser/base/error.h"
-#include "hawser/model/kv_policy.h"
+#include "hawser/kv/policy.h"
 
 namespace hawser {
 namespace {

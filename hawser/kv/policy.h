@@ -1,4 +1,4 @@
-// model/kv_policy.h - what stays resident in a cache. A policy sees slot metadata, never floats, and holds no state:
+// kv/policy.h - what stays resident in a cache. A policy sees slot metadata, never floats, and holds no state:
 // the same slots give the same answer, so that a saved stream goes on as if it had never stopped.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "hawser/attn/pattern.h"
-#include "hawser/model/kv_form.h"
+#include "hawser/kv/form.h"
 
 namespace hawser {
 
@@ -41,6 +41,8 @@ class KvPolicy {
 
   /// What a query sees among the slots (its own included). Streaming policies see all that is resident: {}.
   virtual AttnPattern Pattern() const { return {}; }
+  /// First tokens of the stream that always stay.
+  virtual int64_t initial() const = 0;
 
   /// How many of the coming tokens, at least 1, can be attended in one causal call over the resident slots before a
   /// trim must happen. Depends on slot metadata and the flags of the coming tokens alone.
@@ -68,7 +70,7 @@ class KvPolicy {
   KvForm form_;
 };
 
-/// The policy of a form, or of a text form (model/kv_form.h), that is the same in every layer.
+/// The policy of a form, or of a text form (kv/form.h), that is the same in every layer.
 /// Errors: kUsage as ParseKvForm, and for a layered form.
 std::unique_ptr<KvPolicy> MakeKvPolicy(const KvForm& form);
 std::unique_ptr<KvPolicy> MakeKvPolicy(std::string_view text);

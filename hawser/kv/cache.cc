@@ -1,6 +1,7 @@
-#include "hawser/model/kv_cache.h"
+#include "hawser/kv/cache.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -8,42 +9,39 @@
 
 namespace hawser {
 
-KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators,
-                 DType dtype, int64_t max_length)
+KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std::vector<uint8_t> separators,
+                 int64_t max_length)
     : form_(form),
-      vocab_(spec.vocab),
+      vocab_(shape.vocab),
+      head_dim_(shape.head_dim),
+      alibi_(shape.alibi),
       separators_(std::move(separators)),
-      stored_(form.dtype.value_or(QkvDType(spec, dtype))),
+      stored_(form.dtype.value_or(shape.dtype)),
       max_length_(max_length),
-      row_bytes_(
-          int64_t{2} * spec.kv_heads *
-          (stored_ == DType::kQ8_0 ? Q8Bytes(spec.head_dim) : spec.head_dim * static_cast<int64_t>(SizeOf(stored_)))) {
-  if (dtype != DType::kF32 && dtype != DType::kBF16) {
-    Fail(ErrorKind::kUsage, "a cache is for activations in f32 or bf16, not {}", Name(dtype));
+      row_bytes_(int64_t{2} * shape.kv_heads *
+                 (stored_ == DType::kQ8_0 ? Q8Bytes(shape.head_dim)
+                                          : shape.head_dim * static_cast<int64_t>(SizeOf(stored_)))) {
+  if (shape.dtype != DType::kF32 && shape.dtype != DType::kBF16) {
+    Fail(ErrorKind::kUsage, "a cache is for activations in f32 or bf16, not {}", Name(shape.dtype));
   }
-  if (stored_ == DType::kQ8_0 && spec.rope.numerics.math != FloatFormat::kF32) {
-    Fail(ErrorKind::kUnsupported, "kv policy \"{}\": q8_0 wants a rotation in f32, found rope numerics '{}'",
-         ToString(form), ToString(spec.rope.numerics));
-  }
-  if (!separators_.empty() && static_cast<int64_t>(separators_.size()) != spec.vocab) {
-    Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", spec.vocab,
+  if (!separators_.empty() && static_cast<int64_t>(separators_.size()) != shape.vocab) {
+    Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", shape.vocab,
          separators_.size());
   }
   struct Kind {
     KvForm form;
-    int32_t window = 0;  // the model's own
-    const RopeSpec* rope = nullptr;
-    bool rotates = true;
+    KvLayerShape layer;
     bool operator==(const Kind&) const = default;
   };
   std::vector<Kind> kinds;  // the distinct ones
   std::vector<int32_t> sizes;
-  const AttnPattern own = OwnPattern(spec);
-  for (int32_t layer = 0; layer < spec.layers; ++layer) {
-    const Kind of{.form = form.OfLayer(layer, spec.layers),
-                  .window = own.OfLayer(layer, spec.layers).window,
-                  .rope = &RopeOf(spec, layer),
-                  .rotates = Rotates(spec, layer)};
+  const auto layers = static_cast<int32_t>(shape.layers.size());
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    const Kind of{form.OfLayer(layer, layers), shape.layers[static_cast<size_t>(layer)]};
+    if (stored_ == DType::kQ8_0 && of.layer.rope && of.layer.rope->numerics.math != FloatFormat::kF32) {
+      Fail(ErrorKind::kUnsupported, "kv policy \"{}\": q8_0 wants a rotation in f32, found rope numerics '{}'",
+           ToString(form), ToString(of.layer.rope->numerics));
+    }
     const auto same = std::ranges::find(kinds, of) - kinds.begin();
     if (same == static_cast<int64_t>(kinds.size())) {
       kinds.push_back(of);
@@ -51,7 +49,7 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
     }
     places_.push_back({static_cast<int32_t>(same), sizes[static_cast<size_t>(same)]++});
   }
-  segments_ = spec.segments;
+  segments_ = shape.segments;
   for (const Kind& of : kinds) {
     if (segments_.places == 0 || of.form.positions == KvPositions::kAbsolute) continue;
     Fail(ErrorKind::kUnsupported,
@@ -60,11 +58,7 @@ KvCache::KvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, st
   }
   groups_.reserve(kinds.size());
   for (size_t g = 0; g < kinds.size(); ++g) {
-    ModelSpec own_spec = spec;
-    own_spec.rope = *kinds[g].rope;
-    if (spec.places == Places::kRope && !kinds[g].rotates) own_spec.places = Places::kNone;
-    groups_.emplace_back(backend, own_spec, MakeKvPolicy(kinds[g].form), sizes[g], kinds[g].window,
-                         QkvDType(spec, dtype), stored_, max_length);
+    groups_.emplace_back(backend, shape, kinds[g].layer, MakeKvPolicy(kinds[g].form), sizes[g], stored_, max_length);
   }
 }
 
@@ -77,7 +71,7 @@ int64_t KvCache::bytes() const {
 KvUsage KvCache::usage() const {
   KvUsage sum;
   for (int32_t layer = 0; layer < layers(); ++layer) {
-    const KvUsage usage = Group(layer).usage();
+    const KvUsage usage = Group(layer).table().usage();
     sum.mean += usage.mean;
     sum.peak_mean += usage.peak_mean;
     sum.final_mean += usage.final_mean;
@@ -94,23 +88,38 @@ KvUsage KvCache::usage() const {
   return sum;
 }
 
-int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
-  HAWSER_CHECK(!tokens.empty() && limit >= 1);
-  coming_.clear();
+void KvCache::VisitMemory(const std::function<void(const void*, int64_t)>& visit) const {
+  for (const KvGroup& group : groups_) group.VisitMemory(visit);
+}
+
+int64_t HeldBytes(std::span<const KvCache* const> caches) {
+  std::unordered_set<const void*> counted;
+  int64_t sum = 0;
+  for (const KvCache* cache : caches) {
+    cache->VisitMemory([&](const void* memory, int64_t bytes) { sum += counted.insert(memory).second ? bytes : 0; });
+  }
+  return sum;
+}
+
+KvCache::Chunk KvCache::Begin(std::span<const int32_t> tokens, int32_t limit) {
+  HAWSER_CHECK(!tokens.empty() && limit >= 1 && coming_.empty());
   chunk_counter_ = counter_;
   for (int32_t token : tokens.first(std::min<size_t>(tokens.size(), limit))) {
     if (token < 0 || token >= vocab_) {
+      coming_.clear();
       Fail(ErrorKind::kUsage, "token id {} is outside the vocabulary of {}", token, vocab_);
     }
     coming_.push_back({.index = seen_ + static_cast<int64_t>(coming_.size()),
                        .token = token,
                        .separator = !separators_.empty() && separators_[token] != 0});
   }
+  Chunk chunk(this, 0);
   // Cuts depend on ids alone; where layers differ, a chunk ends at the first cut of any of them.
   auto n = static_cast<int64_t>(coming_.size());
   for (KvGroup& group : groups_) n = std::min(n, group.Prepare(coming_));
   HAWSER_CHECK(n >= 1);
   coming_.resize(static_cast<size_t>(n));
+  chunk.size_ = static_cast<int32_t>(n);
   positions_.clear();
   segment_places_.clear();
   for (const SlotInfo& slot : coming_) {
@@ -120,23 +129,22 @@ int32_t KvCache::BeginChunk(std::span<const int32_t> tokens, int32_t limit) {
     counter_.Pass(segments_, slot.token);
   }
   for (KvGroup& group : groups_) group.Begin(coming_, positions_);
-  return static_cast<int32_t>(n);
+  return chunk;
 }
 
 void KvCache::Append(int32_t layer, ConstMat k, ConstMat v) {
   groups_[static_cast<size_t>(places_[layer].group)].Append(places_[layer].layer, k, v);
 }
 
-void KvCache::EndChunk() {
+void KvCache::End() {
   for (KvGroup& group : groups_) group.End();
   seen_ += static_cast<int64_t>(coming_.size());
   separators_seen_ += std::ranges::count_if(coming_, [](const SlotInfo& slot) { return slot.separator; });
   coming_.clear();
 }
 
-void KvCache::AbandonChunk() {
-  if (coming_.empty()) return;
-  for (KvGroup& group : groups_) group.Abandon();
+void KvCache::RollBack() {
+  for (KvGroup& group : groups_) group.RollBack();
   coming_.clear();
   counter_ = chunk_counter_;
 }
@@ -144,6 +152,8 @@ void KvCache::AbandonChunk() {
 KvCache::KvCache(const KvCache& other, int64_t tokens)
     : form_(other.form_),
       vocab_(other.vocab_),
+      head_dim_(other.head_dim_),
+      alibi_(other.alibi_),
       separators_(other.separators_),
       places_(other.places_),
       stored_(other.stored_),
@@ -168,7 +178,8 @@ bool KvCache::holds_all() const { return segments_.places == 0 && std::ranges::a
 
 /// Separators among the tokens from `first` on, where all are held.
 int64_t KvCache::SeparatorsFrom(int64_t first) const {
-  return std::ranges::count_if(groups_.front().slots().subspan(static_cast<size_t>(first)), &SlotInfo::separator);
+  return std::ranges::count_if(groups_.front().table().slots().subspan(static_cast<size_t>(first)),
+                               &SlotInfo::separator);
 }
 
 void KvCache::BeginPrefill(int64_t tokens) {
@@ -179,13 +190,19 @@ void KvCache::EndPrefill() {
   for (KvGroup& group : groups_) group.EndPrefill();
 }
 
-bool KvCache::KeepFirst(int64_t tokens) {
-  HAWSER_CHECK(tokens >= 0 && tokens <= seen_);
+bool KvCache::Truncate(int64_t tokens) {
+  HAWSER_CHECK(tokens >= 0 && tokens <= seen_ && coming_.empty());
   if (!holds_all()) return false;
   separators_seen_ -= SeparatorsFrom(tokens);
-  for (KvGroup& group : groups_) group.KeepFirst(tokens);
+  for (KvGroup& group : groups_) group.Truncate(tokens);
   seen_ = tokens;
   return true;
+}
+
+void KvCache::Restore(int64_t seen, int64_t separators_seen, SegmentCounter segment) {
+  seen_ = seen;
+  separators_seen_ = separators_seen;
+  counter_ = segment;
 }
 
 void KvCache::Reset() {

@@ -1,0 +1,317 @@
+#include "hawser/kv/state.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "hawser/base/error.h"
+#include "hawser/base/hash.h"
+#include "hawser/base/q8.h"
+#include "hawser/io/convert.h"
+#include "hawser/io/json.h"
+#include "hawser/io/safetensors.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kVersionKey = "hawser_kv_state";
+constexpr const char* kVersion = "1";
+constexpr int64_t kMostSeen = int64_t{1} << 53;  // tokens: what sums over them can hold
+
+std::string Hex(uint64_t value) { return fmt::format("{:016x}", value); }
+
+template <class T>
+uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
+  return Hash64(std::as_bytes(std::span(values)), seed);
+}
+
+uint64_t RotationHash(const RopeFrequencies& f, const RopeSpec& rope) {
+  const std::string text = ToString(rope.numerics) + QueryScaleFields(rope.query_scale);
+  return HashOf(f.turns, Hash64(std::as_bytes(std::span(text)),
+                                std::bit_cast<uint64_t>(f.multiplier) + static_cast<uint64_t>(rope.pairing)));
+}
+
+/// A value of the state; kFormat where it is missing or of another type.
+template <class T>
+T Value(const json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key)) Fail(ErrorKind::kFormat, "the state has no \"{}\"", key);
+  const json& value = object[key];
+  const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                    : std::is_same_v<T, double>    ? value.is_number()
+                                                   : value.is_number_integer();
+  if (!fits) Fail(ErrorKind::kFormat, "the state's \"{}\" is {}", key, ShownJson(value));
+  return value.get<T>();
+}
+
+/// The state of a file whose format and version are known.
+json StateOf(const TensorSource& file) {
+  const auto version = file.metadata.find(kVersionKey);
+  if (version == file.metadata.end()) Fail(ErrorKind::kFormat, "a safetensors file, but no saved state of a cache");
+  if (version->second != kVersion) {
+    Fail(ErrorKind::kUnsupported, "a saved state of version {}; this program reads version {}", version->second,
+         kVersion);
+  }
+  const auto text = file.metadata.find("state");
+  json state = text == file.metadata.end() ? json() : WithFrame("its state", [&] { return ParseJson(text->second); });
+  if (!state.is_object()) Fail(ErrorKind::kFormat, "the metadata has no state");
+  return state;
+}
+
+int64_t Count(const json& object, const char* key, int64_t most) {
+  const auto value = Value<int64_t>(object, key);
+  if (value < 0 || value > most) Fail(ErrorKind::kFormat, "the state's \"{}\" is {}", key, value);
+  return value;
+}
+
+template <class T>
+std::vector<std::byte> Bytes(const std::vector<T>& values) {
+  const auto bytes = std::as_bytes(std::span(values));
+  return {bytes.begin(), bytes.end()};
+}
+
+/// As tensors of a file: those of Q8_0 are bytes.
+DType FileDType(const KvCache& cache) { return cache.stored() == DType::kQ8_0 ? DType::kU8 : cache.stored(); }
+
+const KvGroup& GroupOf(const KvCache& cache, int32_t layer) {
+  return cache.groups()[static_cast<size_t>(cache.place(layer).group)];
+}
+
+uint64_t Rotations(const KvCache& cache) {
+  uint64_t hash = 0;
+  const std::span<const KvGroup> groups = cache.groups();
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const std::optional<RopeSpec>& rope = groups[g].layer().rope;
+    if (g > 0 && rope == groups[0].layer().rope) continue;
+    uint64_t own = 0;
+    if (rope) own = RotationHash(ComputeFrequencies(*rope, cache.max_length()), *rope);
+    if (cache.alibi()) {
+      const std::string alibi = ToString(*cache.alibi());
+      own = Hash64(std::as_bytes(std::span(alibi)));
+    }
+    hash = hash * 31 + own;
+  }
+  return hash;
+}
+
+json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
+  json state = StateOf(file);
+  const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
+    if (const auto found = Value<std::string>(state, key); found != wanted) {
+      Fail(ErrorKind::kUsage, "saved with another {}: {}, and this run has {}", what, found, wanted);
+    }
+  };
+  expect("policy", ToString(cache.form()), "cache policy");
+  expect("dtype", std::string(Name(cache.stored())), "dtype");
+  expect("model", Hex(model), "model (fingerprint)");
+  expect("separators", Hex(HashOf(cache.separators())), "set of separators (hash)");
+  expect("rotations", Hex(Rotations(cache)),
+         fmt::format("rope scheme or declared length ({} tokens; pass --context)",
+                     Value<int64_t>(state, "declared_length")));
+  return state;
+}
+
+const TensorView& Find(const TensorSource& file, const std::string& name, DType dtype,
+                       const std::vector<int64_t>& shape, uint64_t* hash) {
+  const TensorView* view = file.Find(name);
+  if (view == nullptr || view->dtype != dtype || view->shape != shape) {
+    Fail(ErrorKind::kFormat, "tensor \"{}\": wanted {} {}, found {}", name, Name(dtype), ShapeText(shape),
+         view == nullptr ? "none" : fmt::format("{} {}", Name(view->dtype), ShapeText(view->shape)));
+  }
+  *hash = Hash64(view->bytes, *hash);
+  return *view;
+}
+
+std::vector<SlotInfo> ReadSlots(const KvCache& cache, const TensorView& index, const TensorView& token,
+                                const TensorView& flags, int64_t seen) {
+  std::vector<SlotInfo> slots(flags.bytes.size());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    SlotInfo& slot = slots[i];
+    std::memcpy(&slot.index, index.bytes.data() + i * sizeof(slot.index), sizeof(slot.index));
+    std::memcpy(&slot.token, token.bytes.data() + i * sizeof(slot.token), sizeof(slot.token));
+    const auto flag = std::to_integer<uint8_t>(flags.bytes[i]);
+    slot.separator = (flag & 1) != 0;
+    slot.settled = (flag & 2) != 0;
+    const bool in_order = slot.index >= 0 && slot.index < seen && (i == 0 || slot.index > slots[i - 1].index);
+    const bool known = slot.token >= 0 && slot.token < cache.vocab();
+    if (!in_order || !known || flag > 3 ||
+        slot.separator != (!cache.separators().empty() && cache.separators()[static_cast<size_t>(slot.token)] != 0)) {
+      Fail(ErrorKind::kFormat, "slot {} holds token {} of place {} with flags {}", i, slot.token, slot.index, flag);
+    }
+  }
+  return slots;
+}
+
+void CheckFinite(const KvCache& cache, const TensorView& view, std::string_view name) {
+  const int64_t head_dim = cache.head_dim();
+  const bool blocks = cache.stored() == DType::kQ8_0;
+  const auto bytes = static_cast<int64_t>(view.bytes.size());
+  std::vector<float> head(static_cast<size_t>(head_dim));
+  const int64_t step = blocks ? Q8Bytes(head_dim) : head_dim * static_cast<int64_t>(SizeOf(view.dtype));
+  for (int64_t at = 0; at < bytes; at += step) {
+    if (blocks) {
+      DequantizeQ8(view.bytes.data() + at, head_dim, head.data());
+    } else {
+      ConvertToF32(view.dtype, view.bytes.data() + at, head_dim, head.data());
+    }
+    const auto odd = std::ranges::find_if(head, [](float x) { return !std::isfinite(x); });
+    if (odd == head.end()) continue;
+    Fail(ErrorKind::kFormat, "tensor \"{}\": element {} is {}", name, at / step * head_dim + (odd - head.begin()),
+         *odd);
+  }
+}
+
+void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t model, const json& notes) {
+  std::vector<std::vector<std::byte>> hold;  // what the views point into
+  std::vector<TensorToWrite> tensors;
+  const std::span<const KvGroup> cache_groups = cache.groups();
+  hold.reserve(3 * cache_groups.size() + 2 * static_cast<size_t>(cache.layers()));
+  uint64_t hash = 0;
+  const auto add = [&](std::string name, DType dtype, std::vector<int64_t> shape, std::vector<std::byte> bytes) {
+    hold.push_back(std::move(bytes));
+    hash = Hash64(hold.back(), hash);
+    tensors.push_back({std::move(name), {dtype, std::move(shape), hold.back()}, dtype});
+  };
+  json groups = json::array();
+  for (size_t g = 0; g < cache_groups.size(); ++g) {
+    const KvGroup& group = cache_groups[g];
+    const SlotTable& table = group.table();
+    HAWSER_CHECK(table.chunk() == 0 && !table.inside_prompt());
+    groups.push_back({{"policy", table.policy().Name()},
+                      {"slots", table.size()},
+                      {"origin", group.origin()},
+                      {"steps", table.counters().steps},
+                      {"peak", table.counters().peak},
+                      {"stored_sum", table.counters().stored_sum},
+                      {"seen_sum", table.counters().seen_sum}});
+    if (group.grows()) groups.back()["length"] = group.length();
+    std::vector<int64_t> index;
+    std::vector<int32_t> token;
+    std::vector<uint8_t> flags;
+    for (const SlotInfo& slot : table.slots()) {
+      index.push_back(slot.index);
+      token.push_back(slot.token);
+      flags.push_back(static_cast<uint8_t>((slot.separator ? 1 : 0) | (slot.settled ? 2 : 0)));
+    }
+    add(fmt::format("group.{}.index", g), DType::kI64, {table.size()}, Bytes(index));
+    add(fmt::format("group.{}.token", g), DType::kI32, {table.size()}, Bytes(token));
+    add(fmt::format("group.{}.flags", g), DType::kU8, {table.size()}, Bytes(flags));
+  }
+  for (int32_t l = 0; l < cache.layers(); ++l) {
+    const KvGroup& group = GroupOf(cache, l);
+    const int64_t slots = group.table().size();
+    const auto size = static_cast<size_t>(slots * group.columns()) * SizeOf(cache.stored());
+    std::vector<std::byte> keys(size), values(size);
+    group.Download(cache.place(l).layer, keys.data(), values.data());
+    add(fmt::format("layer.{}.keys", l), FileDType(cache), {slots, group.columns()}, std::move(keys));
+    add(fmt::format("layer.{}.values", l), FileDType(cache), {slots, group.columns()}, std::move(values));
+  }
+  const json state = {{"policy", ToString(cache.form())},
+                      {"model", Hex(model)},
+                      {"separators", Hex(HashOf(cache.separators()))},
+                      {"rotations", Hex(Rotations(cache))},
+                      {"declared_length", cache.max_length()},
+                      {"dtype", Name(cache.stored())},
+                      {"seen", cache.seen()},
+                      {"separators_seen", cache.separators_seen()},
+                      {"segment", cache.segment().segment},
+                      {"place", cache.segment().place},
+                      {"groups", std::move(groups)},
+                      {"checksum", Hex(hash)},
+                      {"notes", notes}};
+  WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", state.dump()}});
+}
+
+json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
+  HAWSER_CHECK(cache->seen() == 0);
+  const json state = ReadState(file, model, *cache);
+  const int64_t seen = Count(state, "seen", kMostSeen), separators_seen = Count(state, "separators_seen", seen);
+  const json& groups = state.contains("groups") ? state["groups"] : json();
+  const std::span<KvGroup> cache_groups = cache->groups();
+  if (!groups.is_array() || groups.size() != cache_groups.size() ||
+      file.tensors().size() != 3 * groups.size() + 2 * static_cast<size_t>(cache->layers())) {
+    Fail(ErrorKind::kFormat, "the state's tensors are not those of its policy");
+  }
+  SegmentCounter counter;
+  if (cache->counts_segments()) counter = {Count(state, "segment", seen), Count(state, "place", seen)};
+  // Everything is checked before anything is changed.
+  uint64_t hash = 0;
+  std::vector<std::vector<SlotInfo>> slots(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const auto n = Count(groups[g], "slots", seen);
+    const auto& index = Find(file, fmt::format("group.{}.index", g), DType::kI64, {n}, &hash);
+    const auto& token = Find(file, fmt::format("group.{}.token", g), DType::kI32, {n}, &hash);
+    const auto& flags = Find(file, fmt::format("group.{}.flags", g), DType::kU8, {n}, &hash);
+    slots[g] = ReadSlots(*cache, index, token, flags, seen);
+    for (const char* key : {"origin", "steps", "peak"}) Count(groups[g], key, kMostSeen);
+    if (cache_groups[g].grows() && Count(groups[g], "length", kMostSeen) < cache_groups[g].length()) {
+      Fail(ErrorKind::kFormat, "the state's \"length\" is {}", groups[g]["length"].dump());
+    }
+    for (const char* key : {"stored_sum", "seen_sum"}) {
+      if (!(Value<double>(groups[g], key) >= 0)) Fail(ErrorKind::kFormat, "the state's \"{}\" is negative", key);
+    }
+    const KvPolicy& policy = cache_groups[g].table().policy();
+    if (policy.MaxSlots() >= 0 && !policy.dense_prefill() && n > policy.MaxSlots()) {
+      Fail(ErrorKind::kFormat, "{} slots, and its policy {} holds {} at most", n, policy.Name(), policy.MaxSlots());
+    }
+  }
+  std::vector<const TensorView*> rows;
+  for (int32_t l = 0; l < cache->layers(); ++l) {
+    const auto n = static_cast<int64_t>(slots[static_cast<size_t>(cache->place(l).group)].size());
+    for (const char* name : {"keys", "values"}) {
+      const std::string full = fmt::format("layer.{}.{}", l, name);
+      rows.push_back(&Find(file, full, FileDType(*cache), {n, GroupOf(*cache, l).columns()}, &hash));
+      CheckFinite(*cache, *rows.back(), full);
+    }
+  }
+  if (Value<std::string>(state, "checksum") != Hex(hash)) {
+    Fail(ErrorKind::kFormat, "its tensors do not have the checksum of the state; the file is damaged");
+  }
+
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const json& of = groups[g];
+    cache_groups[g].Restore(std::move(slots[g]),
+                            {.seen = seen,
+                             .steps = of["steps"].get<int64_t>(),
+                             .peak = of["peak"].get<int64_t>(),
+                             .stored_sum = of["stored_sum"].get<double>(),
+                             .seen_sum = of["seen_sum"].get<double>()},
+                            of["origin"].get<int64_t>(), cache_groups[g].grows() ? of["length"].get<int64_t>() : 0);
+  }
+  for (int32_t l = 0; l < cache->layers(); ++l) {
+    const auto [group, layer] = cache->place(l);
+    cache_groups[static_cast<size_t>(group)].Upload(layer, rows[2 * static_cast<size_t>(l)]->bytes,
+                                                    rows[2 * static_cast<size_t>(l) + 1]->bytes);
+  }
+  for (KvGroup& group : cache_groups) group.EndRestore();
+  cache->Restore(seen, separators_seen, counter);
+  return state.contains("notes") ? state["notes"] : json();
+}
+
+}  // namespace
+
+KvStateInfo ReadKvStateInfo(const std::filesystem::path& path) {
+  const TensorSource file = ReadSafetensors(path);
+  return WithFrame(path.string(), [&] {
+    const json state = StateOf(file);
+    return KvStateInfo{.policy = Value<std::string>(state, "policy"),
+                       .seen = Count(state, "seen", kMostSeen),
+                       .declared_length = Count(state, "declared_length", int64_t{1} << 62),
+                       .notes = state.value("notes", json())};
+  });
+}
+
+void SaveKvState(const KvCache& cache, uint64_t model, const std::filesystem::path& path, const nlohmann::json& notes) {
+  SaveTo(path, cache, model, notes);
+}
+
+nlohmann::json LoadKvState(const std::filesystem::path& path, uint64_t model, KvCache* cache) {
+  const TensorSource file = ReadSafetensors(path);
+  return WithFrame(path.string(), [&] { return LoadFrom(file, model, cache); });
+}
+
+}  // namespace hawser

@@ -1,0 +1,40 @@
+#include "hawser/model/fingerprint.h"
+
+#include <algorithm>
+#include <bit>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hawser/base/hash.h"
+
+namespace hawser {
+namespace {
+
+constexpr size_t kSample = 64 << 10;  // bytes of a weight matrix that are hashed
+
+template <class T>
+uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
+  return Hash64(std::as_bytes(std::span(values)), seed);
+}
+
+}  // namespace
+
+uint64_t ModelFingerprint(const Weights& model) {
+  const ModelSpec& s = model.spec();
+  std::vector<int64_t> dims = {
+      s.vocab,    s.width,     s.layers,         s.heads,          s.kv_heads,
+      s.head_dim, s.mlp_width, s.sliding_window, s.tie_embeddings, static_cast<int64_t>(model.dtype())};
+  uint64_t hash = HashOf(dims, std::bit_cast<uint32_t>(s.norm_eps));
+  const std::string softmax = ToString(s.softmax);
+  if (s.softmax != SoftmaxSpec()) hash = Hash64(std::as_bytes(std::span(softmax)), hash);
+  if (!s.full_layers.empty()) hash = HashOf(s.full_layers, hash);
+  if (s.segments.places > 0) hash = HashOf(s.segments.separators, hash);
+  for (const ConstMat& tensor : model.tensors()) {
+    const auto* begin = static_cast<const std::byte*>(tensor.data);
+    hash = Hash64({begin, std::min(kSample, static_cast<size_t>(StoredBytes(tensor)))}, hash);
+  }
+  return hash;
+}
+
+}  // namespace hawser
