@@ -39,22 +39,23 @@ PrefixCache::Hit PrefixCache::Find(const std::string& form, std::span<const int3
 void PrefixCache::Keep(const std::string& form, std::vector<int32_t> ids, std::unique_ptr<KvCache> cache) {
   const int64_t bytes = cache->bytes() + static_cast<int64_t>(ids.size() * sizeof(int32_t));
   if (ids.empty() || bytes > limit_) return;
-  for (auto entry = entries_.begin(); entry != entries_.end();) {
-    const auto next = std::next(entry);
-    const bool covered = entry->form == form && entry->ids.size() <= ids.size() &&
-                         Common(entry->ids, ids) == static_cast<int64_t>(entry->ids.size()) &&
-                         (cache->holds_all() || entry->ids.size() == ids.size());
-    if (covered) Drop(entry);
-    entry = next;
-  }
-  while (bytes_ + bytes > limit_) Drop(std::prev(entries_.end()));
-  entries_.push_front({form, std::move(ids), std::move(cache), bytes});
-  bytes_ += bytes;
+  std::erase_if(entries_, [&](const Entry& entry) {
+    return entry.form == form && entry.ids.size() <= ids.size() &&
+           Common(entry.ids, ids) == static_cast<int64_t>(entry.ids.size()) &&
+           (cache->holds_all() || entry.ids.size() == ids.size());
+  });
+  entries_.push_front({form, std::move(ids), std::move(cache)});
+  for (Count(); bytes_ > limit_; Count()) entries_.pop_back();
 }
 
-void PrefixCache::Drop(std::list<Entry>::iterator entry) {
-  bytes_ -= entry->bytes;
-  entries_.erase(entry);
+void PrefixCache::Count() {
+  std::vector<const KvCache*> caches;
+  bytes_ = 0;
+  for (const Entry& entry : entries_) {
+    caches.push_back(entry.cache.get());
+    bytes_ += static_cast<int64_t>(entry.ids.size() * sizeof(int32_t));
+  }
+  bytes_ += HeldBytes(caches);
 }
 
 void PrefixCache::Clear() {

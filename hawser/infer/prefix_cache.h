@@ -16,14 +16,15 @@ namespace hawser {
 /// Not for several threads at once.
 class PrefixCache {
  public:
-  /// `bytes`: of keys and values that are kept at most; the least recently used go first. 0: nothing is kept.
+  /// `bytes`: of keys and values that are kept at most, what several of them share counted once; the least recently
+  /// used go first. 0: nothing is kept.
   explicit PrefixCache(int64_t bytes) : limit_(bytes) {}
 
   struct Hit {
     std::unique_ptr<KvCache> cache;  // null: nothing to begin with
     int64_t length = 0;              // tokens of the prompt that it has seen
   };
-  /// A copy of what is kept for the longest beginning of `ids`, at least one token short of it. Of caches that have
+  /// A fork of what is kept for the longest beginning of `ids`, at least one token short of it. Of caches that have
   /// dropped or moved keys only such as have seen nothing but a beginning of `ids` serve. `form`: text of the policy.
   Hit Find(const std::string& form, std::span<const int32_t> ids);
 
@@ -46,9 +47,8 @@ class PrefixCache {
     std::string form;
     std::vector<int32_t> ids;
     std::unique_ptr<KvCache> cache;
-    int64_t bytes = 0;
   };
-  void Drop(std::list<Entry>::iterator entry);
+  void Count();
 
   int64_t limit_;
   int64_t bytes_ = 0, queries_ = 0, hits_ = 0;
