@@ -142,6 +142,53 @@ AttnSchedule CompileSchedule(const AttnPattern& pattern, const TokenLayout& layo
   return s;
 }
 
+void SplitFar(int64_t shift, std::span<const int64_t> positions, AttnSchedule* schedule) {
+  AttnSchedule& s = *schedule;
+  HAWSER_CHECK(shift > 0 && positions.size() == static_cast<size_t>(s.num_keys));
+  const auto rows = static_cast<size_t>(s.num_queries);
+  s.far_anchors.assign(rows, 0);
+  s.far_band = s.band_begin;
+  s.far_pinned = s.pinned_begin;
+  // The first of slots, or keys, [begin, end) that is nearer to the query than the shift.
+  bool any = false;
+  const auto first_near = [&](int32_t begin, int32_t end, int64_t query, auto key_of) {
+    int32_t low = begin;
+    while (low < end) {
+      const int32_t middle = low + (end - low) / 2;
+      if (query - positions[static_cast<size_t>(key_of(middle))] >= shift) {
+        low = middle + 1;
+      } else {
+        end = middle;
+      }
+    }
+    any = any || low > begin;
+    return low;
+  };
+  const auto itself = [](int32_t key) { return key; };
+  const auto slot = [&](int32_t i) { return s.compact[static_cast<size_t>(i)]; };
+  int32_t ascending_from = 0;  // first key from which on positions ascend to the last one looked at
+  int32_t looked = 0;
+  for (int32_t r = 0; r < s.num_queries; ++r) {
+    if (s.IsPaddingRow(r)) continue;
+    const int32_t key = s.QueryKey(r), begin = s.band_begin[r];
+    for (; looked < key; ++looked) {
+      if (positions[static_cast<size_t>(looked)] >= positions[static_cast<size_t>(looked) + 1])
+        ascending_from = looked + 1;
+    }
+    if (begin < ascending_from && begin < key) {
+      Fail(ErrorKind::kUsage, "attention: key {} stands at position {}, behind one at {} that is seen with it",
+           ascending_from, positions[static_cast<size_t>(ascending_from)],
+           positions[static_cast<size_t>(ascending_from) - 1]);
+    }
+    const int64_t query = positions[static_cast<size_t>(key)];
+    s.far_anchors[r] = first_near(0, s.AnchorCount(r), query, slot);
+    if (!s.pinned_begin.empty()) s.far_pinned[r] = first_near(s.pinned_begin[r], s.pinned_end[r], query, slot);
+    s.far_band[r] = first_near(begin, key + 1, query, itself);
+  }
+  if (any) return;
+  for (auto* array : {&s.far_anchors, &s.far_pinned, &s.far_band}) array->clear();
+}
+
 double AttnSchedule::Density() const {
   const double pairs = 0.5 * num_queries * (static_cast<double>(first_query()) + 1.0 + num_keys);
   return pairs > 0 ? static_cast<double>(visible_pairs) / pairs : 0.0;
@@ -149,7 +196,8 @@ double AttnSchedule::Density() const {
 
 size_t AttnSchedule::Bytes() const {
   return sizeof(*this) + sizeof(int32_t) * (compact.capacity() + band_begin.capacity() + pinned_begin.capacity() +
-                                            pinned_end.capacity() + band_row_end.capacity() +
+                                            pinned_end.capacity() + far_anchors.capacity() + far_pinned.capacity() +
+                                            far_band.capacity() + band_row_end.capacity() +
                                             pinned_row_begin.capacity() + pinned_row_end.capacity());
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "hawser/attn/pattern.h"
@@ -30,6 +31,11 @@ struct AttnSchedule {
   std::vector<int32_t> pinned_row_begin;  // [slots] rows that see compact slot s as pinned (anchors: as anchors)
   std::vector<int32_t> pinned_row_end;    // [slots]
 
+  // Only where SplitFar found far keys: of what row r sees, the anchors before slot far_anchors[r], the pinned keys
+  // before slot far_pinned[r] and the band before key far_band[r] are far. [num_queries] each; far_pinned as
+  // pinned_begin.
+  std::vector<int32_t> far_anchors, far_pinned, far_band;
+
   int64_t visible_pairs = 0;  // exact number of visible (query, key) pairs
   bool has_padding = false;   // only then may a row in [pinned_row_begin, pinned_row_end) of an anchor be a padding row
 
@@ -42,6 +48,7 @@ struct AttnSchedule {
     if (IsPaddingRow(row)) return 0;
     return num_anchors < QueryKey(row) + 1 ? num_anchors : QueryKey(row) + 1;
   }
+  bool has_far() const { return !far_band.empty(); }
   /// Visible pairs over the causal pairs of the same queries: 1 for full attention.
   double Density() const;
   size_t Bytes() const;
@@ -52,6 +59,10 @@ struct AttnSchedule {
 /// begins after its token, document starts that decrease, padding inside a scope or before an anchor: padding may stand
 /// before, between and after documents, or before and after the sequence where the scope is the sequence).
 AttnSchedule CompileSchedule(const AttnPattern& pattern, const TokenLayout& layout, int32_t num_queries = -1);
+
+/// Marks as far the keys that stand `shift` tokens or more before the query that sees them. `positions`: of all keys.
+/// Nothing is marked where there are none. Errors: kUsage where positions do not ascend among the keys of a row.
+void SplitFar(int64_t shift, std::span<const int64_t> positions, AttnSchedule* schedule);
 
 /// Key tiles of `key_tile` columns visited by query tiles of `query_tile` rows, split by kind: full where every row
 /// sees every column. Band tiles start at multiples of key_tile in keys, pinned tiles at compact slot num_anchors;

@@ -346,5 +346,61 @@ TEST(Schedule, Errors) {
   EXPECT_TRUE(fails({.anchors = 1}, padded({0, 0, 1, 0, 0, 0})));
 }
 
+/// Of each (row, key): 0 not seen, 1 near, 2 far; -1 where it is in both parts, or twice in one.
+std::vector<int8_t> Parts(const AttnSchedule& s) {
+  std::vector<int8_t> parts(static_cast<size_t>(s.num_queries) * static_cast<size_t>(s.num_keys));
+  for (int32_t r = 0; r < s.num_queries; ++r) {
+    const auto add = [&](int32_t key, bool far) {
+      int8_t& part = parts[static_cast<size_t>(r) * static_cast<size_t>(s.num_keys) + static_cast<size_t>(key)];
+      part = part != 0 ? -1 : far ? 2 : 1;
+    };
+    for (int32_t slot = 0; slot < s.AnchorCount(r); ++slot) {
+      add(s.compact[slot], s.has_far() && slot < s.far_anchors[r]);
+    }
+    for (int32_t slot = s.pinned_begin.empty() ? 0 : s.pinned_begin[r];
+         slot < (s.pinned_end.empty() ? 0 : s.pinned_end[r]); ++slot) {
+      add(s.compact[slot], s.has_far() && slot < s.far_pinned[r]);
+    }
+    for (int32_t k = s.band_begin[r]; k <= s.QueryKey(r); ++k) add(k, s.has_far() && k < s.far_band[r]);
+  }
+  return parts;
+}
+
+TEST(Schedule, FarKeysAreThoseFromTheShiftOn) {
+  for (uint64_t i = 0; i < 600; ++i) {
+    const Case c = RandomCase(i);
+    Rng rng{.seed = 17, .stream = i};
+    const int64_t shift = 1 + static_cast<int64_t>(rng.Below(40));
+    // By document from the anchors on, or through, where documents may see each other; with or without gaps.
+    const bool restart = c.pattern.scope == Scope::kDocument && rng.Below(2) == 0;
+    std::vector<int64_t> positions;
+    for (int32_t k = 0; k < c.layout.size; ++k) {
+      const int32_t begin = restart ? c.layout.DocBegin(k) : 0;
+      positions.push_back(c.layout.Index(k) < c.pattern.anchors || begin == 0
+                              ? c.layout.Index(k)
+                              : c.pattern.anchors + c.layout.Index(k) - c.layout.Index(begin));
+    }
+    AttnSchedule s = CompileSchedule(c.pattern, c.layout, c.num_queries);
+    SplitFar(shift, positions, &s);
+    const std::vector<int8_t> parts = Parts(s);
+    for (int32_t r = 0; r < s.num_queries; ++r) {
+      for (int32_t k = 0; k < s.num_keys; ++k) {
+        const bool far = positions[s.QueryKey(r)] - positions[k] >= shift;
+        const int8_t want = !Visible(c.pattern, c.layout, s.QueryKey(r), k) ? 0 : far ? 2 : 1;
+        ASSERT_EQ(parts[static_cast<size_t>(r) * s.num_keys + k], want) << ToString(c.pattern) << " " << r << " " << k;
+      }
+    }
+    EXPECT_EQ(s.has_far(), std::ranges::count(parts, 2) > 0);
+  }
+}
+
+TEST(Schedule, FarKeysNeedPositionsThatAscend) {
+  AttnSchedule s = CompileSchedule({}, {.size = 4});
+  EXPECT_THROW(SplitFar(2, std::vector<int64_t>{0, 1, 1, 2}, &s), Error);
+  s = CompileSchedule({.window = 2}, {.size = 4}, 1);  // sees two of them only
+  SplitFar(1, std::vector<int64_t>{7, 0, 1, 2}, &s);
+  EXPECT_TRUE(s.has_far());
+}
+
 }  // namespace
 }  // namespace hawser

@@ -1,9 +1,14 @@
 // `hawser bench attention`: holds the backend's attention against the twin in double on a small case of each pattern,
 // then times whole calls, compiling the schedule and packing included. Only visible pairs count as work: forward
-// 4 * pairs * D * H FLOPs, backward 10 * pairs * D * H.
+// 4 * pairs * D * H FLOPs, backward 10 * pairs * D * H. Decode is the last query of the same text alone. With --string
+// each row is timed in turn with the same row without, so that what else the machine does falls on both.
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <optional>
 
 #include "hawser/base/progress.h"
 #include "hawser/base/rng.h"
@@ -22,6 +27,7 @@ struct Options {
   double separators = 0.12;
   bool alibi = false;
   double softcap = 0;
+  int64_t shift = 0;
   std::string dtype, direction = "both", isa;
 };
 
@@ -31,10 +37,12 @@ struct Case {
   DType dtype;
   bool alibi;
   double softcap;
+  int64_t shift;  // of STRING; 0: none
 
   /// The pattern, and what happens to scores.
   std::string Name() const {
-    return ToString(pattern) + (alibi ? " alibi" : "") + (softcap > 0 ? fmt::format(" softcap={}", softcap) : "");
+    return ToString(pattern) + (alibi ? " alibi" : "") + (softcap > 0 ? fmt::format(" softcap={}", softcap) : "") +
+           (shift > 0 ? fmt::format(" string={}", shift) : "");
   }
 };
 
@@ -60,9 +68,9 @@ struct Run {
     if (c.alibi) slopes = AlibiSlopes({}, c.heads);
     const int64_t wide = int64_t{c.heads} * c.head_dim, narrow = int64_t{c.kv_heads} * c.head_dim;
     uint64_t stream = 0;
-    for (Matrix* m : {&q, &out, &dout, &dq}) *m = backend.NewMatrix(c.tokens, wide, c.dtype);
+    for (Matrix* m : {&q, &q_far, &out, &dout, &dq}) *m = backend.NewMatrix(c.tokens, wide, c.dtype);
     for (Matrix* m : {&k, &v, &dk, &dv}) *m = backend.NewMatrix(c.tokens, narrow, c.dtype);
-    for (Matrix* m : {&q, &k, &v, &dout}) {
+    for (Matrix* m : {&q, &k, &v, &dout, &q_far}) {
       Matrix host(m->rows(), m->cols(), DType::kF32);
       Rng rng{.seed = seed, .stream = ++stream};
       for (int64_t i = 0; i < host.rows() * host.cols(); ++i) {
@@ -75,7 +83,12 @@ struct Run {
   void Compile() {
     schedule = CompileSchedule(what.pattern, layout);
     sequence = {.query_begin = 0, .key_begin = 0, .schedule = &schedule};
+    if (what.shift == 0) return;
+    std::vector<int64_t> positions(static_cast<size_t>(what.tokens));
+    std::iota(positions.begin(), positions.end(), int64_t{0});
+    SplitFar(what.shift, positions, &schedule);
   }
+  ConstMat FarQueries() const { return what.shift > 0 ? ConstMat(q_far.view()) : ConstMat(); }
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(what.head_dim)); }
   AttnShape Shape() const {
     return {.heads = what.heads,
@@ -87,8 +100,25 @@ struct Run {
   }
   void Forward() {
     Compile();
-    backend.AttentionForward(
-        {.shape = Shape(), .q = q, .k = k, .v = v, .out = out, .lse = lse.data(), .sequences = {&sequence, 1}});
+    backend.AttentionForward({.shape = Shape(),
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .out = out,
+                              .lse = lse.data(),
+                              .sequences = {&sequence, 1},
+                              .q_far = FarQueries()});
+  }
+  /// The last row of q, and of out.
+  void Decode() {
+    const auto far = what.shift > 0 ? std::max<int64_t>(0, what.tokens - what.shift) : 0;
+    const DecodeArgs::Row row{.k = k, .v = v, .far = static_cast<int32_t>(far)};
+    const auto last = [&](ConstMat m) { return m.empty() ? m : m.Rows(m.rows - 1, 1); };
+    backend.AttentionDecode({.shape = Shape(),
+                             .q = last(q),
+                             .out = out.view().Rows(out.rows() - 1, 1),
+                             .rows = {&row, 1},
+                             .q_far = last(FarQueries())});
   }
   void Backward() {
     Compile();
@@ -117,7 +147,7 @@ struct Run {
   AttnSchedule schedule;
   AttnSequence sequence;
   std::vector<float> slopes, lse;
-  Matrix q, k, v, out, dout, dq, dk, dv;
+  Matrix q, q_far, k, v, out, dout, dq, dk, dv;
 };
 
 /// The same pattern, dtype and head dim on 384 tokens, against the formula in double.
@@ -126,9 +156,10 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
   c.docs = std::min(c.docs, 100);
   c.kv_heads = 1;
   c.heads = std::min(2, c.heads);
+  c.shift = std::min<int64_t>(c.shift, 100);
   Run run(backend, c, BenchLayout(c, options.separators, seed), seed);
   run.Forward();
-  run.Backward();
+  if (c.shift == 0) run.Backward();
   NaiveAttention twin{.rows = c.tokens,
                       .keys = c.tokens,
                       .heads = c.heads,
@@ -144,12 +175,19 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
                       .v = run.Values(run.v),
                       .softcap = c.softcap,
                       .slopes = {run.slopes.begin(), run.slopes.end()},
-                      .distance = [](int64_t row, int64_t key) { return static_cast<double>(row - key); }};
+                      .distance = [](int64_t row, int64_t key) { return static_cast<double>(row - key); },
+                      .q_far = c.shift > 0 ? run.Values(run.q_far) : std::vector<double>(),
+                      .far = [&](int64_t row, int64_t key) { return row - key >= c.shift; }};
   twin.Forward();
-  twin.Backward(run.Values(run.dout));
   const double share = c.dtype == DType::kBF16 ? 0.02 : 2e-5;
   const std::string of = fmt::format(" of '{}' ({}, head dim {})", c.Name(), Name(c.dtype), c.head_dim);
   CheckAgainst(twin.out, run.Values(run.out), share, "out" + of);
+  if (c.pattern == AttnPattern{}) {
+    run.Decode();
+    CheckAgainst(twin.out, run.Values(run.out), share, "a single row" + of);
+  }
+  if (c.shift > 0) return;
+  twin.Backward(run.Values(run.dout));
   CheckAgainst(twin.dq, run.Values(run.dq), share, "dq" + of);
   CheckAgainst(twin.dk, run.Values(run.dk), share, "dk" + of);
   CheckAgainst(twin.dv, run.Values(run.dv), share, "dv" + of);
@@ -159,7 +197,8 @@ void Verify(Backend& backend, Case c, const Options& options, uint64_t seed) {
 std::vector<Case> Suite(const Options& o) {
   std::vector<Case> cases;
   const auto add = [&](const char* pattern, int tokens, int head_dim, DType dtype) {
-    cases.push_back({ParsePattern(pattern), tokens, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap});
+    cases.push_back(
+        {ParsePattern(pattern), tokens, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap, o.shift});
   };
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const int head_dim : {64, 128}) add("full", 4096, head_dim, dtype);
@@ -179,16 +218,47 @@ std::vector<Case> Cases(const Options& o) {
   for (const std::string& pattern : patterns) {
     for (const int head_dim : head_dims) {
       for (const int t : tokens) {
-        cases.push_back({ParsePattern(pattern), t, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap});
+        cases.push_back(
+            {ParsePattern(pattern), t, o.heads, o.kv_heads, head_dim, o.docs, dtype, o.alibi, o.softcap, o.shift});
       }
     }
   }
   return cases;
 }
 
+bool Wanted(const Options& options, std::string_view direction) {
+  if (options.direction != "both") return options.direction == direction;
+  return direction == "forward" || (direction == "backward" && options.shift == 0);
+}
+
+/// `run`, whose keys are partly far, and the same with one query, in turn. over_plain: the ratio of the medians.
+Timing TimeBesidePlain(Run& run, int repeat, const std::function<void(Run&)>& body, std::optional<double>* over_plain) {
+  const int64_t shift = run.what.shift;
+  std::vector<double> folded, plain;
+  const auto median = [](std::vector<double>& seconds) {
+    std::ranges::sort(seconds);
+    return seconds[seconds.size() / 2];
+  };
+  for (int i = 0; i <= repeat; ++i) {
+    for (std::vector<double>* to : {&folded, &plain}) {
+      run.what.shift = to == &folded ? shift : 0;
+      const auto begin = std::chrono::steady_clock::now();
+      body(run);
+      if (i > 0) to->push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+  }
+  run.what.shift = shift;
+  const double seconds = median(folded);
+  *over_plain = seconds / median(plain);
+  return {seconds, (folded.back() - folded.front()) / seconds};
+}
+
 int RunBench(const Options& options, const CommonOptions& common) {
   if (options.heads % options.kv_heads != 0) {
     Fail(ErrorKind::kUsage, "--heads {} is no multiple of --kv-heads {}", options.heads, options.kv_heads);
+  }
+  if (options.shift > 0 && options.direction == "backward") {
+    Fail(ErrorKind::kUsage, "--string is not trained with; its directions are forward and decode");
   }
   if (!options.isa.empty()) LimitAttentionIsa(options.isa);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
@@ -198,7 +268,7 @@ int RunBench(const Options& options, const CommonOptions& common) {
   if (!common.json) {
     PrintMachine(peaks);
     std::printf("%-26s %-5s %5s %7s %-9s %10s %7s %9s %6s %8s %8s\n", "pattern", "dtype", "dim", "tokens", "direction",
-                "ms", "spread", "GFLOP/s", "peak", "density", "of dense");
+                "ms", "spread", "GFLOP/s", "peak", "density", options.shift > 0 ? "of plain" : "of dense");
   }
   nlohmann::json rows = nlohmann::json::array();
   std::map<std::string, double> dense;  // seconds of full attention by everything else
@@ -206,11 +276,16 @@ int RunBench(const Options& options, const CommonOptions& common) {
     const double peak = AttentionPeak(peaks, c.dtype == DType::kBF16);
     Run run(*backend, c, BenchLayout(c, options.separators, common.seed), common.seed);
     run.Forward();
-    const double pairs = static_cast<double>(run.schedule.visible_pairs), density = run.schedule.Density();
-    for (const std::string direction : {"forward", "backward"}) {
-      if (options.direction != "both" && options.direction != direction) continue;
-      const auto body = [&](Run& r) { direction == "forward" ? r.Forward() : r.Backward(); };
-      const Timing time = TimeIt(options.repeat, [&] { body(run); });
+    const double density = run.schedule.Density();
+    for (const std::string direction : {"forward", "backward", "decode"}) {
+      if (!Wanted(options, direction) || (direction == "decode" && c.pattern != AttnPattern{})) continue;
+      const double pairs = direction == "decode" ? c.tokens : static_cast<double>(run.schedule.visible_pairs);
+      const auto body = [&](Run& r) {
+        direction == "forward" ? r.Forward() : direction == "backward" ? r.Backward() : r.Decode();
+      };
+      std::optional<double> over_plain;
+      const Timing time = c.shift > 0 ? TimeBesidePlain(run, options.repeat, body, &over_plain)
+                                      : TimeIt(options.repeat, [&] { body(run); });
       const double gflops = (direction == "forward" ? 4 : 10) * pairs * c.head_dim * c.heads / time.seconds / 1e9;
       const std::string key = fmt::format("{} {} {} {}", Name(c.dtype), c.head_dim, c.tokens, direction);
       nlohmann::json row = {{"name", fmt::format("attention {} {}", c.Name(), key)},
@@ -229,7 +304,11 @@ int RunBench(const Options& options, const CommonOptions& common) {
                             {"peak_fraction", gflops / peak},
                             {"density", density}};
       std::string ratio = "-";
-      if (c.pattern == AttnPattern{}) {
+      if (over_plain) {
+        row["shift"] = c.shift;
+        row["time_over_plain"] = *over_plain;
+        ratio = fmt::format("{:.4f}", *over_plain);
+      } else if (c.pattern == AttnPattern{}) {
         dense[key] = time.seconds;
       } else {
         if (dense.count(key) == 0) {
@@ -271,8 +350,12 @@ std::function<int()> SetupBenchAttention(Command command, CommonOptions& common)
   command.Add("--softcap", options->softcap, "Cap scores at C, as cap * tanh(score / cap); 0: not")
       .RangeReal(0, 1e6)
       .ShowDefault();
-  command.Add("--direction", options->direction, "forward, backward or both")
-      .OneOf({"forward", "backward", "both"})
+  command
+      .Add("--string", options->shift,
+           "Read keys so many tokens before a query, or more, by another query (STRING); beside the same without")
+      .Range(0, 1 << 24);
+  command.Add("--direction", options->direction, "forward, backward, both, or decode (of pattern full)")
+      .OneOf({"forward", "backward", "both", "decode"})
       .ShowDefault();
   command.Add("--docs", options->docs, "Mean tokens of a document, for patterns that care")
       .Range(1, 1 << 24)

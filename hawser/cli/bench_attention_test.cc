@@ -47,7 +47,20 @@ TEST(BenchAttentionCommand, BiasedAndCappedScoresAreVerifiedToo) {
   EXPECT_EQ(json["rows"][0]["name"], "attention full alibi softcap=30 bf16 16 96 forward");
 }
 
+TEST(BenchAttentionCommand, FarKeysAreVerifiedAndTimedBesideTheSameWithout) {
+  for (const auto& [direction, rows] : {std::pair("both", 1u), std::pair("decode", 1u)}) {
+    const CommandResult run =
+        Bench(std::string("--tokens 200 --head-dim 16 --repeat 1 --string 60 --json --direction ") + direction);
+    ASSERT_EQ(run.code, 0) << run.out;
+    const nlohmann::json json = nlohmann::json::parse(run.out);
+    ASSERT_EQ(json["rows"].size(), rows);  // no backward
+    EXPECT_EQ(json["rows"][0]["shift"], 60);
+    EXPECT_GT(json["rows"][0]["time_over_plain"].get<double>(), 0.0);
+  }
+}
+
 TEST(BenchAttentionCommand, RefusesWhatItCannotDo) {
+  EXPECT_EQ(Bench("--string 60 --direction backward").code, 2);
   EXPECT_EQ(Bench("--softcap -1").code, 2);
   EXPECT_EQ(Bench("--isa mmx").code, 2);
   EXPECT_EQ(Bench("--pattern windows=3").code, 2);

@@ -34,18 +34,28 @@ std::vector<QueryTile> CutTiles(const AttnSchedule& s, int32_t positions) {
   return tiles;
 }
 
-/// The packed columns that a position sees, one range of each kind.
+/// The packed columns that a position sees, one range of each kind; where there are far keys, those of each kind after
+/// the near ones of all.
 struct Range {
   int32_t begin, end;
 };
 enum Piece { kAnchors, kPinned, kBand, kNumPieces };
+constexpr int32_t kMostPieces = 2 * kNumPieces;
 
-void RangesOf(const AttnSchedule& s, int32_t slots_pad, int32_t row, Range* ranges) {
-  std::fill(ranges, ranges + kNumPieces, Range{0, 0});
+void RangesOf(const AttnSchedule& s, int32_t slots_pad, int32_t row, bool far, Range* ranges) {
+  std::fill(ranges, ranges + kMostPieces, Range{0, 0});
   if (s.IsPaddingRow(row)) return;
   ranges[kAnchors] = {0, s.AnchorCount(row)};
   if (!s.pinned_begin.empty()) ranges[kPinned] = {s.pinned_begin[row], s.pinned_end[row]};
   ranges[kBand] = {slots_pad + s.band_begin[row], slots_pad + s.QueryKey(row) + 1};
+  if (!far) return;
+  const auto split = [&](Piece piece, int32_t end) {
+    ranges[kNumPieces + piece] = {ranges[piece].begin, end};
+    ranges[piece].begin = end;
+  };
+  split(kAnchors, s.far_anchors[row]);
+  if (!s.pinned_begin.empty()) split(kPinned, s.far_pinned[row]);
+  split(kBand, slots_pad + s.far_band[row]);
 }
 
 struct Packed {
@@ -70,11 +80,13 @@ class TileWorker {
   TileWorker(const Call& call, Arena& arena) : call_(call) {
     const HeadShape& h = call.shape;
     const int64_t rows = RoundUp(static_cast<int64_t>(call.positions) * call.group, 64);
-    arena.Reset(Arena::Bytes<char>(rows * h.ld * h.element) + Arena::Bytes<float>(rows * h.n) +
-                4 * Arena::Bytes<float>(rows) + Arena::Bytes<float>(kMaxGroup * kLdS) +
-                Arena::Bytes<char>(kMaxGroup * kLdS * h.element) + Arena::Bytes<Range>(call.positions * kNumPieces) +
-                Arena::Bytes<bool>(rows));
+    const int64_t far_rows = call.args.q_far.empty() ? 0 : rows;
+    arena.Reset(Arena::Bytes<char>(rows * h.ld * h.element) + Arena::Bytes<char>(far_rows * h.ld * h.element) +
+                Arena::Bytes<float>(rows * h.n) + 4 * Arena::Bytes<float>(rows) +
+                Arena::Bytes<float>(kMaxGroup * kLdS) + Arena::Bytes<char>(kMaxGroup * kLdS * h.element) +
+                Arena::Bytes<Range>(call.positions * kMostPieces) + Arena::Bytes<bool>(rows));
     q_ = arena.Take<char>(rows * h.ld * h.element);
+    q_far_ = arena.Take<char>(far_rows * h.ld * h.element);
     out_ = arena.Take<float>(rows * h.n);
     max_ = arena.Take<float>(rows);
     sum_ = arena.Take<float>(rows);
@@ -82,7 +94,7 @@ class TileWorker {
     place_ = arena.Take<float>(rows);
     s_ = arena.Take<float>(kMaxGroup * kLdS);
     p_ = arena.Take<char>(kMaxGroup * kLdS * h.element);
-    ranges_ = arena.Take<Range>(call.positions * kNumPieces);
+    ranges_ = arena.Take<Range>(call.positions * kMostPieces);
     seen_ = arena.Take<bool>(rows);
   }
 
@@ -90,14 +102,11 @@ class TileWorker {
     const HeadShape& h = call_.shape;
     const AttnSchedule& s = unit.schedule();
     const int32_t group = call_.group, rows = (tile.end - tile.begin) * group;
-    for (int32_t r = 0; r < RoundUp(rows, h.t.m_align); ++r) {
-      const int64_t row = unit.sequence->query_begin + tile.begin + r / group;
-      PrefetchHead(call_.args.q, row, unit.kv_head * group + r % group, h.dim);
-      const void* from = r < rows ? HeadRow(call_.args.q, row, unit.kv_head * group + r % group, h.dim) : nullptr;
-      h.StageRow(from, call_.args.q.dtype, q_, r);
-    }
+    const bool far = !call_.args.q_far.empty() && s.has_far();
+    Stage(unit, tile, rows, call_.args.q, q_);
+    if (far) Stage(unit, tile, rows, call_.args.q_far, q_far_);
     for (int32_t p = tile.begin; p < tile.end; ++p) {
-      RangesOf(s, static_cast<int32_t>(unit.slots_pad()), p, ranges_ + (p - tile.begin) * kNumPieces);
+      RangesOf(s, static_cast<int32_t>(unit.slots_pad()), p, far, ranges_ + (p - tile.begin) * kMostPieces);
     }
     for (int32_t r = 0; call_.form.biased() && r < rows; ++r) {
       weight_[r] = call_.form.Weight(unit.kv_head * group + r % group);
@@ -106,7 +115,7 @@ class TileWorker {
     std::fill(max_, max_ + rows, -std::numeric_limits<float>::infinity());
     std::fill(sum_, sum_ + rows, 0.0f);
     std::fill(seen_, seen_ + rows / h.t.row_group + 1, false);
-    for (int piece = 0; piece < kNumPieces; ++piece) {
+    for (int piece = 0; piece < (far ? kMostPieces : kNumPieces); ++piece) {
       Range all{std::numeric_limits<int32_t>::max(), 0};
       for (int32_t r = 0; r < rows; r += group) Extend(RangeAt(r, piece), all);
       const int32_t step = std::max(kColStep, h.t.k_align);
@@ -123,7 +132,17 @@ class TileWorker {
   static constexpr int32_t kMaxGroup = 64;
   static constexpr int32_t kLdS = kBlock + kColStep;  // not a power of two: rows fall into different cache sets
 
-  Range RangeAt(int32_t row, int piece) const { return ranges_[row / call_.group * kNumPieces + piece]; }
+  /// The queries of a tile as a left operand.
+  void Stage(const AttnUnit& unit, QueryTile tile, int32_t rows, ConstMat q, void* to) const {
+    const HeadShape& h = call_.shape;
+    for (int32_t r = 0; r < RoundUp(rows, h.t.m_align); ++r) {
+      const int64_t row = unit.sequence->query_begin + tile.begin + r / call_.group;
+      const int64_t head = static_cast<int64_t>(unit.kv_head) * call_.group + r % call_.group;
+      PrefetchHead(q, row, head, h.dim);
+      h.StageRow(r < rows ? HeadRow(q, row, head, h.dim) : nullptr, q.dtype, to, r);
+    }
+  }
+  Range RangeAt(int32_t row, int piece) const { return ranges_[row / call_.group * kMostPieces + piece]; }
   static void Extend(Range r, Range& all) {
     if (r.begin >= r.end) return;
     all.begin = std::min(all.begin, r.begin);
@@ -136,17 +155,18 @@ class TileWorker {
     Range all{std::numeric_limits<int32_t>::max(), 0};
     bool full = true;
     const int32_t begin_position = first / call_.group, end_position = (first + count - 1) / call_.group + 1;
-    for (int32_t p = begin_position; p < end_position; ++p) Extend(ranges_[p * kNumPieces + piece], all);
+    for (int32_t p = begin_position; p < end_position; ++p) Extend(ranges_[p * kMostPieces + piece], all);
     const int32_t step = std::max(kColStep, h.t.k_align);
     const int32_t c0 = std::max(block.begin, all.begin) / step * step;
     const int32_t end = std::min(block.end, all.end);
     if (c0 >= end) return;
     const int32_t cols = static_cast<int32_t>(RoundUp(end - c0, step)), c1 = c0 + cols;
     for (int32_t p = begin_position; p < end_position && full; ++p) {
-      const Range r = ranges_[p * kNumPieces + piece];
+      const Range r = ranges_[p * kMostPieces + piece];
       full = r.begin <= c0 && r.end >= c1;
     }
-    h.Scores(h.At(q_, static_cast<int64_t>(first) * h.ld), packed.k, c0, count, cols, s_, kLdS);
+    const void* q = piece < kNumPieces ? q_ : q_far_;
+    h.Scores(h.At(q, static_cast<int64_t>(first) * h.ld), packed.k, c0, count, cols, s_, kLdS);
     if (!call_.form.plain()) {
       call_.form.Apply(h.t, {.s = s_, .lds = kLdS, .rows = count, .cols = cols},
                        {.weight = weight_ + first,
@@ -203,6 +223,7 @@ class TileWorker {
 
   const Call& call_;
   void* q_;
+  void* q_far_;
   float* out_;
   float* max_;
   float* sum_;

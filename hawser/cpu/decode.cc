@@ -42,10 +42,12 @@ class Worker {
  public:
   Worker(const DecodeArgs& args, const TileKernels& t, int64_t ld, int32_t heads, Arena& arena)
       : args_(args), t_(t), group_(args.shape.heads / args.shape.kv_heads), ld_(ld), form_(args.shape, 1.0f) {
-    arena.Reset(Arena::Bytes<float>(heads * group_ * ld) + Arena::Bytes<float>(group_ * kBlock) +
-                Arena::Bytes<float>(kBlock * ld) + Arena::Bytes<float>(heads * group_) + Arena::Bytes<float>(group_) +
-                Arena::Bytes<float>(kBlock));
+    const int64_t far_heads = args.q_far.empty() ? 0 : heads;
+    arena.Reset(Arena::Bytes<float>(heads * group_ * ld) + Arena::Bytes<float>(far_heads * group_ * ld) +
+                Arena::Bytes<float>(group_ * kBlock) + Arena::Bytes<float>(kBlock * ld) +
+                Arena::Bytes<float>(heads * group_) + Arena::Bytes<float>(group_) + Arena::Bytes<float>(kBlock));
     q_ = arena.Take<float>(heads * group_ * ld);
+    q_far_ = arena.Take<float>(far_heads * group_ * ld);
     s_ = arena.Take<float>(group_ * kBlock);
     aside_ = arena.Take<float>(kBlock * ld);
     weight_ = arena.Take<float>(heads * group_);
@@ -54,10 +56,11 @@ class Worker {
   }
 
   void Run(const Task& task, const std::vector<State>& states) {
-    for (int32_t i = 0; i < task.heads * group_; ++i) {
-      const void* q = HeadRow(args_.q, task.row, int64_t{task.head} * group_ + i, args_.shape.head_dim);
-      t_.convert(q, args_.q.dtype, q_ + i * ld_, DType::kF32, args_.shape.head_dim, args_.shape.scale * kLog2E);
-      if (form_.biased()) weight_[i] = form_.Weight(int64_t{task.head} * group_ + i);
+    const DecodeArgs::Row& row = args_.rows[task.row];
+    if (row.far < task.end) Stage(task, args_.q, q_);
+    if (row.far > task.begin) Stage(task, args_.q_far, q_far_);
+    for (int32_t i = 0; form_.biased() && i < task.heads * group_; ++i) {
+      weight_[i] = form_.Weight(int64_t{task.head} * group_ + i);
     }
     for (int32_t h = 0; h < task.heads; ++h) {
       const State& state = states[task.state + h * task.stride];
@@ -66,18 +69,25 @@ class Worker {
       std::fill(state.sum, state.sum + group_, 0.0f);
     }
     std::fill(query_place_, query_place_ + group_, 0.0f);
-    const DecodeArgs::Row& row = args_.rows[task.row];
     for (int32_t b = task.begin, n = 0; b < task.end; b += n) {
-      n = static_cast<int32_t>(row.k.Together(b, std::min(kBlock, task.end - b)));
+      const int32_t part_end = b < row.far ? std::min(row.far, task.end) : task.end;
+      n = static_cast<int32_t>(row.k.Together(b, std::min(kBlock, part_end - b)));
+      float* queries = b < row.far ? q_far_ : q_;
       for (int32_t h = 0; h < task.heads; ++h) {
         const bool anew = h == 0 || args_.shape.bf16_bias != 0.0f;  // else they are the same for all heads
         if (form_.biased() && anew) FillPlaces(row, task.head + h, b, n);
-        Block(task, h, b, n, states[task.state + h * task.stride]);
+        Block(task, h, queries + h * group_ * ld_, b, n, states[task.state + h * task.stride]);
       }
     }
   }
 
  private:
+  void Stage(const Task& task, ConstMat q, float* to) const {
+    for (int32_t i = 0; i < task.heads * group_; ++i) {
+      const void* from = HeadRow(q, task.row, int64_t{task.head} * group_ + i, args_.shape.head_dim);
+      t_.convert(from, q.dtype, to + i * ld_, DType::kF32, args_.shape.head_dim, args_.shape.scale * kLog2E);
+    }
+  }
   /// Places of slots [begin, begin + n), from the query on.
   void FillPlaces(const DecodeArgs::Row& row, int32_t head, int32_t begin, int32_t n) const {
     const int64_t query = row.key_place == nullptr ? row.k.rows() - 1 : row.query_place;
@@ -87,10 +97,10 @@ class Worker {
     }
     std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
   }
-  /// Slots [begin, begin + n) of head `h` of the task into its state.
-  void Block(const Task& task, int32_t h, int32_t begin, int32_t n, const State& state) const {
+  /// Slots [begin, begin + n) of head `h` of the task, which `q` reads, into its state.
+  void Block(const Task& task, int32_t h, float* q, int32_t begin, int32_t n, const State& state) const {
     const DecodeArgs::Row& kv = args_.rows[task.row];
-    t_.decode_scores(Tile({kv.k, task.head + h, args_.shape.head_dim, kv.rotation}, q_ + h * group_ * ld_, begin, n));
+    t_.decode_scores(Tile({kv.k, task.head + h, args_.shape.head_dim, kv.rotation}, q, begin, n));
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
     if (!form_.plain()) {
       form_.Apply(t_, {.s = s_, .lds = kBlock, .rows = group_, .cols = cols},
@@ -133,7 +143,8 @@ class Worker {
   const TileKernels& t_;
   int32_t group_;
   int64_t ld_;
-  float* q_;  // [heads * group, ld]
+  float* q_;      // [heads * group, ld]
+  float* q_far_;  // likewise, where some row has far slots
   float* s_;
   ScoreForm form_;
   float* weight_;       // [heads * group] of the distance

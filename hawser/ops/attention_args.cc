@@ -82,6 +82,19 @@ void CheckKeysAndValues(const KvRows& k, const KvRows& v, const KeyRotation& rot
   }
 }
 
+/// Queries of far keys, where there are any.
+void CheckFar(const AttnShape& shape, ConstMat q, ConstMat q_far) {
+  if (q_far.empty()) return;
+  CheckShape(kOp, "q_far", q_far, q.rows, q.cols);
+  if (q_far.dtype != q.dtype) {
+    Fail(ErrorKind::kUsage, "attention: q_far must be {} as q, found {}", Name(q.dtype), Name(q_far.dtype));
+  }
+  if (shape.slopes != nullptr || shape.softmax.kind != SoftmaxKind::kStandard) {
+    Fail(ErrorKind::kUnsupported, "attention: queries of far keys take {}",
+         shape.slopes != nullptr ? "no biases by distance" : "the standard softmax alone");
+  }
+}
+
 /// [begin, end) ranges must not overlap: two sequences would write the same rows.
 void CheckDisjoint(std::vector<std::pair<int64_t, int64_t>> ranges, std::string_view what) {
   std::sort(ranges.begin(), ranges.end());
@@ -121,6 +134,7 @@ void Validate(const AttentionArgs& args) {
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
   CheckKeysAndValues(args.k, args.v, args.rotation, args.shape);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
+  CheckFar(args.shape, args.q, args.q_far);
   CheckSameRows("out", args.out, "q", args.q);
   CheckSequences(args.sequences, args.q, args.k.m, false);
   for (const AttnSequence& sequence : args.sequences) {
@@ -162,12 +176,17 @@ void Validate(const DecodeArgs& args) {
   CheckShape(kOp, "q", args.q, args.q.rows, wide);
   CheckShape(kOp, "out", args.out, args.out.rows, wide);
   CheckSameRows("out", args.out, "q", args.q);
+  CheckFar(args.shape, args.q, args.q_far);
   if (static_cast<int64_t>(args.rows.size()) != args.q.rows) {
     Fail(ErrorKind::kUsage, "attention: decode has {} queries and {} key sets", args.q.rows, args.rows.size());
   }
   for (const DecodeArgs::Row& row : args.rows) {
     CheckKeysAndValues(row.k, row.v, row.rotation, args.shape);
     if (row.k.rows() < 1) Fail(ErrorKind::kUsage, "attention: decode needs at least one resident slot");
+    if (row.far < 0 || row.far > (args.q_far.empty() ? 0 : row.k.rows())) {
+      Fail(ErrorKind::kUsage, "attention: {} far slots of {}{}", row.far, row.k.rows(),
+           args.q_far.empty() ? ", and no query for them" : "");
+    }
   }
 }
 

@@ -21,12 +21,16 @@ struct NaiveAttention {
   std::vector<double> slopes = {};                                // [H], or none
   std::function<double(int64_t row, int64_t key)> distance = {};  // place of the query - place of the key; with slopes
 
+  std::vector<double> q_far = {};  // [N, H, D], read instead of q where a key is far; forward only
+  std::function<bool(int64_t row, int64_t key)> far = {};
+
   std::vector<double> out = {};  // [N, H, D]
   std::vector<double> lse = {};  // [N, H], nats
 
   /// scale * <q, k>.
   double Product(int64_t row, int head, int64_t key) const {
-    const double* a = &q[(row * heads + head) * dim];
+    const std::vector<double>& queries = !q_far.empty() && far(row, key) ? q_far : q;
+    const double* a = &queries[(row * heads + head) * dim];
     const double* b = &k[KeyAt(head, key)];
     double sum = 0;
     for (int d = 0; d < dim; ++d) sum += a[d] * b[d];

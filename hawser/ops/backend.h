@@ -198,6 +198,9 @@ struct AttentionArgs {
   // the queries are.
   const int32_t* query_place = nullptr;
   const int32_t* key_place = nullptr;
+  // [N, H*D], of the dtype of q, or empty. The queries of what schedules mark as far (SplitFar), in place of q.
+  // Standard softmax, no slopes; forward only.
+  ConstMat q_far = {};
 };
 /// q, k and v share a dtype, F32 or BF16. dq [N, H*D], dk, dv [M, G*D] are written over the rows the sequences cover.
 /// Deterministic for any thread count. Shape and places are those of the forward.
@@ -220,11 +223,13 @@ struct DecodeArgs {
     // the last slot.
     const int32_t* key_place = nullptr;
     int32_t query_place = 0;
+    int32_t far = 0;  // the first so many slots are read by the row of q_far
   };
   AttnShape shape;
   ConstMat q;
   Mat out;
   std::span<const Row> rows;
+  ConstMat q_far = {};  // as q, or empty; as in AttentionArgs
 };
 
 /// Fused head and cross-entropy; logits [N, V] never exist as a whole (token chunks).
