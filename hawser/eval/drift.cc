@@ -263,6 +263,10 @@ void CheckOptions(const ModelSpec& spec, std::span<const std::vector<int32_t>> s
          "places",
          ToString(spec.softmax), spec.segments.places);
   }
+  if (spec.rope.fold.active()) {
+    Fail(ErrorKind::kUnsupported, "rope {}: drift is measured without string; give another --rope",
+         ToString(spec.rope));
+  }
   if (DependsOnLength(spec.rope)) {
     Fail(ErrorKind::kUnsupported,
          "rope {}: its frequencies depend on the length, so a shift is not a rotation; give another --rope",

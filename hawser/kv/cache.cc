@@ -8,6 +8,26 @@
 #include "hawser/base/q8.h"
 
 namespace hawser {
+namespace {
+
+/// What a layer that folds distances does not go with.
+void CheckFold(const KvForm& form, const KvLayerShape& layer) {
+  const RopeSpec& rope = *layer.rope;
+  if (form.positions != KvPositions::kAbsolute) {
+    Fail(ErrorKind::kUnsupported,
+         "kv policy \"{}\": its keys move or are counted by slots, and string (rope \"{}\") needs them at their places "
+         "in the text; pass positions=absolute, or another policy",
+         ToString(form), ToString(rope));
+  }
+  const int32_t window = std::min(MakeKvPolicy(form)->Pattern().window, layer.window);
+  if (window == AttnPattern::kAll || window <= rope.fold.shift) return;
+  Fail(ErrorKind::kUnsupported,
+       "rope \"{}\": under kv policy \"{}\" the window of {} tokens is wider than the shift of string, which is not "
+       "supported; give a shift of {} or more, or a narrower window",
+       ToString(rope), ToString(form), window, window);
+}
+
+}  // namespace
 
 KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std::vector<uint8_t> separators,
                  int64_t max_length)
@@ -51,6 +71,7 @@ KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std
   }
   segments_ = shape.segments;
   for (const Kind& of : kinds) {
+    if (of.layer.rope && of.layer.rope->fold.active()) CheckFold(of.form, of.layer);
     if (segments_.places == 0 || of.form.positions == KvPositions::kAbsolute) continue;
     Fail(ErrorKind::kUnsupported,
          "kv policy \"{}\": this model counts segments, whose keys cannot move; pass positions=absolute",

@@ -48,7 +48,8 @@ class KvCache {
   /// used by schemes whose frequencies depend on it (dynamic); 0: they follow the tokens that are seen, keys turning
   /// with them. Keys and values are stored in the dtype of the shape, or as the form says. Errors: kUsage (a form for
   /// another number of layers, flags of another length, another dtype than F32 and BF16), kUnsupported (Q8_0 with a
-  /// rotation that is not computed in F32, bilevel positions with others than true ones).
+  /// rotation that is not computed in F32, bilevel positions with others than true ones, a fold with keys that move or
+  /// with a wider window than its shift).
   KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std::vector<uint8_t> separators,
           int64_t max_length);
   KvCache(KvCache&&) = default;
@@ -77,6 +78,11 @@ class KvCache {
   const float* cos(int32_t layer = 0) const { return Group(layer).cos(); }
   const float* sin(int32_t layer = 0) const { return Group(layer).sin(); }
   const float* query_scale(int32_t layer) const { return Group(layer).query_scale(); }  // [n], where the rope has one
+  /// Likewise of the queries of far keys (pos/fold.h), which schedule() marks; null where the chunk sees none. Without
+  /// a schedule the first far_slots() are far.
+  const float* far_cos(int32_t layer) const { return Group(layer).far_cos(); }
+  const float* far_sin(int32_t layer) const { return Group(layer).far_sin(); }
+  int32_t far_slots(int32_t layer) const { return Group(layer).table().far_slots(); }
   const AttnSchedule& schedule(int32_t layer = 0) const { return Group(layer).table().schedule(); }
   /// False when the chunk is one token that sees every slot: decode without a schedule (which is compiled only if
   /// true).

@@ -25,7 +25,7 @@ KvGroup::KvGroup(Backend* backend, const KvShape& shape, const KvLayerShape& lay
       num_layers_(num_layers),
       max_length_(max_length),
       stored_(stored),
-      table_(std::move(policy), layer.window),
+      table_(std::move(policy), layer.window, layer.rope ? layer.rope->fold.shift : 0),
       grows_(rotates() && DependsOnLength(*layer.rope) && max_length == 0),
       kinds_(keeps_raw() && !rotates_on_reading() ? 3 : 2),
       columns_(shape.kv_heads * (stored == DType::kQ8_0 ? Q8Bytes(shape.head_dim) : int64_t{shape.head_dim})),
@@ -153,6 +153,20 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   }
   if (rotates_on_reading() && !rank()) FillRotations();
   if (shape_.alibi) FillPlaces();
+  if (rotates() && layer_.rope->fold.active()) FillFar();
+}
+
+/// Keys stand at their places in the stream: KvCache refuses others under a fold.
+void KvGroup::FillFar() {
+  const size_t table = table_.far_slots() == 0 ? 0 : cos_.size();
+  far_cos_.resize(table);
+  far_sin_.resize(table);
+  if (table == 0) return;
+  const std::span<const SlotInfo> chunk = table_.slots().last(static_cast<size_t>(table_.chunk()));
+  positions_.resize(chunk.size());
+  std::ranges::transform(chunk, positions_.begin(),
+                         [&](const SlotInfo& slot) { return layer_.rope->fold.FarPosition(slot.index); });
+  FillRopeTable(frequencies_, positions_.data(), table_.chunk(), far_cos_.data(), far_sin_.data());
 }
 
 /// Distances are what counts: places are told from the newest token, which stands at 0. Biases in bf16 are those of

@@ -48,6 +48,9 @@ class KvGroup {
   const float* cos() const { return cos_.data(); }
   const float* sin() const { return sin_.data(); }
   const float* query_scale() const { return query_scale_.data(); }  // where the rope has one
+  /// Of the queries of far keys; null where the chunk sees none.
+  const float* far_cos() const { return far_cos_.empty() ? nullptr : far_cos_.data(); }
+  const float* far_sin() const { return far_cos_.empty() ? nullptr : far_sin_.data(); }
   void Append(int32_t layer, ConstMat k, ConstMat v);
   KvRows Keys(int32_t layer) const { return pages_.Rows(Tensor(layer, kinds_ - 1)); }
   KvRows Values(int32_t layer) const { return pages_.Rows(Tensor(layer, kValues)); }
@@ -110,6 +113,7 @@ class KvGroup {
   void Grow(int64_t length);
   void FillRotations();
   void FillPlaces();
+  void FillFar();
 
   Backend* backend_;
   KvShape shape_;  // without its layers
@@ -129,8 +133,9 @@ class KvGroup {
   int64_t length_before_ = 0;           // the chunk under way
   std::vector<float> cos_, sin_;
   std::vector<float> query_scale_;
-  std::vector<int32_t> places_;     // of all slots; only with a bias of scores
-  std::vector<int64_t> positions_;  // scratch, kept so that a token allocates nothing
+  std::vector<float> far_cos_, far_sin_;  // empty: the chunk sees no far key
+  std::vector<int32_t> places_;           // of all slots; only with a bias of scores
+  std::vector<int64_t> positions_;        // scratch, kept so that a token allocates nothing
   std::vector<float> moved_cos_, moved_sin_;
   std::vector<float> row_cos_, row_sin_;  // [capacity, half] of rows (rotates_on_reading): at kRank of every one
   Matrix rotating_;                       // [at least chunk, G*D] keys on their way to Q8_0

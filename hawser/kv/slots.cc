@@ -7,8 +7,8 @@
 
 namespace hawser {
 
-SlotTable::SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window)
-    : policy_(std::move(policy)), pattern_(policy_->Pattern()), policy_window_(pattern_.window) {
+SlotTable::SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from)
+    : policy_(std::move(policy)), pattern_(policy_->Pattern()), policy_window_(pattern_.window), far_from_(far_from) {
   dense_.window = own_window;
   pattern_.window = std::min(pattern_.window, own_window);
 }
@@ -54,6 +54,11 @@ void SlotTable::Compile() {
   const auto hidden = [&](const SlotInfo& slot) {
     return slot.index <= slots_.back().index - pattern.window && !Pinned(pattern, slot);
   };
+  const auto is_far = [&](const SlotInfo& slot) { return slots_.back().index - slot.index >= far_from_; };
+  far_slots_ = 0;
+  if (far_from_ > 0) {
+    far_slots_ = static_cast<int32_t>(std::ranges::partition_point(slots_, is_far) - slots_.begin());
+  }
   needs_schedule_ = chunk_ > 1 || (pattern.window < window && std::ranges::any_of(slots_, hidden));
   if (!needs_schedule_) return;
   layout_.size = static_cast<int32_t>(slots_.size());
@@ -66,6 +71,10 @@ void SlotTable::Compile() {
     }
   }
   schedule_ = CompileSchedule(pattern, layout_, chunk_);
+  if (far_slots_ == 0) return;
+  positions_.resize(slots_.size());
+  std::ranges::transform(slots_, positions_.begin(), &SlotInfo::index);
+  SplitFar(far_from_, positions_, &schedule_);
 }
 
 SlotTable::Kept SlotTable::End() {
@@ -127,7 +136,7 @@ SlotTable::Kept SlotTable::EndPrefill() {
 
 SlotTable SlotTable::Fork(int64_t tokens) const {
   HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone && (tokens == seen() || (tokens < seen() && holds_all())));
-  SlotTable fork(policy_, dense_.window);
+  SlotTable fork(policy_, dense_.window, far_from_);
   fork.Restore({slots_.begin(), slots_.begin() + (tokens < seen() ? tokens : size())}, counters_);
   fork.counters_.seen = tokens;
   return fork;

@@ -36,8 +36,9 @@ class SlotTable {
   /// Numbers of slots that stay, ascending; null: all of them.
   using Kept = const std::vector<int32_t>*;
 
-  /// `own_window`: of the model itself, in tokens; AttnPattern::kAll: none.
-  SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window);
+  /// `own_window`: of the model itself, in tokens; AttnPattern::kAll: none. `far_from`: a key is far so many tokens
+  /// before its query, or more (pos/fold.h); 0: none is.
+  SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from = 0);
 
   const KvPolicy& policy() const { return *policy_; }
   std::span<const SlotInfo> slots() const { return slots_; }
@@ -59,6 +60,8 @@ class SlotTable {
   /// False when the chunk is one token that sees every slot; else schedule() is what its tokens see.
   bool needs_schedule() const { return needs_schedule_; }
   const AttnSchedule& schedule() const { return schedule_; }
+  /// Slots that are far for the newest token: the first ones. Which are far for others schedule() marks.
+  int32_t far_slots() const { return far_slots_; }
   /// The chunk was attended; returns what stays of all slots.
   Kept End();
   /// The chunk never came. What went before it stays away: the same goes before any other that comes.
@@ -87,6 +90,7 @@ class SlotTable {
   AttnPattern pattern_;    // the policy's, and the model's own sliding window
   AttnPattern dense_;      // the model's own window alone
   int32_t policy_window_;  // the policy's alone
+  int64_t far_from_;
   std::vector<SlotInfo> slots_;
   int32_t chunk_ = 0;
   int64_t held_ = 0;
@@ -96,7 +100,9 @@ class SlotTable {
   TokenLayout layout_;
   AttnSchedule schedule_;
   bool needs_schedule_ = false;
-  std::vector<int32_t> keep_;  // kept so that a token allocates nothing
+  int32_t far_slots_ = 0;
+  std::vector<int64_t> positions_;  // scratch
+  std::vector<int32_t> keep_;       // kept so that a token allocates nothing
 };
 
 }  // namespace hawser

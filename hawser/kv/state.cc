@@ -31,7 +31,8 @@ uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
 }
 
 uint64_t RotationHash(const RopeFrequencies& f, const RopeSpec& rope) {
-  const std::string text = ToString(rope.numerics) + QueryScaleFields(rope.query_scale);
+  std::string text = ToString(rope.numerics) + QueryScaleFields(rope.query_scale);
+  if (rope.fold.active()) text += ToString(rope.fold);
   return HashOf(f.turns, Hash64(std::as_bytes(std::span(text)),
                                 std::bit_cast<uint64_t>(f.multiplier) + static_cast<uint64_t>(rope.pairing)));
 }

@@ -114,28 +114,39 @@ ConstMat BranchGradient(const BlockContext& c, ConstMat branch, Role post_norm, 
   return d;
 }
 
+/// row_scale: of queries that grow with their places, else null.
+void Rotate(const BlockContext& c, Mat x, int32_t heads, const float* cos, const float* sin, const float* row_scale,
+            bool inverse = false) {
+  c.backend->Rope({.x = x,
+                   .heads = heads,
+                   .head_dim = c.weights->spec().head_dim,
+                   .half = c.rope->rotary_dim / 2,
+                   .pairing = c.rope->pairing,
+                   .cos = cos,
+                   .sin = sin,
+                   .row_scale = row_scale,
+                   .inverse = inverse,
+                   .math = c.rope->numerics.math});
+}
+
 /// Rotates q and k, which lie side by side, as heads of one matrix, where the layer does, and scales q where it does.
 /// inverse: undoes it on gradients.
 void RotateQueriesAndKeys(const BlockContext& c, int32_t layer, Mat qkv, bool inverse) {
   if (c.rope == nullptr) return;
   const ModelSpec& s = c.weights->spec();
-  RopeArgs args{.x = qkv.Cols(0, QueryCols(s) + KeyCols(s)),
-                .heads = s.heads + s.kv_heads,
-                .head_dim = s.head_dim,
-                .half = c.rope->rotary_dim / 2,
-                .pairing = c.rope->pairing,
-                .cos = c.cos,
-                .sin = c.sin,
-                .inverse = inverse,
-                .math = c.rope->numerics.math};
-  if (!ScalesQueries(s, layer)) return c.backend->Rope(args);
-  args.x = KeyOf(s, qkv);
-  args.heads = s.kv_heads;
-  c.backend->Rope(args);
-  args.x = QueryOf(s, qkv);
-  args.heads = s.heads;
-  args.row_scale = c.query_scale;
-  c.backend->Rope(args);
+  if (!ScalesQueries(s, layer)) {
+    Rotate(c, qkv.Cols(0, QueryCols(s) + KeyCols(s)), s.heads + s.kv_heads, c.cos, c.sin, nullptr, inverse);
+    return;
+  }
+  Rotate(c, KeyOf(s, qkv), s.kv_heads, c.cos, c.sin, nullptr, inverse);
+  Rotate(c, QueryOf(s, qkv), s.heads, c.cos, c.sin, c.query_scale, inverse);
+}
+
+/// Queries of far keys, from those not yet rotated.
+void RotateFar(const BlockContext& c, ConstMat queries, const float* cos, const float* sin, const float* row_scale,
+               Mat far) {
+  c.backend->Copy(queries, far);
+  Rotate(c, far, c.weights->spec().heads, cos, sin, row_scale);
 }
 
 /// Scratch for queries, keys and values or their gradients.
@@ -179,11 +190,16 @@ void ShapeQkv(const BlockContext& c, int32_t layer, Mat qkv) {
   NormHeads(c, layer, KeyNorm(s), KeyOf(s, qkv), KeyOf(s, qkv), nullptr);
 }
 
-/// raw: empty, or receives the product as it came, which backward needs where ShapeQkv does something.
-void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv, Mat raw) {
+/// raw: empty, or receives the product as it came, which backward needs where ShapeQkv does something. far: empty, or
+/// receives the queries of far keys.
+void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv, Mat raw, Mat far = {}) {
   ProjectQkv(c, layer, x, qkv);
   if (!raw.empty()) c.backend->Copy(qkv, raw);
   ShapeQkv(c, layer, qkv);
+  if (!far.empty()) {
+    const ModelSpec& s = c.weights->spec();
+    RotateFar(c, QueryOf(s, qkv), c.far_cos, c.far_sin, ScalesQueries(s, layer) ? c.query_scale : nullptr, far);
+  }
   RotateQueriesAndKeys(c, layer, qkv, /*inverse=*/false);
 }
 
@@ -329,7 +345,8 @@ void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y
   const ModelSpec& s = c.weights->spec();
   const ConstMat x = saved->x.view();
   const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : QkvScratch(c, Workspace::kQkv, x.rows);
-  QkvForward(c, layer, x, qkv, saved->raw_qkv.view());
+  const Mat far = c.far_cos != nullptr ? c.work->Get(Workspace::kFarQueries, x.rows, QueryCols(s), qkv.dtype) : Mat();
+  QkvForward(c, layer, x, qkv, saved->raw_qkv.view(), far);
   c.backend->AttentionForward({.shape = c.Shape(),
                                .q = QueryOf(s, qkv),
                                .k = KeyOf(s, qkv),
@@ -338,7 +355,8 @@ void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y
                                .lse = saved->lse.Row<float>(0),
                                .sequences = c.sequences,
                                .query_place = c.places,
-                               .key_place = c.places});
+                               .key_place = c.places,
+                               .q_far = far});
   const Mat middle = saved->middle.rows() > 0 ? saved->middle.view() : y;
   AttnOutForward(c, layer, x, saved->attn_out.view(), middle);
   MlpForward(c, layer, Parallel(s) ? x : ConstMat(middle), middle, saved->mlp_in.view(), y);
@@ -424,11 +442,16 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   ShapeQkv(c, layer, qkv);
   const Mat q = QueryOf(s, qkv);
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
+  const bool any_far =
+      std::ranges::any_of(caches, [&](const KvCache* cache) { return cache->far_cos(layer) != nullptr; });
+  const Mat q_far = any_far ? c.work->Get(Workspace::kFarQueries, x.rows, QueryCols(s), q.dtype) : Mat();
   const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
+    const auto count = static_cast<int64_t>(seen.size());
     c.backend->AttentionDecode({.shape = c.Shape(),
-                                .q = q.Rows(first, static_cast<int64_t>(seen.size())),
-                                .out = attn_out.Rows(first, static_cast<int64_t>(seen.size())),
-                                .rows = seen});
+                                .q = q.Rows(first, count),
+                                .out = attn_out.Rows(first, count),
+                                .rows = seen,
+                                .q_far = any_far ? ConstMat(q_far.Rows(first, count)) : ConstMat()});
   };
   std::vector<DecodeArgs::Row>& seen = *c.decode_rows;  // of streams not yet attended to, which end before row `next`
   seen.clear();
@@ -436,17 +459,10 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   for (KvCache* cache : caches) {
     const int64_t rows = cache->chunk();
     const Mat queries = q.Rows(next, rows);
-    if (c.rope != nullptr) {
-      c.backend->Rope({.x = queries,
-                       .heads = s.heads,
-                       .head_dim = s.head_dim,
-                       .half = c.rope->rotary_dim / 2,
-                       .pairing = c.rope->pairing,
-                       .cos = cache->cos(layer),
-                       .sin = cache->sin(layer),
-                       .row_scale = ScalesQueries(s, layer) ? cache->query_scale(layer) : nullptr,
-                       .math = c.rope->numerics.math});
-    }
+    const Mat far = cache->far_cos(layer) != nullptr ? q_far.Rows(next, rows) : Mat();
+    const float* scale = ScalesQueries(s, layer) ? cache->query_scale(layer) : nullptr;
+    if (!far.empty()) RotateFar(c, queries, cache->far_cos(layer), cache->far_sin(layer), scale, far);
+    if (c.rope != nullptr) Rotate(c, queries, s.heads, cache->cos(layer), cache->sin(layer), scale);
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
     if (cache->needs_schedule(layer)) {
       if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
@@ -462,14 +478,16 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
                                    .sequences = {&sequence, 1},
                                    .rotation = cache->rotation(layer),
                                    .query_place = cache->query_places(layer),
-                                   .key_place = cache->key_places(layer)});
+                                   .key_place = cache->key_places(layer),
+                                   .q_far = far});
     } else {
       const int32_t* place = cache->query_places(layer);
       seen.push_back({.k = cache->Keys(layer),
                       .v = cache->Values(layer),
                       .rotation = cache->rotation(layer),
                       .key_place = cache->key_places(layer),
-                      .query_place = place != nullptr ? *place : 0});
+                      .query_place = place != nullptr ? *place : 0,
+                      .far = cache->far_slots(layer)});
     }
     next += rows;
   }

@@ -28,7 +28,9 @@ struct BlockContext {
   const RopeSpec* rope = nullptr;  // of this layer; null: it does not rotate
   const float* cos = nullptr;      // [N, rotary_dim/2]
   const float* sin = nullptr;
-  const float* query_scale = nullptr;                   // [N], where the rope has one
+  const float* query_scale = nullptr;  // [N], where the rope has one
+  const float* far_cos = nullptr;      // of the queries of far keys, likewise; null: no row has far keys
+  const float* far_sin = nullptr;
   const float* slopes = nullptr;                        // [H] of ALiBi
   const int32_t* places = nullptr;                      // [N] that slopes count with; null: rows
   std::vector<DecodeArgs::Row>* decode_rows = nullptr;  // scratch of BlockDecode

@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/model/block.h"
+#include "hawser/model/fold_rules.h"
 #include "hawser/model/workspace.h"
 
 namespace hawser {
@@ -82,7 +83,8 @@ struct Decoder::Impl {
     const RopeSpec* rope;
     RopeFrequencies frequencies;
     std::vector<float> cos, sin;
-    std::vector<float> query_scale;  // [N], where the rope has one
+    std::vector<float> query_scale;       // [N], where the rope has one
+    std::vector<float> far_cos, far_sin;  // of the queries of far keys; empty: there are none
   };
   std::vector<Rotation> rotations;
   std::vector<int32_t> rotation_of;  // [L] in rotations; -1: the layer does not rotate
@@ -122,7 +124,9 @@ struct Decoder::Impl {
   int32_t RotationBy(const RopeSpec& rope) {
     const auto same = std::ranges::find(rotations, &rope, &Rotation::rope);
     const auto index = static_cast<int32_t>(same - rotations.begin());
-    if (same == rotations.end()) rotations.push_back({&rope, ComputeFrequencies(rope, spec().context), {}, {}, {}});
+    if (same == rotations.end()) {
+      rotations.push_back({.rope = &rope, .frequencies = ComputeFrequencies(rope, spec().context)});
+    }
     return index;
   }
 
@@ -175,31 +179,64 @@ struct Decoder::Impl {
     positions = batch.positions;
     if (spec().segments.places > 0) PlaceSegments(batch);
     for (Rotation& rotation : rotations) FillRotation(batch, &rotation);
+    if (spec().rope.fold.active()) FoldBatch(batch);
     if (!slopes.empty()) row_places.assign(positions.begin(), positions.end());
     return stats;
   }
 
-  /// Frequencies that depend on the length are those of each sequence's own.
   void FillRotation(const Batch& batch, Rotation* rotation) {
-    const auto half = static_cast<int64_t>(rotation->frequencies.inv_freq.size());
-    rotation->cos.resize(static_cast<size_t>(batch.rows() * half));
+    const size_t half = rotation->frequencies.inv_freq.size();
+    rotation->cos.resize(static_cast<size_t>(batch.rows()) * half);
     rotation->sin.resize(rotation->cos.size());
     rotation->query_scale.clear();
     if (const QueryScale& scale = rotation->rope->query_scale) {
       for (const int64_t position : positions) rotation->query_scale.push_back(scale.At(position));
     }
-    if (!DependsOnLength(*rotation->rope)) {
-      FillRopeTable(rotation->frequencies, positions.data(), batch.rows(), rotation->cos.data(), rotation->sin.data());
+    FillTables(batch, *rotation, /*far=*/false, rotation->cos.data(), rotation->sin.data());
+  }
+
+  /// cos, sin [N, half] of rows, or of rows as queries of far keys. Frequencies that depend on the length are those of
+  /// each sequence's own.
+  void FillTables(const Batch& batch, const Rotation& rotation, bool far, float* cos, float* sin) {
+    const auto half = static_cast<int64_t>(rotation.frequencies.inv_freq.size());
+    std::vector<int64_t> far_positions;
+    for (const int64_t position : positions) {
+      if (far) far_positions.push_back(rotation.rope->fold.FarPosition(position));
+    }
+    const std::vector<int64_t>& at = far ? far_positions : positions;
+    if (!DependsOnLength(*rotation.rope)) {
+      FillRopeTable(rotation.frequencies, at.data(), batch.rows(), cos, sin);
       return;
     }
     for (const Batch::Sequence& sequence : batch.sequences) {
-      const auto first = positions.begin() + sequence.begin;
+      const int64_t* first = positions.data() + sequence.begin;
       int64_t length = 1;
       for (int32_t k = 0; k < sequence.layout.size; ++k) {
         if (!sequence.layout.IsPadding(k)) length = std::max(length, first[k] + 1);
       }
-      FillRopeTable(ComputeFrequencies(*rotation->rope, length), &*first, sequence.layout.size,
-                    rotation->cos.data() + sequence.begin * half, rotation->sin.data() + sequence.begin * half);
+      FillRopeTable(ComputeFrequencies(*rotation.rope, length), at.data() + sequence.begin, sequence.layout.size,
+                    cos + sequence.begin * half, sin + sequence.begin * half);
+    }
+  }
+
+  /// Marks far keys in the schedules, and rotates the queries of these, in the layers that fold distances.
+  void FoldBatch(const Batch& batch) {
+    const RopeFold& fold = spec().rope.fold;
+    CheckFold(spec(), batch.pattern);
+    bool far = false;
+    for (size_t p = 0; p < schedules.size(); ++p) {
+      for (size_t b = 0; b < batch.sequences.size(); ++b) {
+        AttnSchedule& schedule = schedules[p][b];
+        const auto first = positions.begin() + batch.sequences[b].begin;
+        SplitFar(fold.shift, {first, first + schedule.num_keys}, &schedule);
+        far = far || schedule.has_far();
+      }
+    }
+    for (Rotation& rotation : rotations) {
+      const size_t table = far && rotation.rope->fold.active() ? rotation.cos.size() : 0;
+      rotation.far_cos.resize(table);
+      rotation.far_sin.resize(table);
+      if (table > 0) FillTables(batch, rotation, /*far=*/true, rotation.far_cos.data(), rotation.far_sin.data());
     }
   }
 
@@ -289,6 +326,10 @@ struct Decoder::Impl {
       context.cos = rotation.cos.data();
       context.sin = rotation.sin.data();
       context.query_scale = rotation.query_scale.data();
+      if (!rotation.far_cos.empty()) {
+        context.far_cos = rotation.far_cos.data();
+        context.far_sin = rotation.far_sin.data();
+      }
     }
     if (!slopes.empty()) {
       context.slopes = slopes.data();
@@ -470,6 +511,7 @@ StepStats Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targ
 StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
   Impl& m = *impl_;
   HAWSER_CHECK(grads->dtype() == DType::kF32);
+  CheckTrainable(m.spec());
   StepStats stats = m.Prepare(batch);
   const int64_t rows = batch.rows();
   const int32_t layers = m.spec().layers;

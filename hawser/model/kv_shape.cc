@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "hawser/model/fold_rules.h"
+
 namespace hawser {
 
 KvShape KvShapeOf(const ModelSpec& spec, DType activations) {
@@ -22,6 +24,7 @@ KvShape KvShapeOf(const ModelSpec& spec, DType activations) {
 
 KvCache NewKvCache(Backend* backend, const ModelSpec& spec, const KvForm& form, std::vector<uint8_t> separators,
                    DType activations, int64_t max_length) {
+  if (spec.rope.fold.active()) CheckFold(spec, AttnPattern{});
   return KvCache(backend, KvShapeOf(spec, activations), form, std::move(separators), max_length);
 }
 

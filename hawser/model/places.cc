@@ -15,6 +15,10 @@ std::string PlacesText(const ModelSpec& spec) {
 }
 
 void ApplyPlaces(std::string_view text, int64_t context, int64_t wanted, ModelSpec* spec) {
+  if (spec->places != Places::kRope && SplitFoldText(text).fold) {
+    Fail(ErrorKind::kUsage, "rope '{}': string folds the distances of rotations; this model has {}", text,
+         Biased(*spec) ? "biases by distance (ALiBi)" : "no positions");
+  }
   if (spec->places == Places::kNone) {
     Fail(ErrorKind::kUsage, "rope '{}': this model has no positions that could be scaled", text);
   }

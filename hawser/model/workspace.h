@@ -16,6 +16,7 @@ class Workspace {
     kNormed,      // [N, C]
     kProjected,   // [N, C] output of a projection before it is added to the stream
     kQkv,         // [N, (H+2G)*D]
+    kFarQueries,  // [N, H*D] queries of far keys
     kAttnOut,     // [N, H*D]
     kMiddle,      // [N, C] the stream between attention and mlp
     kGateUp,      // [chunk, 2F]

@@ -7,11 +7,9 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
-#include <tuple>
 #include <utility>
 
 #include "hawser/base/error.h"
-#include "hawser/base/parallel.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
@@ -80,6 +78,12 @@ void Validate(const RopeSpec& spec) {
   const RopeScaling& s = spec.scaling;
   const auto finite_above = [](double x, double least) { return std::isfinite(x) && x > least; };
   Require(finite_above(spec.theta, 1.0), s.kind, "theta", spec.theta, "a number above 1");
+  Validate(spec.fold);
+  if (spec.fold.active() && s.kind == RopeKind::kDynamic) {
+    Fail(ErrorKind::kUsage,
+         "string folds distances under frequencies that stay, and those of dynamic follow the tokens; take a scheme of "
+         "a fixed factor, as in ntk:factor=4,string");
+  }
   if (s.kind == RopeKind::kDefault) return;
   Require(std::isfinite(s.factor) && s.factor >= 1.0, s.kind, "factor", s.factor, "1 or more");
   Require(s.original >= 0, s.kind, "original", static_cast<double>(s.original), "the pretraining context in tokens");
@@ -144,30 +148,6 @@ std::vector<Quad> YarnKeep(const RopeSpec& spec, const std::vector<Quad>& theta)
   return keep;
 }
 
-constexpr int64_t kGrain = 64;  // positions of a piece of a table
-
-bool HasExactTable(const RopeNumerics& n) {
-  return n.positions == FloatFormat::kF64 && n.angle == RopeAngle::kTurns && n.table == FloatFormat::kF32;
-}
-
-// A phase in 2^-64 turns as the nearest quarter turn and the rest, in radians within pi / 4: exact in integers.
-struct Reduced {
-  uint64_t quarter;
-  double rest;
-};
-Reduced ReducePhase(uint64_t phase) {
-  const uint64_t quarter = (phase + (uint64_t{1} << 61)) >> 62;
-  return {quarter,
-          static_cast<double>(static_cast<int64_t>(phase - (quarter << 62))) * (2.0 * std::numbers::pi * 0x1p-64)};
-}
-
-// (cos, sin) of an angle plus quarter turns, given those of the angle.
-std::pair<double, double> TurnQuarters(uint64_t quarter, double cos, double sin) {
-  const double even = quarter & 1 ? sin : cos;
-  const double odd = quarter & 1 ? cos : sin;
-  return {(quarter + 1) & 2 ? -even : even, quarter & 2 ? -odd : odd};
-}
-
 double YarnMultiplier(const RopeScaling& s) {
   if (s.attention_factor) return *s.attention_factor;
   if (s.mscale && s.mscale_all_dim) return YarnMscale(s.factor, *s.mscale) / YarnMscale(s.factor, *s.mscale_all_dim);
@@ -194,11 +174,8 @@ void CheckQueryScale(const RopeSpec& spec) {
        Name(s.kind), multiplier);
 }
 
-}  // namespace
-
-double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
-
-RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
+/// ApplyRopeText without a fold.
+RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
   RopeSpec spec = base;
   const auto number = [&](std::string_view key, std::string_view value) {
     const std::optional<double> x = ParseNumber<double>(value);
@@ -221,7 +198,8 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   if (kind == std::end(kNames)) {
     std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
     known.push_back(kEntropyAware);
-    Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}, or theta=B", text, name, SuggestName(name, known));
+    Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}, or string, theta=B", text, name,
+         SuggestName(name, known));
   }
   RopeScaling s{.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
   const std::span<const std::string_view> known = Keys(s.kind);
@@ -229,6 +207,7 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   if (entropy_aware) spec.theta = kEntropyAwareTheta;
   spec.query_scale = {.kind = entropy_aware ? QueryScaleKind::kLog : QueryScaleKind::kNone};
   const std::vector<std::string_view> query_keys = QueryScaleKeys();
+  spec.fold = {};
 
   std::vector<std::string_view> given;
   const std::string_view fields = colon == text.npos ? std::string_view() : text.substr(colon + 1);
@@ -300,6 +279,29 @@ RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t cont
   return spec;
 }
 
+}  // namespace
+
+double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
+
+RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
+  const auto [scheme, fold_text] = SplitFoldText(text);
+  if (!fold_text) return ApplySchemeText(base, scheme, context, wanted);
+  const RopeFold fold = ParseFold(*fold_text);
+  RopeSpec spec = base;
+  if (!scheme.empty()) spec = ApplySchemeText(base, scheme, context, std::max<int64_t>(wanted - fold.gain(), 0));
+  spec.fold = {};
+  spec.fold = CompleteFold(text, fold, MaxContext(spec, context), wanted);
+  if (spec.fold.active() && spec.query_scale && spec.fold.temperature == RopeFold().temperature) {
+    Fail(
+        ErrorKind::kUsage,
+        "rope '{}': string multiplies queries and keys by {:.6g} already, q_temp queries again; give temperature=1, or "
+        "the one that is meant",
+        text, spec.fold.temperature);
+  }
+  WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
+  return spec;
+}
+
 std::string RopeHelp() {
   constexpr std::string_view kSummaries[] = {
       "no scaling",
@@ -315,11 +317,13 @@ std::string RopeHelp() {
     text += fmt::format("  {:<9} {}\n            keys: {}\n", kNames[i], kSummaries[i],
                         fmt::join(Keys(static_cast<RopeKind>(i)), ", "));
   }
-  return text + fmt::format(
-                    "  {:<9} default with theta={:.0f} and q_temp=logn: entropy-aware ABF (arXiv:2401.07004)\n"
-                    "  theta=B   another base, nothing else\n"
-                    "  each but the last also takes {}\n",
-                    kEntropyAware, kEntropyAwareTheta, fmt::join(QueryScaleKeys(), ", "));
+  return text +
+         fmt::format(
+             "  {:<9} default with theta={:.0f} and q_temp=logn: entropy-aware ABF (arXiv:2401.07004)\n"
+             "  theta=B   another base, nothing else\n"
+             "  each but the last also takes {}\n",
+             kEntropyAware, kEntropyAwareTheta, fmt::join(QueryScaleKeys(), ", ")) +
+         FoldHelp();
 }
 
 std::string ToString(const RopeSpec& spec) {
@@ -355,6 +359,7 @@ std::string ToString(const RopeSpec& spec) {
   fields += QueryScaleFields(spec.query_scale);
   std::string text(Name(s.kind));
   if (!fields.empty()) text += ':' + fields.substr(1);
+  if (spec.fold.active()) text += ',' + hawser::ToString(spec.fold);
   return text;
 }
 
@@ -364,9 +369,15 @@ int64_t OriginalContext(const RopeSpec& spec, int64_t context) {
 }
 
 int64_t MaxContext(const RopeSpec& spec, int64_t context) {
-  const RopeScaling& s = spec.scaling;
-  if (s.kind == RopeKind::kDefault) return context;
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+  const RopeScaling& s = spec.scaling;
+  if (spec.fold.active()) {
+    RopeSpec unfolded = spec;
+    unfolded.fold = {};
+    const int64_t reach = MaxContext(unfolded, context);
+    return reach > kUnlimited - spec.fold.gain() ? kUnlimited : reach + spec.fold.gain();
+  }
+  if (s.kind == RopeKind::kDefault) return context;
   if (s.kind == RopeKind::kDynamic) return kUnlimited;
   const double reach = s.factor * static_cast<double>(s.original > 0 ? s.original : context);
   const int64_t tokens = reach >= 0x1p63 ? kUnlimited : static_cast<int64_t>(reach);
@@ -449,6 +460,7 @@ RopeFrequencies ComputeFrequencies(const RopeSpec& given, int64_t length) {
       break;
     }
   }
+  if (spec.fold.active()) result.multiplier *= spec.fold.temperature;
   result.numerics = spec.numerics;
   if (spec.numerics.angle == RopeAngle::kIterated && s.kind != RopeKind::kDefault) {
     Fail(ErrorKind::kUnsupported, "rope {}: iterated angles are for unscaled frequencies (rope default)", Name(s.kind));
@@ -461,74 +473,6 @@ RopeFrequencies ComputeFrequencies(const RopeSpec& given, int64_t length) {
     result.turns.push_back(static_cast<uint64_t>(t * kTurn * 0x1p64 + Quad(0.5)));
   }
   return result;
-}
-
-void FillRopeTable(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, float* cos,
-                   float* sin) {
-  const int64_t half = static_cast<int64_t>(frequencies.turns.size());
-  const double a = frequencies.multiplier;
-  if (!HasExactTable(frequencies.numerics)) {
-    const int64_t piece = std::min<int64_t>(count, 4096);  // positions in f64 at once
-    std::vector<double> wide_cos(static_cast<size_t>(piece * half)), wide_sin(wide_cos.size());
-    for (int64_t begin = 0; begin < count; begin += piece) {
-      const int64_t n = std::min(piece, count - begin);
-      FillRopeTableF64(frequencies, positions + begin, n, wide_cos.data(), wide_sin.data());
-      std::copy_n(wide_cos.data(), n * half, cos + begin * half);
-      std::copy_n(wide_sin.data(), n * half, sin + begin * half);
-    }
-    return;
-  }
-  ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const uint64_t position = static_cast<uint64_t>(positions[n]);
-      for (int64_t i = 0; i < half; ++i) {
-        const auto [quarter, x] = ReducePhase(position * frequencies.turns[i]);
-        // Taylor: the terms left out are below 7e-12 at x = pi / 4, far under the f32 rounding of the result.
-        const double z = x * x;
-        const double s =
-            x + x * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 - z * (1.0 / 39916800)))));
-        const double c =
-            1 + z * (-0.5 + z * (1.0 / 24 +
-                                 z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
-        const auto [cosine, sine] = TurnQuarters(quarter, c, s);
-        cos[n * half + i] = static_cast<float>(a * cosine);
-        sin[n * half + i] = static_cast<float>(a * sine);
-      }
-    }
-  });
-}
-
-void FillRopeTableF64(const RopeFrequencies& frequencies, const int64_t* positions, int64_t count, double* cos,
-                      double* sin) {
-  const int64_t half = static_cast<int64_t>(frequencies.turns.size());
-  const RopeNumerics& numerics = frequencies.numerics;
-  ParallelChunks(count, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const double position = RoundTo(numerics.positions, static_cast<double>(positions[n]));
-      double iterated = RoundTo(FloatFormat::kF32, position);
-      for (int64_t i = 0; i < half; ++i) {
-        const double frequency = frequencies.inv_freq[i];
-        double c, s;
-        if (numerics.angle == RopeAngle::kTurns && std::isfinite(position)) {
-          const auto [quarter, x] = ReducePhase(static_cast<uint64_t>(position) * frequencies.turns[i]);
-          std::tie(c, s) = TurnQuarters(quarter, std::cos(x), std::sin(x));
-        } else {
-          double angle = position * frequency;
-          if (numerics.angle == RopeAngle::kF32) {
-            angle = RoundTo(FloatFormat::kF32, RoundTo(FloatFormat::kF32, position) * frequency);
-          } else if (numerics.angle == RopeAngle::kIterated) {
-            angle = iterated;
-            iterated =
-                RoundTo(FloatFormat::kF32, iterated * RoundTo(FloatFormat::kF32, frequencies.inv_freq[half > 1]));
-          }
-          c = std::cos(angle);
-          s = std::sin(angle);
-        }
-        cos[n * half + i] = RoundTo(numerics.table, frequencies.multiplier * c);
-        sin[n * half + i] = RoundTo(numerics.table, frequencies.multiplier * s);
-      }
-    }
-  });
 }
 
 }  // namespace hawser

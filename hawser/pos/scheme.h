@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hawser/pos/fold.h"
 #include "hawser/pos/numerics.h"
 #include "hawser/pos/query_scale.h"
 
@@ -48,6 +49,7 @@ struct RopeSpec {
   RopeScaling scaling = {};
   RopeNumerics numerics = {};
   QueryScale query_scale = {};
+  RopeFold fold = {};
 
   bool operator==(const RopeSpec&) const = default;
 };
@@ -60,8 +62,10 @@ struct RopeSpec {
 /// of the model, used where neither the text nor the scaling of `base` has an `original`, so that a model that is
 /// scaled already gets what it would have got before. Every scheme also takes theta=B and numerics=N
 /// (ParseRopeNumerics) beside its keys; without the latter the numerics become the default. A scaling without a factor
-/// gets the one that reaches `wanted` tokens, where that is more than the original. Errors: kUsage naming scheme and
-/// key.
+/// gets the one that reaches `wanted` tokens, where that is more than the original.
+/// `string[:shift=S,window=W,temperature=T]` (pos/fold.h) behind a scheme, and a comma, or alone: a fold on top of it,
+/// or of what `base` has; a scheme without it has none. Errors: kUsage naming scheme and key, and for a fold of
+/// frequencies that follow the tokens (dynamic).
 RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted = 0);
 
 /// What a rope text may be, a scheme a line with its keys, for people.
@@ -76,7 +80,7 @@ int64_t OriginalContext(const RopeSpec& spec, int64_t context);
 
 /// The longest context the scheme is meant for: factor * original for static schemes, unlimited (max int64) where the
 /// scheme has no bound of its own (kDynamic); default and theta return `context`; llama3 whichever is longer, since its
-/// models declare more than factor * original.
+/// models declare more than factor * original. A fold gains shift - window more.
 int64_t MaxContext(const RopeSpec& spec, int64_t context);
 
 /// NTK-aware scaling is a base b * s^(d / (d - 2)) and nothing else, which is how other readers know it; other schemes

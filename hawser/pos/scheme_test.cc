@@ -449,8 +449,8 @@ TEST(RopeText, Errors) {
   const auto message = [](const std::string& text) { return UsageMessage([&] { ComputeFrequencies(Spec(text), 0); }); };
   const std::string unknown = message("yern:factor=8");
   EXPECT_NE(unknown.find("did you mean 'yarn'"), std::string::npos) << unknown;
-  for (const char* name : {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "theta"}) {
-    EXPECT_NE(unknown.find(name), std::string::npos) << unknown;
+  for (const char* name : {"default", "linear", "ntk", "dynamic", "yarn", "llama3", "theta", "string"}) {
+    EXPECT_NE(RopeHelp().find(name), std::string::npos) << name;
   }
   EXPECT_NE(message("yarn:factor=8,beta_fats=2").find("did you mean 'beta_fast'"), std::string::npos);
   EXPECT_NE(message("linear").find("needs a factor"), std::string::npos);

@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/model/fold_rules.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
 #include "hawser/train/conflicts.h"
@@ -41,6 +42,7 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
         WithFrame("recipe key \"rope_numerics\"", [&] { return ParseRopeNumerics(config.rope_numerics); });
   }
   QkvDType(spec, config.dtype);  // refuses what a model cannot run in
+  CheckTrainable(spec);
   const int64_t reach = MaxContext(spec, trained);
   if (reach < config.context && HasScaling(spec)) {
     Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",

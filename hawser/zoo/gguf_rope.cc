@@ -26,6 +26,7 @@ std::optional<RopeSpec> NamedRope(const GgufFile& file, int32_t rotary_dim, int6
 bool SameRotations(RopeSpec a, RopeSpec b, int64_t context) {
   constexpr double kNear = 1e-6;  // keys are f32
   a.numerics = b.numerics = {};
+  a.fold = b.fold = {};
   const auto near = [](double x, double y) { return std::abs(x - y) <= kNear * std::abs(y); };
   for (const int64_t length : {int64_t{1}, 4 * context}) {  // where lengths count, they differ there
     const RopeFrequencies of_a = ComputeFrequencies(a, length), of_b = ComputeFrequencies(b, length);
@@ -153,7 +154,8 @@ RopeSpec ReadGgufRope(GgufKeys& keys, int32_t head_dim, int64_t context, bool pa
 }
 
 GgufFactors WriteGgufRope(GgufKeys& keys, const RopeSpec& given, int64_t context) {
-  const RopeSpec rope = BakeNtk(given);
+  RopeSpec rope = BakeNtk(given);
+  rope.fold = {};  // said by the text alone
   const RopeScaling& scaling = rope.scaling;
   GgufFactors factors;
   keys.Put("rope.dimension_count", static_cast<uint32_t>(rope.rotary_dim));
@@ -196,7 +198,8 @@ GgufFactors WriteGgufRope(GgufKeys& keys, const RopeSpec& given, int64_t context
     factors.emplace_back(kGgufRopeFactors, std::move(divisors));
   }
   const bool whole = rope.theta == static_cast<float>(rope.theta) && rope.numerics == RopeNumerics{};
-  if (given.scaling.kind != RopeKind::kDefault || !whole) keys.PutField(kGgufRopeText, ToString(given));
+  if (given.scaling.kind != RopeKind::kDefault || given.fold.active() || !whole)
+    keys.PutField(kGgufRopeText, ToString(given));
   return factors;
 }
 

@@ -250,6 +250,7 @@ ModelSpec MergeSideFile(const ModelSpec& config, std::string_view side) {
   if (spec.places != Places::kRope) return spec;
   RopeSpec unrounded = spec.rope, of_config = config.rope;
   unrounded.numerics = of_config.numerics = {};
+  unrounded.fold = {};
   const int64_t longer = std::max(spec.context, config.context);
   for (const int64_t length : {int64_t{1}, 4 * longer}) {  // where lengths count, they differ there
     const RopeFrequencies ours = ComputeFrequencies(unrounded, length), theirs = ComputeFrequencies(of_config, length);

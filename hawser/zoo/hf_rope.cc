@@ -295,8 +295,10 @@ void ReadHfRope(const HfRopeKeys& keys, int32_t head_dim, int64_t context, Confi
   if (layered) *local = ReadRope(keys, keys.local_theta, 10000.0, "sliding_attention", head_dim, context, members);
 }
 
-void WriteHfRope(const HfRopeKeys& keys, const RopeSpec& rope, const std::optional<RopeSpec>& local, int32_t head_dim,
+void WriteHfRope(const HfRopeKeys& keys, const RopeSpec& given, const std::optional<RopeSpec>& local, int32_t head_dim,
                  int64_t context, ConfigMembers& members) {
+  RopeSpec rope = given;
+  rope.fold = {};  // config.json has no word for it
   members.Know({"rope_scaling", "rope_parameters", "original_max_position_embeddings", "max_position_embeddings"});
   members.Split(keys.share);
   nlohmann::ordered_json& config = members.out();
