@@ -85,7 +85,7 @@ TEST_F(StringCommand, WrongCombinationsSaySo) {
   expect(4, eval + " --rope string:shift=9 --attention window=10 --context 64", "wider than the shift of string");
   expect(4, eval + " --rope string:shift=9 --kv sink:4,60", "positions=absolute");
   expect(4,
-         "extend " + model_ + tokenizer_ + "--data " + data_ + " --rope string --steps 1 --out '" +
+         "extend " + model_ + tokenizer_ + "--data " + data_ + " --rope string --context 700 --steps 1 --out '" +
              (folder_ / "out").string() + "'",
          "string is for models as they are");
   expect(4, "drift " + model_ + tokenizer_ + "--data " + data_ + " --tokens 64 --sequences 1 --rope string:shift=20",

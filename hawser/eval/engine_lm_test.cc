@@ -14,6 +14,7 @@
 #include "hawser/eval/tasks.h"
 #include "hawser/infer/generation.h"
 #include "hawser/io/json.h"
+#include "hawser/model/kv_shape.h"
 #include "hawser/model/places.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/test_data.h"
@@ -166,7 +167,7 @@ TEST(EngineLm, ManyTextsAreThoseOfEach) {
     // As generate does it.
     Decoder decoder(engine.backend.get(), &engine.params);
     for (size_t r = 0; r < requests.size(); ++r) {
-      KvCache cache(engine.backend.get(), engine.spec, kv.value_or(KvForm()), {}, DType::kF32, 0);
+      KvCache cache = NewKvCache(engine.backend.get(), engine.spec, kv.value_or(KvForm()), {}, DType::kF32, 0);
       Generation generation(&decoder, &cache);
       const GenerateResult one =
           Generate(generation, PromptIds(requests[r].context, engine.tokenizer), engine.tokenizer,
