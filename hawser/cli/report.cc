@@ -41,9 +41,10 @@ int RunReport(const ReportOptions& options, const CommonOptions& common) {
 std::function<int()> SetupReport(Command command, CommonOptions& common) {
   auto options = std::make_shared<ReportOptions>();
   command
-      .Add("RESULTS", options->results,
-           "results_*.json or folders of evaluations and comparisons (eval --output), what eval ppl, retrieval, longppl "
-           "and compare print with --json, and folders of training runs")
+      .Add(
+          "RESULTS", options->results,
+          "results_*.json or folders of evaluations and comparisons (eval --output), what eval ppl, retrieval, longppl "
+          "and compare print with --json, and folders of training runs")
       .Required();
   command.Add("--out", options->out, "Page to write, .html").Required().Writes();
   command.Add("--title", options->title, "Its title").ShowDefault();

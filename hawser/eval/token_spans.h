@@ -18,9 +18,9 @@ struct ByteSpan {
   bool operator==(const ByteSpan&) const = default;
 };
 
-/// Of each of `ids`, which `tokenizer` made of `text`, in order. Where the tokenizer changes the text (composed accents,
-/// blanks put together) the tokens of a changed place have that place in common. Errors: kUnsupported naming the byte
-/// where tokens and text do not meet again.
+/// Of each of `ids`, which `tokenizer` made of `text`, in order. Where the tokenizer changes the text (composed
+/// accents, blanks put together) the tokens of a changed place have that place in common. Errors: kUnsupported naming
+/// the byte where tokens and text do not meet again.
 std::vector<ByteSpan> TokenSpans(const Tokenizer& tokenizer, std::string_view text, std::span<const int32_t> ids);
 
 /// Ascending spans as the fewest: those that touch become one, empty ones none.

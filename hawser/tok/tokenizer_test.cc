@@ -313,9 +313,7 @@ TEST(Tokenizer, SeparatorsAreSeenInTheDecodedText) {
 // --- with data -------------------------------------------------------------------------------------------------------
 
 /// A file or folder of the evaluation data; empty where it is not here.
-fs::path Data(const std::string& name) {
-  return MissingData({name}).empty() ? TestData() / name : fs::path();
-}
+fs::path Data(const std::string& name) { return MissingData({name}).empty() ? TestData() / name : fs::path(); }
 
 #define REQUIRE_DATA(variable, name)    \
   const fs::path variable = Data(name); \
