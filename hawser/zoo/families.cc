@@ -77,7 +77,9 @@ void Windows(Members& m, ModelSpec& spec, bool flag, int32_t default_window, Ful
     }
     return;
   }
-  m.out()["sliding_window"] = used ? nlohmann::ordered_json(spec.sliding_window) : nullptr;
+  // Readers of families that always have windows want a number, also where layer_types gives the window to none.
+  const int32_t written = used ? spec.sliding_window : rule != nullptr && !flag ? default_window : 0;
+  m.out()["sliding_window"] = written > 0 ? nlohmann::ordered_json(written) : nullptr;
   if (rule == nullptr && spec.full_layers.empty()) return;
   std::vector<const char*> types(static_cast<size_t>(spec.layers), used ? "sliding_attention" : "full_attention");
   for (const int32_t layer : spec.full_layers) types[static_cast<size_t>(layer)] = "full_attention";

@@ -554,6 +554,7 @@ TEST(HfConfigTest, WritesWhatEachGenerationOfReadersWants) {
   spec.family = "mistral";
   EXPECT_EQ(RoundTrip(spec), spec);
   spec.sliding_window = 0;
+  EXPECT_TRUE(json::parse(HfConfigText(spec, DType::kF32))["sliding_window"].is_null());
   spec.eos = {};
   spec.bos = -1;
   EXPECT_EQ(RoundTrip(spec), spec);
@@ -571,6 +572,18 @@ TEST(HfConfigTest, WritesWhatEachGenerationOfReadersWants) {
   spec.segments = {.places = 7, .separators = {3, 5, 60}};
   EXPECT_EQ(RoundTrip(spec, &has_side_file), spec);
   EXPECT_TRUE(has_side_file);
+}
+
+TEST(HfConfigTest, AWindowIsWrittenWhereReadersWantOne) {
+  const json full = "full_attention";
+  for (const char* family : {"gemma2", "gemma3_text"}) {
+    const ModelSpec spec = Parse(With3(family, {{"sliding_window", 16}, {"layer_types", {full, full, full, full}}}));
+    EXPECT_EQ(spec.sliding_window, 0);
+    const json written = json::parse(HfConfigText(spec, DType::kF32));
+    EXPECT_TRUE(written["sliding_window"].is_number()) << family;
+    EXPECT_EQ(written["layer_types"], json::array({full, full, full, full}));
+    EXPECT_EQ(RoundTrip(spec), spec);
+  }
 }
 
 TEST(HfConfigTest, ASideFileThatDisagreesIsRefused) {
