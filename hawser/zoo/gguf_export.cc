@@ -149,7 +149,11 @@ std::vector<std::string> Unread(const ModelSpec& spec, const GgufArchitecture& a
        "the sliding window, to readers that know none for this architecture (llama.cpp)");
   note(spec.attn_scale != scale, "the scale of scores, to readers that go by the size of heads (llama.cpp)");
   note(spec.logit_scale != 1, "the scale of logits, to readers that know none for this architecture (llama.cpp)");
-  note(spec.block.act == Act::kGelu, "GELU as it is defined, to readers that take its tanh form (llama.cpp)");
+  const bool is_gelu = spec.block.act == Act::kGelu || spec.block.act == Act::kGeluTanh;
+  const bool wants_gelu = own.act == Act::kGelu || own.act == Act::kGeluTanh;
+  note(is_gelu && !wants_gelu, "GELU, to readers that go by the architecture (llama.cpp)");
+  note(spec.block.act == Act::kGelu && wants_gelu,
+       "GELU as it is defined, to readers that take its tanh form (llama.cpp)");
   note(own.qkv_bias && !spec.block.qkv_bias, "that there are no biases, to readers that want them (llama.cpp)");
   note(architecture.unread != nullptr && architecture.unread(spec),
        "which positions it has, to readers that go by the number of layers (llama.cpp)");

@@ -295,6 +295,18 @@ TEST_F(GgufExportTest, WindowsOfAnyLayersComeBack) {
   }
 }
 
+TEST_F(GgufExportTest, AnActivationThatReadersDoNotExpectIsTold) {
+  for (const auto& [act, told] : {std::pair<Act, bool>{Act::kSilu, false}, {Act::kGelu, true}, {Act::kGeluTanh, true}}) {
+    ModelSpec spec = TinySpec({});
+    spec.block.act = act;
+    const GgufExport done = Export(spec, DType::kF32);
+    EXPECT_EQ(LoadSpec(Path("x.gguf")), spec);
+    const bool found = std::ranges::any_of(
+        done.left_out, [](const std::string& part) { return part.find("GELU") != std::string::npos; });
+    EXPECT_EQ(found, told);
+  }
+}
+
 TEST_F(GgufExportTest, NormsThatFilesHoldWithTheirOneComeBackToTheBit) {
   ModelSpec spec = TinySpec({.tie = true});
   spec.family = "gemma";
