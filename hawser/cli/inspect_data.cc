@@ -50,7 +50,7 @@ TrainConfig MakeConfig(const InspectDataOptions& o, Command command, const Commo
   return config;
 }
 
-std::string Histogram(const PackReport& report) {
+std::string LengthHistogram(const PackReport& report) {
   BarPlot plot{.title = "Tokens by length of their document",
                .subtitle = fmt::format("{} documents, {} tokens", report.documents, report.tokens),
                .y = {.label = "share (%)"}};
@@ -76,7 +76,7 @@ int Run(const InspectDataOptions& o, Command command, const CommonOptions& commo
   const PackReport report =
       MeasurePacking(documents, pack, static_cast<uint64_t>(plan.config.seed), MakeUpsampleOptions(plan.config),
                      o.max_sequences, plan.spec.layers, OwnPattern(plan.spec));
-  if (!o.svg.empty()) WritePicture(o.svg, Histogram(report));
+  if (!o.svg.empty()) WritePicture(o.svg, LengthHistogram(report));
 
   const bool has_model = !plan.config.model.empty();
   const int64_t tokens = report.measured * report.context;
