@@ -108,17 +108,21 @@ struct Bench {
     return NewKvCache(backend, spec(), form, source->flags(), dtype,
                       std::max(options.far, options.context) + (1 << 20));
   }
-  /// Attention of one query a layer over what is resident.
-  void Attend(const KvCache& cache, const Matrix& q, Matrix& out) const {
+  /// Attention of one query a layer over what is resident. `far`: the query of far keys.
+  void Attend(const KvCache& cache, const Matrix& q, const Matrix& far, Matrix& out) const {
     for (int32_t layer = 0; layer < spec().layers; ++layer) {
-      const DecodeArgs::Row row{cache.Keys(layer), cache.Values(layer), cache.rotation(layer)};
+      const DecodeArgs::Row row{.k = cache.Keys(layer),
+                                .v = cache.Values(layer),
+                                .rotation = cache.rotation(layer),
+                                .far = cache.far_slots(layer)};
       backend->AttentionDecode({.shape = {.heads = spec().heads,
                                           .kv_heads = spec().kv_heads,
                                           .head_dim = spec().head_dim,
                                           .scale = 1.0f / std::sqrt(static_cast<float>(spec().head_dim))},
                                 .q = q,
                                 .out = out,
-                                .rows = {&row, 1}});
+                                .rows = {&row, 1},
+                                .q_far = far});
     }
   }
   Matrix Query() const {
@@ -151,15 +155,19 @@ void Verify(const Bench& bench, KvCache* cache) {
            size, slots.back().index, cache->seen());
     }
     const Matrix q = bench.Query();
-    Matrix rotated = bench.Query(), out = bench.backend->NewMatrix(1, q.cols(), DType::kF32);
-    bench.backend->Rope({.x = rotated,
-                         .heads = spec.heads,
-                         .head_dim = spec.head_dim,
-                         .half = spec.rope.rotary_dim / 2,
-                         .pairing = spec.rope.pairing,
-                         .cos = cache->cos(layer),
-                         .sin = cache->sin(layer)});
-    bench.Attend(*cache, rotated, out);  // the last layer is what stays in out
+    Matrix rotated = bench.Query(), far = bench.Query(), out = bench.backend->NewMatrix(1, q.cols(), DType::kF32);
+    const auto rotate = [&](Matrix& x, const float* cos, const float* sin) {
+      bench.backend->Rope({.x = x,
+                           .heads = spec.heads,
+                           .head_dim = spec.head_dim,
+                           .half = spec.rope.rotary_dim / 2,
+                           .pairing = spec.rope.pairing,
+                           .cos = cos,
+                           .sin = sin});
+    };
+    rotate(rotated, cache->cos(layer), cache->sin(layer));
+    if (cache->far_cos(layer) != nullptr) rotate(far, cache->far_cos(layer), cache->far_sin(layer));
+    bench.Attend(*cache, rotated, far, out);  // the last layer is what stays in out
     NaiveAttention twin{.rows = 1,
                         .keys = size,
                         .heads = spec.heads,
@@ -229,7 +237,7 @@ class TokenTimer {
     bench_.decoder->Extend(id, &cache_, logits_);
     seconds_.push_back(watch.Lap());
     if (attention) {
-      bench_.Attend(cache_, q_, out_);
+      bench_.Attend(cache_, q_, q_, out_);
       sum_.attention += watch.Lap();
     }
     for (int32_t layer = 0; layer < cache_.layers(); ++layer) {

@@ -57,7 +57,9 @@ KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std
   std::vector<int32_t> sizes;
   const auto layers = static_cast<int32_t>(shape.layers.size());
   for (int32_t layer = 0; layer < layers; ++layer) {
-    const Kind of{form.OfLayer(layer, layers), shape.layers[static_cast<size_t>(layer)]};
+    Kind of{form.OfLayer(layer, layers), shape.layers[static_cast<size_t>(layer)]};
+    // Where nothing is read of them, positions stay as they are and cut no chunk.
+    if (!of.layer.rope && !shape.alibi) of.form.positions = KvPositions::kAbsolute;
     if (stored_ == DType::kQ8_0 && of.layer.rope && of.layer.rope->numerics.math != FloatFormat::kF32) {
       Fail(ErrorKind::kUnsupported, "kv policy \"{}\": q8_0 wants a rotation in f32, found rope numerics '{}'",
            ToString(form), ToString(of.layer.rope->numerics));

@@ -112,17 +112,18 @@ class FedCache {
             << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
         const std::vector<float> key = ReadKey(layer, r);
         const std::vector<float> came = AsStored(layer, slots[r].index);
-        const double position = Position(r), query = Position(size - 1);
+        const double distance = Distance(r);
+        const bool far = r < cache_->far_slots(layer);
         for (int32_t g = 0; g < spec_.kv_heads; ++g) {
           // The query channels are all 1: a pair scores (qc + qs, qc - qs) . (rotated key).
           for (int32_t i = 0; i < half; ++i) {
             const bool adjacent = spec_.rope.pairing == RopePairing::kAdjacent;
             const int64_t a = g * spec_.head_dim + (adjacent ? 2 * i : i);
             const int64_t b = g * spec_.head_dim + (adjacent ? 2 * i + 1 : i + half);
-            const float* cos = cache_->cos() + (chunk_rows() - 1) * half;
-            const float* sin = cache_->sin() + (chunk_rows() - 1) * half;
+            const float* cos = (far ? cache_->far_cos(layer) : cache_->cos()) + (chunk_rows() - 1) * half;
+            const float* sin = (far ? cache_->far_sin(layer) : cache_->sin()) + (chunk_rows() - 1) * half;
             const double got = (cos[i] - sin[i]) * key[a] + (sin[i] + cos[i]) * key[b];
-            const double angle = (query - position) * frequencies.inv_freq[i];
+            const double angle = distance * frequencies.inv_freq[i];
             const double x = came[a], y = came[b];
             const double want = x * (std::cos(angle) - std::sin(angle)) + y * (std::cos(angle) + std::sin(angle));
             ASSERT_NEAR(got, want, bound) << cache_->policy().Name() << " slot " << r << " token " << slots[r].index;
@@ -164,9 +165,7 @@ class FedCache {
   }
 
   /// Keys that were rotated before they were rounded to Q8_0: elsewhere what is stored is rounded before.
-  bool rotated_blocks() const {
-    return cache_->stored() == DType::kQ8_0 && cache_->policy().positions() != KvPositions::kRank;
-  }
+  bool rotated_blocks() const { return cache_->stored() == DType::kQ8_0 && cache_->rotation(0).half == 0; }
   /// The row that a token came with, rounded as the cache rounds it.
   std::vector<float> AsStored(int32_t layer, int64_t token) const {
     std::vector<float> row;
@@ -212,16 +211,21 @@ class FedCache {
   }
   int64_t ChunkStart(int32_t n) const { return static_cast<int64_t>(cache_->slots().size()) - n; }
   int64_t chunk_rows() const { return static_cast<int64_t>(arrival_.size()) - cache_->seen(); }
-  double Position(int64_t slot) const {
-    switch (cache_->policy().positions()) {
-      case KvPositions::kRank:
-        return static_cast<double>(slot);
-      case KvPositions::kAbsolute:
-        return static_cast<double>(cache_->slots()[slot].index);
-      case KvPositions::kCacheLength:
-        return static_cast<double>(arrival_[cache_->slots()[slot].index]);
+  /// Of the newest token from a slot, as the policy has it.
+  double Distance(int64_t slot) const {
+    const std::span<const SlotInfo> slots = cache_->slots();
+    const auto last = static_cast<int64_t>(slots.size()) - 1;
+    const int64_t places = slots[last].index - slots[slot].index;
+    const KvPolicy& policy = cache_->policy();
+    if (policy.positions() == KvPositions::kCacheLength) {
+      return static_cast<double>(arrival_[slots[last].index] - arrival_[slots[slot].index]);
     }
-    return 0;
+    if (policy.positions() == KvPositions::kAbsolute) return static_cast<double>(places);
+    if (!cache_->groups()[0].two_phases()) return static_cast<double>(last - slot);
+    // Behind the first tokens nothing is missing that the newest sees.
+    if (slots[slot].index >= policy.initial()) return static_cast<double>(places);
+    const int64_t rank = std::min(slots[last].index, policy.initial() + policy.Pattern().window - 1);
+    return static_cast<double>(rank - slots[slot].index);
   }
 
   CacheSpec spec_;
@@ -285,12 +289,44 @@ TEST_F(KvCacheTest, E11_RowsAreThoseOfTheSlotsFreshlyRotated) {
   }
 }
 
+TEST_F(KvCacheTest, SinksTakeLongChunks) {
+  // Ranks by two queries: no key moves, however long the chunk.
+  for (const char* policy : {"sink:3,60", "sink:0,60", "window:60,positions=rank", "sink:3,60,dtype=q8_0"}) {
+    FedCache fed(backend_.get(), spec_, policy);
+    fed.Chunk(100, 100);
+    for (int i = 0; i < 4; ++i) {
+      const int32_t n = fed.Chunk(2000, 2000, [](FedCache& f) { f.Check(); });
+      EXPECT_EQ(n, 512) << policy;
+    }
+    EXPECT_TRUE(fed.cache().groups()[0].two_phases());
+    EXPECT_EQ(static_cast<int64_t>(fed.cache().slots().size()),
+              fed.cache().policy().initial() + fed.cache().policy().Pattern().window - 1);
+  }
+  // Rotations that are rounded by the size of positions stay at small ones.
+  spec_.rope.numerics.table = FloatFormat::kBF16;
+  FedCache rounded(backend_.get(), spec_, "sink:3,60");
+  EXPECT_FALSE(rounded.cache().groups()[0].two_phases());
+  rounded.Chunk(100, 100);
+  EXPECT_EQ(rounded.Chunk(2000, 2000), 1);
+  // Frequencies that follow the stream stay what they are where no rank reaches beyond the first of them.
+  spec_.rope.numerics = {};
+  for (const auto& [original, chunk] : {std::pair(64, 512), {63, 1}}) {
+    spec_.rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = original};
+    FedCache dynamic(backend_.get(), spec_, "sink:3,60", DType::kF32, 0.2, 0);
+    dynamic.Chunk(32, 32);
+    while (dynamic.cache().seen() < 100) dynamic.Chunk(1, 1);
+    EXPECT_EQ(dynamic.Chunk(2000, 2000), chunk) << original;
+    EXPECT_EQ(dynamic.cache().groups()[0].grows(), chunk == 1);
+  }
+}
+
 TEST_F(KvCacheTest, PartialRotationPairingAndDtype) {
   spec_.rope.rotary_dim = 6;
   for (RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
     spec_.rope.pairing = pairing;
     for (DType dtype : {DType::kF32, DType::kBF16}) {
-      for (const char* policy : {"sep-stream:2,3,4,14", "sep-stream:2,3,4,14,dtype=q8_0"}) {
+      for (const char* policy :
+           {"sep-stream:2,3,4,14", "sep-stream:2,3,4,14,dtype=q8_0", "sink:3,7", "sink:3,7,dtype=q8_0"}) {
         FedCache fed(backend_.get(), spec_, policy, dtype);
         while (fed.cache().seen() < 100 && !HasFatalFailure()) fed.Chunk(5, 5, [](FedCache& f) { f.Check(); });
       }

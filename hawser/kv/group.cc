@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/q8.h"
+#include "hawser/io/convert.h"
 
 namespace hawser {
 namespace {
@@ -13,6 +14,21 @@ namespace {
 KvShape WithoutLayers(KvShape shape) {
   shape.layers.clear();
   return shape;
+}
+
+/// Whether scores know differences of positions only, however large these are.
+bool IsExact(const RopeNumerics& numerics) {
+  RopeNumerics exact;
+  exact.qk = numerics.qk;
+  return numerics == exact;
+}
+
+/// Whether frequencies follow the stream: not where ranks end before they would change.
+bool FollowsStream(const KvLayerShape& layer, const KvPolicy& policy, int64_t max_length) {
+  if (!layer.rope || !DependsOnLength(*layer.rope) || max_length > 0) return false;
+  const int64_t most = policy.MostSeen();
+  const bool ends = policy.positions() == KvPositions::kRank && !policy.dense_prefill() && most >= 0;
+  return !ends || most > SameFrequenciesUntil(*layer.rope, 1);
 }
 
 }  // namespace
@@ -25,8 +41,9 @@ KvGroup::KvGroup(Backend* backend, const KvShape& shape, const KvLayerShape& lay
       num_layers_(num_layers),
       max_length_(max_length),
       stored_(stored),
-      table_(std::move(policy), layer.window, layer.rope ? layer.rope->fold.shift : 0),
-      grows_(rotates() && DependsOnLength(*layer.rope) && max_length == 0),
+      grows_(FollowsStream(layer, *policy, max_length)),
+      two_phases_(policy->two_phases() && shape.far_queries && rotates() && !grows_ && IsExact(layer.rope->numerics)),
+      table_(std::move(policy), layer.window, layer.rope ? layer.rope->fold.shift : 0, two_phases_),
       kinds_(keeps_raw() && !rotates_on_reading() ? 3 : 2),
       columns_(shape.kv_heads * (stored == DType::kQ8_0 ? Q8Bytes(shape.head_dim) : int64_t{shape.head_dim})),
       pages_(backend, num_layers * kinds_, columns_, stored, table_.policy().form().keeps_all()) {
@@ -43,7 +60,8 @@ KvGroup::KvGroup(Backend* backend, const KvShape& shape, const KvLayerShape& lay
          "kv policy \"{}\": positions=cachelen counts rotations; this model has none but biases by distance (ALiBi)",
          table_.policy().Name());
   }
-  SetLength(grows_ ? SameFrequenciesUntil(*layer.rope, 1) : max_length);
+  const bool starts_short = rotates() && DependsOnLength(*layer.rope) && max_length == 0;
+  SetLength(starts_short ? SameFrequenciesUntil(*layer.rope, 1) : max_length);
   for (int32_t l = 0; l < num_layers; ++l) {
     for (int32_t kind = 0; kind < kinds_; ++kind) {
       if (kind < kRotated || !rank()) moved_tensors_.push_back(Tensor(l, kind));
@@ -130,17 +148,13 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   table_.Begin(chunk);
 
   positions_.resize(static_cast<size_t>(n));
-  switch (table_.policy().positions()) {
-    case KvPositions::kAbsolute:
-      std::ranges::copy(positions, positions_.begin());
-      break;
-    case KvPositions::kRank:
-      std::iota(positions_.begin(), positions_.end(), origin_ + resident);
-      break;
-    case KvPositions::kCacheLength:
-      std::iota(positions_.begin(), positions_.end(), resident);
-      positions_[0] = table_.held_before();
-      break;
+  if (rank()) {
+    std::iota(positions_.begin(), positions_.end(), origin_ + resident);
+  } else if (table_.policy().positions() == KvPositions::kCacheLength) {
+    std::iota(positions_.begin(), positions_.end(), resident);
+    positions_[0] = table_.held_before();
+  } else {
+    std::ranges::copy(positions, positions_.begin());
   }
   const size_t half = frequencies_.inv_freq.size();
   cos_.resize(static_cast<size_t>(n) * half);
@@ -149,11 +163,12 @@ void KvGroup::Begin(std::span<const SlotInfo> chunk, std::span<const int64_t> po
   query_scale_.clear();
   if (rotates() && layer_.rope->query_scale) {
     const int64_t first = rank() ? origin_ : 0;  // ranks count from the first slot
-    for (const int64_t position : positions_) query_scale_.push_back(layer_.rope->query_scale.At(position - first));
+    const std::span<const int64_t> places = two_phases_ ? table_.ranks() : std::span<const int64_t>(positions_);
+    for (const int64_t place : places) query_scale_.push_back(layer_.rope->query_scale.At(place - first));
   }
   if (rotates_on_reading() && !rank()) FillRotations();
   if (shape_.alibi) FillPlaces();
-  if (rotates() && layer_.rope->fold.active()) FillFar();
+  if (two_phases_ || (rotates() && layer_.rope->fold.active())) FillFar();
 }
 
 /// Keys stand at their places in the stream: KvCache refuses others under a fold.
@@ -164,8 +179,12 @@ void KvGroup::FillFar() {
   if (table == 0) return;
   const std::span<const SlotInfo> chunk = table_.slots().last(static_cast<size_t>(table_.chunk()));
   positions_.resize(chunk.size());
-  std::ranges::transform(chunk, positions_.begin(),
-                         [&](const SlotInfo& slot) { return layer_.rope->fold.FarPosition(slot.index); });
+  if (two_phases_) {
+    std::ranges::copy(table_.ranks(), positions_.begin());
+  } else {
+    std::ranges::transform(chunk, positions_.begin(),
+                           [&](const SlotInfo& slot) { return layer_.rope->fold.FarPosition(slot.index); });
+  }
   FillRopeTable(frequencies_, positions_.data(), table_.chunk(), far_cos_.data(), far_sin_.data());
 }
 
@@ -252,8 +271,9 @@ KvGroup::KvGroup(const KvGroup& other, int64_t tokens)
       num_layers_(other.num_layers_),
       max_length_(other.max_length_),
       stored_(other.stored_),
-      table_(other.table_.Fork(tokens)),
       grows_(other.grows_),
+      two_phases_(other.two_phases_),
+      table_(other.table_.Fork(tokens)),
       length_(other.length_),
       frequencies_(other.frequencies_),
       kinds_(other.kinds_),
@@ -274,8 +294,8 @@ void KvGroup::Truncate(int64_t tokens) {
 
 void KvGroup::BeginPrefill(int64_t tokens) {
   const KvPolicy& policy = table_.policy();
-  const bool bounded = rank() && policy.MaxSlots() >= 0 && !policy.dense_prefill();
-  Grow(bounded ? std::min(Reach(tokens), policy.MaxSlots()) : Reach(tokens));
+  const bool bounded = rank() && policy.MostSeen() >= 0 && !policy.dense_prefill();
+  Grow(bounded ? std::min(Reach(tokens), policy.MostSeen()) : Reach(tokens));
   length_before_ = length_;
   table_.BeginPrefill();
 }
@@ -336,6 +356,34 @@ void KvGroup::Upload(int32_t layer, std::span<const std::byte> keys, std::span<c
   ForRuns(0, pages_.size(), [&](int64_t first, int64_t n) {
     backend_->Upload(keys.data() + first * bytes, pages_.Run(Tensor(layer, kKept), first, n));
     backend_->Upload(values.data() + first * bytes, pages_.Run(Tensor(layer, kValues), first, n));
+  });
+}
+
+void KvGroup::PlaceKeys(int32_t layer) {
+  HAWSER_CHECK(two_phases_);
+  const int64_t columns = int64_t{shape_.kv_heads} * shape_.head_dim;
+  const int64_t head_bytes = columns_ / shape_.kv_heads * static_cast<int64_t>(SizeOf(stored_));
+  ForRuns(0, pages_.size(), [&](int64_t first, int64_t n) {
+    const Mat kept = pages_.Run(Tensor(layer, kKept), first, n);
+    std::vector<std::byte> bytes(static_cast<size_t>(n * shape_.kv_heads * head_bytes));
+    backend_->Download(kept, bytes.data());
+    std::vector<float> values(static_cast<size_t>(n * columns));
+    for (int64_t head = 0; head < n * shape_.kv_heads; ++head) {
+      const std::byte* from = bytes.data() + head * head_bytes;
+      float* to = values.data() + head * shape_.head_dim;
+      stored_ == DType::kQ8_0 ? DequantizeQ8(from, shape_.head_dim, to)
+                              : ConvertToF32(stored_, from, shape_.head_dim, to);
+    }
+    Matrix wide = backend_->NewMatrix(n, columns, DType::kF32);
+    backend_->Upload(values.data(), wide);
+    positions_.resize(static_cast<size_t>(n));
+    std::ranges::transform(table_.slots().subspan(static_cast<size_t>(first), positions_.size()), positions_.begin(),
+                           &SlotInfo::index);
+    moved_cos_.resize(positions_.size() * frequencies_.inv_freq.size());
+    moved_sin_.resize(moved_cos_.size());
+    FillRopeTable(frequencies_, positions_.data(), n, moved_cos_.data(), moved_sin_.data());
+    Rotate(wide, moved_cos_.data(), moved_sin_.data());
+    Store(wide, kept);
   });
 }
 

@@ -77,8 +77,9 @@ class KvGroup {
   void Reset();
 
   // Saving. Keys are those that are kept: raw where they may turn.
-  bool grows() const { return grows_; }       // the frequencies follow the stream, and
-  int64_t length() const { return length_; }  // are those of this length
+  bool two_phases() const { return two_phases_; }  // ranks with keys that stay at their places
+  bool grows() const { return grows_; }            // the frequencies follow the stream, and
+  int64_t length() const { return length_; }       // are those of this length
   int64_t origin() const { return origin_; }
   int64_t columns() const { return columns_; }  // of a row; Q8_0: bytes
   DType stored() const { return stored_; }
@@ -86,6 +87,8 @@ class KvGroup {
   /// A group that has seen nothing takes these slots and room for their rows; then Upload for each layer, EndRestore.
   void Restore(std::vector<SlotInfo> slots, const SlotTable::Counters& counters, int64_t origin, int64_t length);
   void Upload(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values);
+  /// Rotates the keys that were uploaded to their places, where they came without; with two phases.
+  void PlaceKeys(int32_t layer);
   void EndRestore();
 
  private:
@@ -95,7 +98,8 @@ class KvGroup {
   // rotated ones.
   enum Kind : int32_t { kValues, kKept, kRotated };
   int32_t Tensor(int32_t layer, int32_t kind) const { return layer * kinds_ + kind; }
-  bool rank() const { return table_.policy().positions() == KvPositions::kRank; }
+  /// Keys stand at the numbers of their slots, and move with them.
+  bool rank() const { return table_.policy().positions() == KvPositions::kRank && !two_phases_; }
   bool rotates() const { return layer_.rope.has_value(); }
   bool keeps_raw() const { return rotates() && (rank() || grows_); }
   /// Keys are stored raw only.
@@ -121,8 +125,8 @@ class KvGroup {
   int32_t num_layers_;
   int64_t max_length_;
   DType stored_;
+  bool grows_, two_phases_;
   SlotTable table_;
-  bool grows_;
   int64_t length_ = 0;
   RopeFrequencies frequencies_;
   int32_t kinds_;

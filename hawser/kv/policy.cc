@@ -18,10 +18,15 @@ class PatternPolicy final : public KvPolicy {
   AttnPattern Pattern() const override { return pattern_; }
   int64_t initial() const override { return pattern_.sinks; }
 
-  int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const override {
+  bool two_phases() const override {
+    return positions() == KvPositions::kRank && pattern_.window != AttnPattern::kAll && !pattern_.separators &&
+           pattern_.every == 0;
+  }
+
+  int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming, bool moving) const override {
     const int64_t available = std::max<int64_t>(1, static_cast<int64_t>(coming.size()));
     if (pattern_.window == AttnPattern::kAll) return available;
-    if (positions() == KvPositions::kAbsolute) return std::min(available, kMaxChunk);
+    if (positions() == KvPositions::kAbsolute || (two_phases() && !moving)) return std::min(available, kMaxChunk);
     // Positions depend on how many keys are held: the chunk ends with the first token after which a key is dropped.
     const int64_t resident = static_cast<int64_t>(slots.size());
     for (int64_t i = 0; i < static_cast<int64_t>(coming.size()); ++i) {
@@ -43,8 +48,13 @@ class PatternPolicy final : public KvPolicy {
   }
 
   int64_t MaxSlots() const override {
+    const int64_t seen = MostSeen();
+    if (seen < 0 || !(positions() == KvPositions::kAbsolute || two_phases())) return seen;
+    return seen - 1 + kMaxChunk;
+  }
+  int64_t MostSeen() const override {
     if (pattern_.window == AttnPattern::kAll || pattern_.separators || pattern_.every > 0) return -1;
-    return int64_t{pattern_.sinks} + pattern_.window - 1 + (positions() == KvPositions::kAbsolute ? kMaxChunk : 1);
+    return int64_t{pattern_.sinks} + pattern_.window;
   }
 
   double FormulaMean(int64_t tokens, double density) const override {
@@ -83,7 +93,7 @@ class SepStreamPolicy final : public KvPolicy {
 
   int64_t initial() const override { return a_; }
 
-  int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const override {
+  int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming, bool) const override {
     const int64_t free = Most() + Excess(slots) - static_cast<int64_t>(slots.size());
     return std::max<int64_t>(1, std::min(free, static_cast<int64_t>(coming.size())));
   }

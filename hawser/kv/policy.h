@@ -44,9 +44,15 @@ class KvPolicy {
   /// First tokens of the stream that always stay.
   virtual int64_t initial() const = 0;
 
+  /// At ranks: whether what a query sees behind the first initial() tokens stands at its place in the stream but for
+  /// one shift. Then no key needs to move: a query is rotated twice, for those and for the first (arXiv:2309.17453).
+  virtual bool two_phases() const { return false; }
+
   /// How many of the coming tokens, at least 1, can be attended in one causal call over the resident slots before a
-  /// trim must happen. Depends on slot metadata and the flags of the coming tokens alone.
-  virtual int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming) const = 0;
+  /// trim must happen. Depends on slot metadata and the flags of the coming tokens alone. `moving`: keys at ranks move
+  /// when one is dropped, even where two_phases().
+  virtual int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming,
+                             bool moving = true) const = 0;
 
   /// Slots to keep before a chunk whose first token is `next` is attended (`full` trigger), ascending; false: keep all.
   /// May settle slots.
@@ -56,6 +62,9 @@ class KvPolicy {
 
   /// The most slots ever held at once (while attending), or -1 if it grows with the stream (a dense prompt aside).
   virtual int64_t MaxSlots() const = 0;
+
+  /// The most slots that a token sees, itself among them and a dense prompt aside, or -1: how far ranks go.
+  virtual int64_t MostSeen() const { return MaxSlots(); }
 
   /// Mean of the stored size after each of `tokens` tokens by the formula, separators at a share of `density`:
   /// patterns exactly for evenly spread separators, min(t, m) + density * max(0, t - m) with m what a query sees before

@@ -26,6 +26,7 @@ struct KvShape {
   int32_t kv_heads = 0, head_dim = 0;  // G, D
   DType dtype = DType::kF32;           // of queries, and of keys and values as they come: F32 or BF16
   std::vector<KvLayerShape> layers;
+  bool far_queries = true;         // attention takes second queries for far keys (AttentionArgs::q_far)
   std::optional<AlibiSpec> alibi;  // scores are biased by distance; then nothing is rotated
   SegmentSpec segments;            // bilevel positions
 };

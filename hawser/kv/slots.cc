@@ -7,8 +7,13 @@
 
 namespace hawser {
 
-SlotTable::SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from)
-    : policy_(std::move(policy)), pattern_(policy_->Pattern()), policy_window_(pattern_.window), far_from_(far_from) {
+SlotTable::SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from, bool two_phases)
+    : policy_(std::move(policy)),
+      pattern_(policy_->Pattern()),
+      policy_window_(pattern_.window),
+      far_from_(far_from),
+      two_phases_(two_phases) {
+  HAWSER_CHECK(!two_phases || (policy_->two_phases() && far_from == 0));
   dense_.window = own_window;
   pattern_.window = std::min(pattern_.window, own_window);
 }
@@ -35,7 +40,7 @@ SlotTable::Kept SlotTable::TrimBefore(const SlotInfo& next) {
 }
 
 int64_t SlotTable::Limit(std::span<const SlotInfo> coming) {
-  if (prefill_ == Prefill::kNone) return policy_->ChunkLimit(slots_, coming);
+  if (prefill_ == Prefill::kNone) return policy_->ChunkLimit(slots_, coming, !two_phases_);
   prefill_ = Prefill::kUnderWay;
   return static_cast<int64_t>(coming.size());
 }
@@ -44,6 +49,28 @@ void SlotTable::Begin(std::span<const SlotInfo> chunk) {
   slots_.insert(slots_.end(), chunk.begin(), chunk.end());
   chunk_ = static_cast<int32_t>(chunk.size());
   Compile();
+  if (two_phases_) FindRanks();
+}
+
+/// A token stands behind all that it sees. Nothing is dropped between those but behind the first tokens, so all others
+/// stand at their places for it; those are far where its own place is another.
+void SlotTable::FindRanks() {
+  const int64_t initial = policy_->initial();
+  ranks_.clear();
+  for (int64_t slot = size() - chunk_; slot < size(); ++slot) {
+    const int64_t place = slots_[static_cast<size_t>(slot)].index;
+    ranks_.push_back(prefill_ == Prefill::kNone ? std::min(place, initial + policy_window_ - 1) : slot);
+  }
+  far_slots_ = ranks_.back() == slots_.back().index ? 0 : static_cast<int32_t>(initial);
+  if (far_slots_ == 0 || !needs_schedule_) return;
+  AttnSchedule& s = schedule_;
+  s.far_anchors.assign(static_cast<size_t>(s.num_queries), 0);
+  s.far_pinned = s.pinned_end;
+  s.far_band = s.band_begin;
+  for (int32_t row = 0; row < s.num_queries; ++row) {
+    int32_t& band = s.far_band[static_cast<size_t>(row)];
+    band = std::max(band, std::min(far_slots_, s.QueryKey(row)));
+  }
 }
 
 void SlotTable::Compile() {
@@ -136,7 +163,7 @@ SlotTable::Kept SlotTable::EndPrefill() {
 
 SlotTable SlotTable::Fork(int64_t tokens) const {
   HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone && (tokens == seen() || (tokens < seen() && holds_all())));
-  SlotTable fork(policy_, dense_.window, far_from_);
+  SlotTable fork(policy_, dense_.window, far_from_, two_phases_);
   fork.Restore({slots_.begin(), slots_.begin() + (tokens < seen() ? tokens : size())}, counters_);
   fork.counters_.seen = tokens;
   return fork;

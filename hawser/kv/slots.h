@@ -37,8 +37,10 @@ class SlotTable {
   using Kept = const std::vector<int32_t>*;
 
   /// `own_window`: of the model itself, in tokens; AttnPattern::kAll: none. `far_from`: a key is far so many tokens
-  /// before its query, or more (pos/fold.h); 0: none is.
-  SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from = 0);
+  /// before its query, or more (pos/fold.h); 0: none is. `two_phases`: ranks by way of two queries
+  /// (KvPolicy::two_phases), so that keys stay at their places; then the first tokens are far where some that came
+  /// between were dropped.
+  SlotTable(std::shared_ptr<const KvPolicy> policy, int32_t own_window, int64_t far_from = 0, bool two_phases = false);
 
   const KvPolicy& policy() const { return *policy_; }
   std::span<const SlotInfo> slots() const { return slots_; }
@@ -62,6 +64,8 @@ class SlotTable {
   const AttnSchedule& schedule() const { return schedule_; }
   /// Slots that are far for the newest token: the first ones. Which are far for others schedule() marks.
   int32_t far_slots() const { return far_slots_; }
+  /// With two phases: the ranks of the chunk's tokens, at which they see far keys.
+  std::span<const int64_t> ranks() const { return ranks_; }
   /// The chunk was attended; returns what stays of all slots.
   Kept End();
   /// The chunk never came. What went before it stays away: the same goes before any other that comes.
@@ -83,6 +87,7 @@ class SlotTable {
  private:
   enum class Prefill : uint8_t { kNone, kComing, kUnderWay };  // of a dense prompt
   void Compile();
+  void FindRanks();
   void Account();
   void Keep();
 
@@ -91,6 +96,7 @@ class SlotTable {
   AttnPattern dense_;      // the model's own window alone
   int32_t policy_window_;  // the policy's alone
   int64_t far_from_;
+  bool two_phases_;
   std::vector<SlotInfo> slots_;
   int32_t chunk_ = 0;
   int64_t held_ = 0;
@@ -101,6 +107,7 @@ class SlotTable {
   AttnSchedule schedule_;
   bool needs_schedule_ = false;
   int32_t far_slots_ = 0;
+  std::vector<int64_t> ranks_;
   std::vector<int64_t> positions_;  // scratch
   std::vector<int32_t> keep_;       // kept so that a token allocates nothing
 };

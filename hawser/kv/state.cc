@@ -20,7 +20,8 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kVersionKey = "hawser_kv_state";
-constexpr const char* kVersion = "1";
+constexpr const char* kVersion = "2";
+constexpr const char* kRawVersion = "1";         // its keys at ranks are all un-rotated
 constexpr int64_t kMostSeen = int64_t{1} << 53;  // tokens: what sums over them can hold
 
 std::string Hex(uint64_t value) { return fmt::format("{:016x}", value); }
@@ -53,9 +54,9 @@ T Value(const json& object, const char* key) {
 json StateOf(const TensorSource& file) {
   const auto version = file.metadata.find(kVersionKey);
   if (version == file.metadata.end()) Fail(ErrorKind::kFormat, "a safetensors file, but no saved state of a cache");
-  if (version->second != kVersion) {
-    Fail(ErrorKind::kUnsupported, "a saved state of version {}; this program reads version {}", version->second,
-         kVersion);
+  if (version->second != kVersion && version->second != kRawVersion) {
+    Fail(ErrorKind::kUnsupported, "a saved state of version {}; this program reads versions {} and {}", version->second,
+         kRawVersion, kVersion);
   }
   const auto text = file.metadata.find("state");
   json state = text == file.metadata.end() ? json() : WithFrame("its state", [&] { return ParseJson(text->second); });
@@ -239,6 +240,7 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
   }
   SegmentCounter counter;
   if (cache->counts_segments()) counter = {Count(state, "segment", seen), Count(state, "place", seen)};
+  const bool raw = file.metadata.find(kVersionKey)->second == kRawVersion;
   // Everything is checked before anything is changed.
   uint64_t hash = 0;
   std::vector<std::vector<SlotInfo>> slots(groups.size());
@@ -287,6 +289,9 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
     const auto [group, layer] = cache->place(l);
     cache_groups[static_cast<size_t>(group)].Upload(layer, rows[2 * static_cast<size_t>(l)]->bytes,
                                                     rows[2 * static_cast<size_t>(l) + 1]->bytes);
+    if (raw && cache_groups[static_cast<size_t>(group)].two_phases()) {
+      cache_groups[static_cast<size_t>(group)].PlaceKeys(layer);
+    }
   }
   for (KvGroup& group : cache_groups) group.EndRestore();
   cache->Restore(seen, separators_seen, counter);

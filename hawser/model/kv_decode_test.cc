@@ -275,6 +275,44 @@ TEST_F(KvDecodeTest, E2_E3_E4_StreamsAreDenseAttentionOverTheRecurrence) {
   ExpectDense("sep-stream:1,9,2,14", StreamPlan({.a = 1, .s = 9, .w = 2, .c = 14}, false));
 }
 
+TEST_F(KvDecodeTest, SinksReadByASecondQueryStandAtRanks) {
+  const RopeScaling scalings[] = {{.kind = RopeKind::kLinear, .factor = 1.7},
+                                  {.kind = RopeKind::kDynamic, .factor = 4, .original = 32},
+                                  {.kind = RopeKind::kYarn, .factor = 4, .original = 32}};
+  const RopeSpec plain = spec_.rope;
+  for (const RopeScaling& scaling : scalings) {
+    for (const RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
+      RopeSpec& rope = params_.mutable_spec().rope;
+      rope = plain;
+      if (pairing == RopePairing::kAdjacent) rope.rotary_dim /= 2;
+      rope.pairing = pairing;
+      rope.scaling = scaling;
+      ExpectDense("sink:3,12", SinkPlan(3, 12));
+      ExpectDense("sink:0,12", SinkPlan(0, 12));
+    }
+  }
+  params_.mutable_spec().rope = plain;
+  ExpectDense("sink:1,20", SinkPlan(1, 20));
+  ExpectDense("window:13,positions=rank", PatternPlan({.window = 13}));
+  params_.mutable_spec().unplaced_layers = {1};
+  ExpectDense("sink:3,12", SinkPlan(3, 12));
+  // Before anything is dropped it is full attention, with all that can be held it always is.
+  EXPECT_LT(Difference(Decode("sink:3,60", 40), Decode("full"), 0, 63), kTolerance);
+  EXPECT_EQ(Decode("sink:3,all", 40, 2), Decode("full", 40, 2));
+}
+
+TEST_F(KvDecodeTest, BiasesByDistanceAreThoseOfRanks) {
+  params_.mutable_spec().places = Places::kAlibi;
+  ExpectDense("sink:3,12", SinkPlan(3, 12));
+  ExpectDense("sep-stream:2,4,6,20", StreamPlan({.a = 2, .s = 4, .w = 6, .c = 20}, false));
+}
+
+TEST_F(KvDecodeTest, SinksInBlocksAreTheSameInChunks) {
+  for (const int32_t most : {4, 40}) {
+    EXPECT_LT(Difference(Decode("sink:3,12,dtype=q8_0", most), Decode("sink:3,12,dtype=q8_0")), kTolerance) << most;
+  }
+}
+
 TEST_F(KvDecodeTest, E2_E4_LayersHaveStreamsOfTheirOwn) {
   const StreamReference::Sizes sizes[] = {{.a = 2, .s = 4, .w = 6, .c = 20}, {.a = 2, .s = 4, .w = 3, .c = 12}};
   const std::string policy = "sep-stream:2,4,6+3+6,20+12+20,positions=absolute,full-layers=2";
@@ -317,6 +355,9 @@ TEST_F(KvDecodeTest, DensePromptsSeeEverythingAndAreTrimmedAtTheirEnd) {
   for (int32_t k = 3; k < kPrompt - 7; ++k) pinned += flags_[ids_[k]];
   for (int32_t t = 0; t < kPrompt; ++t) sep.attended[t] = PatternPlan({}).attended[t];
   expect("sep:3,8", sep, pinned);
+  Plan sinks = SinkPlan(3, 9);
+  for (int32_t t = 0; t < kPrompt; ++t) sinks.attended[t] = PatternPlan({}).attended[t];
+  expect("sink:3,9", sinks, 3 + 9);
 
   for (const bool full : {false, true}) {
     for (const char* positions : {"absolute", "rank"}) {
@@ -331,7 +372,20 @@ TEST_F(KvDecodeTest, DensePromptsSeeEverythingAndAreTrimmedAtTheirEnd) {
              full ? kPrompt : 2 + 4 + 6);
     }
   }
-  // A further prompt starts from what the policy keeps: the cache is no larger than the policy's share and the prompt.
+  // A further prompt sees what the policy has kept, and all of itself.
+  KvCache twice = NewCache("sink:3,9,prefill=dense");
+  Logits logits = feed(&twice, 0, 40);
+  const Logits second = feed(&twice, 40, 70);
+  logits.insert(logits.end(), second.begin(), second.end());
+  for (int32_t t = 70; t < kTokens; ++t) logits.push_back(Feed(&twice, {ids_[t]})[0]);
+  Plan plan = SinkPlan(3, 9);
+  for (int32_t t = 0; t < 40; ++t) plan.attended[t] = PatternPlan({}).attended[t];
+  for (int64_t t = 41; t < 70; ++t) {
+    plan.attended[t] = plan.attended[40];
+    for (int64_t k = 41; k <= t; ++k) plan.attended[t].push_back(k);
+  }
+  EXPECT_LT(Difference(logits, Dense(plan, KvPositions::kRank)), kTolerance);
+  // It starts from what the policy keeps: the cache is no larger than the policy's share and the prompt.
   KvCache cache = NewCache("sep-stream:2,4,6,20,policy=full,prefill=dense");
   feed(&cache, 0, 40);
   feed(&cache, 40, 70);

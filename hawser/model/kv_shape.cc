@@ -11,6 +11,7 @@ KvShape KvShapeOf(const ModelSpec& spec, DType activations) {
                 .kv_heads = spec.kv_heads,
                 .head_dim = spec.head_dim,
                 .dtype = QkvDType(spec, activations),
+                .far_queries = spec.softmax == SoftmaxSpec(),
                 .segments = spec.segments};
   if (spec.places == Places::kAlibi) shape.alibi = spec.alibi;
   const AttnPattern own = OwnPattern(spec);

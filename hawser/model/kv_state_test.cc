@@ -2,11 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
+#include "hawser/base/hash.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
+#include "hawser/io/json.h"
+#include "hawser/io/safetensors.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/fingerprint.h"
 #include "hawser/model/kv_shape.h"
@@ -41,6 +45,7 @@ class KvStateTest : public ::testing::Test {
   nlohmann::json Load(KvCache* cache) { return LoadKvState(path_, ModelFingerprint(params_), cache); }
   void ExpectGoesOn(const std::string& policy);
   void ExpectRefused(const std::string& policy);  // damaged states of it
+  void UnrotateKeys(const KvCache& cache);
 
   ModelSpec spec_ = TinySpec({.layers = 3});
   ParamStore params_ = LoudModel(spec_, 17);
@@ -130,6 +135,60 @@ TEST_F(KvStateTest, Bfloat16IsKeptAsItIs) {
   SaveKvState(a, ModelFingerprint(low), path_, {});
   LoadKvState(path_, ModelFingerprint(low), &b);
   EXPECT_EQ(step(&a, 50, 51), step(&b, 50, 51));
+}
+
+/// Turns the state into one of version 1, whose keys at ranks are as they came.
+void KvStateTest::UnrotateKeys(const KvCache& cache) {
+  const TensorSource file = ReadSafetensors(path_);
+  std::vector<std::vector<std::byte>> hold;
+  std::vector<TensorToWrite> tensors;
+  uint64_t hash = 0;
+  const auto add = [&](const std::string& name, bool keys) {
+    const TensorView& view = *file.Find(name);
+    std::vector<std::byte>& bytes = hold.emplace_back(view.bytes.begin(), view.bytes.end());
+    if (keys) {
+      Matrix rows(view.shape[0], view.shape[1]);
+      std::memcpy(rows.Row<float>(0), bytes.data(), bytes.size());
+      std::vector<int64_t> places;
+      for (const SlotInfo& slot : cache.slots()) places.push_back(slot.index);
+      const RopeFrequencies frequencies = ComputeFrequencies(spec_.rope, 128);
+      std::vector<float> cos(places.size() * frequencies.inv_freq.size()), sin(cos.size());
+      FillRopeTable(frequencies, places.data(), rows.rows(), cos.data(), sin.data());
+      backend_->Rope({.x = rows,
+                      .heads = spec_.kv_heads,
+                      .head_dim = spec_.head_dim,
+                      .half = spec_.rope.rotary_dim / 2,
+                      .cos = cos.data(),
+                      .sin = sin.data(),
+                      .inverse = true});
+      std::memcpy(bytes.data(), rows.Row<float>(0), bytes.size());
+    }
+    hash = Hash64(bytes, hash);
+    tensors.push_back({name, {view.dtype, view.shape, bytes}, view.dtype});
+  };
+  hold.reserve(file.tensors().size());
+  for (const char* name : {"index", "token", "flags"}) add(fmt::format("group.0.{}", name), false);
+  for (int32_t l = 0; l < spec_.layers; ++l) {
+    add(fmt::format("layer.{}.keys", l), true);
+    add(fmt::format("layer.{}.values", l), false);
+  }
+  nlohmann::json state = ParseJson(file.metadata.at("state"));
+  state["checksum"] = fmt::format("{:016x}", hash);
+  const auto aside = path_.parent_path() / "raw.kv";
+  WriteSafetensors(aside, std::move(tensors), {{"hawser_kv_state", "1"}, {"state", state.dump()}});
+  std::filesystem::rename(aside, path_);
+}
+
+TEST_F(KvStateTest, StatesOfTheFirstVersionGoOn) {
+  KvCache cache = NewCache("sink:3,7"), same = NewCache("sink:3,7");
+  Feed(&cache, 0, 47, 7);
+  Save(cache);
+  UnrotateKeys(cache);
+  Load(&same);
+  for (int t = 47; t < 80; ++t) {
+    const auto want = Feed(&cache, t, t + 1, 1), got = Feed(&same, t, t + 1, 1);
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-3) << t;
+  }
 }
 
 TEST_F(KvStateTest, SaysWhatDiffers) {
