@@ -29,7 +29,7 @@ options:
   positions=absolute  a key stands where it stands in the text (all others: the default)
   positions=cachelen  a key stands at the number of keys held when it came
   policy=overflow     compress after a token that made more than c (default); full: before one that would make c
-  prefill=dense       tokens of a prompt see all of it (default: what the policy lets them see)
+  prefill=dense       tokens of a prompt see all of it (tova: the default; others: what the policy lets them see)
   full-layers=0+31    layers that keep everything; negative: from the last
   sep=FORM            which tokens separate; see help separators
   accumulate=off      each compression drops the separators that an earlier one kept

@@ -27,12 +27,36 @@ void CheckFold(const KvForm& form, const KvLayerShape& layer) {
        ToString(rope), ToString(form), window, window);
 }
 
+/// What a form whose queries choose keys does not go with.
+void CheckChosen(const KvForm& form, const KvShape& shape) {
+  if (!form.chosen()) return;
+  std::string_view why;
+  const auto windowed = [](const KvLayerShape& layer) { return layer.window != AttnPattern::kAll; };
+  if (shape.alibi) {
+    why = "biases its scores by distance (ALiBi)";
+  } else if (shape.segments.places > 0) {
+    why = "counts segments";
+  } else if (!shape.standard_softmax) {
+    why = "has another softmax than the standard one";
+  } else if (std::ranges::any_of(shape.layers, [](const auto& of) { return of.rope && of.rope->fold.active(); })) {
+    why = "folds distances (string)";
+  } else if (std::ranges::all_of(shape.layers, windowed)) {
+    why = "has a window of its own in every layer";
+  }
+  if (why.empty()) return;
+  Fail(ErrorKind::kUnsupported,
+       "kv policy \"{}\": its queries choose which keys stay, which does not go with a model that {}; pass another "
+       "policy, such as sink:4,796,positions=absolute",
+       ToString(form), why);
+}
+
 }  // namespace
 
 KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std::vector<uint8_t> separators,
                  int64_t max_length)
     : form_(form),
       vocab_(shape.vocab),
+      kv_heads_(shape.kv_heads),
       head_dim_(shape.head_dim),
       alibi_(shape.alibi),
       separators_(std::move(separators)),
@@ -48,9 +72,11 @@ KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std
     Fail(ErrorKind::kUsage, "separator flags: wanted one for each of {} token ids, found {}", shape.vocab,
          separators_.size());
   }
+  CheckChosen(form, shape);
   struct Kind {
     KvForm form;
     KvLayerShape layer;
+    int32_t alone = -1;  // the only layer of its kind: its queries choose
     bool operator==(const Kind&) const = default;
   };
   std::vector<Kind> kinds;  // the distinct ones
@@ -58,6 +84,12 @@ KvCache::KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std
   const auto layers = static_cast<int32_t>(shape.layers.size());
   for (int32_t layer = 0; layer < layers; ++layer) {
     Kind of{form.OfLayer(layer, layers), shape.layers[static_cast<size_t>(layer)]};
+    if (of.form.chosen()) {
+      // Behind a window of the model's own there is nothing to choose.
+      const bool windowed = of.layer.window != AttnPattern::kAll;
+      if (windowed) of.form = {.kind = KvWindow{{of.layer.window}}, .dtype = form.dtype};
+      if (!windowed) of.alone = layer;
+    }
     // Where nothing is read of them, positions stay as they are and cut no chunk.
     if (!of.layer.rope && !shape.alibi) of.form.positions = KvPositions::kAbsolute;
     if (stored_ == DType::kQ8_0 && of.layer.rope && of.layer.rope->numerics.math != FloatFormat::kF32) {
@@ -175,6 +207,7 @@ void KvCache::RollBack() {
 KvCache::KvCache(const KvCache& other, int64_t tokens)
     : form_(other.form_),
       vocab_(other.vocab_),
+      kv_heads_(other.kv_heads_),
       head_dim_(other.head_dim_),
       alibi_(other.alibi_),
       separators_(other.separators_),

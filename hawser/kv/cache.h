@@ -49,7 +49,8 @@ class KvCache {
   /// with them. Keys and values are stored in the dtype of the shape, or as the form says. Errors: kUsage (a form for
   /// another number of layers, flags of another length, another dtype than F32 and BF16), kUnsupported (Q8_0 with a
   /// rotation that is not computed in F32, bilevel positions with others than true ones, a fold with keys that move or
-  /// with a wider window than its shift).
+  /// with a wider window than its shift, queries that choose keys where a bias, a fold, segments or another softmax
+  /// enter scores, or where every layer has a window of its own).
   KvCache(Backend* backend, const KvShape& shape, const KvForm& form, std::vector<uint8_t> separators,
           int64_t max_length);
   KvCache(KvCache&&) = default;
@@ -90,6 +91,11 @@ class KvCache {
 
   /// k, v [n, G*D], not rotated. Stores v, stores k raw (kRank) and rotated.
   void Append(int32_t layer, ConstMat k, ConstMat v);
+  /// The queries of the chunk [n, H*D], not rotated, and what they are multiplied by [n], or null. To be shown where
+  /// form().chosen(); elsewhere nothing reads them.
+  void Observe(int32_t layer, ConstMat q, const float* query_scale) {
+    groups_[static_cast<size_t>(places_[layer].group)].Observe(q, query_scale);
+  }
   /// [slots, G*D], or in Q8_0 [slots, G * Q8Bytes(D)]; keys are rotated, or get rotation() when they are read.
   KvRows Keys(int32_t layer) const { return Group(layer).Keys(places_[layer].layer); }
   KeyRotation rotation(int32_t layer) const { return Group(layer).rotation(); }
@@ -128,6 +134,7 @@ class KvCache {
   };
   Place place(int32_t layer) const { return places_[static_cast<size_t>(layer)]; }
   int32_t vocab() const { return vocab_; }
+  int32_t kv_heads() const { return kv_heads_; }
   int32_t head_dim() const { return head_dim_; }
   const std::optional<AlibiSpec>& alibi() const { return alibi_; }
   int64_t max_length() const { return max_length_; }
@@ -145,7 +152,7 @@ class KvCache {
   const KvGroup& Group(int32_t layer) const { return groups_[static_cast<size_t>(places_[layer].group)]; }
 
   KvForm form_;
-  int32_t vocab_, head_dim_;
+  int32_t vocab_, kv_heads_, head_dim_;
   std::optional<AlibiSpec> alibi_;
   std::vector<uint8_t> separators_;
   std::vector<KvGroup> groups_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -22,6 +23,7 @@ constexpr std::array<DType, 3> kDTypes = {DType::kF32, DType::kBF16, DType::kQ8_
 constexpr std::array<std::string_view, 2> kSwitchNames = {"off", "on"};
 // Leaves room for sums and + 1 in int32, the type of windows and slot numbers.
 constexpr int64_t kMost = int64_t{1} << 29;
+constexpr int64_t kMostNeighbours = 4095, kMostPlaces = 65536;  // what is summed over for each key, or once
 
 /// visit(kind) for one of each kind, with what is standard.
 template <class V, size_t... I>
@@ -43,18 +45,37 @@ void VisitNumbers(Kind& kind, V&& visit) {
   }
 }
 
+/// When nothing is said.
+template <class Kind>
+constexpr KvPrefill kStandardPrefill = KvChosen<Kind> ? KvPrefill::kDense : KvPrefill::kSparse;
+
 /// The options that a form knows, in the order of its text: visit.Choice(name, names, value, standard) for those of a
-/// few names, Layers, Separators and Stored for the others.
+/// few names, visit.Count(name, value, standard, least, most), Layers, Separators and Stored for the others.
 template <class Form, class V>
 void VisitOptions(Form& form, V&& visit) {
   const auto [positions, separators] =
       std::visit([]<class Kind>(const Kind&) { return std::pair(Kind::kPositions, Kind::kSeparators); }, form.kind);
   auto* stream = std::get_if<KvSepStream>(&form.kind);
-  if (stream != nullptr) visit.Choice("policy", kTriggerNames, stream->trigger, KvTrigger::kOverflow);
-  if (!form.keeps_all()) {
-    visit.Choice("positions", kPositionNames, form.positions, positions);
-    visit.Choice("prefill", kPrefillNames, form.prefill, KvPrefill::kSparse);
+  if (auto* snap = std::get_if<KvSnap>(&form.kind)) {
+    visit.Count("window", snap->window, KvSnap().window, 1, kMost);
+    visit.Count("kernel", snap->kernel, KvSnap().kernel, 1, kMostNeighbours);
   }
+  if (auto* expected = std::get_if<KvExpected>(&form.kind)) {
+    visit.Count("sinks", expected->sinks, KvExpected().sinks, 0, kMost);
+    visit.Count("future", expected->future, KvExpected().future, 1, kMostPlaces);
+    visit.Choice("covariance", kSwitchNames, expected->covariance, true);
+    visit.Choice("norms", kSwitchNames, expected->norms, true);
+  }
+  if (stream != nullptr) visit.Choice("policy", kTriggerNames, stream->trigger, KvTrigger::kOverflow);
+  if (!form.keeps_all() && !form.chosen()) visit.Choice("positions", kPositionNames, form.positions, positions);
+  std::visit(
+      [&]<class Kind>(const Kind&) {
+        bool prompts_alone = false;
+        if constexpr (KvChosen<Kind>) prompts_alone = !Kind::kEveryStep;
+        if (form.keeps_all() || prompts_alone) return;
+        visit.Choice("prefill", kPrefillNames, form.prefill, kStandardPrefill<Kind>);
+      },
+      form.kind);
   if (stream != nullptr) {
     visit.Choice("accumulate", kSwitchNames, stream->accumulate, true);
     visit.Choice("bounded", kSwitchNames, stream->bounded, true);
@@ -119,6 +140,9 @@ class KvOptionNames {
   void Choice(std::string_view name, const std::array<std::string_view, N>& values, T, T) {
     names_.push_back(fmt::format("{}={}", name, fmt::join(values, "|")));
   }
+  void Count(std::string_view name, int64_t, int64_t standard, int64_t, int64_t) {
+    names_.push_back(fmt::format("{}={}", name, standard));
+  }
   void Layers(std::string_view name, const std::vector<int32_t>&) { names_.push_back(fmt::format("{}=0+1", name)); }
   void Separators(std::string_view name, const std::string&) { names_.push_back(fmt::format("{}=FORM", name)); }
   void Stored(std::string_view name, std::optional<DType>) {
@@ -149,6 +173,9 @@ class KvFormWriter {
   template <size_t N, class T>
   void Choice(std::string_view name, const std::array<std::string_view, N>& names, T value, T standard) {
     if (value != standard) Add(fmt::format("{}={}", name, names[static_cast<size_t>(value)]));
+  }
+  void Count(std::string_view name, int64_t value, int64_t standard, int64_t, int64_t) {
+    if (value != standard) Add(fmt::format("{}={}", name, value));
   }
   void Layers(std::string_view name, const std::vector<int32_t>& layers) {
     if (!layers.empty()) Add(fmt::format("{}={}", name, fmt::join(layers, "+")));
@@ -227,10 +254,15 @@ class KvFormReader {
         number.push_back(KvForm::kAll);
         continue;
       }
+      if (field.may_be_share && part.ends_with('%')) {
+        number.push_back(-ReadShare(field.name, part));
+        continue;
+      }
       const auto n = ParseSize(part);
       if (!n || *n < field.least || *n > kMost) {
-        Fail(ErrorKind::kUsage, "kv policy \"{}\": {} must be a whole number from {} to {}{}, found \"{}\"", text_,
-             field.name, field.least, kMost, field.may_be_all ? " or all" : "", part);
+        Fail(ErrorKind::kUsage, "kv policy \"{}\": {} must be a whole number from {} to {}{}{}, found \"{}\"", text_,
+             field.name, field.least, kMost, field.may_be_all ? " or all" : "",
+             field.may_be_share ? " or a share such as 25%" : "", part);
       }
       number.push_back(*n);
     }
@@ -239,7 +271,28 @@ class KvFormReader {
     return number;
   }
 
+  /// `12.5%` in hundredths of a per cent.
+  int64_t ReadShare(std::string_view name, std::string_view part) const {
+    const std::string_view digits = part.substr(0, part.size() - 1);
+    const auto value = ParseNumber<double>(digits);
+    const double hundredths = std::round(value.value_or(0) * 100);
+    if (!(hundredths >= 1 && hundredths <= 10000 && std::abs(hundredths - *value * 100) < 1e-6)) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": {} as a share is from 0.01% to 100%, found \"{}\"", text_, name, part);
+    }
+    return static_cast<int64_t>(hundredths);
+  }
+
   // The options of VisitOptions.
+  void Count(std::string_view name, int64_t& value, int64_t, int64_t least, int64_t most) {
+    const auto text = Take(name);
+    if (!text) return;
+    const auto n = ParseSize(*text);
+    if (!n || *n < least || *n > most) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": {} must be a whole number from {} to {}, found \"{}\"", text_, name,
+           least, most, *text);
+    }
+    value = *n;
+  }
   template <size_t N, class T>
   void Choice(std::string_view name, const std::array<std::string_view, N>& names, T& value, T) {
     const auto text = Take(name);
@@ -299,6 +352,27 @@ void CheckStream(std::string_view text, const KvSepStream& stream) {
       Fail(ErrorKind::kUsage, "kv policy \"{}\": a + s + w must be less than c, found {} + {} + {} = {} and c = {}{}",
            text, a, s, w, a + s + w, c, layers > 1 ? fmt::format(" in layer {}", layer) : "");
     }
+  }
+}
+
+/// What must be known of each layer of a chosen kind: `stays` tokens always do, so there is room for one more.
+void CheckRoom(std::string_view text, const KvNumbers& capacity, int64_t stays, std::string_view name) {
+  for (const int64_t c : capacity) {
+    if (c < 0 || c > stays) continue;
+    Fail(ErrorKind::kUsage, "kv policy \"{}\": c = {} must be more than {}={}, whose tokens always stay", text, c, name,
+         stays);
+  }
+}
+
+void CheckChosen(std::string_view text, const KvForm& form) {
+  if (const auto* snap = std::get_if<KvSnap>(&form.kind)) {
+    CheckRoom(text, snap->capacity, snap->window, "window");
+    if (snap->kernel % 2 == 0) {
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": kernel must be odd, found {}", text, snap->kernel);
+    }
+  }
+  if (const auto* expected = std::get_if<KvExpected>(&form.kind)) {
+    CheckRoom(text, expected->capacity, expected->sinks, "sinks");
   }
 }
 
@@ -394,8 +468,9 @@ KvForm ParseKvForm(std::string_view given) {
     return form;
   }
   std::optional<KvForm> form;
-  ForEachKind([&](const auto& kind) {
-    if (kind.kName == reader.kind()) form = KvForm{.kind = kind, .positions = kind.kPositions};
+  ForEachKind([&]<class Kind>(const Kind& kind) {
+    if (Kind::kName != reader.kind()) return;
+    form = KvForm{.kind = kind, .positions = Kind::kPositions, .prefill = kStandardPrefill<Kind>};
   });
   if (!form) {
     std::vector<std::string_view> names = {"sepcache", "bounded"};
@@ -408,6 +483,7 @@ KvForm ParseKvForm(std::string_view given) {
   VisitOptions(*form, reader);
   reader.ExpectEnd();
   if (const auto* stream = std::get_if<KvSepStream>(&form->kind)) CheckStream(text, *stream);
+  CheckChosen(text, *form);
   return *form;
 }
 
@@ -416,7 +492,10 @@ std::string ToString(const KvForm& form) {
   VisitNumbers(form.kind, [&](const KvNumbers& numbers, const KvNumberDoc&) {
     std::string part;
     for (const int64_t n : numbers) {
-      part.append(part.empty() ? "" : "+").append(n == KvForm::kAll ? "all" : fmt::format("{}", n));
+      part.append(part.empty() ? "" : "+");
+      part += n == KvForm::kAll ? "all"
+              : n < 0           ? fmt::format("{}%", static_cast<double>(-n) / 100)
+                                : fmt::format("{}", n);
     }
     writer.Add(part);
   });

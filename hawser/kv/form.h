@@ -21,7 +21,8 @@ enum class KvTrigger : uint8_t { kOverflow, kFull };
 /// Whether the tokens of a prompt see what the policy lets them see, or all that came before them.
 enum class KvPrefill : uint8_t { kSparse, kDense };
 
-/// Tokens: one number for all layers, or one a layer.
+/// Tokens: one number for all layers, or one a layer. A share of all tokens seen is negative, in hundredths of a per
+/// cent: -2500 is 25 %.
 using KvNumbers = std::vector<int64_t>;
 
 /// What the text of a form calls a number, and what it may be.
@@ -29,6 +30,7 @@ struct KvNumberDoc {
   std::string_view name;
   int64_t least = 0;
   bool may_be_all = false;
+  bool may_be_share = false;
 };
 
 /// The kinds of forms. Each tells its numbers to a visitor, in the order of the text: visit(numbers, KvNumberDoc).
@@ -108,7 +110,58 @@ struct KvSepStream {
     visit(self.capacity, KvNumberDoc{"c", 1});
   }
 };
-using KvKind = std::variant<KvFull, KvWindow, KvSink, KvSep, KvFix, KvSepStream>;
+/// Kinds whose queries choose the keys that stay (kv/chooser.h), each layer its own and some each head of keys: prompts
+/// are dense and trimmed at their end; kEveryStep: streams too, after each token.
+struct KvSnap {
+  static constexpr std::string_view kName = "snapkv",
+                                    kHelp = "SnapKV: of a prompt the c tokens that its last queries attend to";
+  static constexpr KvPositions kPositions = KvPositions::kAbsolute;
+  static constexpr bool kSeparators = false;
+  static constexpr bool kEveryStep = false;
+  KvNumbers capacity;
+  int64_t window = 64;  // queries that are asked; their tokens stay
+  int64_t kernel = 5;   // neighbours that weights are averaged over, odd
+  bool operator==(const KvSnap&) const = default;
+  template <class Self, class V>
+  static void Numbers(Self& self, V&& visit) {
+    visit(self.capacity, KvNumberDoc{"c", 1, false, true});
+  }
+};
+struct KvTova {
+  static constexpr std::string_view kName = "tova", kHelp = "TOVA: the c tokens that the newest query attends to";
+  static constexpr KvPositions kPositions = KvPositions::kAbsolute;
+  static constexpr bool kSeparators = false;
+  static constexpr bool kEveryStep = true;
+  KvNumbers capacity;
+  bool operator==(const KvTova&) const = default;
+  template <class Self, class V>
+  static void Numbers(Self& self, V&& visit) {
+    visit(self.capacity, KvNumberDoc{"c", 1, false, true});
+  }
+};
+struct KvExpected {
+  static constexpr std::string_view kName = "expected",
+                                    kHelp =
+                                        "Expected Attention: of a prompt the c tokens that queries to come will read";
+  static constexpr KvPositions kPositions = KvPositions::kAbsolute;
+  static constexpr bool kSeparators = false;
+  static constexpr bool kEveryStep = false;
+  KvNumbers capacity;
+  int64_t sinks = 4;     // first tokens, which stay
+  int64_t future = 512;  // places that queries are expected at
+  bool covariance = true;
+  bool norms = true;  // weights count by the lengths of their values
+  bool operator==(const KvExpected&) const = default;
+  template <class Self, class V>
+  static void Numbers(Self& self, V&& visit) {
+    visit(self.capacity, KvNumberDoc{"c", 1, false, true});
+  }
+};
+template <class Kind>
+concept KvChosen = requires {
+  Kind::kEveryStep;
+};
+using KvKind = std::variant<KvFull, KvWindow, KvSink, KvSep, KvFix, KvSepStream, KvSnap, KvTova, KvExpected>;
 
 /// Text forms, numbers in tokens:
 ///   full                     window:W               sink:a,c (StreamingLLM: the first a and the last c)
@@ -118,6 +171,8 @@ using KvKind = std::variant<KvFull, KvWindow, KvSink, KvSep, KvFix, KvSepStream>
 ///   sepcache:NAME=VALUE,...  the same by the names of transformers' SepCache: init_cache_size (4),
 ///                            sep_cache_size (64), local_size (256), cache_size (512), SEP_ACCUMULATION (true),
 ///                            USE_MAX_SEP_CACHE (false), APPLY_PE_SHIFT (false), separator_token_ids (13+11)
+///   snapkv:c,window=64,kernel=5   tova:c   expected:c,sinks=4,future=512,covariance=on|off,norms=on|off
+///                            what queries attend to, c tokens or a share of all that were seen (25%)
 /// and presets, with the options of what they stand for (`sepllm,dtype=q8_0`):
 ///   streaming                sink:4,796, StreamingLLM
 ///   sepllm                   sep-stream:4,64,256,800
@@ -141,6 +196,10 @@ struct KvForm {
 
   /// Nothing is ever dropped, in any layer.
   bool keeps_all() const { return std::holds_alternative<KvFull>(kind); }
+  /// Queries choose which keys stay.
+  bool chosen() const {
+    return std::visit([]<class Kind>(const Kind&) { return KvChosen<Kind>; }, kind);
+  }
   bool layered() const;
   /// The form of one layer of a model with `layers`. Errors: kUsage if it is meant for another number of layers.
   KvForm OfLayer(int32_t layer, int32_t layers) const;

@@ -6,7 +6,6 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/q8.h"
-#include "hawser/io/convert.h"
 
 namespace hawser {
 namespace {
@@ -42,7 +41,8 @@ KvGroup::KvGroup(Backend* backend, const KvShape& shape, const KvLayerShape& lay
       max_length_(max_length),
       stored_(stored),
       grows_(FollowsStream(layer, *policy, max_length)),
-      two_phases_(policy->two_phases() && shape.far_queries && rotates() && !grows_ && IsExact(layer.rope->numerics)),
+      two_phases_(policy->two_phases() && shape.standard_softmax && rotates() && !grows_ &&
+                  IsExact(layer.rope->numerics)),
       table_(std::move(policy), layer.window, layer.rope ? layer.rope->fold.shift : 0, two_phases_),
       kinds_(keeps_raw() && !rotates_on_reading() ? 3 : 2),
       columns_(shape.kv_heads * (stored == DType::kQ8_0 ? Q8Bytes(shape.head_dim) : int64_t{shape.head_dim})),
@@ -61,12 +61,28 @@ KvGroup::KvGroup(Backend* backend, const KvShape& shape, const KvLayerShape& lay
          table_.policy().Name());
   }
   const bool starts_short = rotates() && DependsOnLength(*layer.rope) && max_length == 0;
+  chooser_ = NewChooser();
+  if (chooser_ != nullptr && rotates_on_reading() && !table_.policy().every_step()) {
+    Fail(ErrorKind::kUnsupported,
+         "kv policy \"{}\": under rope \"{}\" keys in q8_0 turn with each token, row by row, and here heads keep other "
+         "tokens in a row; declare a length with --context, or pass another dtype",
+         table_.policy().Name(), ToString(*layer.rope));
+  }
   SetLength(starts_short ? SameFrequenciesUntil(*layer.rope, 1) : max_length);
   for (int32_t l = 0; l < num_layers; ++l) {
     for (int32_t kind = 0; kind < kinds_; ++kind) {
       if (kind < kRotated || !rank()) moved_tensors_.push_back(Tensor(l, kind));
     }
   }
+}
+
+std::unique_ptr<KeyChooser> KvGroup::NewChooser() const {
+  const ChooserShape shape{.heads = shape_.heads,
+                           .kv_heads = shape_.kv_heads,
+                           .head_dim = shape_.head_dim,
+                           .scale = shape_.score_scale,
+                           .cap = shape_.score_cap};
+  return MakeKeyChooser(table_.policy().form(), shape);
 }
 
 int64_t KvGroup::bytes() const {
@@ -121,21 +137,24 @@ void KvGroup::TurnAll() {
 void KvGroup::Turn(int64_t begin, int64_t count) {
   if (count == 0) return;
   positions_.resize(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    positions_[static_cast<size_t>(i)] =
-        rank() ? origin_ + begin + i : table_.slots()[static_cast<size_t>(begin + i)].index;
-  }
   const size_t half = frequencies_.inv_freq.size();
   moved_cos_.resize(static_cast<size_t>(count) * half);
   moved_sin_.resize(moved_cos_.size());
-  FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
-  for (int32_t layer = 0; layer < num_layers_; ++layer) {
-    ForRuns(begin, count, [&](int64_t first, int64_t n) {
-      const Mat rotated = pages_.Run(Tensor(layer, kRotated), first, n);
-      backend_->Copy(pages_.Run(Tensor(layer, kKept), first, n), rotated);
-      const size_t at = static_cast<size_t>(first - begin) * half;
-      Rotate(rotated, moved_cos_.data() + at, moved_sin_.data() + at);
-    });
+  const int32_t parts = own_places() == 0 ? 1 : shape_.kv_heads;  // that stand at places of their own
+  const int64_t columns = columns_ / parts;
+  for (int32_t part = 0; part < parts; ++part) {
+    for (int64_t i = 0; i < count; ++i) {
+      positions_[static_cast<size_t>(i)] = rank() ? origin_ + begin + i : PlaceOf(part, begin + i);
+    }
+    FillRopeTable(frequencies_, positions_.data(), count, moved_cos_.data(), moved_sin_.data());
+    for (int32_t layer = 0; layer < num_layers_; ++layer) {
+      ForRuns(begin, count, [&](int64_t first, int64_t n) {
+        const Mat rotated = pages_.Run(Tensor(layer, kRotated), first, n).Cols(part * columns, columns);
+        backend_->Copy(pages_.Run(Tensor(layer, kKept), first, n).Cols(part * columns, columns), rotated);
+        const size_t at = static_cast<size_t>(first - begin) * half;
+        Rotate(rotated, moved_cos_.data() + at, moved_sin_.data() + at);
+      });
+    }
   }
 }
 
@@ -207,7 +226,7 @@ void KvGroup::FillPlaces() {
 void KvGroup::Rotate(Mat keys, const float* cos, const float* sin) {
   if (!rotates()) return;
   backend_->Rope({.x = keys,
-                  .heads = shape_.kv_heads,
+                  .heads = static_cast<int32_t>(keys.cols / shape_.head_dim),
                   .head_dim = shape_.head_dim,
                   .half = static_cast<int32_t>(frequencies_.inv_freq.size()),
                   .pairing = layer_.rope->pairing,
@@ -238,6 +257,72 @@ void KvGroup::Append(int32_t layer, ConstMat k, ConstMat v) {
   });
 }
 
+void KvGroup::Observe(ConstMat q, const float* query_scale) {
+  if (chooser_ == nullptr || !(table_.inside_prompt() || table_.policy().every_step())) return;
+  HAWSER_CHECK(num_layers_ == 1 && q.rows == table_.chunk());
+  queries_grow_ = query_scale != nullptr;
+  ChunkQueries queries{.backend = backend_, .q = q, .first = table_.seen(), .rope = {}};
+  if (rotates()) {
+    queries.rope = {.x = {},
+                    .heads = shape_.heads,
+                    .head_dim = shape_.head_dim,
+                    .half = static_cast<int32_t>(frequencies_.inv_freq.size()),
+                    .pairing = layer_.rope->pairing,
+                    .cos = cos_.data(),
+                    .sin = sin_.data(),
+                    .row_scale = query_scale,
+                    .math = layer_.rope->numerics.math};
+  }
+  chooser_->Observe(queries);
+}
+
+SlotTable::Kept KvGroup::Choose(int64_t seen) {
+  const int64_t count = table_.policy().Chosen(seen);
+  if (chooser_ == nullptr || table_.size() <= count) return nullptr;
+  Matrix keys, values;
+  const HeldRows held{.backend = backend_,
+                      .keys = WideRows(Tensor(0, kinds_ - 1), &keys),
+                      .values = WideRows(Tensor(0, kValues), &values),
+                      .frequencies = rotates() ? &frequencies_ : nullptr,
+                      .pairing = rotates() ? layer_.rope->pairing : RopePairing::kHalf,
+                      .query_scale = queries_grow_ ? &layer_.rope->query_scale : nullptr,
+                      .seen = seen};
+  chosen_.clear();
+  for (const std::vector<float>& scores : chooser_->Scores(held)) chosen_.push_back(GreatestSlots(scores, count));
+  if (chosen_.size() == 1) return chosen_.data();
+  std::vector<std::vector<int64_t>> places;
+  for (size_t head = 0; head < chosen_.size(); ++head) {
+    std::vector<int64_t>& of = places.emplace_back();
+    for (const int32_t slot : chosen_[head]) of.push_back(PlaceOf(static_cast<int32_t>(head), slot));
+  }
+  head_places_ = std::move(places);
+  return chosen_.data();
+}
+
+ConstMat KvGroup::WideRows(int32_t tensor, Matrix* hold) {
+  const Mat rows = pages_.Run(tensor, 0, pages_.size());
+  if (stored_ == DType::kF32) return rows;
+  const int64_t columns = int64_t{shape_.kv_heads} * shape_.head_dim;
+  *hold = backend_->NewMatrix(rows.rows, columns, DType::kF32);
+  if (stored_ != DType::kQ8_0) {
+    backend_->Copy(rows, *hold);
+  } else {
+    const int64_t head_bytes = columns_ / shape_.kv_heads;
+    std::vector<std::byte> bytes(static_cast<size_t>(rows.rows * columns_));
+    std::vector<float> wide(static_cast<size_t>(rows.rows * columns));
+    backend_->Download(rows, bytes.data());
+    for (int64_t head = 0; head < rows.rows * shape_.kv_heads; ++head) {
+      DequantizeQ8(bytes.data() + head * head_bytes, shape_.head_dim, wide.data() + head * shape_.head_dim);
+    }
+    backend_->Upload(wide.data(), *hold);
+  }
+  if (rotates_on_reading() && tensor == Tensor(0, kKept)) {
+    const size_t at = static_cast<size_t>(pages_.base()) * frequencies_.inv_freq.size();
+    Rotate(*hold, row_cos_.data() + at, row_sin_.data() + at);
+  }
+  return *hold;
+}
+
 void KvGroup::Store(ConstMat from, Mat to) {
   stored_ == DType::kQ8_0 ? backend_->Quantize(from, shape_.head_dim, to) : backend_->Copy(from, to);
 }
@@ -252,11 +337,18 @@ KeyRotation KvGroup::rotation() const {
 }
 
 void KvGroup::End() {
-  Keep(table_.End());
+  SlotTable::Kept chosen = nullptr;
+  if (chooser_ != nullptr) {
+    chooser_->Commit();
+    const bool now = table_.policy().every_step() && !table_.inside_prompt();
+    if (now) chosen = Choose(table_.seen() + table_.chunk());
+  }
+  Keep(table_.End(chosen));
   length_before_ = length_;
 }
 
 void KvGroup::RollBack() {
+  if (chooser_ != nullptr) chooser_->RollBack();
   table_.RollBack();
   pages_.Truncate(table_.size());
   if (length_ == length_before_) return;
@@ -279,6 +371,8 @@ KvGroup::KvGroup(const KvGroup& other, int64_t tokens)
       kinds_(other.kinds_),
       columns_(other.columns_),
       pages_(other.pages_.Fork(table_.size())),
+      chooser_(NewChooser()),
+      head_places_(other.head_places_),
       moved_tensors_(other.moved_tensors_),
       origin_(other.origin_),
       row_cos_(other.row_cos_),
@@ -298,18 +392,21 @@ void KvGroup::BeginPrefill(int64_t tokens) {
   Grow(bounded ? std::min(Reach(tokens), policy.MostSeen()) : Reach(tokens));
   length_before_ = length_;
   table_.BeginPrefill();
+  if (chooser_ != nullptr) chooser_->Clear();
 }
 
 void KvGroup::EndPrefill() {
   if (!table_.inside_prompt()) return;
   if (!pages_.paged()) pages_.Own();
-  Keep(table_.EndPrefill());
+  Keep(table_.EndPrefill(table_.prompt_under_way() ? Choose(table_.seen()) : nullptr));
+  if (chooser_ != nullptr) chooser_->Clear();
   // A prompt that was far larger than what is kept of it gives its memory back.
   if (pages_.Shrink() && rotates_on_reading()) FillRotations();
 }
 
 void KvGroup::Keep(SlotTable::Kept kept) {
   if (kept == nullptr) return;
+  if (kept == chosen_.data() && chosen_.size() > 1) return pages_.KeepOfHeads(chosen_);
   const KvPages::Moved moved = pages_.Keep(*kept, moved_tensors_);
   origin_ += moved.shift;
   if (kinds_ > kRotated && rank()) Turn(moved.begin, moved.count);
@@ -342,11 +439,12 @@ void KvGroup::Download(int32_t layer, std::byte* keys, std::byte* values) const 
   });
 }
 
-void KvGroup::Restore(std::vector<SlotInfo> slots, const SlotTable::Counters& counters, int64_t origin,
-                      int64_t length) {
+void KvGroup::Restore(std::vector<SlotInfo> slots, const SlotTable::Counters& counters, int64_t origin, int64_t length,
+                      std::vector<std::vector<int64_t>> head_places) {
   pages_.Extend(static_cast<int64_t>(slots.size()), table_.policy().MaxSlots());
   table_.Restore(std::move(slots), counters);
   origin_ = origin;
+  head_places_ = std::move(head_places);
   if (grows_) SetLength(length);
   length_before_ = length_;
 }
@@ -361,30 +459,18 @@ void KvGroup::Upload(int32_t layer, std::span<const std::byte> keys, std::span<c
 
 void KvGroup::PlaceKeys(int32_t layer) {
   HAWSER_CHECK(two_phases_);
+  if (pages_.size() == 0) return;
+  positions_.resize(static_cast<size_t>(table_.size()));
+  std::ranges::transform(table_.slots(), positions_.begin(), &SlotInfo::index);
+  moved_cos_.resize(positions_.size() * frequencies_.inv_freq.size());
+  moved_sin_.resize(moved_cos_.size());
+  FillRopeTable(frequencies_, positions_.data(), table_.size(), moved_cos_.data(), moved_sin_.data());
   const int64_t columns = int64_t{shape_.kv_heads} * shape_.head_dim;
-  const int64_t head_bytes = columns_ / shape_.kv_heads * static_cast<int64_t>(SizeOf(stored_));
-  ForRuns(0, pages_.size(), [&](int64_t first, int64_t n) {
-    const Mat kept = pages_.Run(Tensor(layer, kKept), first, n);
-    std::vector<std::byte> bytes(static_cast<size_t>(n * shape_.kv_heads * head_bytes));
-    backend_->Download(kept, bytes.data());
-    std::vector<float> values(static_cast<size_t>(n * columns));
-    for (int64_t head = 0; head < n * shape_.kv_heads; ++head) {
-      const std::byte* from = bytes.data() + head * head_bytes;
-      float* to = values.data() + head * shape_.head_dim;
-      stored_ == DType::kQ8_0 ? DequantizeQ8(from, shape_.head_dim, to)
-                              : ConvertToF32(stored_, from, shape_.head_dim, to);
-    }
-    Matrix wide = backend_->NewMatrix(n, columns, DType::kF32);
-    backend_->Upload(values.data(), wide);
-    positions_.resize(static_cast<size_t>(n));
-    std::ranges::transform(table_.slots().subspan(static_cast<size_t>(first), positions_.size()), positions_.begin(),
-                           &SlotInfo::index);
-    moved_cos_.resize(positions_.size() * frequencies_.inv_freq.size());
-    moved_sin_.resize(moved_cos_.size());
-    FillRopeTable(frequencies_, positions_.data(), n, moved_cos_.data(), moved_sin_.data());
-    Rotate(wide, moved_cos_.data(), moved_sin_.data());
-    Store(wide, kept);
-  });
+  Matrix wide = backend_->NewMatrix(table_.size(), columns, DType::kF32);
+  Matrix hold;
+  backend_->Copy(WideRows(Tensor(layer, kKept), &hold), wide);
+  Rotate(wide, moved_cos_.data(), moved_sin_.data());
+  Store(wide, pages_.Run(Tensor(layer, kKept), 0, pages_.size()));
 }
 
 void KvGroup::EndRestore() {
@@ -395,6 +481,8 @@ void KvGroup::Reset() {
   table_.Reset();
   pages_.Clear();
   origin_ = 0;
+  head_places_.clear();
+  if (chooser_ != nullptr) chooser_->Clear();
   if (grows_) SetLength(layer_.rope->scaling.original);
   length_before_ = length_;
   if (rotates_on_reading()) FillRotations();

@@ -8,6 +8,8 @@
 // only their raw rows are kept, and they are rotated whenever attention reads them, from the table of all places.
 // Where the frequencies follow the stream (dynamic scaling), raw keys are kept too, and all are rotated again when the
 // frequencies change: past the original context, with every token, or once for a prompt.
+// Where queries choose keys (kv/chooser.h) a group is one layer. Heads that choose each for itself keep as many keys: a
+// row then holds another token for each of them, which attention cannot tell, as every key is rotated.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +19,7 @@
 #include <vector>
 
 #include "hawser/attn/schedule.h"
+#include "hawser/kv/chooser.h"
 #include "hawser/kv/pages.h"
 #include "hawser/kv/shape.h"
 #include "hawser/kv/slots.h"
@@ -52,6 +55,9 @@ class KvGroup {
   const float* far_cos() const { return far_cos_.empty() ? nullptr : far_cos_.data(); }
   const float* far_sin() const { return far_cos_.empty() ? nullptr : far_sin_.data(); }
   void Append(int32_t layer, ConstMat k, ConstMat v);
+  /// The queries of the chunk [n, H*D], not rotated, and what they are multiplied by [n], or null: read where they
+  /// choose keys.
+  void Observe(ConstMat q, const float* query_scale);
   KvRows Keys(int32_t layer) const { return pages_.Rows(Tensor(layer, kinds_ - 1)); }
   KvRows Values(int32_t layer) const { return pages_.Rows(Tensor(layer, kValues)); }
   KeyRotation rotation() const;
@@ -76,6 +82,14 @@ class KvGroup {
   void EndPrefill();
   void Reset();
 
+  /// Place in the stream of what a head of keys holds in a slot: that of table().slots(), but where heads chose keys
+  /// each for itself. Then the slots before own_places() are of the first head.
+  int64_t PlaceOf(int32_t head, int64_t slot) const {
+    return slot < own_places() ? head_places_[static_cast<size_t>(head)][static_cast<size_t>(slot)]
+                               : table_.slots()[static_cast<size_t>(slot)].index;
+  }
+  int64_t own_places() const { return head_places_.empty() ? 0 : static_cast<int64_t>(head_places_.front().size()); }
+
   // Saving. Keys are those that are kept: raw where they may turn.
   bool two_phases() const { return two_phases_; }  // ranks with keys that stay at their places
   bool grows() const { return grows_; }            // the frequencies follow the stream, and
@@ -85,7 +99,8 @@ class KvGroup {
   DType stored() const { return stored_; }
   void Download(int32_t layer, std::byte* keys, std::byte* values) const;
   /// A group that has seen nothing takes these slots and room for their rows; then Upload for each layer, EndRestore.
-  void Restore(std::vector<SlotInfo> slots, const SlotTable::Counters& counters, int64_t origin, int64_t length);
+  void Restore(std::vector<SlotInfo> slots, const SlotTable::Counters& counters, int64_t origin, int64_t length,
+               std::vector<std::vector<int64_t>> head_places = {});
   void Upload(int32_t layer, std::span<const std::byte> keys, std::span<const std::byte> values);
   /// Rotates the keys that were uploaded to their places, where they came without; with two phases.
   void PlaceKeys(int32_t layer);
@@ -107,7 +122,12 @@ class KvGroup {
   /// f(begin, count) for runs of slots that lie together.
   template <class F>
   void ForRuns(int64_t begin, int64_t count, F&& f) const;
+  std::unique_ptr<KeyChooser> NewChooser() const;
+  /// Finds what stays once `seen` tokens were; null: all.
+  SlotTable::Kept Choose(int64_t seen);
   void Keep(SlotTable::Kept kept);
+  /// Keys or values of a layer in F32, keys rotated; `hold` is their memory where they are stored otherwise.
+  ConstMat WideRows(int32_t tensor, Matrix* hold);
   void Store(ConstMat from, Mat to);
   void Rotate(Mat keys, const float* cos, const float* sin);
   void Turn(int64_t begin, int64_t count);
@@ -132,9 +152,13 @@ class KvGroup {
   int32_t kinds_;
   int64_t columns_;
   KvPages pages_;
-  std::vector<int32_t> moved_tensors_;  // whose rows a trim moves; the others are made again
-  int64_t origin_ = 0;                  // position of slot 0 (kRank)
-  int64_t length_before_ = 0;           // the chunk under way
+  std::unique_ptr<KeyChooser> chooser_;            // null: queries choose nothing
+  bool queries_grow_ = false;                      // those of the last chunk did
+  std::vector<std::vector<int32_t>> chosen_;       // slots that stay, of all heads or of each
+  std::vector<std::vector<int64_t>> head_places_;  // [G][slots that were chosen]; empty: nothing was, by heads
+  std::vector<int32_t> moved_tensors_;             // whose rows a trim moves; the others are made again
+  int64_t origin_ = 0;                             // position of slot 0 (kRank)
+  int64_t length_before_ = 0;                      // the chunk under way
   std::vector<float> cos_, sin_;
   std::vector<float> query_scale_;
   std::vector<float> far_cos_, far_sin_;  // empty: the chunk sees no far key

@@ -175,6 +175,24 @@ KvPages::Moved KvPages::Keep(const std::vector<int32_t>& keep, std::span<const i
   return moved;
 }
 
+void KvPages::KeepOfHeads(std::span<const std::vector<int32_t>> keep) {
+  HAWSER_CHECK(!paged_ && !pages_.empty());
+  Own();
+  const auto kept = static_cast<int64_t>(keep.front().size());
+  const int64_t width = row_bytes() / static_cast<int64_t>(keep.size());
+  for (int32_t tensor = 0; tensor < tensors_; ++tensor) {
+    std::byte* rows = At(*pages_.front(), tensor, base_);
+    for (size_t head = 0; head < keep.size(); ++head, rows += width) {
+      HAWSER_CHECK(static_cast<int64_t>(keep[head].size()) == kept);
+      for (int64_t i = 0; i < kept; ++i) {
+        const int64_t from = keep[head][static_cast<size_t>(i)];
+        if (from != i) std::memcpy(rows + i * row_bytes(), rows + from * row_bytes(), static_cast<size_t>(width));
+      }
+    }
+  }
+  size_ = kept;
+}
+
 bool KvPages::Shrink() {
   const int64_t enough = WithSpare(size_);
   if (paged_ || 2 * enough >= capacity()) return false;

@@ -51,6 +51,8 @@ class KvPages {
   /// slots have moved. Either what is in front of the last gap moves up or what is behind the first moves down,
   /// whichever is less.
   Moved Keep(const std::vector<int32_t>& keep, std::span<const int32_t> tensors);
+  /// The same where each of so many heads, whose columns lie side by side, keeps other slots, all as many.
+  void KeepOfHeads(std::span<const std::vector<int32_t>> keep);
   /// Gives back memory where there is more than twice what is needed; together. True: rows have other places.
   bool Shrink();
 

@@ -147,6 +147,36 @@ class SepStreamPolicy final : public KvPolicy {
   bool overflow_, accumulate_, bounded_;
 };
 
+/// snapkv, tova, expected: slots are counted here, and chosen where the queries are.
+class ChosenPolicy final : public KvPolicy {
+ public:
+  /// `least`: what stays of a long enough stream, however small a share is.
+  ChosenPolicy(const KvForm& form, int64_t capacity, int64_t least, bool every_step)
+      : KvPolicy(form), capacity_(capacity), least_(least), every_step_(every_step) {}
+
+  int64_t initial() const override { return 0; }
+  int64_t Chosen(int64_t seen) const override {
+    if (capacity_ >= 0) return capacity_;
+    constexpr int64_t kWhole = 10000;  // in hundredths of a per cent
+    return std::max(least_, seen / kWhole * -capacity_ + seen % kWhole * -capacity_ / kWhole);
+  }
+  bool every_step() const override { return every_step_; }
+
+  int64_t ChunkLimit(std::span<const SlotInfo> slots, std::span<const SlotInfo> coming, bool) const override {
+    const auto resident = static_cast<int64_t>(slots.size()), available = static_cast<int64_t>(coming.size());
+    for (int64_t n = 1; every_step_ && n < available; ++n) {
+      if (resident + n > Chosen(coming.front().index + n)) return n;
+    }
+    return std::max<int64_t>(1, available);
+  }
+  int64_t MaxSlots() const override { return every_step_ && capacity_ >= 0 ? capacity_ + 1 : -1; }
+  double FormulaMean(int64_t, double) const override { return std::numeric_limits<double>::quiet_NaN(); }
+
+ private:
+  int64_t capacity_, least_;
+  bool every_step_;
+};
+
 int32_t Only(const KvNumbers& numbers) { return static_cast<int32_t>(numbers[0]); }
 
 AttnPattern PatternOf(const KvFull&) { return {}; }
@@ -161,6 +191,13 @@ AttnPattern PatternOf(const KvFix& kind) {
 
 std::unique_ptr<KvPolicy> PolicyOf(const KvForm& form, const KvSepStream& kind) {
   return std::make_unique<SepStreamPolicy>(form, kind);
+}
+int64_t LeastOf(const KvSnap& kind) { return kind.window; }
+int64_t LeastOf(const KvTova&) { return 1; }
+int64_t LeastOf(const KvExpected& kind) { return kind.sinks + 1; }
+template <KvChosen Kind>
+std::unique_ptr<KvPolicy> PolicyOf(const KvForm& form, const Kind& kind) {
+  return std::make_unique<ChosenPolicy>(form, kind.capacity[0], LeastOf(kind), Kind::kEveryStep);
 }
 std::unique_ptr<KvPolicy> PolicyOf(const KvForm& form, const auto& kind) {
   return std::make_unique<PatternPolicy>(form, PatternOf(kind));

@@ -60,6 +60,11 @@ class KvPolicy {
   /// Slots to keep after a chunk was appended (`overflow` trigger, windows, sinks), ascending; false: keep all.
   virtual bool TrimAfter(std::span<SlotInfo> slots, std::vector<int32_t>* keep) const;
 
+  /// Where queries choose what stays (kv/chooser.h): how many slots do of `seen` tokens, at the end of a prompt and if
+  /// every_step() after each token; -1: elsewhere.
+  virtual int64_t Chosen(int64_t /*seen*/) const { return -1; }
+  virtual bool every_step() const { return false; }
+
   /// The most slots ever held at once (while attending), or -1 if it grows with the stream (a dense prompt aside).
   virtual int64_t MaxSlots() const = 0;
 

@@ -24,9 +24,11 @@ struct KvLayerShape {
 struct KvShape {
   int32_t vocab = 0;
   int32_t kv_heads = 0, head_dim = 0;  // G, D
-  DType dtype = DType::kF32;           // of queries, and of keys and values as they come: F32 or BF16
+  int32_t heads = 0;                   // H of queries; as score_scale and score_cap read where these choose keys
+  float score_scale = 0, score_cap = 0;
+  DType dtype = DType::kF32;  // of queries, and of keys and values as they come: F32 or BF16
   std::vector<KvLayerShape> layers;
-  bool far_queries = true;         // attention takes second queries for far keys (AttentionArgs::q_far)
+  bool standard_softmax = true;
   std::optional<AlibiSpec> alibi;  // scores are biased by distance; then nothing is rotated
   SegmentSpec segments;            // bilevel positions
 };

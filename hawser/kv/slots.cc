@@ -35,7 +35,7 @@ SlotTable::Kept SlotTable::TrimBefore(const SlotInfo& next) {
   if (!std::exchange(rolled_back_, false)) held_ = size();
   prefill_before_ = prefill_;
   if (prefill_ == Prefill::kUnderWay || !policy_->TrimBefore(slots_, next, &keep_)) return nullptr;
-  Keep();
+  Keep(keep_);
   return &keep_;
 }
 
@@ -104,17 +104,17 @@ void SlotTable::Compile() {
   SplitFar(far_from_, positions_, &schedule_);
 }
 
-SlotTable::Kept SlotTable::End() {
+SlotTable::Kept SlotTable::End(Kept chosen) {
   HAWSER_CHECK(chunk_ > 0);
   Account();
   counters_.seen += chunk_;
   chunk_ = 0;
   prefill_before_ = prefill_;
-  const bool trims = prefill_ == Prefill::kNone && policy_->TrimAfter(slots_, &keep_);
-  if (trims) Keep();
+  if (chosen == nullptr && prefill_ == Prefill::kNone && policy_->TrimAfter(slots_, &keep_)) chosen = &keep_;
+  if (chosen != nullptr) Keep(*chosen);
   counters_.stored_sum += static_cast<double>(size());
   counters_.peak = std::max(counters_.peak, size());
-  return trims ? &keep_ : nullptr;
+  return chosen;
 }
 
 void SlotTable::RollBack() {
@@ -140,9 +140,9 @@ void SlotTable::Account() {
   }
 }
 
-void SlotTable::Keep() {
+void SlotTable::Keep(const std::vector<int32_t>& keep) {
   size_t to = 0;
-  for (const int32_t from : keep_) slots_[to++] = slots_[static_cast<size_t>(from)];
+  for (const int32_t from : keep) slots_[to++] = slots_[static_cast<size_t>(from)];
   slots_.resize(to);
 }
 
@@ -152,13 +152,14 @@ void SlotTable::BeginPrefill() {
   rolled_back_ = false;
 }
 
-SlotTable::Kept SlotTable::EndPrefill() {
+SlotTable::Kept SlotTable::EndPrefill(Kept chosen) {
   const bool was_dense = std::exchange(prefill_, Prefill::kNone) == Prefill::kUnderWay;
   prefill_before_ = prefill_;
   rolled_back_ = false;
-  if (!was_dense || !policy_->TrimAfter(slots_, &keep_)) return nullptr;
-  Keep();
-  return &keep_;
+  if (!was_dense) return nullptr;
+  if (chosen == nullptr && policy_->TrimAfter(slots_, &keep_)) chosen = &keep_;
+  if (chosen != nullptr) Keep(*chosen);
+  return chosen;
 }
 
 SlotTable SlotTable::Fork(int64_t tokens) const {

@@ -66,16 +66,18 @@ class SlotTable {
   int32_t far_slots() const { return far_slots_; }
   /// With two phases: the ranks of the chunk's tokens, at which they see far keys.
   std::span<const int64_t> ranks() const { return ranks_; }
-  /// The chunk was attended; returns what stays of all slots.
-  Kept End();
+  /// The chunk was attended; returns what stays of all slots. `chosen`: what does where queries choose; null: all.
+  Kept End(Kept chosen = nullptr);
   /// The chunk never came. What went before it stays away: the same goes before any other that comes.
   void RollBack();
 
   /// The chunks between these two are a prompt. Where the policy says prefill=dense its tokens see all that came before
   /// them in it, and all of it is held to its end.
   void BeginPrefill();
-  Kept EndPrefill();
+  Kept EndPrefill(Kept chosen = nullptr);
   bool inside_prompt() const { return prefill_ != Prefill::kNone; }
+  /// And some of it has come.
+  bool prompt_under_way() const { return prefill_ == Prefill::kUnderWay; }
 
   /// A table of its own that has seen the same, or where holds_all() the first `tokens` alone. Between chunks.
   SlotTable Fork(int64_t tokens) const;
@@ -89,7 +91,7 @@ class SlotTable {
   void Compile();
   void FindRanks();
   void Account();
-  void Keep();
+  void Keep(const std::vector<int32_t>& keep);
 
   std::shared_ptr<const KvPolicy> policy_;
   AttnPattern pattern_;    // the policy's, and the model's own sliding window

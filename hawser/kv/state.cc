@@ -148,6 +148,21 @@ std::vector<SlotInfo> ReadSlots(const KvCache& cache, const TensorView& index, c
   return slots;
 }
 
+/// Places of what each head of keys chose, which stand before those of `slots` behind them.
+std::vector<std::vector<int64_t>> ReadPlaces(const TensorView& view, std::span<const SlotInfo> slots, int64_t seen) {
+  const auto chosen = static_cast<size_t>(view.shape[1]);
+  std::vector<std::vector<int64_t>> places(static_cast<size_t>(view.shape[0]), std::vector<int64_t>(chosen));
+  for (size_t head = 0; head < places.size(); ++head) {
+    std::vector<int64_t>& of = places[head];
+    std::memcpy(of.data(), view.bytes.data() + head * chosen * sizeof(int64_t), chosen * sizeof(int64_t));
+    const int64_t end = chosen < slots.size() ? slots[chosen].index : seen;
+    const bool ascends = std::ranges::adjacent_find(of, std::greater_equal<>()) == of.end();
+    if (ascends && of.front() >= 0 && of.back() < end) continue;
+    Fail(ErrorKind::kFormat, "the places that head {} chose are not in order, or not before {}", head, end);
+  }
+  return places;
+}
+
 void CheckFinite(const KvCache& cache, const TensorView& view, std::string_view name) {
   const int64_t head_dim = cache.head_dim();
   const bool blocks = cache.stored() == DType::kQ8_0;
@@ -171,7 +186,7 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
   std::vector<std::vector<std::byte>> hold;  // what the views point into
   std::vector<TensorToWrite> tensors;
   const std::span<const KvGroup> cache_groups = cache.groups();
-  hold.reserve(3 * cache_groups.size() + 2 * static_cast<size_t>(cache.layers()));
+  hold.reserve(4 * cache_groups.size() + 2 * static_cast<size_t>(cache.layers()));
   uint64_t hash = 0;
   const auto add = [&](std::string name, DType dtype, std::vector<int64_t> shape, std::vector<std::byte> bytes) {
     hold.push_back(std::move(bytes));
@@ -191,6 +206,7 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
                       {"stored_sum", table.counters().stored_sum},
                       {"seen_sum", table.counters().seen_sum}});
     if (group.grows()) groups.back()["length"] = group.length();
+    if (group.own_places() > 0) groups.back()["chosen"] = group.own_places();
     std::vector<int64_t> index;
     std::vector<int32_t> token;
     std::vector<uint8_t> flags;
@@ -202,6 +218,12 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
     add(fmt::format("group.{}.index", g), DType::kI64, {table.size()}, Bytes(index));
     add(fmt::format("group.{}.token", g), DType::kI32, {table.size()}, Bytes(token));
     add(fmt::format("group.{}.flags", g), DType::kU8, {table.size()}, Bytes(flags));
+    if (group.own_places() == 0) continue;
+    std::vector<int64_t> places;
+    for (int32_t head = 0; head < cache.kv_heads(); ++head) {
+      for (int64_t slot = 0; slot < group.own_places(); ++slot) places.push_back(group.PlaceOf(head, slot));
+    }
+    add(fmt::format("group.{}.places", g), DType::kI64, {cache.kv_heads(), group.own_places()}, Bytes(places));
   }
   for (int32_t l = 0; l < cache.layers(); ++l) {
     const KvGroup& group = GroupOf(cache, l);
@@ -234,8 +256,11 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
   const int64_t seen = Count(state, "seen", kMostSeen), separators_seen = Count(state, "separators_seen", seen);
   const json& groups = state.contains("groups") ? state["groups"] : json();
   const std::span<KvGroup> cache_groups = cache->groups();
+  const auto by_heads = [](const json& group) { return group.is_object() && group.contains("chosen"); };
+  const int64_t chosen = groups.is_array() ? std::ranges::count_if(groups, by_heads) : 0;
   if (!groups.is_array() || groups.size() != cache_groups.size() ||
-      file.tensors().size() != 3 * groups.size() + 2 * static_cast<size_t>(cache->layers())) {
+      file.tensors().size() !=
+          3 * groups.size() + static_cast<size_t>(chosen) + 2 * static_cast<size_t>(cache->layers())) {
     Fail(ErrorKind::kFormat, "the state's tensors are not those of its policy");
   }
   SegmentCounter counter;
@@ -244,12 +269,22 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
   // Everything is checked before anything is changed.
   uint64_t hash = 0;
   std::vector<std::vector<SlotInfo>> slots(groups.size());
+  std::vector<std::vector<std::vector<int64_t>>> places(groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     const auto n = Count(groups[g], "slots", seen);
     const auto& index = Find(file, fmt::format("group.{}.index", g), DType::kI64, {n}, &hash);
     const auto& token = Find(file, fmt::format("group.{}.token", g), DType::kI32, {n}, &hash);
     const auto& flags = Find(file, fmt::format("group.{}.flags", g), DType::kU8, {n}, &hash);
     slots[g] = ReadSlots(*cache, index, token, flags, seen);
+    if (by_heads(groups[g])) {
+      const int64_t own = Count(groups[g], "chosen", n);
+      if (own == 0 || !cache_groups[g].table().policy().form().chosen()) {
+        Fail(ErrorKind::kFormat, "the state's \"chosen\" is {}, of policy {}", own,
+             cache_groups[g].table().policy().Name());
+      }
+      const auto& view = Find(file, fmt::format("group.{}.places", g), DType::kI64, {cache->kv_heads(), own}, &hash);
+      places[g] = ReadPlaces(view, slots[g], seen);
+    }
     for (const char* key : {"origin", "steps", "peak"}) Count(groups[g], key, kMostSeen);
     if (cache_groups[g].grows() && Count(groups[g], "length", kMostSeen) < cache_groups[g].length()) {
       Fail(ErrorKind::kFormat, "the state's \"length\" is {}", groups[g]["length"].dump());
@@ -283,7 +318,8 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
                              .peak = of["peak"].get<int64_t>(),
                              .stored_sum = of["stored_sum"].get<double>(),
                              .seen_sum = of["seen_sum"].get<double>()},
-                            of["origin"].get<int64_t>(), cache_groups[g].grows() ? of["length"].get<int64_t>() : 0);
+                            of["origin"].get<int64_t>(), cache_groups[g].grows() ? of["length"].get<int64_t>() : 0,
+                            std::move(places[g]));
   }
   for (int32_t l = 0; l < cache->layers(); ++l) {
     const auto [group, layer] = cache->place(l);

@@ -461,6 +461,7 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
     const Mat queries = q.Rows(next, rows);
     const Mat far = cache->far_cos(layer) != nullptr ? q_far.Rows(next, rows) : Mat();
     const float* scale = ScalesQueries(s, layer) ? cache->query_scale(layer) : nullptr;
+    cache->Observe(layer, queries, scale);
     if (!far.empty()) RotateFar(c, queries, cache->far_cos(layer), cache->far_sin(layer), scale, far);
     if (c.rope != nullptr) Rotate(c, queries, s.heads, cache->cos(layer), cache->sin(layer), scale);
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));

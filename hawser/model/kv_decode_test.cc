@@ -392,6 +392,58 @@ TEST_F(KvDecodeTest, DensePromptsSeeEverythingAndAreTrimmedAtTheirEnd) {
   EXPECT_EQ(cache.slots().size(), 2u + 4 + 5 + 30);
 }
 
+TEST_F(KvDecodeTest, ChosenKeysAreWhatIsSeen) {
+  // With one head of keys a layer sees what its head keeps.
+  constexpr int32_t kPrompt = 50;
+  spec_ = TinySpec({.layers = 3, .kv_heads = 1, .context = kTokens});
+  params_ = LoudModel(spec_, 17);
+  const Logits full = Decode("full");
+  for (const char* policy : {"snapkv:40%,window=6", "expected:40%,future=20", "tova:20", "tova:20,prefill=sparse"}) {
+    for (const int32_t most : {1, 20}) {
+      KvCache cache = NewCache(policy);
+      const bool dense = cache.form().prefill == KvPrefill::kDense;
+      std::vector<std::vector<std::vector<int64_t>>> seen(kTokens, std::vector<std::vector<int64_t>>(spec_.layers));
+      const auto note = [&](int32_t t) {  // token by token behind a prompt: what is held, and itself
+        for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+          for (const SlotInfo& slot : cache.slots(layer)) seen[t][layer].push_back(slot.index);
+          seen[t][layer].push_back(t);
+        }
+      };
+      Logits logits;
+      if (dense) cache.BeginPrefill();
+      for (int32_t t = 0; t < kTokens;) {
+        if (dense && t == kPrompt) cache.EndPrefill();
+        const bool prompt = dense && t < kPrompt;
+        const int32_t n = prompt ? std::min(most, kPrompt - t) : 1;
+        if (!prompt) note(t);
+        const Logits rows = Feed(&cache, {ids_.begin() + t, ids_.begin() + t + n});
+        logits.insert(logits.end(), rows.begin(), rows.end());
+        t += n;
+      }
+      const auto want = ReferenceModel(params_)
+                            .ForwardLayers(
+                                ids_,
+                                [&](int32_t layer, int32_t q, int32_t k) {
+                                  return (dense && q < kPrompt) || std::ranges::binary_search(seen[q][layer], k);
+                                },
+                                [](int32_t, int32_t k) { return static_cast<double>(k); })
+                            .logits;
+      EXPECT_LT(Difference(logits, want), kTolerance) << policy;
+      EXPECT_GT(Difference(full, want), kVisible) << policy;
+      EXPECT_EQ(cache.slots().size(), dense && most > 0 && std::string_view(policy)[0] != 't' ? 20u + 40 : 20u);
+    }
+  }
+}
+
+TEST_F(KvDecodeTest, ChosenKeysInChunksAndBesideOtherStreams) {
+  const Logits single = Decode("tova:20,prefill=sparse");
+  EXPECT_LT(Difference(Decode("tova:20,prefill=sparse", 30, 4), single), kTolerance);
+  // Without a prompt, and with a share that is all, nothing goes.
+  for (const char* policy : {"snapkv:40%,window=6", "expected:100%"}) {
+    EXPECT_EQ(Decode(policy, 40, 2), Decode("full", 40, 2)) << policy;
+  }
+}
+
 TEST_F(KvDecodeTest, E3_RankLeavesAbsolutePositionsWithTheFirstTrim) {
   const Logits rank = Decode("sep-stream:2,4,6,20"), absolute = Decode("sep-stream:2,4,6,20,positions=absolute");
   EXPECT_EQ(rank[20], absolute[20]);

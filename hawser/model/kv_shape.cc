@@ -10,8 +10,11 @@ KvShape KvShapeOf(const ModelSpec& spec, DType activations) {
   KvShape shape{.vocab = spec.vocab,
                 .kv_heads = spec.kv_heads,
                 .head_dim = spec.head_dim,
+                .heads = spec.heads,
+                .score_scale = AttentionScale(spec),
+                .score_cap = spec.attn_cap,
                 .dtype = QkvDType(spec, activations),
-                .far_queries = spec.softmax == SoftmaxSpec(),
+                .standard_softmax = spec.softmax == SoftmaxSpec(),
                 .segments = spec.segments};
   if (spec.places == Places::kAlibi) shape.alibi = spec.alibi;
   const AttnPattern own = OwnPattern(spec);

@@ -191,6 +191,30 @@ TEST_F(KvStateTest, StatesOfTheFirstVersionGoOn) {
   }
 }
 
+TEST_F(KvStateTest, WhatHeadsChoseIsSaved) {
+  for (const char* policy : {"snapkv:40%,window=6", "expected:15", "tova:15", "tova:40%,dtype=q8_0"}) {
+    KvCache cache = NewCache(policy), same = NewCache(policy);
+    cache.BeginPrefill(40);
+    Feed(&cache, 0, 40, 9);
+    cache.EndPrefill();
+    Feed(&cache, 40, 47, 1);
+    Save(cache);
+    Load(&same);
+    for (KvCache* one : {&cache, &same}) {
+      one->BeginPrefill(20);
+      Feed(one, 47, 67, 20);
+      one->EndPrefill();
+    }
+    for (int32_t head = 0; head < spec_.kv_heads; ++head) {
+      for (int64_t slot = 0; slot < static_cast<int64_t>(cache.slots().size()); ++slot) {
+        EXPECT_EQ(same.groups()[1].PlaceOf(head, slot), cache.groups()[1].PlaceOf(head, slot)) << policy;
+      }
+    }
+    EXPECT_EQ(Feed(&same, 67, 90, 1), Feed(&cache, 67, 90, 1)) << policy;
+    EXPECT_EQ(same.usage().mean, cache.usage().mean);
+  }
+}
+
 TEST_F(KvStateTest, SaysWhatDiffers) {
   KvCache cache = NewCache("sep-stream:2,3,4,14");
   Feed(&cache, 0, 30, 30);
