@@ -31,10 +31,14 @@ double KeptByCache(Backend* backend, const ModelSpec& spec, const KvForm& form, 
   plain.dtype.reset();
   KvCache cache =
       NewKvCache(backend, Narrow(spec), plain, std::move(separators), DType::kF32, static_cast<int64_t>(ids.size()));
+  const int64_t prompt = DensePrompt(form, static_cast<int64_t>(ids.size()));
+  if (prompt > 0) cache.BeginPrefill(prompt);
   while (!ids.empty()) {
-    KvCache::Chunk chunk = cache.Begin(ids, kChunk);
+    const int64_t left = prompt - cache.seen();  // of the prompt
+    KvCache::Chunk chunk = cache.Begin(ids, static_cast<int32_t>(left > 0 ? std::min<int64_t>(left, kChunk) : kChunk));
     ids = ids.subspan(static_cast<size_t>(chunk.size()));
     chunk.Commit();
+    if (cache.seen() == prompt) cache.EndPrefill();
   }
   return cache.usage().mean;
 }

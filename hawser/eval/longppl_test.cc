@@ -271,7 +271,19 @@ TEST_F(LongPpl, ACacheThatKeepsAllReadsAsAPass) {
   EXPECT_GT(b.bytes.value(), 0);
   EXPECT_TRUE(std::isnan(Reader({}, BosRule::kOff).Read(ids).nats[0]));
   EXPECT_THROW(Reader().Read(std::vector<int32_t>{5, 4096}), Error);
-  EXPECT_THROW(Reader({.kv = ParseKvForm("sink:4,60,prefill=dense")}), Error);
+  // Where prompts are dense the first half of a text is one.
+  TextReader half = Reader({.kv = ParseKvForm("window:32,prefill=dense")});
+  const TextNats e = half.Read(ids);
+  const auto rows = static_cast<int64_t>(ids.size() + half.prefix().size()) - 1;
+  const size_t prompt = static_cast<size_t>(rows / 2) + 1 - half.prefix().size();  // tokens that it predicts
+  for (size_t t = 0; t < prompt; ++t) EXPECT_NEAR(e.nats[t], b.nats[t], 1e-4);
+  EXPECT_NE(e.nats[prompt], b.nats[prompt]);
+  EXPECT_GT(e.kept, d.kept);
+  for (const char* form : {"snapkv:25%,window=8", "tova:25%", "expected:25%"}) {
+    const TextNats chosen = Reader({.kv = ParseKvForm(form)}).Read(ids);
+    for (size_t t = 0; t < prompt; ++t) EXPECT_NEAR(chosen.nats[t], b.nats[t], 1e-4) << form;
+    EXPECT_LT(chosen.kept, b.kept) << form;
+  }
 }
 
 TEST_F(LongPpl, KeysComeBackFromTheirFile) {

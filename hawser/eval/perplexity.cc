@@ -402,7 +402,7 @@ PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Token
     // The policy is read before any work, so that a wrong text fails at once.
     const KvForm form = ParseKvForm(options.kv);
     if (form.prefill == KvPrefill::kDense) {
-      Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts; a stream is read token by token",
+      Fail(ErrorKind::kUsage, "kv policy \"{}\": its prompts are dense, and a stream read token by token has none",
            options.kv);
     }
     report.kv_policy = ToString(form);

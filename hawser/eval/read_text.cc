@@ -17,6 +17,8 @@ constexpr int64_t kReadPass = 32768;
 
 }  // namespace
 
+int64_t DensePrompt(const KvForm& form, int64_t tokens) { return form.prefill == KvPrefill::kDense ? tokens / 2 : 0; }
+
 std::string ToString(const Sight& sight) { return sight.kv ? ToString(*sight.kv) : ToString(sight.pattern); }
 
 TextReader::TextReader(Backend* backend, const Weights& weights, const Tokenizer& tokenizer, const Sight& sight,
@@ -28,10 +30,6 @@ TextReader::TextReader(Backend* backend, const Weights& weights, const Tokenizer
       decoder_(backend, weights) {
   const int32_t vocab = weights.spec().vocab;
   if (sight.kv) {
-    if (sight.kv->prefill == KvPrefill::kDense) {
-      Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts; a text is read token by token",
-           ToString(*sight.kv));
-    }
     separators_ = ModelSeparators(&tokenizer, sight.kv->separator_set, vocab);
   } else if (sight.pattern.separators) {
     separators_ = ModelSeparators(&tokenizer, sight.pattern.separator_set, vocab);
@@ -57,9 +55,13 @@ TextNats TextReader::Read(std::span<const int32_t> text) {
   std::vector<float> nll(ids.size());
   if (sight_.kv) {
     KvCache cache = NewKvCache(backend_, weights_.spec(), *sight_.kv, separators_, weights_.dtype(), rows);
-    for (int64_t at = 0; at < rows; at += kReadPass) {
-      const int64_t n = std::min(kReadPass, rows - at);
+    const int64_t prompt = DensePrompt(*sight_.kv, rows);
+    if (prompt > 0) cache.BeginPrefill(prompt);
+    for (int64_t at = 0; at < rows;) {
+      const int64_t n = std::min(kReadPass, (at < prompt ? prompt : rows) - at);
       decoder_.ExtendScore(std::span(ids).subspan(at, n), std::span(targets).subspan(at, n), &cache, nll.data() + at);
+      at += n;
+      if (at == prompt) cache.EndPrefill();
     }
     read.kept = cache.usage().mean;
     read.bytes = KvReportJson(cache).value("mean_bytes", 0.0);

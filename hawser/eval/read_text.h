@@ -28,6 +28,9 @@ struct Sight {
 /// The text of the cache, or of the pattern.
 std::string ToString(const Sight& sight);
 
+/// Of a text of so many tokens: those that are its prompt under a policy whose prompts are dense, the first half.
+int64_t DensePrompt(const KvForm& form, int64_t tokens);
+
 struct TextNats {
   std::vector<float> nats;      // [tokens of the text]; NaN for one that has nothing before it
   double kept = 0;              // keys held or seen, its own included: mean over tokens and layers
@@ -36,7 +39,7 @@ struct TextNats {
 
 class TextReader {
  public:
-  /// What it is given outlives it. Errors: kUsage (a cache whose prompts are dense, what the model has not).
+  /// What it is given outlives it. Errors: kUsage (what the model has not).
   TextReader(Backend* backend, const Weights& weights, const Tokenizer& tokenizer, const Sight& sight,
              BosRule bos = BosRule::kAuto);
 

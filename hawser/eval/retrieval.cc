@@ -86,7 +86,7 @@ RetrievalReport MeasureRetrieval(Backend* backend, const Weights& params, const 
   const ModelSpec& spec = params.spec();
   const KvForm form = ParseKvForm(kv);
   if (form.prefill == KvPrefill::kDense) {
-    Fail(ErrorKind::kUsage, "kv policy \"{}\": prefill=dense is for prompts, and a document is no prompt", kv);
+    Fail(ErrorKind::kUsage, "kv policy \"{}\": its prompts are dense, and a document is no prompt", kv);
   }
   RetrievalReport report;
   const std::vector<uint8_t> separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);

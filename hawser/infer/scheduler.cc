@@ -56,7 +56,8 @@ struct Scheduler::Slot {
   Clock::time_point submitted, begun, answered;
 
   bool reading() const { return next < 0; }
-  bool shares() const { return request.share && request.behind == nullptr; }
+  /// What of a dense prompt stays hangs on where it began and ended.
+  bool shares() const { return request.share && request.behind == nullptr && form.prefill == KvPrefill::kSparse; }
   int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()) - left_over; }
   std::span<const int32_t> rest() const {
     return std::span<const int32_t>(request.prompt).subspan(std::min(fed.size(), request.prompt.size()));

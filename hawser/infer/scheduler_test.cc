@@ -178,6 +178,31 @@ TEST_F(SchedulerTest, PrefixesAreReadOnce) {
   }
 }
 
+TEST_F(SchedulerTest, DensePromptsAreReadWhole) {
+  // What stays of one hangs on all of its queries, and on where it began.
+  const auto scheduler = New({.slots = 4, .rows = 16, .prefix_bytes = 8 << 20});
+  const char* const forms[] = {"snapkv:50%,window=8", "tova:20", "expected:50%", "sink:2,20,prefill=dense"};
+  for (const char* form : forms) {
+    Request first{.prompt = Prompt(6, 60)};
+    first.generate = {.max_new = 10, .sampler = {.temperature = 0}};
+    first.kv = ParseKvForm(form);
+    Request second = first, other = first;
+    const std::vector<int32_t> more = Prompt(7, 9);
+    second.prompt.insert(second.prompt.end(), more.begin(), more.end());
+    other.kv = KvForm();
+    Heard one, two, beside;
+    scheduler->Submit(first, one.Sink());
+    scheduler->Submit(other, beside.Sink());
+    RunAll(scheduler.get());
+    scheduler->Submit(second, two.Sink());
+    RunAll(scheduler.get());
+    EXPECT_EQ(two.cached, 0) << form;
+    EXPECT_EQ(one.ids(), Alone(first).ids) << form;
+    EXPECT_EQ(two.ids(), Alone(second).ids) << form;
+    EXPECT_EQ(beside.ids(), Alone(other).ids) << form;
+  }
+}
+
 TEST_F(SchedulerTest, LogProbabilitiesAreThoseOfTheModel) {
   const auto scheduler = New({.slots = 2, .rows = 16});
   Request request{.prompt = Prompt(9, 150), .top_logprobs = 3, .prompt_logprobs = true};
