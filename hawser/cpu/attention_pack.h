@@ -224,6 +224,8 @@ struct StoredHead {
   int32_t dim;
   KeyRotation rotation = {};
 
+  /// The same rows for another head.
+  StoredHead Of(int64_t other) const { return {rows, other, dim, rotation}; }
   DType dtype() const { return rows.m.dtype; }
   int64_t ld() const { return rows.m.ld; }
   const void* Row(int64_t row) const { return HeadRow(rows.Run(row, 1), 0, head, dim); }

@@ -1,9 +1,12 @@
 // Decode: one query row per sequence against everything resident. Keys and values are read once, as stored, for all
 // the heads that share them; long rows are cut in pieces of a fixed size whose softmax states are merged in order, so
 // the result does not depend on threads. Where there are pieces enough, one thread takes all heads of a piece, block by
-// block: what lies together in memory is then read together.
+// block: what lies together in memory is then read together. Keys that are read in part go by runs of neighbours, cut
+// where a block is full, so that a block is scored and mixed whatever runs it is made of.
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "hawser/base/parallel.h"
@@ -30,13 +33,33 @@ struct State {
   float* sum;
 };
 
-/// Slots [begin, end) of some heads of one row; states of head h from state + (h - head) * stride on.
+/// Slots [begin, end) of some heads of one row; states of head h from state + (h - head) * stride on. In parts: runs
+/// [begin, end) of one head instead.
 struct Task {
   int64_t row;
   int32_t head, heads;  // kv heads
   int32_t begin, end;
   size_t state, stride;
+  bool in_parts = false;
 };
+
+/// Appends the ranges, cut so that no run goes across the end of a block. `pieces` gets the number of runs at the end
+/// of each piece.
+void CutRuns(std::span<const KvRange> ranges, std::vector<KvRange>* runs, std::vector<int32_t>* pieces) {
+  pieces->clear();
+  int64_t total = 0;
+  for (KvRange rest : ranges) {
+    while (rest.begin < rest.end) {
+      const auto room = static_cast<int32_t>(kBlock - total % kBlock);
+      const int32_t n = std::min(room, rest.end - rest.begin);
+      runs->push_back({rest.begin, rest.begin + n});
+      rest.begin += n;
+      total += n;
+      if (total % kPiece == 0) pieces->push_back(static_cast<int32_t>(runs->size()));
+    }
+  }
+  if (total % kPiece != 0) pieces->push_back(static_cast<int32_t>(runs->size()));
+}
 
 class Worker {
  public:
@@ -55,10 +78,10 @@ class Worker {
     place_ = arena.Take<float>(kBlock);
   }
 
-  void Run(const Task& task, const std::vector<State>& states) {
+  void Run(const Task& task, std::span<const KvRange> runs, const std::vector<State>& states) {
     const DecodeArgs::Row& row = args_.rows[task.row];
-    if (row.far < task.end) Stage(task, args_.q, q_);
-    if (row.far > task.begin) Stage(task, args_.q_far, q_far_);
+    if (task.in_parts || row.far < task.end) Stage(task, args_.q, q_);
+    if (!task.in_parts && row.far > task.begin) Stage(task, args_.q_far, q_far_);
     for (int32_t i = 0; form_.biased() && i < task.heads * group_; ++i) {
       weight_[i] = form_.Weight(int64_t{task.head} * group_ + i);
     }
@@ -69,6 +92,8 @@ class Worker {
       std::fill(state.sum, state.sum + group_, 0.0f);
     }
     std::fill(query_place_, query_place_ + group_, 0.0f);
+    if (task.in_parts) return RunParts(task, *row.parts, runs, states[task.state]);
+    const StoredHead keys{row.k, 0, args_.shape.head_dim, row.rotation}, values{row.v, 0, args_.shape.head_dim};
     for (int32_t b = task.begin, n = 0; b < task.end; b += n) {
       const int32_t part_end = b < row.far ? std::min(row.far, task.end) : task.end;
       n = static_cast<int32_t>(row.k.Together(b, std::min(kBlock, part_end - b)));
@@ -76,12 +101,24 @@ class Worker {
       for (int32_t h = 0; h < task.heads; ++h) {
         const bool anew = h == 0 || args_.shape.bf16_bias != 0.0f;  // else they are the same for all heads
         if (form_.biased() && anew) FillPlaces(row, task.head + h, b, n);
-        Block(task, h, queries + h * group_ * ld_, b, n, states[task.state + h * task.stride]);
+        const KvRange run{b, b + n};
+        Block(keys.Of(task.head + h), values.Of(task.head + h), h, queries + h * group_ * ld_, {&run, 1},
+              b == task.begin, states[task.state + h * task.stride]);
       }
     }
   }
 
  private:
+  void RunParts(const Task& task, const KvParts& parts, std::span<const KvRange> runs, const State& state) {
+    const StoredHead keys{parts.k, 0, args_.shape.head_dim}, values{parts.v, 0, args_.shape.head_dim};
+    for (int32_t first = task.begin, last = first; first < task.end; first = last) {
+      for (int32_t n = 0; last < task.end && n < kBlock; ++last) {
+        n += runs[static_cast<size_t>(last)].end - runs[static_cast<size_t>(last)].begin;
+      }
+      Block(keys, values, 0, q_, runs.subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)),
+            first == task.begin, state);
+    }
+  }
   void Stage(const Task& task, ConstMat q, float* to) const {
     for (int32_t i = 0; i < task.heads * group_; ++i) {
       const void* from = HeadRow(q, task.row, int64_t{task.head} * group_ + i, args_.shape.head_dim);
@@ -97,10 +134,14 @@ class Worker {
     }
     std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
   }
-  /// Slots [begin, begin + n) of head `h` of the task, which `q` reads, into its state.
-  void Block(const Task& task, int32_t h, float* q, int32_t begin, int32_t n, const State& state) const {
-    const DecodeArgs::Row& kv = args_.rows[task.row];
-    t_.decode_scores(Tile({kv.k, task.head + h, args_.shape.head_dim, kv.rotation}, q, begin, n));
+  /// Rows of runs, kBlock of them at most, which queries `q` of head `h` of the task read, into its state.
+  void Block(const StoredHead& keys, const StoredHead& values, int32_t h, float* q, std::span<const KvRange> runs,
+             bool first, const State& state) const {
+    int32_t n = 0;
+    for (const KvRange& run : runs) {
+      t_.decode_scores(Tile(keys, q, run, n));
+      n += run.end - run.begin;
+    }
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
     if (!form_.plain()) {
       form_.Apply(t_, {.s = s_, .lds = kBlock, .rows = group_, .cols = cols},
@@ -121,21 +162,27 @@ class Worker {
                 .out = state.out,
                 .ldo = ld_,
                 .out_cols = static_cast<int32_t>(ld_),
-                .first = begin == task.begin});
-    t_.decode_mix(Tile({kv.v, task.head + h, args_.shape.head_dim}, state.out, begin, n));
+                .first = first});
+    n = 0;
+    for (const KvRange& run : runs) {
+      t_.decode_mix(Tile(values, state.out, run, n));
+      n += run.end - run.begin;
+    }
   }
-  DecodeTile Tile(const StoredHead& from, float* x, int32_t begin, int32_t n) const {
+  /// Rows of a run, whose scores begin in column `at`.
+  DecodeTile Tile(const StoredHead& from, float* x, const KvRange& run, int32_t at) const {
+    const int32_t n = run.end - run.begin;
     const bool aside = from.rotation.half > 0;
-    if (aside) from.Read(t_, begin, n, aside_, ld_);
+    if (aside) from.Read(t_, run.begin, n, aside_, ld_);
     return {.x = x,
             .ldx = ld_,
             .count = group_,
-            .rows = aside ? aside_ : from.Row(begin),
+            .rows = aside ? aside_ : from.Row(run.begin),
             .dtype = aside ? DType::kF32 : from.dtype(),
             .ld = aside ? ld_ : from.ld(),
             .n = n,
             .dim = args_.shape.head_dim,
-            .s = s_,
+            .s = s_ + at,
             .lds = kBlock};
   }
 
@@ -185,41 +232,66 @@ void AttentionDecode(const DecodeArgs& args) {
 
   thread_local std::vector<Task> tasks;
   thread_local std::vector<State> states;
+  thread_local std::vector<KvRange> runs;
+  thread_local std::vector<int32_t> ends;  // of pieces of a head, in runs
+  thread_local std::vector<size_t> made;   // states of each (row, kv head)
   thread_local Arena arena;
-  tasks.clear(), states.clear();
+  tasks.clear(), states.clear(), runs.clear(), made.clear();
   int64_t bytes = 0, pieces = 0;
   for (const DecodeArgs::Row& row : args.rows) {
     bytes += int64_t{2} * row.k.rows() * args.shape.kv_heads * HeadBytes(row.k.m.dtype, args.shape.head_dim);
     pieces += static_cast<int64_t>(Cuts(row.k.rows())) * args.shape.kv_heads;
+    if (row.parts == nullptr) continue;
+    for (const KvRange& range : row.parts->ranges) {
+      bytes += int64_t{2} * (range.end - range.begin) * HeadBytes(row.parts->k.dtype, args.shape.head_dim);
+    }
   }
   // The bits of a head do not depend on which heads share its task.
   const auto heads = static_cast<int32_t>(std::clamp<int64_t>(pieces / (4 * NumThreads()), 1, args.shape.kv_heads));
-  size_t made = 0;
+  size_t total = 0;
   for (size_t r = 0; r < args.rows.size(); ++r) {
+    const KvParts* parts = args.rows[r].parts;
     const auto slots = static_cast<int32_t>(args.rows[r].k.rows());
     const size_t cuts = Cuts(slots);
+    for (int32_t g = 0; parts != nullptr && g < args.shape.kv_heads; ++g) {  // its pieces, then those of the slots
+      auto begin = static_cast<int32_t>(runs.size());
+      CutRuns(parts->ranges.subspan(static_cast<size_t>(parts->first[g]),
+                                    static_cast<size_t>(parts->first[g + 1] - parts->first[g])),
+              &runs, &ends);
+      for (const int32_t end : ends) {
+        tasks.push_back({static_cast<int64_t>(r), g, 1, std::exchange(begin, end), end, total++, 0, true});
+      }
+      for (size_t cut = 0; cut < cuts; ++cut) {
+        const int32_t from = static_cast<int32_t>(cut) * kPiece;
+        tasks.push_back({static_cast<int64_t>(r), g, 1, from, std::min(slots, from + kPiece), total++, 0});
+      }
+      made.push_back(ends.size() + cuts);
+    }
+    if (parts != nullptr) continue;
     for (int32_t g = 0; g < args.shape.kv_heads; g += heads) {
       for (size_t cut = 0; cut < cuts; ++cut) {
         const int32_t begin = static_cast<int32_t>(cut) * kPiece;
         tasks.push_back({static_cast<int64_t>(r), g, std::min(heads, args.shape.kv_heads - g), begin,
-                         std::min(slots, begin + kPiece), made + static_cast<size_t>(g) * cuts + cut, cuts});
+                         std::min(slots, begin + kPiece), total + static_cast<size_t>(g) * cuts + cut, cuts});
       }
     }
-    made += cuts * static_cast<size_t>(args.shape.kv_heads);
+    total += cuts * static_cast<size_t>(args.shape.kv_heads);
+    made.insert(made.end(), static_cast<size_t>(args.shape.kv_heads), cuts);
   }
   const int64_t state_size = RoundUp(group * (ld + 2), 16);
-  arena.Reset(Arena::Bytes<float>(state_size * static_cast<int64_t>(made)));
-  float* memory = arena.Take<float>(state_size * static_cast<int64_t>(made));
-  for (size_t p = 0; p < made; ++p) {
+  arena.Reset(Arena::Bytes<float>(state_size * static_cast<int64_t>(total)));
+  float* memory = arena.Take<float>(state_size * static_cast<int64_t>(total));
+  for (size_t p = 0; p < total; ++p) {
     float* base = memory + static_cast<int64_t>(p) * state_size;
     states.push_back({base, base + group * ld, base + group * ld + group});
   }
   const std::vector<Task>& all = tasks;  // a thread_local is another one on another thread
   const std::vector<State>& all_states = states;
+  const std::vector<KvRange>& all_runs = runs;
   const auto run = [&](int64_t p) {
     thread_local Arena scratch;
     const FlushSubnormals flush(!ScoreForm(args.shape, 1.0f).plain());
-    Worker(args, t, ld, heads, scratch).Run(all[p], all_states);
+    Worker(args, t, ld, heads, scratch).Run(all[p], all_runs, all_states);
   };
   const int64_t count = static_cast<int64_t>(tasks.size());
   if (bytes < kParallelBytes) {
@@ -228,11 +300,10 @@ void AttentionDecode(const DecodeArgs& args) {
     ParallelFor(count, run);
   }
   size_t at = 0;
-  for (size_t r = 0; r < args.rows.size(); ++r) {
-    const size_t cuts = Cuts(args.rows[r].k.rows());
-    for (int32_t g = 0; g < args.shape.kv_heads; ++g, at += cuts) {
-      Merge(args, t, static_cast<int64_t>(r), g, ld, std::span(states).subspan(at, cuts));
-    }
+  for (size_t i = 0; i < made.size(); at += made[i++]) {
+    const auto row = static_cast<int64_t>(i) / args.shape.kv_heads;
+    Merge(args, t, row, static_cast<int32_t>(static_cast<int64_t>(i) % args.shape.kv_heads), ld,
+          std::span(states).subspan(at, made[i]));
   }
 }
 

@@ -126,6 +126,27 @@ void CheckSequences(std::span<const AttnSequence> sequences, ConstMat q, ConstMa
   if (writes_keys) CheckDisjoint(std::move(key_rows), "key");
 }
 
+void CheckParts(const KvParts& parts, const DecodeArgs::Row& row, const AttnShape& shape) {
+  if (row.far > 0 || shape.slopes != nullptr || shape.softmax.kind != SoftmaxKind::kStandard) {
+    Fail(ErrorKind::kUnsupported, "attention: keys that are read in part take {}",
+         row.far > 0               ? "no queries of far keys"
+         : shape.slopes != nullptr ? "no biases by distance"
+                                   : "the standard softmax alone");
+  }
+  CheckStored("k of parts", parts.k, 1, shape.head_dim);
+  CheckStored("v of parts", parts.v, 1, shape.head_dim);
+  CheckSameRows("v of parts", parts.v, "k of parts", parts.k);
+  if (static_cast<int64_t>(parts.first.size()) != shape.kv_heads + 1 || parts.first.front() != 0 ||
+      !std::ranges::is_sorted(parts.first) || parts.first.back() != static_cast<int64_t>(parts.ranges.size())) {
+    Fail(ErrorKind::kUsage, "attention: {} ranges are not divided among {} kv heads", parts.ranges.size(),
+         shape.kv_heads);
+  }
+  for (const KvRange& range : parts.ranges) {
+    if (range.begin >= 0 && range.begin < range.end && range.end <= parts.k.rows) continue;
+    Fail(ErrorKind::kUsage, "attention: a range of rows [{}, {}) of {}", range.begin, range.end, parts.k.rows);
+  }
+}
+
 }  // namespace
 
 void Validate(const AttentionArgs& args) {
@@ -187,6 +208,7 @@ void Validate(const DecodeArgs& args) {
       Fail(ErrorKind::kUsage, "attention: {} far slots of {}{}", row.far, row.k.rows(),
            args.q_far.empty() ? ", and no query for them" : "");
     }
+    if (row.parts != nullptr) CheckParts(*row.parts, row, args.shape);
   }
 }
 

@@ -156,6 +156,20 @@ struct KvRows {
   int64_t offset = 0;                  // bytes of a page before its first row
 };
 
+struct KvRange {
+  int32_t begin = 0, end = 0;  // rows [begin, end)
+
+  bool operator==(const KvRange&) const = default;
+};
+
+/// Keys and values that each kv head reads in part, whatever lies between. Rows of k and v are of one head, [*, D] or
+/// Q8_0 [*, Q8Bytes(D)]; head g reads ranges [first[g], first[g + 1]), none of them empty.
+struct KvParts {
+  ConstMat k, v;
+  std::span<const KvRange> ranges;
+  std::span<const int32_t> first;  // [G + 1]
+};
+
 /// The rotation that keys get each time they are read, where they are stored without one: cos, sin [rows of k, half]
 /// F32, with the multiplier of their scheme. Default: none.
 struct KeyRotation {
@@ -213,8 +227,8 @@ struct AttentionBackwardArgs {
   const int32_t* query_place = nullptr;
   const int32_t* key_place = nullptr;
 };
-/// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v. No mask. Dtypes as
-/// in AttentionArgs.
+/// One query against everything resident: row r of q and out [R, H*D] sees all rows of its k and v, and what `parts`
+/// names. No mask. Dtypes as in AttentionArgs.
 struct DecodeArgs {
   struct Row {
     KvRows k, v;  // [slots, G*D], or Q8_0 [slots, G * Q8Bytes(D)]; slots >= 1
@@ -223,7 +237,8 @@ struct DecodeArgs {
     // the last slot.
     const int32_t* key_place = nullptr;
     int32_t query_place = 0;
-    int32_t far = 0;  // the first so many slots are read by the row of q_far
+    int32_t far = 0;                 // the first so many slots are read by the row of q_far
+    const KvParts* parts = nullptr;  // null: none. Standard softmax, no slopes, no far slots
   };
   AttnShape shape;
   ConstMat q;
