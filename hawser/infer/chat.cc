@@ -60,10 +60,11 @@ std::vector<int32_t> Chat::Unread(const jinja::Text& text) {
   }
   seen_text_.clear();
   const std::vector<int32_t> all = template_.Encode(text);
-  const auto held = static_cast<size_t>(cache_->seen());
+  const int64_t prefix = cache_->prefix_tokens();  // which is no part of the talk
+  const auto held = static_cast<size_t>(cache_->seen() - prefix);
   size_t common = 0;
   while (common < held && common + 1 < all.size() && ids_[common] == all[common]) ++common;
-  if (!cache_->Truncate(static_cast<int64_t>(common))) {
+  if (!cache_->Truncate(prefix + static_cast<int64_t>(common))) {
     cache_->Reset();
     common = 0;
   }
@@ -82,7 +83,7 @@ GenerateResult Chat::Answer(const std::string& text, const GenerateOptions& opti
   talk.push_back({{"role", "user"}, {"content", text}});
   const jinja::Text rendered = template_.Render(talk, /*answer=*/true);
   const std::vector<int32_t> fresh = Unread(rendered);
-  const auto used = static_cast<int64_t>(ids_.size() + fresh.size());
+  const auto used = cache_->prefix_tokens() + static_cast<int64_t>(ids_.size() + fresh.size());
   GenerateOptions limited = options;
   limited.max_new = options.max_new > 0 ? std::min(options.max_new, most_ - used) : most_ - used;
   if (limited.max_new < 1) {
@@ -103,7 +104,7 @@ GenerateResult Chat::Answer(const std::string& text, const GenerateOptions& opti
   }
   ids_.insert(ids_.end(), fresh.begin(), fresh.end());
   if (result.stop == StopReason::kCancelled && result.ids.empty()) {
-    ids_.resize(static_cast<size_t>(cache_->seen()));
+    ids_.resize(static_cast<size_t>(cache_->seen() - cache_->prefix_tokens()));
     seen_text_.clear();
     return result;
   }

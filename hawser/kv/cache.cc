@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/q8.h"
+#include "hawser/kv/squeezed.h"
 
 namespace hawser {
 namespace {
@@ -223,10 +224,11 @@ KvCache::KvCache(const KvCache& other, int64_t tokens)
   groups_.reserve(other.groups_.size());
   for (const KvGroup& group : other.groups_) groups_.push_back(group.Fork(tokens));
   if (tokens < other.seen_) separators_seen_ -= other.SeparatorsFrom(tokens);
+  if (other.prefix_ != nullptr) prefix_ = std::make_shared<SqueezedReader>(*other.prefix_);
 }
 
 std::unique_ptr<KvCache> KvCache::Fork(int64_t tokens) const {
-  if (tokens != seen_ && !holds_all()) return nullptr;
+  if (tokens != seen_ && (!holds_all() || tokens < prefix_tokens())) return nullptr;
   return std::unique_ptr<KvCache>(new KvCache(*this, tokens));
 }
 
@@ -234,21 +236,23 @@ bool KvCache::holds_all() const { return segments_.places == 0 && std::ranges::a
 
 /// Separators among the tokens from `first` on, where all are held.
 int64_t KvCache::SeparatorsFrom(int64_t first) const {
-  return std::ranges::count_if(groups_.front().table().slots().subspan(static_cast<size_t>(first)),
-                               &SlotInfo::separator);
+  const SlotTable& table = groups_.front().table();
+  return std::ranges::count_if(table.slots().subspan(static_cast<size_t>(first - table.first())), &SlotInfo::separator);
 }
 
 void KvCache::BeginPrefill(int64_t tokens) {
+  inside_prompt_ = true;
   for (KvGroup& group : groups_) group.BeginPrefill(tokens);
 }
 
 void KvCache::EndPrefill() {
+  inside_prompt_ = false;
   for (KvGroup& group : groups_) group.EndPrefill();
 }
 
 bool KvCache::Truncate(int64_t tokens) {
   HAWSER_CHECK(tokens >= 0 && tokens <= seen_ && coming_.empty());
-  if (!holds_all()) return false;
+  if (!holds_all() || tokens < prefix_tokens()) return false;
   separators_seen_ -= SeparatorsFrom(tokens);
   for (KvGroup& group : groups_) group.Truncate(tokens);
   seen_ = tokens;
@@ -264,8 +268,35 @@ void KvCache::Restore(int64_t seen, int64_t separators_seen, SegmentCounter segm
 void KvCache::Reset() {
   for (KvGroup& group : groups_) group.Reset();
   coming_.clear();
-  seen_ = separators_seen_ = 0;
+  seen_ = prefix_tokens();
+  separators_seen_ = 0;
+  inside_prompt_ = false;
   counter_ = {};
+}
+
+void KvCache::CheckFollow() const {
+  const auto refuse = [&](std::string_view what) {
+    Fail(ErrorKind::kUnsupported, "a squeezed prefix cannot be read: {}", what);
+  };
+  if (!form_.keeps_all()) refuse(fmt::format("kv policy \"{}\" drops keys; pass --kv full", ToString(form_)));
+  if (alibi_) refuse("the model biases scores by distance (ALiBi)");
+  if (segments_.places > 0) refuse("the model counts segments");
+  for (const KvGroup& group : groups_) {
+    const KvLayerShape& layer = group.layer();
+    if (group.grows()) {
+      refuse(fmt::format("under rope \"{}\" held keys turn; declare a length with --context", ToString(*layer.rope)));
+    }
+    if (layer.window != AttnPattern::kAll) refuse("the model has layers with a sliding window");
+    if (layer.rope && layer.rope->fold.active()) refuse("under string far keys have queries of their own");
+  }
+}
+
+void KvCache::Follow(std::shared_ptr<SqueezedReader> prefix) {
+  HAWSER_CHECK(seen_ == 0 && prefix != nullptr);
+  CheckFollow();
+  for (KvGroup& group : groups_) group.Follow(prefix->tokens());
+  seen_ = prefix->tokens();
+  prefix_ = std::move(prefix);
 }
 
 }  // namespace hawser

@@ -16,6 +16,8 @@
 
 namespace hawser {
 
+class SqueezedReader;
+
 class KvCache {
  public:
   /// Tokens that are being attended to. Only one at a time of each cache, which stays where it is meanwhile.
@@ -123,8 +125,22 @@ class KvCache {
   /// nothing is forgotten, where that cannot be: something was dropped already, keys have turned, or segments count.
   bool Truncate(int64_t tokens);
 
-  /// Forgets everything; the policy stays.
+  /// Forgets everything but a prefix; the policy stays.
   void Reset();
+
+  /// Goes on behind the tokens of a prefix, which have no slots here: queries read of them what `prefix` chooses.
+  /// Forks get a reader of their own. Of a cache that has seen nothing. Errors: kUnsupported where something is
+  /// dropped, keys turn or are not rotated by place, far keys or windows count, or scores are biased.
+  void Follow(std::shared_ptr<SqueezedReader> prefix);
+  void CheckFollow() const;                                 // the same errors
+  SqueezedReader* prefix() const { return prefix_.get(); }  // null: there is none
+  int64_t prefix_tokens() const { return groups_.front().table().first(); }
+  bool inside_prompt() const { return inside_prompt_; }
+
+  /// Called with the queries [n, H*D] of each chunk, rotated, of each layer in turn. Empty: nobody looks.
+  using QueryWatch = std::function<void(int32_t layer, ConstMat queries)>;
+  void set_watch(QueryWatch watch) { watch_ = std::move(watch); }
+  const QueryWatch& watch() const { return watch_; }
 
   // Saving (kv/state.h).
   std::span<const KvGroup> groups() const { return groups_; }
@@ -166,6 +182,9 @@ class KvCache {
   std::vector<SlotInfo> coming_;    // scratch, as the following: of the chunk under way
   std::vector<int64_t> positions_;  // where positions are true ones
   std::vector<int32_t> segment_places_;
+  std::shared_ptr<SqueezedReader> prefix_;
+  bool inside_prompt_ = false;
+  QueryWatch watch_;
 };
 
 /// Bytes that caches hold together, what they share counted once.

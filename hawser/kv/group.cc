@@ -383,7 +383,7 @@ KvGroup KvGroup::Fork(int64_t tokens) const { return KvGroup(*this, tokens); }
 void KvGroup::Truncate(int64_t tokens) {
   HAWSER_CHECK(holds_all());
   table_.Truncate(tokens);
-  pages_.Truncate(tokens);
+  pages_.Truncate(table_.size());
 }
 
 void KvGroup::BeginPrefill(int64_t tokens) {

@@ -77,6 +77,8 @@ class KvGroup {
   bool holds_all() const { return !grows_ && table_.holds_all(); }
   /// Forgets what came behind the first `tokens`; where holds_all() alone.
   void Truncate(int64_t tokens);
+  /// Of a group that has seen nothing: its tokens stand behind `tokens` others.
+  void Follow(int64_t tokens) { table_.Follow(tokens); }
 
   void BeginPrefill(int64_t tokens);
   void EndPrefill();

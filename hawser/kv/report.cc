@@ -5,16 +5,20 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
+
+#include "hawser/kv/squeezed.h"
 
 namespace hawser {
 namespace {
 
 double Density(const KvCache& cache) {
-  return cache.seen() > 0 ? static_cast<double>(cache.separators_seen()) / static_cast<double>(cache.seen()) : 0;
+  const int64_t seen = cache.seen() - cache.prefix_tokens();
+  return seen > 0 ? static_cast<double>(cache.separators_seen()) / static_cast<double>(seen) : 0;
 }
 
 double Formula(const KvCache& cache, int32_t layer) {
-  return cache.policy(layer).FormulaMean(cache.seen(), Density(cache));
+  return cache.policy(layer).FormulaMean(cache.seen() - cache.prefix_tokens(), Density(cache));
 }
 
 nlohmann::json OrNull(double value) { return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(); }
@@ -39,6 +43,24 @@ std::string UsageText(const KvUsage& usage, double formula, int64_t seen) {
   return fmt::format("mean {:.1f}{}, peak {}, at the end {} of {} slots ({:.1f} %), over all steps {:.1f} %",
                      usage.mean, std::isfinite(formula) ? fmt::format(" (formula {:.1f})", formula) : "",
                      Slots(usage.peak_mean), Slots(usage.final_mean), seen, 100 * usage.final_ratio, 100 * usage.ratio);
+}
+
+nlohmann::json PrefixJson(const SqueezedReader& reader) {
+  const PrefixIndex& index = reader.index();
+  const auto key_bytes = static_cast<double>(index.bytes()) / static_cast<double>(index.tokens()) /
+                         static_cast<double>(index.layers.size()) / index.kv_heads;  // and value
+  nlohmann::json json = {{"tokens", reader.tokens()}, {"keep", ToString(reader.rule())}};
+  for (const bool prompt : {true, false}) {
+    const SqueezedReader::Usage& usage = reader.usage(prompt);
+    json[prompt ? "prompt" : "decode"] = {
+        {"queries", usage.queries},
+        {"keys", usage.keys_per_query()},
+        {"centroids", usage.centroids_per_query()},
+        {"share", usage.keys_per_query() / static_cast<double>(reader.tokens())},
+        {"bytes", usage.keys_per_query() * key_bytes +
+                      usage.centroids_per_query() * index.head_dim * static_cast<double>(sizeof(float))}};
+  }
+  return json;
 }
 
 double MeanFormula(const KvCache& cache) {
@@ -68,7 +90,23 @@ nlohmann::json KvReportJson(const KvCache& cache) {
   }
   json["mean_bytes"] = mean * static_cast<double>(cache.row_bytes());
   json["peak_bytes"] = peak * cache.row_bytes();
+  if (cache.prefix() != nullptr) json["prefix"] = PrefixJson(*cache.prefix());
   return json;
+}
+
+std::string PrefixReportText(const KvCache& cache) {
+  const SqueezedReader& reader = *cache.prefix();
+  std::string text = fmt::format("prefix of {} tokens, keep {}:", reader.tokens(), ToString(reader.rule()));
+  std::string_view sign = " ";
+  for (const bool prompt : {true, false}) {
+    const SqueezedReader::Usage& usage = reader.usage(prompt);
+    if (usage.queries == 0) continue;
+    const auto tokens = static_cast<double>(reader.tokens());
+    text += fmt::format("{}{} read {:.1f} % of its keys and {:.1f} % in centroids", std::exchange(sign, ", "),
+                        prompt ? "prompts" : "tokens", 100 * usage.keys_per_query() / tokens,
+                        100 * usage.centroids_per_query() / tokens);
+  }
+  return text;
 }
 
 std::string KvReportText(const KvCache& cache) {
@@ -76,6 +114,7 @@ std::string KvReportText(const KvCache& cache) {
   std::string text =
       fmt::format("kv {}: {}{}; {} bytes", ToString(cache.form()), cache.form().layered() ? "means over layers: " : "",
                   UsageText(all, MeanFormula(cache), cache.seen()), cache.bytes());
+  if (cache.prefix() != nullptr) text += "\n" + PrefixReportText(cache);
   if (!cache.form().layered()) return text;
   text += fmt::format("\n  the layer that holds most: peak {}, at the end {}", all.peak, all.final);
   for (int32_t layer = 0; layer < cache.layers(); ++layer) {

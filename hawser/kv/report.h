@@ -12,8 +12,12 @@ namespace hawser {
 /// after each token), `formula_mean` (KvPolicy::FormulaMean; null where there is none), `peak_mean`, `final_mean`,
 /// `ratio` (sum of stored over sum of seen), `final_ratio` (stored now over seen: the figure of the masked reference at
 /// batch 1); `peak` and `final` of the layer that holds most; `bytes` held in memory now, `mean_bytes` and `peak_bytes`
-/// of keys and values stored; and `layers`, the same figures of each.
+/// of keys and values stored; and `layers`, the same figures of each. Behind a squeezed prefix also `prefix`: `tokens`,
+/// `keep`, and of prompts and single tokens `queries` (tokens times layers times kv heads) with the `keys` and
+/// `centroids` that each read in the mean, and the `share` of the prefix and the `bytes` that these are.
 nlohmann::json KvReportJson(const KvCache& cache);
+/// Of a cache behind a squeezed prefix: the share of its keys that was read, on one line.
+std::string PrefixReportText(const KvCache& cache);
 /// One line for people of means over layers; where layers differ also one of the layer that holds most, and one for
 /// each policy.
 std::string KvReportText(const KvCache& cache);

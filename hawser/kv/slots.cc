@@ -165,14 +165,15 @@ SlotTable::Kept SlotTable::EndPrefill(Kept chosen) {
 SlotTable SlotTable::Fork(int64_t tokens) const {
   HAWSER_CHECK(chunk_ == 0 && prefill_ == Prefill::kNone && (tokens == seen() || (tokens < seen() && holds_all())));
   SlotTable fork(policy_, dense_.window, far_from_, two_phases_);
-  fork.Restore({slots_.begin(), slots_.begin() + (tokens < seen() ? tokens : size())}, counters_);
+  fork.first_ = first_;
+  fork.Restore({slots_.begin(), slots_.begin() + (tokens < seen() ? tokens - first_ : size())}, counters_);
   fork.counters_.seen = tokens;
   return fork;
 }
 
 void SlotTable::Truncate(int64_t tokens) {
-  HAWSER_CHECK(holds_all() && chunk_ == 0 && tokens <= seen());
-  slots_.resize(static_cast<size_t>(tokens));
+  HAWSER_CHECK(holds_all() && chunk_ == 0 && tokens >= first_ && tokens <= seen());
+  slots_.resize(static_cast<size_t>(tokens - first_));
   counters_.seen = tokens;
   rolled_back_ = false;
 }
@@ -182,7 +183,12 @@ void SlotTable::Reset() {
   chunk_ = 0;
   prefill_ = Prefill::kNone;
   rolled_back_ = false;
-  counters_ = {};
+  counters_ = {.seen = first_};
+}
+
+void SlotTable::Follow(int64_t tokens) {
+  HAWSER_CHECK(seen() == 0 && tokens >= 0);
+  counters_.seen = first_ = tokens;
 }
 
 void SlotTable::Restore(std::vector<SlotInfo> slots, const Counters& counters) {

@@ -52,7 +52,10 @@ class SlotTable {
   const Counters& counters() const { return counters_; }
   KvUsage usage() const;
   /// Nothing that was seen has been dropped.
-  bool holds_all() const { return size() == seen(); }
+  bool holds_all() const { return size() == seen() - first_; }
+  /// Of a table that has seen nothing: the slots to come stand behind `tokens` others, which have none.
+  void Follow(int64_t tokens);
+  int64_t first() const { return first_; }
 
   /// What goes before a chunk that begins with `next`.
   Kept TrimBefore(const SlotInfo& next);
@@ -101,6 +104,7 @@ class SlotTable {
   bool two_phases_;
   std::vector<SlotInfo> slots_;
   int32_t chunk_ = 0;
+  int64_t first_ = 0;  // tokens in front of all slots
   int64_t held_ = 0;
   bool rolled_back_ = false;  // the last chunk was
   Prefill prefill_ = Prefill::kNone, prefill_before_ = Prefill::kNone;

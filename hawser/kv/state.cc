@@ -185,6 +185,9 @@ void CheckFinite(const KvCache& cache, const TensorView& view, std::string_view 
 void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t model, const json& notes) {
   std::vector<std::vector<std::byte>> hold;  // what the views point into
   std::vector<TensorToWrite> tensors;
+  if (cache.prefix() != nullptr) {
+    Fail(ErrorKind::kUnsupported, "a cache behind a squeezed prefix is not saved; the prefix is, as an index");
+  }
   const std::span<const KvGroup> cache_groups = cache.groups();
   hold.reserve(4 * cache_groups.size() + 2 * static_cast<size_t>(cache.layers()));
   uint64_t hash = 0;

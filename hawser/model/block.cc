@@ -3,9 +3,12 @@
 #include <algorithm>
 
 #include "hawser/base/error.h"
+#include "hawser/kv/squeezed.h"
 
 namespace hawser {
 namespace {
+
+constexpr size_t kRowsOfPrefix = 64;  // that read parts of a prefix, decoded together
 
 int64_t QkvCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads + 2 * s.kv_heads) * s.head_dim; }
 int64_t QueryCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads) * s.head_dim; }
@@ -465,7 +468,19 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
     if (!far.empty()) RotateFar(c, queries, cache->far_cos(layer), cache->far_sin(layer), scale, far);
     if (c.rope != nullptr) Rotate(c, queries, s.heads, cache->cos(layer), cache->sin(layer), scale);
     cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
-    if (cache->needs_schedule(layer)) {
+    if (cache->watch()) cache->watch()(layer, queries);
+    if (SqueezedReader* prefix = cache->prefix()) {
+      prefix->Choose(layer, c.Shape(), queries, cache->seen() - prefix->tokens(), cache->inside_prompt());
+      KvRows k = cache->Keys(layer), v = cache->Values(layer);
+      const int64_t before = k.rows() - rows;
+      for (int64_t r = 0; r < rows; ++r) {
+        k.m.rows = v.m.rows = before + r + 1;
+        seen.push_back({.k = k, .v = v, .rotation = cache->rotation(layer), .parts = prefix->parts(r)});
+        if (seen.size() < kRowsOfPrefix) continue;
+        decode(next + r + 1 - static_cast<int64_t>(seen.size()), seen);
+        seen.clear();
+      }
+    } else if (cache->needs_schedule(layer)) {
       if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
       seen.clear();
       const AttnSequence sequence{.schedule = &cache->schedule(layer)};
