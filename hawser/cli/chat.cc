@@ -163,7 +163,7 @@ void CheckOptions(const ChatOptions& options, Command command) {
     }
   };
   if (!options.url.empty()) {
-    refuse({"--tokenizer", "--adapter", "--rope", "--context", "--dtype", "--repeat-last-n"},
+    refuse({"--tokenizer", "--adapter", "--rope", "--context", "--dtype", "--repeat-last-n", "--index", "--keep"},
            "the server of --url has the model, and decides this");
     return;
   }
@@ -184,6 +184,7 @@ std::function<int()> SetupChat(Command command, CommonOptions& common) {
   command.Add("--stop", options->stops, "End an answer in front of this text; may be given several times")
       .OneArgument();
   AddCacheOptions(command, *options);
+  AddPrefixOptions(command, options->prefix);
   command.Add("--url", options->url,
               "Talk to a server instead (hawser serve, or any that answers as OpenAI's API); MODEL is a name there");
   command.Add("--api-key", options->api_key,
@@ -195,6 +196,7 @@ std::function<int()> SetupChat(Command command, CommonOptions& common) {
   return [options, command, &common] {
     options->in_session = command.Has("--session");
     options->seeded = command.Has("--seed");
+    options->keep_given = command.Has("--keep");
     CheckOptions(*options, command);
     return Conversation(*options, common).Run();
   };

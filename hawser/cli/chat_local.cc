@@ -25,6 +25,10 @@ class LocalTalker : public Talker {
         NewKvCache(backend_.get(), decoder_->spec(), form,
                    ModelSeparators(run_.model.tokenizer.get(), form.separator_set, spec.vocab), run_.weights.dtype(),
                    options.context));
+    if (const auto prefix =
+            OpenPrefixOf(options.prefix, options.keep_given, backend_.get(), run_.weights, options.context)) {
+      cache_->Follow(prefix);
+    }
     chat_ = std::make_unique<Chat>(decoder_.get(), cache_.get(), run_.model.tokenizer.get(), most_);
     generate_.max_new = options.max_new;
     generate_.sampler = options.sampler;

@@ -56,6 +56,7 @@ std::function<int()> SetupConvert(Command, CommonOptions&);
 std::function<int()> SetupPull(Command, CommonOptions&);
 std::function<int()> SetupInspect(Command, CommonOptions&);
 std::function<int()> SetupBench(Command, CommonOptions&);
+std::function<int()> SetupIndex(Command, CommonOptions&);
 std::function<int()> SetupTuneKv(Command, CommonOptions&);
 std::function<int()> SetupDemo(Command, CommonOptions&);
 std::function<int()> SetupDrift(Command, CommonOptions&);

@@ -8,6 +8,8 @@
 #include "hawser/base/limits.h"
 #include "hawser/base/size.h"
 #include "hawser/eval/report.h"
+#include "hawser/infer/squeeze.h"
+#include "hawser/kv/report.h"
 #include "hawser/model/places.h"
 
 namespace hawser {
@@ -51,6 +53,24 @@ void AddCacheOptions(Command command, DecodingOptions& options) {
   command.Add("--dtype", options.dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
 }
 
+void AddPrefixOptions(Command command, PrefixOptions& options) {
+  command.Add("--index", options.index, "The text goes on behind the prefix in this file, which hawser index wrote")
+      .ExistingFile();
+  command
+      .Add("--keep", options.keep,
+           "What is read of that prefix: a share of its keys, mass=M of the weights, or quantile=Q of the scores")
+      .ShowDefault();
+}
+
+std::shared_ptr<SqueezedReader> OpenPrefixOf(const PrefixOptions& options, bool keep_given, Backend* backend,
+                                             const Weights& weights, int64_t declared_length) {
+  if (options.index.empty()) {
+    if (keep_given) Fail(ErrorKind::kUsage, "--keep says what is read of a prefix: give one with --index");
+    return nullptr;
+  }
+  return OpenPrefix(backend, weights, options.index, declared_length, ParseKeepRule(options.keep));
+}
+
 KvForm ChooseForm(const std::string& text, const ModelSpec& spec) {
   if (!text.empty()) return ParseKvForm(text);
   if (spec.sliding_window == 0) return {};
@@ -75,7 +95,8 @@ std::string CacheText(const KvCache& cache) {
     kept += static_cast<double>(cache.usage(layer).final) / cache.layers();
   }
   return fmt::format("cache {}, {:.0f} of {} kept{}", HumanBytes(static_cast<int64_t>(cache.bytes())), kept,
-                     Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "");
+                     Counted(cache.seen(), "token"), cache.form().layered() ? " in the mean of the layers" : "") +
+         (cache.prefix() != nullptr ? "; " + PrefixReportText(cache) : "");
 }
 
 std::string AtRate(int64_t tokens, double rate) {

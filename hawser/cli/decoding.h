@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <string>
 
 #include "hawser/cli/command.h"
 #include "hawser/infer/sampler.h"
 #include "hawser/kv/cache.h"
+#include "hawser/kv/squeezed.h"
 
 namespace hawser {
 
@@ -18,9 +21,18 @@ struct DecodingOptions {
   int64_t context = 0;
   std::string dtype;
 };
+/// --index and --keep: a prefix that was indexed, and what queries read of it.
+struct PrefixOptions {
+  std::filesystem::path index;
+  std::string keep = "0.1";
+};
 void AddSamplerOptions(Command command, SamplerOptions& sampler);
 /// --kv, --rope, --context, --dtype
 void AddCacheOptions(Command command, DecodingOptions& options);
+void AddPrefixOptions(Command command, PrefixOptions& options);
+/// The prefix of --index, or null. Errors: kUsage for --keep without it; OpenPrefix.
+std::shared_ptr<SqueezedReader> OpenPrefixOf(const PrefixOptions& options, bool keep_given, Backend* backend,
+                                             const Weights& weights, int64_t declared_length);
 
 /// The policy of `text`, or where it is empty the model's own.
 KvForm ChooseForm(const std::string& text, const ModelSpec& spec);

@@ -165,6 +165,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add(
       "--kv", options->kv,
       "Cache policy of a stream, text or task: full (default), streaming, sepllm, bounded:800, ...; see help kv");
+  AddPrefixOptions(command, options->prefix);
   command.Add(
       "--rope", options->rope,
       "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
@@ -225,6 +226,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
       .Range(0, int64_t{1} << 24);
   return [options, command, &common, files = SetupEvalFiles(command, common)] {
     if (const std::optional<int> code = files()) return *code;
+    options->keep_given = command.Has("--keep");
     return RunEval(*options, command, common);
   };
 }

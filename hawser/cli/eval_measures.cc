@@ -37,11 +37,16 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
     ppl->protocol = ParsePplProtocol(options.protocol);
   } else if (!options.kv.empty()) {
     ppl->protocol = PplProtocol::kStreaming;  // a cache is asked for, also one that keeps everything
+  } else if (!options.prefix.index.empty()) {
+    ppl->protocol = PplProtocol::kStreaming;  // behind a prefix
   }
   const bool stream = IsStreaming(ppl->protocol);
   if (policy && !stream) {
     Fail(ErrorKind::kUsage, "--kv {} needs a cache: use --protocol streaming or lines, or --attention for windows",
          options.kv);
+  }
+  if (!options.prefix.index.empty() && ppl->protocol != PplProtocol::kStreaming) {
+    Fail(ErrorKind::kUsage, "--index: what stands behind a prefix is a stream; use --protocol streaming");
   }
   if (stream && !options.attention.empty()) {
     Fail(ErrorKind::kUsage, "--attention is for windows: a stream sees what its cache holds, use --kv");
@@ -72,6 +77,7 @@ int RunPpl(const EvalOptions& given, const TaskOptions& fields, const CommonOpti
   if (!options.nll_file.empty()) {
     ppl.on_token = [&](int64_t, float nll) { log += fmt::format("{:.9g}\n", nll); };
   }
+  ppl.prefix = OpenPrefixOf(options.prefix, options.keep_given, backend.get(), run.weights, options.ppl.context);
   const PplReport report = MeasurePerplexity(backend.get(), run.weights, *run.model.tokenizer, documents, ppl);
   if (!options.nll_file.empty()) WriteFileAtomically(options.nll_file, log);
   if (!common.json) {
@@ -140,7 +146,8 @@ std::span<const EvalMeasure> EvalMeasures() {
   static const std::vector<EvalMeasure> kMeasures = {
       {"ppl",
        "perplexity by position, of --data under nine protocols",
-       {"--data", "--protocol", "--attention", "--max-tokens", "--stride", "--stretch", "--batch-tokens", "--nll"},
+       {"--data", "--protocol", "--attention", "--max-tokens", "--stride", "--stretch", "--batch-tokens", "--nll",
+        "--index", "--keep"},
        RunPpl},
       {"retrieval", "facts asked for, by distance, in generated documents", {"--documents"}, RunRetrieval},
       {"longppl",

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hawser/cli/command.h"
+#include "hawser/cli/decoding.h"
 #include "hawser/data/corpus.h"
 #include "hawser/eval/key_tokens.h"
 #include "hawser/eval/perplexity.h"
@@ -18,6 +19,8 @@ namespace hawser {
 
 struct EvalOptions {
   ModelOptions model;
+  PrefixOptions prefix;
+  bool keep_given = false;
   std::vector<std::string> tasks;
   std::vector<std::filesystem::path> data;
   std::string protocol, kv, rope, attention;

@@ -33,6 +33,7 @@ namespace {
 
 struct GenerateFlags : DecodingOptions {
   ModelOptions model;
+  PrefixOptions prefix;
   std::string prompt, words;  // --prompt, or behind MODEL
   std::string prompt_file;    // "-": stdin
   bool parse_special = false;
@@ -102,10 +103,15 @@ std::vector<int32_t> ChatIds(const GenerateFlags& options, const std::string& pr
   return ChatTemplate(tokenizer).Ids(messages, /*answer=*/true);
 }
 
-/// The prompt of a new text, or the text that goes on behind an earlier one.
+/// The prompt of a new text, or the text that goes on behind an earlier one or a prefix.
 std::vector<int32_t> IdsToFeed(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer,
                                const Earlier& earlier) {
   if (options.chat) return ChatIds(options, prompt, tokenizer);
+  if (!options.prefix.index.empty()) {
+    std::vector<int32_t> ids = tokenizer.Encode(prompt, options.parse_special, /*goes_on=*/true);
+    if (ids.empty()) Fail(ErrorKind::kUsage, "behind --index give the text as it goes on with --prompt");
+    return ids;
+  }
   if (!earlier.given) return PromptIds(prompt, tokenizer, options.parse_special, ParseBosRule(options.bos));
   std::vector<int32_t> ids = tokenizer.Encode(prompt, options.parse_special, /*goes_on=*/!earlier.text.at_start);
   if (ids.empty() && earlier.text.pending.empty()) {
@@ -178,6 +184,9 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   if (options.chat && !options.load_state.empty()) {
     Fail(ErrorKind::kUsage, "--chat begins a conversation; behind --load-state give the text as it goes on");
   }
+  if (!options.prefix.index.empty() && !(options.load_state.empty() && options.save_state.empty())) {
+    Fail(ErrorKind::kUsage, "--index goes with neither --load-state nor --save-state: the prefix is in its own file");
+  }
   if (!options.chat && !options.system.empty()) Fail(ErrorKind::kUsage, "--system goes with --chat");
   Earlier earlier;
   if (!options.load_state.empty()) {
@@ -194,25 +203,29 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   const KvForm form = ChooseForm(options.kv.empty() && earlier.given ? earlier.info.policy : options.kv, spec);
   const std::vector<int32_t> ids = IdsToFeed(options, prompt, tokenizer, earlier);
   const auto prompt_tokens = static_cast<int64_t>(ids.size());
-  const int64_t max_new = MaxNew(options, spec, form, earlier.info.seen + prompt_tokens);
+  const int64_t length = options.context > 0 ? options.context
+                         : earlier.given     ? earlier.info.declared_length
+                                             : 0;  // as many as there are
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  const std::shared_ptr<SqueezedReader> prefix =
+      OpenPrefixOf(options.prefix, command.Has("--keep"), backend.get(), run.weights, length);
+  const int64_t behind = prefix != nullptr ? prefix->tokens() : earlier.info.seen;
+  const int64_t max_new = MaxNew(options, spec, form, behind + prompt_tokens);
 
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
-  generate.at_start = prompt.empty() && (!earlier.given || earlier.text.at_start);
+  generate.at_start = prefix == nullptr && prompt.empty() && (!earlier.given || earlier.text.at_start);
   generate.hold = !options.save_state.empty();
   generate.constraint = ConstraintOf(options, tokenizer);
 
   const DType dtype = run.weights.dtype();
   CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
-  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder decoder(backend.get(), run.weights);
-  const int64_t length = options.context > 0 ? options.context
-                         : earlier.given     ? earlier.info.declared_length
-                                             : 0;  // as many as there are
   if (length > 0 && DependsOnLength(spec.rope)) {
     LogLine(fmt::format("note: positions are scaled for {} tokens from the start, as --context declares", length));
   }
   KvCache cache = NewKvCache(backend.get(), decoder.spec(), form,
                              ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype, length);
+  if (prefix != nullptr) cache.Follow(prefix);
   TextState& text = earlier.text;
   if (earlier.given) {
     LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
@@ -274,6 +287,7 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
   AddCacheOptions(command, *options);
+  AddPrefixOptions(command, options->prefix);
   auto grammar =
       command
           .Add("--grammar", options->grammar, "File with a grammar (GBNF) that the new text follows; see help grammar")

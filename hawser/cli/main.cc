@@ -44,6 +44,7 @@ constexpr CommandRow kCommands[] = {
     {"corpus", "Write documents with facts and questions, for training and retrieval tests", SetupCorpus},
     {"plot", "Draw results and curves as SVG, PNG or PDF", SetupPlot},
     {"report", "Compare evaluations and runs on one page of pictures", SetupReport},
+    {"index", "Order the keys of a text that many prompts share, so that queries read a part of them", SetupIndex},
     {"tune-kv", "Choose a window for each layer of SepLLM on a text, for a budget of keys", SetupTuneKv},
     {"demo", "Train, extend, measure and stream a small model; writes demo/report.html", SetupDemo},
     {"help", "Tell more of a command or a text form: help generate, help kv, help rope, help attention", SetupHelp},

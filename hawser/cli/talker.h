@@ -17,12 +17,13 @@ namespace hawser {
 
 struct ChatOptions : DecodingOptions {
   ModelOptions model;
+  PrefixOptions prefix;
   std::string system;
   std::filesystem::path load;
   std::vector<std::string> stops;
   int64_t max_new = 2048;
   std::string url, api_key, session;  // of a server
-  bool in_session = false, seeded = false;
+  bool in_session = false, seeded = false, keep_given = false;
 };
 
 struct TalkAnswer {

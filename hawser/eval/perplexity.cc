@@ -384,6 +384,10 @@ PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Token
   PplOptions options = given;
   const ModelSpec spec = params.spec();
   if (options.context == 0) options.context = spec.context;
+  if (options.prefix != nullptr) {
+    HAWSER_CHECK(options.protocol == PplProtocol::kStreaming);
+    options.bos = BosRule::kOff;
+  }
   if (options.protocol == PplProtocol::kWindowed && options.stride > 0) options.protocol = PplProtocol::kSliding;
   PplReport report{.protocol = options.protocol, .context = options.context, .pattern = options.pattern};
   if (options.protocol == PplProtocol::kSliding || options.protocol == PplProtocol::kChunkStride) {
@@ -419,6 +423,7 @@ PplReport MeasurePerplexity(Backend* backend, const Weights& params, const Token
     report.context = given.context > 0 ? given.context : fed;
     Decoder decoder(backend, params);
     KvCache cache = NewKvCache(backend, spec, form, separators, params.dtype(), given.context);
+    if (options.prefix != nullptr) cache.Follow(options.prefix);
     MeasureStream(&decoder, &cache, &m, stream, options.stretch, &report);
   }
   m.Finish();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
@@ -52,12 +53,15 @@ inline bool IsStreaming(PplProtocol p) { return p == PplProtocol::kStreaming || 
 
 struct PplOptions {
   PplProtocol protocol = PplProtocol::kWindowed;
-  int64_t context = 0;           // L; 0: the model's own. Of a stream: its declared length; 0: what is seen
-  int64_t stride = 0;            // S; 0: L/2. Given with `windowed` it makes it `sliding`
-  int64_t max_tokens = 0;        // predicted at most (windowed protocols: read at most); 0: all
-  int64_t batch_tokens = 8192;   // rows of one pass over windows; a longer window goes alone
-  AttnPattern pattern;           // of windows
-  std::string kv = "full";       // of streams
+  int64_t context = 0;          // L; 0: the model's own. Of a stream: its declared length; 0: what is seen
+  int64_t stride = 0;           // S; 0: L/2. Given with `windowed` it makes it `sliding`
+  int64_t max_tokens = 0;       // predicted at most (windowed protocols: read at most); 0: all
+  int64_t batch_tokens = 8192;  // rows of one pass over windows; a longer window goes alone
+  AttnPattern pattern;          // of windows
+  std::string kv = "full";      // of streams
+  // The stream goes on behind these tokens, of a cache that was declared for `context` (0: not): there is no BOS then,
+  // and the first token is read and not predicted. Null: it begins.
+  std::shared_ptr<SqueezedReader> prefix = {};
   BosRule bos = BosRule::kAuto;  // auto: the convention of the protocol, said above
   int64_t stretch = 0;           // tokens of each PplStretch; 0: at most 128 of them
   /// Called with the number of every predicted token and its nats, in order, if given.

@@ -1,0 +1,149 @@
+// The index command, and what is read behind what it writes.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "hawser/base/file.h"
+#include "hawser/testing/hostile.h"
+#include "hawser/testing/run_command.h"
+#include "hawser/testing/tiny_model.h"
+#include "hawser/tok/bpe_tokenizer.h"
+#include "hawser/tok/byte_level.h"
+#include "hawser/zoo/load.h"
+
+namespace hawser {
+namespace {
+
+using nlohmann::json;
+using testing::CommandResult;
+using testing::RunHawser;
+
+class IndexCommand : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = FreshFolder("cli_index");
+    BpeTokenizer tokenizer(ByteLevelTokenizerJson({}));
+    tokenizer.set_bos(tokenizer.IdOf("<|bos|>"));
+    tokenizer.set_eos(tokenizer.IdOf("<|eos|>"));
+    ModelSpec spec = TinySpec({.vocab = tokenizer.vocab_size(), .context = 2048});
+    spec.bos = tokenizer.bos();
+    spec.eos = {tokenizer.eos()};
+    for (const int seed : {1, 2}) {
+      SaveHuggingFace(LoudModel(spec, static_cast<uint64_t>(seed)), &tokenizer, DType::kF32,
+                      folder_ / ("m" + std::to_string(seed)));
+    }
+    WriteBytes(folder_ / "m1" / "chat_template.jinja",
+               "{% for m in messages %}<|bos|>{{ m.role }}: {{ m.content }}<|eos|>{% endfor %}"
+               "{% if add_generation_prompt %}<|bos|>assistant: {% endif %}");
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += "line " + std::to_string(i * i) + "\n";
+    WriteBytes(folder_ / "prefix.txt", text);
+    WriteBytes(folder_ / "rest.txt", "and so it went on, for a while at least.");
+    WriteBytes(folder_ / "both.txt", text + "and so it went on, for a while at least.");
+  }
+  std::string At(const std::string& name) const { return " '" + (folder_ / name).string() + "'"; }
+  CommandResult Index(const std::string& options = "") const {
+    return RunHawser("index" + At("m1") + " --prefix" + At("prefix.txt") + " --out" + At("p.idx") +
+                     " --window 32 --threads 1 --quiet " + options + " 2>&1");
+  }
+  CommandResult Run(const std::string& command, const std::string& options, const std::string& model = "m1",
+                    const std::string& before = "") const {
+    return RunHawser(command + At(model) + " --threads 1 --quiet " + options + " 2>&1", before);
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(IndexCommand, TellsWhatItWrote) {
+  const CommandResult run = Index("--json --check");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const json about = json::parse(run.out);
+  EXPECT_EQ(about["tokens"].get<size_t>(), 1 + ReadFile(folder_ / "prefix.txt").size());
+  EXPECT_EQ(about["window"], 32);
+  ASSERT_EQ(about["check"].size(), 5u);
+  EXPECT_GT(about["check"][4]["mass"], about["check"][1]["mass"]);
+  EXPECT_GT(about["index_bytes"], 0);
+  EXPECT_NE(Index().out.find("clusters in"), std::string::npos);
+  EXPECT_EQ(Index("--levels 1").out.find("clusters in"), std::string::npos);
+}
+
+// What keeps the whole prefix says what the whole text says.
+TEST_F(IndexCommand, GenerateGoesOnBehindAPrefix) {
+  ASSERT_EQ(Index().code, 0);
+  const std::string greedy = " --temperature 0 --max-new 20 --json";
+  const CommandResult dense = Run("generate", "--prompt-file" + At("both.txt") + greedy);
+  ASSERT_EQ(dense.code, 0) << dense.out;
+  const std::string behind = "--prompt-file" + At("rest.txt") + " --index" + At("p.idx");
+  const CommandResult all = Run("generate", behind + " --keep 1" + greedy);
+  ASSERT_EQ(all.code, 0) << all.out;
+  EXPECT_EQ(json::parse(all.out)["ids"], json::parse(dense.out)["ids"]);
+  EXPECT_EQ(json::parse(all.out)["prompt_tokens"], 40);
+  for (const char* keep : {"", " --keep 0.2", " --keep mass=0.9", " --keep quantile=0.9"}) {
+    const CommandResult run = Run("generate", behind + keep + greedy);
+    ASSERT_EQ(run.code, 0) << run.out;
+    const json prefix = json::parse(run.out)["kv"]["prefix"];
+    EXPECT_GT(prefix["prompt"]["queries"], 0);
+    EXPECT_LT(prefix["decode"]["share"], 1);
+    EXPECT_EQ(json::parse(run.out)["ids"], json::parse(Run("generate", behind + keep + greedy).out)["ids"]);
+  }
+  EXPECT_EQ(json::parse(Run("generate", behind + greedy).out)["kv"]["prefix"]["keep"], "0.1");
+}
+
+TEST_F(IndexCommand, PerplexityBehindAPrefix) {
+  ASSERT_EQ(Index().code, 0);
+  const std::string text = " --data" + At("rest.txt") + " --json";
+  const CommandResult all = Run("eval", "ppl" + text + " --index" + At("p.idx") + " --keep 1");
+  ASSERT_EQ(all.code, 0) << all.out;
+  const json whole = json::parse(all.out);
+  EXPECT_EQ(whole["tokens"], 39);  // the first is read and not predicted
+  const CommandResult less = Run("eval", "ppl" + text + " --index" + At("p.idx") + " --keep 0.15");
+  ASSERT_EQ(less.code, 0) << less.out;
+  EXPECT_NE(json::parse(less.out)["ppl"], whole["ppl"]);
+  EXPECT_EQ(Run("eval", "ppl" + text + " --index" + At("p.idx") + " --protocol windowed").code, 2);
+  EXPECT_EQ(Run("eval", "retrieval --index" + At("p.idx")).code, 2);
+}
+
+TEST_F(IndexCommand, ChatBehindAPrefix) {
+  ASSERT_EQ(Index().code, 0);
+  const std::string options = "--max-new 5 --temperature 0 --json --index" + At("p.idx");
+  const CommandResult run = Run("chat", options, "m1", "printf 'Hi\\nAnd you?\\n/reset\\nHi\\n' | ");
+  ASSERT_EQ(run.code, 0) << run.out;
+  std::vector<json> turns;
+  for (size_t begin = 0, end; (end = run.out.find('\n', begin)) != run.out.npos; begin = end + 1) {
+    if (run.out[begin] == '{') turns.push_back(json::parse(run.out.substr(begin, end - begin)));
+  }
+  ASSERT_EQ(turns.size(), 3u) << run.out;
+  EXPECT_EQ(turns[0]["ids"], turns[2]["ids"]);
+  EXPECT_EQ(turns[0]["seen_tokens"], turns[2]["seen_tokens"]);
+  EXPECT_GT(turns[0]["seen_tokens"], 500);
+  EXPECT_LT(turns[1]["prompt_tokens"], 60);  // of the talk alone
+  EXPECT_EQ(turns[1]["kv"]["prefix"]["tokens"], 1 + ReadFile(folder_ / "prefix.txt").size());
+}
+
+TEST_F(IndexCommand, WrongUsesAreRefused) {
+  ASSERT_EQ(Index().code, 0);
+  const std::string behind = "-p x --max-new 2 --index" + At("p.idx");
+  const auto refused = [&](const CommandResult& run, int code, std::string_view word) {
+    EXPECT_EQ(run.code, code) << run.out;
+    EXPECT_NE(run.out.find(word), std::string::npos) << run.out;
+    EXPECT_EQ(std::count(run.out.begin(), run.out.end(), '\n'), 1) << run.out;
+  };
+  refused(Run("generate", behind, "m2"), 2, "another model");
+  refused(Run("generate", behind + " --rope ntk:factor=2"), 2, "another rope");
+  refused(Run("generate", behind + " --dtype bf16"), 2, "dtype");
+  refused(Run("generate", behind + " --kv sink:4,60"), 4, "drops keys");
+  refused(Run("generate", behind + " --keep 1.5"), 2, "share of its keys");
+  refused(Run("generate", behind + " --save-state" + At("s")), 2, "--save-state");
+  refused(Run("generate", "-p x --keep 0.5"), 2, "--index");
+  refused(Run("generate", "-p '' --index" + At("p.idx")), 2, "--prompt");
+  refused(Run("generate", "-p x --index" + At("prefix.txt")), 3, "prefix.txt");
+  refused(Run("generate", "-p x --max-new 2000 --index" + At("p.idx")), 2, "do not fit");
+  refused(Index("--window 5000"), 2, "observation window");
+  refused(Index("--rope dynamic:factor=4"), 4, "--context");
+  refused(Index("--kv sink:4,60"), 4, "drops keys");
+}
+
+}  // namespace
+}  // namespace hawser
