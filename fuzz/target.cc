@@ -19,8 +19,8 @@ namespace fs = std::filesystem;
 const std::vector<Target>& Targets() {
   static const std::vector<Target> targets = [] {
     std::vector<Target> all;
-    for (auto part :
-         {JsonTargets(), BinaryTargets(), TokenizerTargets(), FormTargets(), RequestTargets(), GrammarTargets()}) {
+    for (auto part : {JsonTargets(), BinaryTargets(), PrefixTargets(), TokenizerTargets(), FormTargets(),
+                      RequestTargets(), GrammarTargets()}) {
       all.insert(all.end(), std::make_move_iterator(part.begin()), std::make_move_iterator(part.end()));
     }
     return all;

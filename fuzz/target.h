@@ -40,6 +40,7 @@ std::string InFile(std::string_view name, std::string_view contents);
 std::vector<Target> FormTargets();       // forms.cc: texts of patterns, schemes, caches, recipes
 std::vector<Target> JsonTargets();       // json_files.cc: files in JSON, or lines of it
 std::vector<Target> BinaryTargets();     // binary_files.cc: tensors, shards, states
+std::vector<Target> PrefixTargets();     // prefixes.cc: prefixes that were indexed
 std::vector<Target> TokenizerTargets();  // tokenizers.cc
 std::vector<Target> RequestTargets();    // requests.cc: what clients of the server send
 std::vector<Target> GrammarTargets();    // grammars.cc: what they want answers to be
