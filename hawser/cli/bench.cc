@@ -18,6 +18,8 @@ constexpr CommandRow kBenches[] = {
      SetupBenchDecode},
     {"matmul", "The products of a linear layer, beside oneDNN's own", SetupBenchMatMul},
     {"prefill", "Prompts, in shares of the machine's peak", SetupBenchPrefill},
+    {"squeezed", "Attention of single tokens behind a squeezed prefix, beside dense attention, by length",
+     SetupBenchSqueezed},
     {"train", "Whole optimizer steps, by attention variant and dtype", SetupBenchTrain},
 };
 

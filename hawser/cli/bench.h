@@ -16,6 +16,7 @@ std::function<int()> SetupBenchCache(Command command, CommonOptions& common);
 std::function<int()> SetupBenchDecode(Command command, CommonOptions& common);
 std::function<int()> SetupBenchMatMul(Command command, CommonOptions& common);
 std::function<int()> SetupBenchPrefill(Command command, CommonOptions& common);
+std::function<int()> SetupBenchSqueezed(Command command, CommonOptions& common);
 std::function<int()> SetupBenchTrain(Command command, CommonOptions& common);
 
 /// Median and spread ((max - min) / median) of the seconds that `body` takes: one run to warm up, then `repeat` runs,
