@@ -44,9 +44,9 @@ class IndexCommand : public ::testing::Test {
     WriteBytes(folder_ / "both.txt", text + "and so it went on, for a while at least.");
   }
   std::string At(const std::string& name) const { return " '" + (folder_ / name).string() + "'"; }
-  CommandResult Index(const std::string& options = "") const {
-    return RunHawser("index" + At("m1") + " --prefix" + At("prefix.txt") + " --out" + At("p.idx") +
-                     " --window 32 --threads 1 --quiet " + options + " 2>&1");
+  CommandResult Index(const std::string& options = "", int window = 32) const {
+    return RunHawser("index" + At("m1") + " --prefix" + At("prefix.txt") + " --out" + At("p.idx") + " --window " +
+                     std::to_string(window) + " --threads 1 --quiet " + options + " 2>&1");
   }
   CommandResult Run(const std::string& command, const std::string& options, const std::string& model = "m1",
                     const std::string& before = "") const {
@@ -140,7 +140,7 @@ TEST_F(IndexCommand, WrongUsesAreRefused) {
   refused(Run("generate", "-p '' --index" + At("p.idx")), 2, "--prompt");
   refused(Run("generate", "-p x --index" + At("prefix.txt")), 3, "prefix.txt");
   refused(Run("generate", "-p x --max-new 2000 --index" + At("p.idx")), 2, "do not fit");
-  refused(Index("--window 5000"), 2, "observation window");
+  refused(Index("", 5000), 2, "observation window");
   refused(Index("--rope dynamic:factor=4"), 4, "--context");
   refused(Index("--kv sink:4,60"), 4, "drops keys");
 }

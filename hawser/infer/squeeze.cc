@@ -137,6 +137,7 @@ AttnShape AttnShapeOf(const ModelSpec& spec) {
 }
 
 PrefixOwner PrefixOwnerOf(const Weights& weights, int64_t declared_length) {
+  if (!DependsOnLength(weights.spec().rope)) declared_length = 0;
   return {.model = ModelFingerprint(weights),
           .dtype = std::string(Name(weights.dtype())),
           .rope = PlacesText(weights.spec()),

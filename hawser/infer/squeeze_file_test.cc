@@ -74,14 +74,25 @@ TEST_F(SqueezeFileTest, SaysWhoseItIs) {
   ExpectError(ErrorKind::kUsage, {"another rope", "ntk:factor=4"}, [&] { Open(Weights(params_).WithSpec(spec)); });
   spec.rope = ApplyRopeText(spec_.rope, "theta=5e5", spec_.context);
   ExpectError(ErrorKind::kUsage, {"another rope"}, [&] { Open(Weights(params_).WithSpec(spec)); });
-  ExpectError(ErrorKind::kUsage, {"declared length of 0 tokens, and this run has 4096"},
-              [&] { Open(Weights(params_), 4096); });
+  EXPECT_EQ(Open(Weights(params_), 4096)->tokens(), 90);  // no place depends on it
   ExpectError(ErrorKind::kIo, {"absent.idx"},
               [&] { OpenPrefix(backend_.get(), Weights(params_), path_.parent_path() / "absent.idx", 0, {}); });
   WriteSafetensors(path_, {}, {});
   ExpectError(ErrorKind::kFormat, {"no index of a prefix"}, [&] { Open(); });
   WriteSafetensors(path_, {}, {{"hawser_prefix_index", "2"}});
   ExpectError(ErrorKind::kUnsupported, {"version 2"}, [&] { Open(); });
+}
+
+TEST_F(SqueezeFileTest, SaysForWhichLengthItIs) {
+  ModelSpec spec = spec_;
+  spec.rope = ApplyRopeText(spec_.rope, "dynamic:factor=4", spec_.context);
+  const Weights weights = Weights(params_).WithSpec(spec);
+  Decoder decoder(backend_.get(), weights);
+  const std::vector<int32_t> ids(60, 7);
+  SavePrefixIndex(IndexPrefix(backend_.get(), &decoder, weights, ids, {}, 512, {.window = 8}), path_);
+  EXPECT_EQ(Open(weights, 512)->tokens(), 60);
+  ExpectError(ErrorKind::kUsage, {"declared length of 512 tokens, and this run has 1024: pass --context 512"},
+              [&] { Open(weights, 1024); });
 }
 
 TEST_F(SqueezeFileTest, DamagedFilesAreRefused) {
