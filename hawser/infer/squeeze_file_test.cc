@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "hawser/base/file.h"
+#include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/infer/squeeze.h"
@@ -17,6 +18,9 @@ namespace {
 
 class SqueezeFileTest : public ::testing::Test {
  protected:
+  SqueezeFileTest() { SetThreads(1); }  // steps this small are faster so
+  ~SqueezeFileTest() override { SetThreads(0); }
+
   void Write(int32_t levels, const std::string& kv = "full") {
     std::vector<int32_t> ids;
     for (int i = 0; i < 90; ++i) ids.push_back(1 + i * 7 % 60);
