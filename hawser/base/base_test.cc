@@ -273,6 +273,12 @@ TEST(ErrorTest, FramesAndExitCodes) {
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "load x: tensor 3 is bad");
   }
+  try {  // who reads a file and who takes its text name it once
+    WithFrame("x.json", [] { Fail(ErrorKind::kIo, "{}: cannot open", "x.json"); });
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "x.json: cannot open");
+  }
   EXPECT_EQ(ExitCode(ErrorKind::kUsage), 2);
   EXPECT_EQ(ExitCode(ErrorKind::kUnsupported), 4);
   EXPECT_EQ(ExitCode(ErrorKind::kNumeric), 5);

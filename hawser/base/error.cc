@@ -6,7 +6,10 @@ namespace hawser {
 
 Error::Error(ErrorKind kind, std::string_view message) : kind_(kind), message_(PrintableLine(message)) {}
 
-void Error::AddFrame(std::string_view frame) { message_ = PrintableLine(fmt::format("{}: {}", frame, message_)); }
+void Error::AddFrame(std::string_view frame) {
+  const std::string front = PrintableLine(frame) + ": ";
+  if (!message_.starts_with(front)) message_ = PrintableLine(front + message_);
+}
 
 int ExitCode(ErrorKind kind) {
   switch (kind) {
