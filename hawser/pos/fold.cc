@@ -23,6 +23,10 @@ FoldText SplitFoldText(std::string_view text) {
 }
 
 RopeFold ParseFold(std::string_view text) {
+  if (text.find(':') != text.rfind(':')) {
+    Fail(ErrorKind::kUsage, "rope '{}': string stands behind the scheme, and once, as in yarn:factor=2,string:shift=1k",
+         text);
+  }
   RopeFold fold;
   FormReader reader("rope", text);
   fold.Fields(reader);
@@ -40,9 +44,9 @@ RopeFold CompleteFold(std::string_view text, const RopeFold& given, int64_t reac
   if (fold.shift < 0) {
     if (reach < 3) Fail(ErrorKind::kUsage, "rope '{}': string needs a shift, as in string:shift=2048", text);
     const int64_t third = reach / 3;
-    fold.window = std::min(fold.window, third);
-    fold.shift = std::max(third, wanted - reach + fold.window);
-    if (fold.shift >= reach) {
+    if (fold.window == RopeFold().window) fold.window = std::min(fold.window, third);
+    fold.shift = std::max({third, fold.window, wanted - reach + fold.window});
+    if (fold.shift >= reach && fold.window < reach) {
       Fail(ErrorKind::kUsage,
            "rope '{}': {} tokens of context are too many for the {} that the model knows: string reaches less than "
            "twice as many; scale too, as in yarn:factor=4,string",
@@ -62,8 +66,8 @@ void Validate(const RopeFold& fold) {
   if (fold.window < 0 || fold.window > fold.shift) {
     Fail(ErrorKind::kUsage, "string: window={}; wanted from 0 to the shift of {}", fold.window, fold.shift);
   }
-  if (!(std::isfinite(fold.temperature) && fold.temperature > 0)) {
-    Fail(ErrorKind::kUsage, "string: temperature={}; wanted a number above 0", fold.temperature);
+  if (!(fold.temperature >= 1e-3 && fold.temperature <= 1e3)) {
+    Fail(ErrorKind::kUsage, "string: temperature={}; wanted a number from 0.001 to 1000", fold.temperature);
   }
 }
 

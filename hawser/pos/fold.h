@@ -28,7 +28,8 @@ struct RopeFold {
               "more where only that reaches --context",
               0, 0x1p40});
     v(window, {"window", "what a distance of the shift counts as, the shift at most", 0, 0x1p40});
-    v(temperature, {"temperature", "cos and sin are multiplied by it: 0.1 ln 2 + 1 in the released code, 1 for none"});
+    v(temperature,
+      {"temperature", "cos and sin are multiplied by it: 0.1 ln 2 + 1 in the released code, 1 for none", 1e-3, 1e3});
   }
 
   bool active() const { return shift > 0; }
@@ -57,7 +58,7 @@ RopeFold ParseFold(std::string_view text);
 /// more where only that reaches `wanted` tokens. Errors: kUsage (a shift of `reach` or more), naming `text`.
 RopeFold CompleteFold(std::string_view text, const RopeFold& fold, int64_t reach, int64_t wanted);
 
-/// window <= shift, temperature > 0, both finite. Errors: kUsage naming the key.
+/// window <= shift, temperature from 1e-3 to 1e3. Errors: kUsage naming the key.
 void Validate(const RopeFold& fold);
 
 /// `string:shift=2730`; parses back.

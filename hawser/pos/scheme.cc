@@ -195,6 +195,9 @@ RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t co
   if (name == "alibi") {
     Fail(ErrorKind::kUsage, "rope '{}': this model has rotary positions; alibi is for models trained with it", text);
   }
+  if (name == RopeFold::kName) {
+    Fail(ErrorKind::kUsage, "rope '{}': string stands behind the scheme, and once, as in yarn:factor=2,string", text);
+  }
   if (kind == std::end(kNames)) {
     std::vector<std::string_view> known(std::begin(kNames), std::end(kNames));
     known.push_back(kEntropyAware);
