@@ -14,7 +14,7 @@ DType ParseDType(std::string_view name) {
     const auto dtype = static_cast<DType>(i);
     if (kDTypes[i].name == name && !IsBlocked(dtype)) return dtype;
   }
-  Fail(ErrorKind::kUsage, "dtype '{}' is not known; use f32, bf16, f16, f64, i32, i64 or u8", name);
+  Fail(ErrorKind::kUsage, "dtype '{}' is not known; models run in f32 or bf16", name);
 }
 
 float F16ToF32(uint16_t bits) {

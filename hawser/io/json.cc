@@ -37,7 +37,9 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
-    Fail(ErrorKind::kFormat, "not valid JSON: {}", error.what());
+    const std::string_view what = error.what();  // "[json.exception.parse_error.101] parse error at line 1, ..."
+    const size_t end = what.starts_with('[') ? what.find("] ") : what.npos;
+    Fail(ErrorKind::kFormat, "not valid JSON: {}", end == what.npos ? what : what.substr(end + 2));
   }
 
   Json Take() { return std::move(root_); }

@@ -12,7 +12,7 @@ TEST(JsonTest, RefusesWhatTheParserWouldLetPass) {
   ExpectError(ErrorKind::kFormat, {"NUL", "8"}, [] { ParseJson("{\"a\":1}\n\0 {"sv); });
   ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson("{\"a\": \"\xff\"}"); });
   ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson("{} {}"); });
-  ExpectError(ErrorKind::kFormat, {"not valid JSON"}, [] { ParseJson(""); });
+  ExpectError(ErrorKind::kFormat, {"not valid JSON: parse error at line 1"}, [] { ParseJson(""); });
   ExpectError(ErrorKind::kFormat, {"not valid JSON", "1e999"}, [] { ParseJson("[1e999]"); });
   EXPECT_EQ(ParseJson(R"({"a": {"x": 1}, "b": {"x": 2}})")["b"]["x"], 2);
 }

@@ -64,8 +64,9 @@ void ParseDims(Reader& reader, Llama2c& model) {
     model.*field.member = value;
   }
   if (model.width % model.heads != 0 || model.heads % model.kv_heads != 0) {
-    Fail(ErrorKind::kFormat, "dim {}, n_heads {} and n_kv_heads {} must each be a multiple of the next", model.width,
-         model.heads, model.kv_heads);
+    Fail(ErrorKind::kFormat,
+         "this is no llama2.c checkpoint: dim {}, n_heads {} and n_kv_heads {} must each be a multiple of the next",
+         model.width, model.heads, model.kv_heads);
   }
 }
 
