@@ -306,7 +306,8 @@ void CheckSources(const TrainConfig& c) {
   for (const SourceConfig& source : c.sources) {
     if (source.data.empty()) Fail(ErrorKind::kUsage, "source \"{}\" has no data", source.name);
     if (!(source.weight > 0) || !(source.weight <= 1e9)) {
-      Fail(ErrorKind::kUsage, "source \"{}\": the weight must be above 0, found {}", source.name, source.weight);
+      Fail(ErrorKind::kUsage, "source \"{}\": the weight must be above 0 and at most 1e9, found {}", source.name,
+           source.weight);
     }
     if (!names.insert(source.name).second) {
       Fail(ErrorKind::kUsage, "two sources are called \"{}\": give each a name", source.name);
@@ -378,11 +379,10 @@ void ApplyRecipeFile(TrainConfig& config, const std::filesystem::path& path) {
   TrainConfig read = config;
   ApplyRecipe(read, ReadFile(path), path.string());
   const auto from_folder = [&](std::string& value, bool changed) {
-    if (!changed || value.empty() || IsModelName(value, path.parent_path())) return;
-    value = (path.parent_path() / value).lexically_normal().string();
+    if (changed && !value.empty()) value = (path.parent_path() / value).lexically_normal().string();
   };
-  from_folder(read.model, read.model != config.model);
-  from_folder(read.tokenizer, read.tokenizer != config.tokenizer);
+  from_folder(read.model, read.model != config.model && !IsModelName(read.model));
+  from_folder(read.tokenizer, read.tokenizer != config.tokenizer && !IsModelName(read.tokenizer));
   from_folder(read.adapter, read.adapter != config.adapter);
   const bool other_data = read.data != config.data;
   for (std::string& item : read.data) from_folder(item, other_data);

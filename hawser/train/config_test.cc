@@ -179,6 +179,9 @@ TEST(TrainConfig, PathsOfARecipeAreFromItsFolder) {
   std::filesystem::create_directories(folder / "builtin");
   c.tokenizer.clear();
   ApplyRecipeFile(c, folder / "n.toml");
+  EXPECT_EQ(c.tokenizer, "builtin");
+  std::ofstream(folder / "p.toml") << "tokenizer = \"./builtin\"\n";
+  ApplyRecipeFile(c, folder / "p.toml");
   EXPECT_EQ(c.tokenizer, (folder / "builtin").string());
   std::filesystem::remove_all(folder);
 }

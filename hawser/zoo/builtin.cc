@@ -49,16 +49,12 @@ void UnpackBuiltinModel(const fs::path& folder) {
 
 fs::path ResolveModel(const fs::path& path) {
   if (IsHubName(path.string())) return ResolveHubModel(path.string());
-  std::error_code code;
-  if (path != "builtin" || fs::exists(path, code)) return path;
+  if (path != "builtin") return path;
   const fs::path folder = CacheFolder() / "hawser" / "builtin";
   UnpackBuiltinModel(folder);
   return folder;
 }
 
-bool IsModelName(const std::string& name, const fs::path& folder) {
-  std::error_code code;
-  return IsHubName(name) || (name == "builtin" && !fs::exists(folder / name, code));
-}
+bool IsModelName(const std::string& name) { return IsHubName(name) || name == "builtin"; }
 
 }  // namespace hawser

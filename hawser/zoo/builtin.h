@@ -19,12 +19,12 @@ std::span<const BuiltinFile> BuiltinModel();
 /// Makes `folder` hold those files, writing (atomically) the ones that are not there or differ. Errors: kIo.
 void UnpackBuiltinModel(const std::filesystem::path& folder);
 
-/// The file or folder that MODEL names: `path` itself, but for `hf:ORG/NAME` (zoo/hub.h) and for `builtin`, where
-/// nothing of that name lies in the working directory: hawser/builtin in the user's cache (XDG_CACHE_HOME, else
-/// HOME/.cache), unpacked there. Errors: kIo; kUsage where neither variable is set.
+/// The file or folder that MODEL names: `path` itself, but for `hf:ORG/NAME` (zoo/hub.h) and for `builtin`:
+/// hawser/builtin in the user's cache (XDG_CACHE_HOME, else HOME/.cache), unpacked there. A folder of that name is
+/// `./builtin`. Errors: kIo; kUsage where neither variable is set.
 std::filesystem::path ResolveModel(const std::filesystem::path& path);
 
-/// Whether `name`, said in a file that lies in `folder`, is `builtin` or one of a Hub, and no path from there.
-bool IsModelName(const std::string& name, const std::filesystem::path& folder);
+/// Whether `name` is `builtin` or one of a Hub, and no path.
+bool IsModelName(const std::string& name);
 
 }  // namespace hawser

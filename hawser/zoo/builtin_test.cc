@@ -39,5 +39,15 @@ TEST(BuiltinModel, LeavesOtherPathsAlone) {
   EXPECT_EQ(ResolveModel("./builtin"), "./builtin");
 }
 
+TEST(BuiltinModel, AFolderOfTheNameDoesNotHideIt) {
+  const auto folder = FreshFolder("builtin_hidden");
+  std::filesystem::create_directory(folder / "builtin");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder);
+  const auto resolved = ResolveModel("builtin");
+  std::filesystem::current_path(before);
+  EXPECT_TRUE(std::filesystem::exists(resolved / "config.json")) << resolved;
+}
+
 }  // namespace
 }  // namespace hawser
