@@ -501,6 +501,9 @@ class SettingsTest(unittest.TestCase):
                     told.append(say(server, session, text))
                 self.assertEqual(server.ask(f"/v1/sessions/{session}/save", {})[1]["saved"], True)
                 answers.append(told)
+                for _ in range(3):  # a request that is refused keeps no later one from the session
+                    self.assertEqual(server.ask("/v1/chat/completions", {**first, "n": 2})[0], 400)
+                    self.assertEqual(server.ask("/v1/chat/completions", {**first, "max_tokens": 1})[0], 200)
                 server.close()
             self.assertEqual(answers[0], answers[1])
             # Files that are no sessions, or damaged, stay where they are and stop nothing.

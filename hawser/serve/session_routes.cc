@@ -111,6 +111,7 @@ void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   request.behind = text;
   request.share = false;
   request.generate.hold = !call.chat;
+  lease->Begin();
   if (call.seeded) text->state.rng.reset();
   Frame frame = FrameOf(call);
   const auto answer =

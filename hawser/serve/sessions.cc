@@ -218,6 +218,16 @@ std::unique_ptr<Sessions::Lease> Sessions::Take(const std::string& id) {
   return std::make_unique<Lease>(this, id, std::move(text), begun);
 }
 
+Sessions::Lease::~Lease() {
+  if (text_ == nullptr) return;
+  if (changes_) {
+    Finish({});
+  } else {
+    text_.reset();
+    sessions_->Release(id_);
+  }
+}
+
 void Sessions::Lease::Finish(std::function<void(const Error*)> then) {
   if (text_ == nullptr) return;
   sessions_->Return({std::move(id_), std::exchange(text_, nullptr), std::move(then)});
@@ -245,6 +255,12 @@ void Sessions::Return(Job job) {
     }
   }
   if (job.then) job.then(nullptr);
+}
+
+void Sessions::Release(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  sessions_[id].busy = false;
+  Evict();
 }
 
 void Sessions::RunSaver() {

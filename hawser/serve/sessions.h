@@ -39,12 +39,14 @@ class Sessions {
    public:
     Lease(Sessions* sessions, std::string id, std::shared_ptr<LongText> text, bool begun)
         : sessions_(sessions), id_(std::move(id)), text_(std::move(text)), begun_(begun) {}
-    ~Lease() { Finish({}); }
+    ~Lease();
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
 
     const std::shared_ptr<LongText>& text() const { return text_; }
     bool begun() const { return begun_; }  // something came before
+    /// From here on the text changes. A lease that ends before leaves the session as it was.
+    void Begin() { changes_ = true; }
     /// The session rests again, once it is saved; `then` is called when it is, from another thread, with its error.
     void Finish(std::function<void(const Error*)> then);
 
@@ -52,7 +54,7 @@ class Sessions {
     Sessions* sessions_;
     std::string id_;
     std::shared_ptr<LongText> text_;
-    bool begun_;
+    bool begun_, changes_ = false;
   };
 
   /// Errors, of all: ApiError. 404 for an id that is not there, 409 while a request has it, 429 for too many.
@@ -93,6 +95,7 @@ class Sessions {
   std::shared_ptr<LongText> Load(const std::string& id, const std::string& form) const;
   void Write(const std::string& id, const Session& session, const LongText& text) const;
   void Return(Job job);
+  void Release(const std::string& id);
   void RunSaver();
 
   const Scheduler* scheduler_;
