@@ -5,6 +5,7 @@ Shapes of OpenAI's API, streams, log-probabilities, prefixes, and clients that m
 """
 import concurrent.futures
 import http.client
+import http.server
 import json
 import os
 import pathlib
@@ -557,6 +558,49 @@ class SettingsTest(unittest.TestCase):
                     self.assertIn(text, result[2])
             finally:
                 server.close()
+
+    def test_chat_with_a_server_that_says_anything(self):
+        good_models, done = b'{"data": [{"id": "m"}]}', b"data: [DONE]\n\n"
+
+        def event(**members):
+            return b"data: " + json.dumps({"choices": [{"delta": {"content": "hi"}}], **members}).encode() + b"\n\n"
+
+        cases = [(b'{"data": [{"id": 5}]}', event() + done), (b'{"data": [5]}', event() + done), (b"[]", event() + done),
+                 (b"no json", b""), (b"\xff", b"")]
+        cases += [(good_models, stream) for stream in (
+            event(choices=5) + done, event(choices=[5]) + done, event(choices=[{"delta": 5}]) + done,
+            event(choices=[{"delta": {"content": 5}, "finish_reason": 5}]) + done,
+            event(error={"message": 5}), event(error="no"), event(error=None) + done,
+            event(usage=5) + done, event(usage={"prompt_tokens": "x", "prompt_tokens_details": 5}) + done,
+            event(usage={"prompt_tokens": 2**63, "completion_tokens": -5, "hawser": 5}) + done,
+            event(usage={"hawser": {"cache": 5, "kept_tokens": "x", "evicted_tokens": 1e300}}) + done,
+            b"data: [1]\n\n", b"data: \xff\n\n", b"data: {\n\n", b"data\n\n", b"", event())]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self, kind, body):
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self):
+                self.answer("application/json", self.server.case[0])
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer("text/event-stream", self.server.case[1])
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            for server.case in cases:
+                p = subprocess.run([HAWSER, "chat", "--url", f"http://127.0.0.1:{server.server_address[1]}"],
+                                   input=b"Ahoy\n/stats\n", capture_output=True, timeout=60)
+                self.assertIn(p.returncode, (0, 2, 3), (server.case, p.stderr))
+            server.shutdown()
 
     def test_limits_of_sessions(self):
         server = Server("--max-sessions", "2", "--session-expiry", "1")

@@ -34,7 +34,8 @@ class RemoteTalker : public Talker {
     const Json models = Ask("GET", "/models", {});
     const bool listed = models.is_object() && models.contains("data") && models["data"].is_array() &&
                         !models["data"].empty() && models["data"][0].is_object();
-    if (model_.empty() && listed) model_ = models["data"][0].value("id", Json("")).get<std::string>();
+    const Json first = listed ? models["data"][0].value("id", Json()) : Json();
+    if (model_.empty() && first.is_string()) model_ = first.get<std::string>();
     if (options.in_session) OpenSession(options.session);
   }
   ~RemoteTalker() override {
@@ -93,8 +94,8 @@ class RemoteTalker : public Talker {
     std::string text = fmt::format("{}, {}: read {}, {} of them known already; wrote {}\n", base_, model_,
                                    Counted(read_, "token"), known_, Counted(written_, "token"));
     if (last_.is_object() && last_.contains("cache")) {
-      text += fmt::format("cache {}, {} kept, {} forgotten\n", last_["cache"].dump(), last_.value("kept_tokens", 0),
-                          last_.value("evicted_tokens", 0));
+      text += fmt::format("cache {}, {} kept, {} forgotten\n", last_["cache"].dump(), Number(last_, "kept_tokens"),
+                          Number(last_, "evicted_tokens"));
     }
     if (!session_.empty()) text += "session " + session_ + "\n";
     return text;
@@ -231,15 +232,18 @@ class RemoteTalker : public Talker {
     if (!session_.empty()) answer.json["session"] = session_;
     return answer;
   }
+  /// A count that a server told; 0 where it is none.
+  static int64_t Number(const Json& object, const char* key) {
+    constexpr double kMost = 0x1p50;
+    const Json value = object.is_object() ? object.value(key, Json()) : Json();
+    const bool counts = value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() < kMost;
+    return counts ? value.get<int64_t>() : 0;
+  }
   void Count(const Json& usage) {
-    const auto number = [](const Json& object, const char* key) {
-      const Json value = object.is_object() ? object.value(key, Json()) : Json();
-      return value.is_number_integer() ? value.get<int64_t>() : 0;
-    };
-    read_ += number(usage, "prompt_tokens");
-    written_ += number(usage, "completion_tokens");
+    read_ += Number(usage, "prompt_tokens");
+    written_ += Number(usage, "completion_tokens");
     if (!usage.is_object()) return;
-    known_ += number(usage.value("prompt_tokens_details", Json()), "cached_tokens");
+    known_ += Number(usage.value("prompt_tokens_details", Json()), "cached_tokens");
     last_ = usage.value("hawser", Json());
   }
 
