@@ -128,7 +128,9 @@ TEST_F(GenerateCommand, GoesOnFromASavedState) {
   const std::pair<std::string, const char*> mistakes[] = {
       {"--kv full --load-state " + state, "saved with another cache policy: sink:4,60, and this run has full"},
       {"--dtype bf16 --load-state " + state, "saved with another dtype: f32, and this run has bf16"},
-      {"--rope ntk:factor=4 --load-state " + state, "saved with another rope scheme"},
+      {"--rope ntk:factor=4 --load-state " + state, "saved with another rope scheme or --context: "},
+      {"--rope ntk:factor=4 --load-state " + state, "and this run has ntk:factor=4,original=512"},
+      {"--rope ntk:factor=4 --load-state " + state, ": default and 0, and"},
       {"--load-state " + tokenizer_, "tokenizer.bin"},
       {"--load-state /no/such/state", "/no/such/state"},
       {"--prompt a --max-new 3 --save-state /no/such/folder/state", "/no/such/folder"},

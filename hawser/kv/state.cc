@@ -100,6 +100,15 @@ uint64_t Rotations(const KvCache& cache) {
   return hash;
 }
 
+/// The positions of the first layers that have some, as they are written.
+std::string PositionsText(const KvCache& cache) {
+  if (cache.alibi()) return ToString(*cache.alibi());
+  for (const KvGroup& group : cache.groups()) {
+    if (group.layer().rope) return ToString(*group.layer().rope);
+  }
+  return "none";
+}
+
 json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
   json state = StateOf(file);
   const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
@@ -111,9 +120,12 @@ json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
   expect("dtype", std::string(Name(cache.stored())), "dtype");
   expect("model", Hex(model), "model (fingerprint)");
   expect("separators", Hex(HashOf(cache.separators())), "set of separators (hash)");
-  expect("rotations", Hex(Rotations(cache)),
-         fmt::format("rope scheme or declared length ({} tokens; pass --context)",
-                     Value<int64_t>(state, "declared_length")));
+  if (Value<std::string>(state, "rotations") != Hex(Rotations(cache))) {
+    const bool told = state.contains("positions") && state["positions"].is_string();
+    Fail(ErrorKind::kUsage, "saved with another rope scheme or --context: {} and {}, and this run has {} and {}",
+         told ? state["positions"].get<std::string>() : "one that it does not tell",
+         Value<int64_t>(state, "declared_length"), PositionsText(cache), cache.max_length());
+  }
   return state;
 }
 
@@ -241,6 +253,7 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
                       {"model", Hex(model)},
                       {"separators", Hex(HashOf(cache.separators()))},
                       {"rotations", Hex(Rotations(cache))},
+                      {"positions", PositionsText(cache)},
                       {"declared_length", cache.max_length()},
                       {"dtype", Name(cache.stored())},
                       {"seen", cache.seen()},

@@ -231,7 +231,7 @@ TEST_F(KvStateTest, SaysWhatDiffers) {
          NewKvCache(backend_.get(), spec_, ParseKvForm("sep-stream:2,3,4,14"), {}, DType::kF32, 128));
   ModelSpec stretched = spec_;
   stretched.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", spec_.context);
-  expect({"rope scheme", "128 tokens"},
+  expect({"rope scheme", "default and 128"},
          NewKvCache(backend_.get(), stretched, ParseKvForm("sep-stream:2,3,4,14"), flags_, DType::kF32, 128));
   ModelSpec rounded = spec_;
   rounded.rope = ApplyRopeText(spec_.rope, "default:numerics=hf-f32", spec_.context);
