@@ -8,6 +8,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/cli/eval_measures.h"
+#include "hawser/eval/answer_text.h"
 #include "hawser/eval/compare_report.h"
 #include "hawser/eval/fit_kept.h"
 #include "hawser/eval/page.h"
@@ -64,7 +65,7 @@ std::vector<Method> FitMethods(const EvalOptions& options, const ModelToRun& run
   };
   std::string fitted;
   for (const std::string_view piece : SplitAt(options.methods, ';')) {
-    std::string text(piece);
+    std::string text(StripText(piece));
     if (text.find('?') != text.npos) {
       text = FitNumber(text, options.kept, longest, [&](const std::string& candidate) {
         return KeptKeys(backend, run.weights.spec(), ParseMethods(candidate).at(0).sight, ids, separators);
@@ -151,6 +152,22 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
   const std::vector<Method> methods = FitMethods(options, *run, backend.get(), comparison.texts);
   HeldRuns held(options, RunOf(options, *run, keys, comparison.texts, comparison.stretch));
   std::string rope;  // of `run`
+  const auto reader_of = [&](const Method& method) {
+    if (method.rope != rope) {
+      reached.rope = method.rope.empty() ? options.rope : method.rope;
+      run = std::make_unique<ModelToRun>(OpenEvalModel(reached));
+      rope = method.rope;
+    }
+    return TextReader(backend.get(), run->weights, *tokenizer, method.sight, ParseBosRule(options.bos));
+  };
+  // What cannot be is told before anything is measured.
+  constexpr size_t kTried = 16;  // tokens
+  const std::vector<int32_t>& first = comparison.texts.front().ids;
+  for (const Method& method : methods) {
+    if (held.Find(method.name) != nullptr) continue;
+    WithFrame(fmt::format("method '{}'", method.name),
+              [&] { reader_of(method).Read(std::span(first).first(std::min(first.size(), kTried))); });
+  }
   for (const Method& method : methods) {
     if (const MethodRun* before = held.Find(method.name)) {
       LogLine(fmt::format("{}: measured before", method.name));
@@ -158,12 +175,7 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
       continue;
     }
     WithFrame(fmt::format("method '{}'", method.name), [&] {
-      if (method.rope != rope) {
-        reached.rope = method.rope.empty() ? options.rope : method.rope;
-        run = std::make_unique<ModelToRun>(OpenEvalModel(reached));
-        rope = method.rope;
-      }
-      TextReader reader(backend.get(), run->weights, *tokenizer, method.sight, ParseBosRule(options.bos));
+      TextReader reader = reader_of(method);
       comparison.methods.push_back(RunMethod(&reader, method.name, comparison.texts, comparison.stretch));
     });
     held.Add(comparison.methods.back());

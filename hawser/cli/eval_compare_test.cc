@@ -1,6 +1,7 @@
 // hawser eval MODEL compare at the command line, on the built-in model, and what hawser report makes of it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -94,7 +95,16 @@ TEST_F(CompareCommand, PositionSchemesReadTheirOwnWay) {
   EXPECT_NEAR(cached / passed, 1, 1e-4);
 }
 
+TEST_F(CompareCommand, WhatCannotBeIsToldBeforeAnythingIsMeasured) {
+  Refused(4, "--output " + Path("late") + " --methods 'full; window:64; sink:4,60 @ string'",
+          "method 'sink:4,60 @ string'");
+  const std::string log = ReadFile(folder_ / "late/methods.jsonl");
+  EXPECT_EQ(std::ranges::count(log, '\n'), 1) << "what the run is of, and no method: " << log;
+}
+
 TEST_F(CompareCommand, MistakesAreNamed) {
+  Refused(2, "--methods 'full;  window:?' --kept 5000", "'window:?' keeps");
+  Refused(2, "--methods 'full; window:?' --kept nan", "--kept: wanted a number");
   Refused(2, "", "no methods to compare");
   Refused(2, "--methods 'full; sikn:4'", "method 'sikn:4'");
   Refused(2, "--methods 'sink:4,?'", "Give --kept N");

@@ -22,13 +22,23 @@ std::string_view Trimmed(std::string_view text) {
   return begin == text.npos ? std::string_view() : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
 }
 
-/// A pattern has its first '=' before any ':', or is a word that only patterns know.
+/// Behind the name of a cache stands a ':' or ',', behind the first word of a pattern a '=' or a blank. A word alone is
+/// a cache, or what only patterns know.
 Sight ParseSight(std::string_view text) {
   if (text.empty()) return {};
-  const bool fields = text.find('=') < text.find(':');
-  const bool word = text == "intra" || text == "anchor" || text == "sep";
-  if (fields || word) return {.kv = std::nullopt, .pattern = ParsePattern(text)};
-  return {.kv = ParseKvForm(text), .pattern = {}};
+  const size_t end = text.find_first_of(":,= \t\n");
+  const auto pattern = [&]() -> Sight { return {.kv = std::nullopt, .pattern = ParsePattern(text)}; };
+  if (end != text.npos && text[end] != ':' && text[end] != ',') return pattern();
+  try {
+    return {.kv = ParseKvForm(text), .pattern = {}};
+  } catch (const Error&) {
+    if (end != text.npos) throw;
+    try {
+      return pattern();
+    } catch (const Error&) {
+    }
+    throw;
+  }
 }
 
 PairedRatio RatioOf(double base, double other, double tokens) {

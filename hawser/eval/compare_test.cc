@@ -37,6 +37,15 @@ TEST(Methods, CachesPatternsAndPositions) {
   EXPECT_EQ(methods[6].sight.kv, ParseKvForm("sep:3,256"));
   EXPECT_EQ(methods[7].sight.pattern, ParsePattern("intra"));
 
+  // Presets take options as in --kv; patterns take theirs behind blanks.
+  const std::vector<Method> more =
+      ParseMethods("sepllm,dtype=q8_0; bounded:64; streaming; anchor; sep; sep window=8; window=32 full-layers=1");
+  ASSERT_EQ(more.size(), 7u);
+  EXPECT_EQ(more[0].sight.kv, ParseKvForm("sepllm,dtype=q8_0"));
+  EXPECT_EQ(more[1].sight.kv, ParseKvForm("bounded:64"));
+  EXPECT_EQ(more[2].sight.kv, ParseKvForm("streaming"));
+  for (size_t m = 3; m < 7; ++m) EXPECT_EQ(more[m].sight.pattern, ParsePattern(more[m].name)) << more[m].name;
+
   ExpectError(ErrorKind::kUsage, {"no methods to compare"}, [] { ParseMethods(" ; ;"); });
   ExpectError(ErrorKind::kUsage, {"method 'sikn:4,60'", "sikn"}, [] { ParseMethods("full; sikn:4,60"); });
   ExpectError(ErrorKind::kUsage, {"method 'windw=3'"}, [] { ParseMethods("windw=3"); });
