@@ -75,11 +75,12 @@ int List(const CommonOptions& common) {
     PrintJson({{"tasks", list}});
     return 0;
   }
-  TextTable measures({"measure", "measures", "options"});
+  std::string text = TaskList() + "\nmeasures, each by itself:\n";
   for (const EvalMeasure& measure : EvalMeasures()) {
-    measures.Row({measure.name, measure.summary, fmt::format("{}", fmt::join(measure.flags, " "))});
+    text +=
+        fmt::format("  {:<14}  {}\n  {:<14}    {}\n", measure.name, measure.summary, "", fmt::join(measure.flags, " "));
   }
-  PrintText(TaskList() + "\n" + measures.ToString());
+  PrintText(text);
   return 0;
 }
 

@@ -182,12 +182,15 @@ TEST_F(EvalCommand, TasksSayWhatTheyMiss) {
   };
   const CommandResult list = RunHawser("eval --list 2>&1");
   EXPECT_EQ(list.code, 0);
-  for (const char* part : {"mmlu", "gsm8k_cot", "retrieval", "data:arc"}) {
+  for (const char* part :
+       {"mmlu", "gsm8k_cot", "retrieval", "data:arc", "trials=K, keys=K, haystack=PATH, file=PATH"}) {
     EXPECT_NE(list.out.find(part), std::string::npos) << part;
   }
   const std::string piqa = "piqa --limit 1" + tokenizer_;
   expect(2, "piqa:shots=x" + tokenizer_, "shots is 'x'");
   expect(2, "piqa:shot=1" + tokenizer_, "did you mean 'shots'?");
+  expect(2, "ruler:length=64" + tokenizer_, "64 tokens are too few");
+  expect(2, "passkey:keys=2" + tokenizer_, "task passkey has no option 'keys' here");
   expect(2, "mmlu:subjects=anatomi" + tokenizer_, "did you mean 'anatomy'?");
   expect(2, "piqa piqa --limit 1" + tokenizer_, "given twice");
   expect(2, "piqa ppl" + tokenizer_, "by itself");
@@ -199,6 +202,7 @@ TEST_F(EvalCommand, TasksSayWhatTheyMiss) {
   MakeDirectories(folder_ / "data/piqa");
   const std::string other = piqa + " --data-dir '" + (folder_ / "data").string() + "'";
   expect(3, other, "hawser pull data:piqa");
+  expect(3, "longbench_v2" + other.substr(4), "longbench_v2/data.json: not found; give such a file by file=PATH");
   std::string labels(3676, '1');
   WriteFileAtomically(folder_ / "data/piqa/valid-labels.lst", labels);
   expect(3, other, "b4192dc3a2a0363d9d60ccf79800cbbe2f32ebb17726efdde6970e0b8131bceb");

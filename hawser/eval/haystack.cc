@@ -40,6 +40,14 @@ fs::path FindData(const fs::path& given, std::string_view path) {
   return folders.empty() ? fs::path(path) : folders.front() / path;
 }
 
+fs::path NeedData(const fs::path& given, std::string_view path, std::string_view option) {
+  const fs::path place = FindData(given, path);
+  std::error_code code;
+  if (fs::exists(place, code)) return place;
+  Fail(ErrorKind::kIo, "{}: not found; give such a file by {}, or the folder of data that has it by --data-dir",
+       place.string(), option);
+}
+
 std::string ReadHaystack(const std::string& source, const fs::path& data_dir, int64_t words) {
   const bool books = source == "pg19";
   const fs::path place = books ? FindData(data_dir, "pg19/test") : fs::path(source);

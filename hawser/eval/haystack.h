@@ -11,6 +11,9 @@ namespace hawser {
 /// `path` in the first folder of data that has it (data_files.h), or where it was looked for first.
 std::filesystem::path FindData(const std::filesystem::path& given, std::string_view path);
 
+/// FindData. `option` gives the file itself. Errors: kIo where it is not there, with what to do.
+std::filesystem::path NeedData(const std::filesystem::path& given, std::string_view path, std::string_view option);
+
 /// Text of `words` words or more from the beginning of `source`, or all of it. "pg19": the books in pg19/test/ of the
 /// data, in the order of their names; else a text, a folder of them (data/corpus.h), or {"text": ...} in a .json file.
 /// Errors: kIo where there is none, kFormat for what is no text.

@@ -86,7 +86,8 @@ SampleScore V1Score(const Sample& sample, std::span<const LmAnswer> answers) {
 
 std::vector<Sample> V2Samples(const TaskInput& input) {
   const std::string given = input.options.Text("file", "");
-  const fs::path path = given.empty() ? FindData(input.data_dir, "longbench_v2/data.json") : fs::path(given);
+  const fs::path path =
+      given.empty() ? NeedData(input.data_dir, "longbench_v2/data.json", "file=PATH") : fs::path(given);
   constexpr int64_t kMaxNew = 128;
   const int64_t most = PromptTokens(input, kMaxNew);
   std::vector<Sample> samples;

@@ -181,8 +181,9 @@ class PasskeyMaker {
 
   /// Lines {"context", "input", "answer"} as InfiniteBench has them.
   std::vector<Sample> FromFile() {
-    const std::filesystem::path path =
-        file_.empty() ? FindData(input_.data_dir, "infinitebench/passkey.jsonl") : std::filesystem::path(file_);
+    const std::filesystem::path path = file_.empty()
+                                           ? NeedData(input_.data_dir, "infinitebench/passkey.jsonl", "file=PATH")
+                                           : std::filesystem::path(file_);
     std::vector<Sample> samples;
     for (const ContextLine& line : ReadContextLines(path, input_.limit)) {
       Hidden hidden{.prompt = fmt::format("{}\n\n{}\n\nThe pass key is", line.context, line.input),

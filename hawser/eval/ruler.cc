@@ -116,7 +116,8 @@ std::filesystem::path QuestionFile(const RulerTask& task, const RulerOptions& op
   const bool squad = task.kind == kSquad;
   const std::filesystem::path& own = squad ? options.squad : options.hotpot;
   if (!own.empty()) return own;
-  return FindData(options.data_dir, squad ? "qa/xquad.en.json" : "qa/hotpotqa_dev_distractor_first100.json");
+  return squad ? NeedData(options.data_dir, "qa/xquad.en.json", "squad")
+               : NeedData(options.data_dir, "qa/hotpotqa_dev_distractor_first100.json", "hotpot");
 }
 
 class Maker {

@@ -1,6 +1,7 @@
 // RULER on a model: its samples as requests.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
@@ -26,6 +27,7 @@ std::vector<Sample> RulerSamples(const TaskInput& input) {
   if (input.limit > 0) options.samples = std::min(options.samples, input.limit);
 
   std::vector<Sample> samples;
+  std::optional<Error> left_out;
   for (const int64_t length : lengths) {
     options.length = TaskRoom(input, length);
     for (const RulerTask* task : tasks) {
@@ -34,6 +36,7 @@ std::vector<Sample> RulerSamples(const TaskInput& input) {
         all_made = MakeRulerSamples(*task, options, *input.tokenizer);
       } catch (const Error& error) {
         if (names != "all+" || error.kind() != ErrorKind::kUsage) throw;
+        left_out = error;
         LogLine(fmt::format("note: left out at {} tokens: {}", length, error.what()));
         continue;
       }
@@ -58,6 +61,7 @@ std::vector<Sample> RulerSamples(const TaskInput& input) {
       }
     }
   }
+  if (samples.empty() && left_out) throw *left_out;
   return samples;
 }
 

@@ -1,6 +1,7 @@
 #include "hawser/eval/task.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "hawser/base/error.h"
 #include "hawser/base/size.h"
@@ -36,7 +37,9 @@ double TaskOptions::Real(const std::string& key, double fallback, double low, do
   const std::string text = Text(key, fmt::format("{}", fallback));
   const auto value = ParseNumber<double>(text);
   if (value && *value >= low && *value <= high) return *value;
-  Fail(ErrorKind::kUsage, "{} is '{}', wanted a number from {} to {}", key, text, low, high);
+  const bool bounded = std::isfinite(low) || std::isfinite(high);
+  Fail(ErrorKind::kUsage, "{} is '{}', wanted a number{}", key, text,
+       bounded ? fmt::format(" from {} to {}", low, high) : "");
 }
 
 std::vector<std::string> TaskOptions::List(const std::string& key, const std::string& fallback) const {
@@ -72,7 +75,7 @@ void TaskOptions::CheckAllUsed() const {
   for (const auto& [key, value] : given_) {
     if (used_.contains(key)) continue;
     if (known.empty()) Fail(ErrorKind::kUsage, "task {} takes no options, found '{}'", task_, key);
-    Fail(ErrorKind::kUsage, "task {} has no option '{}'{}", task_, key, SuggestName(key, known));
+    Fail(ErrorKind::kUsage, "task {} has no option '{}' here{}", task_, key, SuggestName(key, known));
   }
 }
 

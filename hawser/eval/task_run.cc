@@ -188,12 +188,13 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
 }
 
 std::string TaskList() {
-  TextTable table({"task", "measures", "options", "data"});
+  std::string text = "tasks:\n";
   for (const Task* task : Tasks()) {
-    table.Row({std::string(task->name), std::string(task->summary), std::string(task->options),
-               task->data.empty() ? "" : fmt::format("data:{}", task->data)});
+    text += fmt::format("  {:<14}  {}{}\n", task->name, task->summary,
+                        task->data.empty() ? "" : fmt::format(" (data:{})", task->data));
+    if (!task->options.empty()) text += fmt::format("  {:<14}    {}\n", "", task->options);
   }
-  return table.ToString();
+  return text;
 }
 
 nlohmann::json TaskListJson() {
