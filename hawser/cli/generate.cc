@@ -132,13 +132,7 @@ std::string ReadPrompt(const GenerateFlags& options, Command command) {
   if (by_option) return options.prompt;
   if (by_word) return options.words;
   if (by_file && options.prompt_file == "-") return ReadStdin("the prompt");
-  if (by_file) {
-    std::error_code code;
-    if (!std::filesystem::exists(options.prompt_file, code)) {
-      Fail(ErrorKind::kUsage, "--prompt-file {}: there is no such file", options.prompt_file);
-    }
-    return ReadFile(options.prompt_file);
-  }
+  if (by_file) return ReadFile(options.prompt_file);
   return StdinHoldsText() ? ReadStdinLine("the prompt (--prompt \"\" is none)") : "";
 }
 

@@ -3,13 +3,17 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <limits>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/lock.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
@@ -33,12 +37,23 @@ std::string ReadSize(std::string& text) {
     if (ParseNumber<T>(text)) return "";
   }
   const auto size = ParseSize(text);
-  if (!size || !std::in_range<T>(*size)) {
+  if (size && !std::in_range<T>(*size)) {
+    constexpr auto kLeast = std::numeric_limits<T>::min(), kMost = std::numeric_limits<T>::max();
+    return fmt::format("wanted a whole number from {} to {}, found \"{}\"", kLeast, kMost, text);
+  }
+  if (!size) {
     return fmt::format("wanted a whole number{}, found \"{}\"",
                        std::is_unsigned_v<T> ? " from 0 to 2^64 - 1" : ", such as 4096, 16k or 1M", text);
   }
   text = fmt::format("{}", *size);
   return "";
+}
+
+/// CLI11 would read nothing as 0, and take what is no number for one that lies in every range.
+std::string CheckReal(const std::string& text) {
+  const std::optional<double> number = ParseNumber<double>(text);
+  if (number && std::isfinite(*number)) return "";
+  return fmt::format("wanted a number, found \"{}\"", text);
 }
 
 /// The names of the options of `app` and of what it lies in.
@@ -186,7 +201,11 @@ CommandOption& CommandOption::OneOf(const std::vector<std::string>& values) {
 }
 
 CommandOption& CommandOption::ExistingFile() {
-  option_->check(CLI::ExistingFile);
+  const auto check = [](const std::string& path) {
+    MappedFile file(path);
+    return std::string();
+  };
+  option_->check(check, "", "");
   return *this;
 }
 
@@ -232,6 +251,7 @@ CommandOption Command::Add(const std::string& name, T& value, const std::string&
     CLI::Option* option = app_->add_option(name, value, help);
     using E = typename Element<T>::Type;
     if constexpr (std::is_integral_v<E>) option->transform(CLI::Validator(ReadSize<E>, ""));
+    if constexpr (std::is_floating_point_v<E>) option->check(CheckReal, "", "");
     return CommandOption(option);
   }
 }

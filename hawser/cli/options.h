@@ -24,7 +24,7 @@ class CommandOption {
   CommandOption& Range(int64_t least, int64_t most);
   CommandOption& RangeReal(double least, double most);
   CommandOption& OneOf(const std::vector<std::string>& values);
-  CommandOption& ExistingFile();
+  CommandOption& ExistingFile();             // one that can be read, else kIo
   CommandOption& Writes();                   // a file, refused before any work where it cannot be written
   CommandOption& ShowDefault();              // the value at this moment, in --help
   CommandOption& Delimiter(char delimiter);  // of a list in one argument

@@ -85,6 +85,28 @@ TEST_F(People, MisspeltNamesSuggestTheNearest) {
   Expect(2, "generate builtin -n", "generate: ");
 }
 
+TEST_F(People, WhatIsNoNumberOrTooLargeIsRefusedByName) {
+  const std::string run = "generate builtin -p a ";
+  Expect(2, run + "--temperature nan", "--temperature: wanted a number, found \"nan\"");
+  Expect(2, run + "--temperature ''", "--temperature: wanted a number, found \"\"");
+  Expect(2, run + "--min-p 0x1", "wanted a number");
+  Expect(2, run + "--progress nan", "--progress: wanted a number");
+  Expect(2, run + "--progress inf", "--progress: wanted a number");
+  Expect(2, "inspect pattern full --docs 100000000000", "wanted a whole number from -2147483648 to 2147483647");
+  Expect(2, run + "--rope ntk:factor=1e308", "rope 'ntk:factor=1e308': rope factor must be from 1 to 1000000000");
+  Expect(2, run + "--rope theta=1e300", "rope 'theta=1e300': rope theta must be");
+  Expect(2, run + "--rope yarn:factor=2,mscale=1e12", "rope mscale must be");
+  Expect(2, "extend builtin --data x --context 8192 --out y --rope linear:factor=1e10", "rope 'linear:factor=1e10'");
+}
+
+TEST_F(People, AFileThatIsNotThereIsNamedOnce) {
+  for (const char* option : {"--grammar", "--json-schema", "--load-state", "--prompt-file"}) {
+    const std::string out = Expect(3, std::string("generate builtin ") + option + " nosuch", "nosuch: cannot open");
+    EXPECT_EQ(out.find("nosuch", out.find("nosuch") + 1), out.npos) << out;
+  }
+  Expect(3, "generate builtin -p a --grammar .", "not a regular file, but a folder");
+}
+
 // Lines of code on the pages that begin with "hawser COMMAND": the command is there and its help names every option.
 TEST(Pages, CommandsTakeTheOptionsTheyAreShownWith) {
   const fs::path root = fs::path(__FILE__).parent_path().parent_path().parent_path();
@@ -196,7 +218,7 @@ TEST_F(People, APromptComesInManyWays) {
   EXPECT_EQ(Text("--prompt 'Once upon'", "echo no | "), want);
   EXPECT_EQ(Text("--prompt ''", "echo no | "), Text(""));
   Expect(2, "generate builtin -p a b", "twice");
-  Expect(2, "generate builtin --prompt-file /nowhere", "/nowhere");
+  Expect(3, "generate builtin --prompt-file /nowhere", "/nowhere");
 }
 
 TEST_F(People, ACacheMeansAStream) {

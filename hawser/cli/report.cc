@@ -30,8 +30,8 @@ int RunReport(const ReportOptions& options, const CommonOptions& common) {
     }
     PrintJson({{"out", options.out.string()}, {"pictures", pictures}});
   } else {
-    LogLine(
-        fmt::format("{}: {} pictures, also as .svg and .csv beside it", options.out.string(), report.pictures.size()));
+    LogLine(fmt::format("{}: {} picture{}, also as .svg and .csv beside it", options.out.string(),
+                        report.pictures.size(), report.pictures.size() == 1 ? "" : "s"));
   }
   return 0;
 }

@@ -1,5 +1,7 @@
 #include "hawser/model/places.h"
 
+#include <utility>
+
 #include "hawser/base/error.h"
 
 namespace hawser {
@@ -22,11 +24,19 @@ void ApplyPlaces(std::string_view text, int64_t context, int64_t wanted, ModelSp
   if (spec->places == Places::kNone) {
     Fail(ErrorKind::kUsage, "rope '{}': this model has no positions that could be scaled", text);
   }
+  ModelSpec placed = *spec;
   if (Biased(*spec)) {
-    spec->alibi = ApplyAlibiText(spec->alibi, text, context, wanted);
+    placed.alibi = ApplyAlibiText(spec->alibi, text, context, wanted);
   } else {
-    spec->rope = ApplyRopeText(spec->rope, text, context, wanted);
+    placed.rope = ApplyRopeText(spec->rope, text, context, wanted);
   }
+  try {
+    Validate(placed);
+  } catch (const Error& error) {  // of a file it would be the file's
+    if (error.kind() != ErrorKind::kFormat) throw;
+    Fail(ErrorKind::kUsage, "rope '{}': {}", text, error.what());
+  }
+  *spec = std::move(placed);
 }
 
 std::string GrownPlaces(const ModelSpec& spec, int64_t context, int64_t wanted) {
