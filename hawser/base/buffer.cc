@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "hawser/base/limits.h"
+#include "hawser/base/out_of_memory.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -24,7 +25,8 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   data_ = std::aligned_alloc(alignment, rounded);
   if (data_ == nullptr) {
-    Fail(ErrorKind::kUsage, "out of memory: {} more were wanted", BytesText(static_cast<int64_t>(bytes)));
+    throw OutOfMemory(ErrorKind::kUsage,
+                      fmt::format("out of memory: {} more were wanted", BytesText(static_cast<int64_t>(bytes))));
   }
 #if defined(__linux__)
   if (alignment == kHuge) madvise(data_, rounded, MADV_HUGEPAGE);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/out_of_memory.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -182,8 +183,9 @@ void CheckFits(std::string_view what, int64_t bytes) {
   if (g_allow_too_large) return;
   const int64_t there = FreeMemoryBytes();
   if (bytes <= there) return;
-  Fail(ErrorKind::kUsage, "{}: {} of memory wanted, {} there: does not fit; ask for less, or try with --force", what,
-       BytesText(bytes), BytesText(there));
+  throw OutOfMemory(ErrorKind::kUsage,
+                    fmt::format("{}: {} of memory wanted, {} there: does not fit; ask for less, or try with --force",
+                                what, BytesText(bytes), BytesText(there)));
 }
 
 std::string BytesText(int64_t bytes) {

@@ -1,8 +1,10 @@
 #include "hawser/infer/scheduler.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
+#include "hawser/base/out_of_memory.h"
 #include "hawser/base/parallel.h"
 #include "hawser/model/kv_shape.h"
 #include "hawser/tok/separators.h"
@@ -15,6 +17,20 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMostRows = 1024;    // of a step in which no text waits for its next token
 constexpr int64_t kLogitRows = 64;     // whose logits are held at once
 constexpr int64_t kWorthWaiting = 32;  // tokens that another prompt is about to read
+
+/// What a text is told of the exception that is being caught. Others than those of ours and of memory go on.
+Error Caught() {
+  const auto memory = [] { return Error(ErrorKind::kIo, "there is not enough memory for this text now"); };
+  try {
+    throw;
+  } catch (const OutOfMemory&) {
+    return memory();
+  } catch (const std::bad_alloc&) {
+    return memory();
+  } catch (const Error& error) {
+    return error;
+  }
+}
 
 double Seconds(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -58,6 +74,7 @@ struct Scheduler::Slot {
   bool reading() const { return next < 0; }
   /// What of a dense prompt stays hangs on where it began and ended.
   bool shares() const { return request.share && request.behind == nullptr && form.prefill == KvPrefill::kSparse; }
+  bool apart() const { return !shares(); }
   int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()) - left_over; }
   std::span<const int32_t> rest() const {
     return std::span<const int32_t>(request.prompt).subspan(std::min(fed.size(), request.prompt.size()));
@@ -70,12 +87,12 @@ class Scheduler::Sink : public RowSink {
   Sink(Scheduler* scheduler, std::span<Slot* const> slots) : s_(scheduler), slots_(slots) {}
 
   void Rows(std::span<const Row> rows, ConstMat hidden) override {
-    const auto all = static_cast<int64_t>(rows.size());
-    for (int64_t begin = 0; begin < all; begin += kLogitRows) {
-      const int64_t n = std::min(kLogitRows, all - begin);
-      if (s_->logits_.rows() < n) s_->logits_ = Matrix(n, s_->decoder_->spec().vocab);
-      s_->decoder_->Logits(hidden.Rows(begin, n), s_->logits_.view().Rows(0, n));
-      Take(rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)));
+    for (size_t begin = 0, n = 0; begin < rows.size(); begin += n) {
+      n = Together(rows.subspan(begin));
+      const auto count = static_cast<int64_t>(n);
+      if (s_->logits_.rows() < count) s_->logits_ = Matrix(count, s_->decoder_->spec().vocab);
+      s_->decoder_->Logits(hidden.Rows(static_cast<int64_t>(begin), count), s_->logits_.view().Rows(0, count));
+      Take(rows.subspan(begin, n));
     }
   }
 
@@ -85,6 +102,20 @@ class Scheduler::Sink : public RowSink {
     std::optional<Error> error;
   };
 
+  /// How many of the first rows go into one product with the head: as DecodeChunk::apart has it for the others.
+  size_t Together(std::span<const Row> rows) const {
+    const bool apart = slots_[rows[0].chunk]->apart();
+    const auto of_one = [&](size_t i) { return i + 1 < rows.size() && rows[i + 1].chunk == rows[i].chunk; };
+    const bool several = apart && of_one(0);
+    const auto most = static_cast<size_t>(apart && !several ? kAlikeRows : kLogitRows);
+    size_t n = 1;
+    for (; n < std::min(rows.size(), most); ++n) {
+      const bool same = rows[n].chunk == rows[0].chunk;
+      if (several ? !same : slots_[rows[n].chunk]->apart() != apart || (apart && of_one(n))) break;
+    }
+    return n;
+  }
+
   void Take(std::span<const Row> rows) {
     std::vector<Result> results(rows.size());
     ParallelFor(static_cast<int64_t>(rows.size()), [&](int64_t r) {
@@ -92,8 +123,8 @@ class Scheduler::Sink : public RowSink {
       try {
         const ConstMat logits = s_->logits_.view();
         result.event = OfRow(rows[static_cast<size_t>(r)], {logits.Row<float>(r), static_cast<size_t>(logits.cols)});
-      } catch (const Error& error) {
-        result.error = error;
+      } catch (...) {
+        result.error = Caught();
       }
     });
     for (size_t r = 0; r < rows.size(); ++r) {
@@ -264,7 +295,7 @@ void Scheduler::Collect() {
   for (const auto& slot : ended) {
     if (slot->cancelled) {
       slot->text->Cancel();
-      End(slot.get());
+      For(slot.get(), [&] { End(slot.get()); });
     } else {
       Fault(slot.get(),
             Error(ErrorKind::kIo, fmt::format("the request has run out of its {} ms", slot->request.timeout.count())));
@@ -324,14 +355,13 @@ void Scheduler::FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<
 void Scheduler::Begin(std::unique_ptr<Slot> slot) {
   Slot* s = slot.get();
   s->begun = Clock::now();
-  try {
+  For(s, [&] {
     if (s->request.behind != nullptr) s->cache = std::move(s->request.behind->cache);
     if (s->shares() && !s->request.prompt_logprobs) FindPrefix(s, &prefixes_, slots_);
     if (s->cache == nullptr) s->cache = NewCache(s->form);
     if (s->prefills) s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
-  } catch (const Error& error) {
-    return Fault(s, error);
-  }
+  });
+  if (s->over) return;
   slots_.push_back(std::move(slot));
   const int64_t prompt = s->prompt_tokens();
   Tell(s, {.kind = Event::Kind::kStart, .prompt_tokens = prompt, .cached_tokens = s->cached, .read_tokens = s->cached});
@@ -345,13 +375,15 @@ bool Scheduler::Step() {
   Admit();
   std::vector<Slot*> pass, reading;
   for (const auto& slot : slots_) (slot->reading() ? reading : pass).push_back(slot.get());
+  std::ranges::stable_partition(pass, &Slot::shares);  // products of many rows are of those that follow one another
   for (Slot* slot : pass) slot->to_feed = {slot->next};
   int64_t rows = pass.empty() ? kMostRows : options_.rows;
   std::ranges::stable_sort(reading, std::greater(), [](const Slot* s) { return s->request.priority; });
   for (Slot* slot : reading) {
     if (rows == 0) break;
     const std::span<const int32_t> rest = slot->rest();
-    const auto n = std::min(rest.size(), static_cast<size_t>(rows));
+    const auto n = std::min(rest.size(), static_cast<size_t>(slot->apart() ? options_.rows : rows));
+    if (static_cast<int64_t>(n) > rows) continue;  // its pieces do not depend on what else there is to read
     slot->to_feed.assign(rest.begin(), rest.begin() + static_cast<ptrdiff_t>(n));
     rows -= static_cast<int64_t>(n);
     pass.push_back(slot);
@@ -363,11 +395,11 @@ bool Scheduler::Step() {
   RunPass(pass);
   for (Slot* slot : pass) {
     if (!slot->over) {
-      AfterPass(slot);
+      For(slot, [&] { AfterPass(slot); });
     } else {  // nobody listens to it any more
       slot->fed.insert(slot->fed.end(), slot->to_feed.begin(), slot->to_feed.end());
     }
-    if (slot->over) GiveBack(slot);
+    if (slot->over) For(slot, [&] { GiveBack(slot); });
   }
   std::erase_if(slots_, [](const auto& slot) { return slot->over; });
   Publish();
@@ -382,17 +414,15 @@ void Scheduler::RunPass(std::span<Slot* const> slots) {
     const Wanted wanted = slot->reading() && slot->request.prompt_logprobs ? Wanted::kAll
                           : slot->reading() && !ends                       ? Wanted::kNone
                                                                            : Wanted::kLast;
-    chunks.push_back({.cache = slot->cache.get(), .tokens = slot->to_feed, .wanted = wanted});
+    chunks.push_back({.cache = slot->cache.get(), .tokens = slot->to_feed, .wanted = wanted, .apart = slot->apart()});
   }
   Sink sink(this, slots);
   std::optional<Error> failed;
   try {
     decoder_->Run(chunks, &sink);
     return;
-  } catch (const Error& error) {
-    failed = error;
-  } catch (const std::bad_alloc&) {
-    failed = Error(ErrorKind::kUsage, "out of memory");
+  } catch (...) {
+    failed = Caught();
   }
   for (Slot* slot : slots) {
     if (slot->over) continue;
@@ -424,13 +454,9 @@ void Scheduler::AfterPass(Slot* slot) {
     }
     if (read < prompt || slot->over) return;
     slot->answered = Clock::now();
-    try {
-      if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
-      const bool snapshot = slot->shares() && !slot->cache->holds_all() && options_.prefix_bytes > 0;
-      if (snapshot) prefixes_.Keep(slot->form_text, slot->request.prompt, slot->cache->Fork());
-    } catch (const Error& error) {
-      return Fault(slot, error);
-    }
+    if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
+    const bool snapshot = slot->shares() && !slot->cache->holds_all() && options_.prefix_bytes > 0;
+    if (snapshot) prefixes_.Keep(slot->form_text, slot->request.prompt, slot->cache->Fork());
   }
   if (slot->text->end()) End(slot);
 }
@@ -441,7 +467,20 @@ void Scheduler::Tell(Slot* slot, const Event& event) {
     const std::lock_guard lock(mutex_);
     ++stats_.new_tokens;
   }
-  if (!slot->sink(event)) slot->over = true;
+  try {
+    if (!slot->sink(event)) slot->over = true;
+  } catch (const std::exception&) {
+    slot->over = true;
+  }
+}
+
+template <class What>
+void Scheduler::For(Slot* slot, const What& what) {
+  try {
+    what();
+  } catch (...) {
+    Fault(slot, Caught());
+  }
 }
 
 /// The text behind which a request went on is whole again, with what was read and drawn.
@@ -489,7 +528,10 @@ void Scheduler::End(Slot* slot) {
 }
 
 void Scheduler::Fault(Slot* slot, const Error& error) {
-  GiveBack(slot);
+  try {
+    GiveBack(slot);
+  } catch (const std::exception&) {  // the text behind which it went on has lost its cache
+  }
   Tell(slot, {.kind = Event::Kind::kError, .error = error});
   slot->over = true;
 }
@@ -508,10 +550,13 @@ void Scheduler::EndAll(const Error& error) {
 }
 
 void Scheduler::Publish() {
-  std::vector<const KvCache*> caches;
-  for (const auto& slot : slots_) caches.push_back(slot->cache.get());
-  const int64_t bytes = HeldBytes(caches);
+  std::map<std::string, std::vector<const KvCache*>> caches;  // only those of a form have pages in common
+  for (const auto& slot : slots_) caches[slot->form_text].push_back(slot->cache.get());
+  std::map<std::string, int64_t> of;
+  int64_t bytes = 0;
+  for (const auto& [form, some] : caches) bytes += of[form] = HeldBytes(some);
   const std::lock_guard lock(mutex_);
+  stats_.kv_bytes_of = std::move(of);
   ++stats_.steps;
   stats_.running = static_cast<int64_t>(slots_.size());
   stats_.waiting = static_cast<int64_t>(waiting_.size());

@@ -1,6 +1,7 @@
 // infer/scheduler.h - many texts at once over one decoder: continuous batching. Each step is one pass over the weights
 // with a token of every text under way and pieces of the prompts that wait.
-// THREADS: Step, Idle and stats from one thread; Submit and Cancel from any. Events come from the thread of Step.
+// THREADS: Step, Idle and stats from one thread; Submit and Cancel from any. Events come from the thread of Step. A
+// text for which there is not enough memory ends with an error (kIo) and takes no other with it.
 #pragma once
 
 #include <chrono>
@@ -42,7 +43,10 @@ struct Request {
   /// Goes on behind this text, under its form; nothing is shared then. It is the request's until its sink is destroyed,
   /// and holds all of it when kEnd comes. A prompt that was not read to its end is pending.
   std::shared_ptr<LongText> behind = nullptr;
-  bool share = true;  // begins with what earlier prompts have in common, and is kept for later ones
+  /// Begins with what earlier prompts have in common, and is kept for later ones. Without, and behind a text, all of it
+  /// is the same to the bit whoever else is served: its tokens are multiplied apart (DecodeChunk::apart), prompts in
+  /// pieces of SchedulerOptions::rows.
+  bool share = true;
 };
 
 struct Event {
@@ -61,7 +65,7 @@ struct Event {
   std::vector<int32_t> seen;
   std::string held;
 };
-/// False: nobody listens any more; the request is cancelled and hears nothing further.
+/// False, or an exception: nobody listens any more; the request is cancelled and hears nothing further.
 using EventSink = std::function<bool(const Event&)>;
 
 struct SchedulerOptions {
@@ -78,6 +82,7 @@ struct SchedulerStats {
   int64_t running = 0, waiting = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0, evicted_tokens = 0, steps = 0;
   int64_t kv_bytes = 0, prefix_bytes = 0, prefix_queries = 0, prefix_hits = 0;
+  std::map<std::string, int64_t> kv_bytes_of;  // by the form of the caches, under way
 };
 
 class Scheduler {
@@ -115,6 +120,9 @@ class Scheduler {
   static void FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots);
   int64_t Reserved(const KvForm& form, int64_t tokens) const;
   void RunPass(std::span<Slot* const> slots);
+  /// Something for one text, which ends where that throws.
+  template <class What>
+  void For(Slot* slot, const What& what);
   void AfterPass(Slot* slot);
   void Tell(Slot* slot, const Event& event);
   void End(Slot* slot);

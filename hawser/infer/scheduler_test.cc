@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <numeric>
 #include <thread>
 
@@ -136,6 +137,45 @@ TEST_F(SchedulerTest, ManyTextsAtOnceAreEachAlone) {
   const SchedulerStats stats = scheduler->stats();
   EXPECT_EQ(stats.running, 0);
   EXPECT_EQ(stats.waiting, 0);
+}
+
+TEST_F(SchedulerTest, WhatIsNotSharedIsTheSameToTheBitAtAnyLoad) {
+  const char* const forms[] = {"full", "sink:2,10", "window:9"};
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 12; ++i) {
+    Request request{.prompt = Prompt(i, 1 + static_cast<int64_t>(11 * i) % 67), .top_logprobs = 2};
+    request.generate = {.max_new = 12, .sampler = {.temperature = 0.7, .seed = i}};
+    request.prompt_logprobs = i % 3 == 0;
+    request.kv = ParseKvForm(forms[i % std::size(forms)]);
+    request.share = false;
+    requests.push_back(request);
+  }
+  const SchedulerOptions options{.slots = 30, .rows = 24, .prefix_bytes = 1 << 20};
+  const auto run = [&](std::span<const Request> some, bool busy) {
+    const auto scheduler = New(options);
+    std::vector<Heard> heard(some.size()), others(2 * some.size());
+    for (size_t i = 0; i < some.size(); ++i) {
+      for (size_t k = 2 * i; busy && k < 2 * i + 2; ++k) {
+        Request other{.prompt = Prompt(k + 50, 1 + static_cast<int64_t>(7 * k) % 90)};
+        other.generate = {.max_new = 20};
+        scheduler->Submit(other, others[k].Sink());
+      }
+      scheduler->Submit(some[i], heard[i].Sink());
+      if (busy && i % 2 == 0) scheduler->Step();
+    }
+    RunAll(scheduler.get());
+    return heard;
+  };
+  const auto same = [](const TokenLogprob& a, const TokenLogprob& b) {
+    return a.id == b.id && a.logprob == b.logprob && a.top == b.top;
+  };
+  const std::vector<Heard> busy = run(requests, true);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Heard alone = run({&requests[i], 1}, false)[0];
+    ASSERT_EQ(alone.tokens.size(), 12u);
+    EXPECT_TRUE(std::ranges::equal(busy[i].tokens, alone.tokens, same)) << i;
+    EXPECT_TRUE(std::ranges::equal(busy[i].prompt, alone.prompt, same)) << i;
+  }
 }
 
 TEST_F(SchedulerTest, PrefixesAreReadOnce) {
@@ -342,6 +382,25 @@ TEST_F(SchedulerTest, AFaultEndsItsOwnRequestAlone) {
   EXPECT_EQ(second.error->kind(), ErrorKind::kNumeric);
   EXPECT_EQ(first.tokens.size(), 8u);
   EXPECT_EQ(third.ids(), first.ids());
+}
+
+TEST_F(SchedulerTest, AListenerThatFailsEndsItsOwnRequestAlone) {
+  const auto scheduler = New({.slots = 3, .rows = 16});
+  Request request{.prompt = {1, 2, 3, 4}};
+  request.generate = {.max_new = 8, .sampler = {.temperature = 0}};
+  Heard first, third;
+  int heard = 0;
+  scheduler->Submit(request, first.Sink());
+  scheduler->Submit(request, [&](const Event&) -> bool {
+    if (++heard == 4) throw std::bad_alloc();
+    return true;
+  });
+  scheduler->Submit(request, third.Sink());
+  RunAll(scheduler.get());
+  EXPECT_EQ(heard, 4);
+  EXPECT_EQ(first.ids(), Alone(request).ids);
+  EXPECT_EQ(third.ids(), first.ids());
+  EXPECT_EQ(scheduler->stats().running, 0);
 }
 
 TEST_F(SchedulerTest, TellsWhatTheCacheHolds) {

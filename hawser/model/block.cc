@@ -29,9 +29,14 @@ M ValueOf(const ModelSpec& s, M qkv) {
 
 /// y = x W^T + bias, for layers one below another.
 void Linear(const BlockContext& c, ConstMat x, std::span<const WeightView> group, Mat y) {
+  const RowRange all{0, x.rows};
+  const std::span<const RowRange> ranges = c.products.empty() ? std::span(&all, 1) : c.products;
   int64_t begin = 0;
   for (const WeightView& layer : group) {
-    c.backend->Linear({.x = x, .w = layer.w, .bias = layer.bias, .y = y.Cols(begin, layer.w.rows)});
+    const Mat to = y.Cols(begin, layer.w.rows);
+    for (const auto& [first, count] : ranges) {
+      c.backend->Linear({.x = x.Rows(first, count), .w = layer.w, .bias = layer.bias, .y = to.Rows(first, count)});
+    }
     begin += layer.w.rows;
   }
 }
@@ -440,6 +445,7 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
 
 void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const> caches, Mat x) {
   const ModelSpec& s = c.weights->spec();
+  HAWSER_CHECK(x.rows <= kMlpRows);  // else rows of products would not be those of all
   const Mat qkv = QkvScratch(c, Workspace::kQkv, x.rows);
   ProjectQkv(c, layer, x, qkv);
   ShapeQkv(c, layer, qkv);

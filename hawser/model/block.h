@@ -19,6 +19,11 @@ namespace hawser {
 /// intermediates stay small against the C-wide ones whatever the length of the batch.
 inline constexpr int64_t kMlpRows = 2048;
 
+/// Rows [first, first + count).
+struct RowRange {
+  int64_t first = 0, count = 0;
+};
+
 /// What a batch needs in every layer: compiled schedules and the rotations of its rows.
 struct BlockContext {
   Backend* backend = nullptr;
@@ -34,6 +39,8 @@ struct BlockContext {
   const float* slopes = nullptr;                        // [H] of ALiBi
   const int32_t* places = nullptr;                      // [N] that slopes count with; null: rows
   std::vector<DecodeArgs::Row>* decode_rows = nullptr;  // scratch of BlockDecode
+  /// Rows that are multiplied together, one range behind another, all of a BlockDecode; empty: all at once.
+  std::span<const RowRange> products;
 
   AttnShape Shape() const;
 };

@@ -93,16 +93,13 @@ struct Decoder::Impl {
   std::vector<int64_t> positions;    // of a batch, as rotations count them
   std::vector<int32_t> places;       // of its rows in their segments (bilevel positions)
   std::vector<DecodeArgs::Row> decode_rows;
-  struct RowRun {
-    int64_t first = 0, count = 0;
-  };
   // Of a pass of Run, kept so that a token allocates nothing: the streams in it, their tokens, the rows that are
   // wanted.
   std::vector<KvCache*> caches;
   std::vector<KvCache::Chunk> begun;
   std::vector<int32_t> pass_ids;
   std::vector<RowSink::Row> wanted;
-  std::vector<RowRun> runs;
+  std::vector<RowRange> runs, products;
   std::vector<size_t> done;
   std::vector<DecodeChunk> step_chunks;
   LayerPatterns patterns;
@@ -438,10 +435,16 @@ struct Decoder::Impl {
     places.clear();
     wanted.clear();
     runs.clear();
+    products.clear();
     int32_t rows = 0;
+    enum class Sharing : uint8_t { kAny, kFew, kNone };  // of a product, by the rows of a chunk
+    Sharing last = Sharing::kNone;
     for (size_t i = 0; i < chunks.size() && rows < kMaxChunk; ++i) {
       const std::span<const int32_t> rest = chunks[i].tokens.subspan((*done)[i]);
       if (rest.empty()) continue;
+      // What else is in the pass must not cut a chunk that is to be as if alone.
+      const bool cut = rest.size() > static_cast<size_t>(kMaxChunk - rows);
+      if (chunks[i].apart && rows > 0 && cut) continue;
       KvCache* cache = chunks[i].cache;
       caches.push_back(cache);
       begun.push_back(cache->Begin(rest, kMaxChunk - rows));
@@ -454,12 +457,25 @@ struct Decoder::Impl {
         runs.push_back({rows + first, n - first});
         for (int32_t r = first; r < n; ++r) wanted.push_back({i, static_cast<int64_t>((*done)[i]) + r});
       }
+      const Sharing sharing = !chunks[i].apart ? Sharing::kAny : n == 1 ? Sharing::kFew : Sharing::kNone;
+      const bool joins = sharing == last &&
+                         (sharing == Sharing::kAny || (sharing == Sharing::kFew && products.back().count < kAlikeRows));
+      if (joins) {
+        products.back().count += n;
+      } else {
+        products.push_back({rows, n});
+      }
+      last = sharing;
       (*done)[i] += static_cast<size_t>(n);
       rows += n;
     }
     const Mat x = work.Get(Workspace::kResidual, rows, spec().width, dtype());
     Embed(pass_ids.data(), places.data(), x);
-    for (int32_t layer = 0; layer < spec().layers; ++layer) BlockDecode(Context(layer), layer, caches, x);
+    for (int32_t layer = 0; layer < spec().layers; ++layer) {
+      BlockContext context = Context(layer);
+      context.products = products;
+      BlockDecode(context, layer, caches, x);
+    }
     for (KvCache::Chunk& chunk : begun) chunk.Commit();
     if (wanted.empty()) return;
     const Mat hidden = work.Get(Workspace::kNormed, static_cast<int64_t>(wanted.size()), x.cols, x.dtype);

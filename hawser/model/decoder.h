@@ -52,7 +52,14 @@ struct DecodeChunk {
   KvCache* cache = nullptr;
   std::span<const int32_t> tokens;
   Wanted wanted = Wanted::kLast;
+  /// It gets the same bits whoever shares the pass: its rows are multiplied by themselves, single ones of several such
+  /// chunks a few at a time (kAlikeRows), which costs further readings of the weights.
+  bool apart = false;
 };
+
+/// A product of up to so many rows with the weights of a model gives each row the same bits however many they are
+/// (ops/backend.h, Linear).
+inline constexpr int64_t kAlikeRows = 8;
 
 /// Takes what Decoder::Run gives.
 class RowSink {
@@ -106,8 +113,8 @@ class Decoder {
 
   /// Runs the tokens of each chunk against and into its cache, all different, in as few passes over the weights as the
   /// policies allow: prompts and single tokens of streams of any lengths and policies share a pass. Each stream gets
-  /// what it would get alone, but for the rounding of products of several rows. After an Error caches have seen none or
-  /// some of their tokens.
+  /// what it would get alone, to the bit where it is `apart`, else but for the rounding of products of several rows.
+  /// After an Error caches have seen none or some of their tokens.
   void Run(std::span<const DecodeChunk> chunks, RowSink* sink);
   /// Logits [N, V] of such rows, F32.
   void Logits(ConstMat hidden, Mat logits);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <numeric>
 
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
@@ -566,6 +567,55 @@ TEST_F(KvDecodeTest, ChunksOfAnyLengthsShareAPass) {
   for (const RowSink::Row& row : sink.order) {
     EXPECT_GT(row.token, next[row.chunk]);
     next[row.chunk] = row.token;
+  }
+}
+
+/// The last hidden rows of a stream, of every token.
+struct HiddenOfStream : RowSink {
+  explicit HiddenOfStream(size_t streams) : hidden(streams) {}
+  void Rows(std::span<const Row> rows, ConstMat last) override {
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const float* row = last.Row<float>(static_cast<int64_t>(r));
+      hidden[rows[r].chunk].insert(hidden[rows[r].chunk].end(), row, row + last.cols);
+    }
+  }
+  std::vector<std::vector<float>> hidden;
+};
+
+// Products of one row, of a few and of many round differently; a chunk that is apart does not meet the others in one.
+TEST_F(KvDecodeTest, AChunkApartIsTheSameToTheBitWhoeverSharesThePass) {
+  const std::vector<std::string> policies = {"full", "sep-stream:3,5,9,24", "sink:3,12", "window:9",
+                                             "sep-stream:3,5,9,24,dtype=q8_0"};
+  Decoder model = Model();
+  const auto run = [&](std::span<const size_t> who, bool loose_too) {
+    std::vector<KvCache> caches;
+    caches.reserve(64);
+    std::vector<DecodeChunk> chunks;
+    const auto add = [&](size_t i, bool apart) {
+      const auto before = static_cast<int32_t>(5 * (i % 9)), now = i % 3 == 0 ? 20 + static_cast<int32_t>(i) : 1;
+      caches.push_back(NewCache(policies[i % policies.size()]));
+      if (before > 0) model.Extend(std::span(ids_).first(before), &caches.back(), {});
+      chunks.push_back({&caches.back(), std::span(ids_).subspan(before, now), Wanted::kAll, apart});
+    };
+    for (const size_t i : who) {
+      if (loose_too) add(i + 7, false);
+      add(i, true);
+    }
+    HiddenOfStream sink(chunks.size());
+    model.Run(chunks, &sink);
+    std::vector<std::vector<float>> apart;
+    for (size_t c = 0; c < chunks.size(); ++c) {
+      if (chunks[c].apart) apart.push_back(sink.hidden[c]);
+    }
+    return apart;
+  };
+  std::vector<size_t> all(21);
+  std::iota(all.begin(), all.end(), 0);
+  const auto together = run(all, false), among_others = run(all, true);
+  for (const size_t i : all) {
+    const auto alone = run({&i, 1}, false);
+    EXPECT_EQ(together[i], alone[0]) << i;
+    EXPECT_EQ(among_others[i], alone[0]) << i;
   }
 }
 

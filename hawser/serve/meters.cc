@@ -27,10 +27,8 @@ void Meters::Count(int status) {
 
 std::string Meters::Text(const SchedulerStats& stats, const SchedulerOptions& options, size_t connections) const {
   std::string text;
-  const auto add = [&](std::string_view name, std::string_view kind, std::string_view help, auto value,
-                       std::string_view labels = "") {
-    text += fmt::format("# HELP hawser_{0} {1}\n# TYPE hawser_{0} {2}\nhawser_{0}{3} {4}\n", name, help, kind, labels,
-                        value);
+  const auto add = [&](std::string_view name, std::string_view kind, std::string_view help, auto value) {
+    text += fmt::format("# HELP hawser_{0} {1}\n# TYPE hawser_{0} {2}\nhawser_{0} {3}\n", name, help, kind, value);
   };
   add("prompt_tokens_total", "counter", "Tokens of prompts that were read.", stats.prompt_tokens);
   add("cached_tokens_total", "counter", "Tokens of prompts that were known already.", stats.cached_tokens);
@@ -48,8 +46,10 @@ std::string Meters::Text(const SchedulerStats& stats, const SchedulerOptions& op
   const double limit = static_cast<double>(options.kv_bytes);
   add("kv_cache_usage_ratio", "gauge", "Keys and values of texts under way, of what is allowed.",
       limit > 0 ? static_cast<double>(stats.kv_bytes) / limit : 0.0);
-  add("kv_cache_bytes", "gauge", "Keys and values of texts under way.", stats.kv_bytes,
-      fmt::format("{{policy=\"{}\"}}", ToString(options.kv)));
+  text += "# HELP hawser_kv_cache_bytes Keys and values of texts under way.\n# TYPE hawser_kv_cache_bytes gauge\n";
+  std::map<std::string, int64_t> bytes = stats.kv_bytes_of;
+  bytes.try_emplace(ToString(options.kv), 0);
+  for (const auto& [policy, n] : bytes) text += fmt::format("hawser_kv_cache_bytes{{policy=\"{}\"}} {}\n", policy, n);
   add("kv_evicted_tokens_total", "counter", "Tokens that caches have forgotten.", stats.evicted_tokens);
   add("prefix_cache_bytes", "gauge", "Keys and values kept for prompts to come.", stats.prefix_bytes);
   add("prefix_cache_queries_total", "counter", "Prompts that were looked up.", stats.prefix_queries);
