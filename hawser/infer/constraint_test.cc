@@ -229,6 +229,9 @@ bool Valid(const Json& value, const Json& schema, const Json& root) {
     return std::ranges::any_of(list, [&](const Json& s) { return Valid(value, s, root); });
   };
   if (schema.contains("anyOf")) return any(schema["anyOf"]);
+  if (schema.contains("oneOf")) {
+    return std::ranges::count_if(schema["oneOf"], [&](const Json& s) { return Valid(value, s, root); }) == 1;
+  }
   if (schema.contains("allOf")) return Valid(value, schema["allOf"][0], root);
   if (schema.contains("enum") && std::ranges::find(schema["enum"], value) == schema["enum"].end()) return false;
   if (schema.contains("const") && value != schema["const"]) return false;
@@ -302,7 +305,13 @@ const char* const kSchemas[] = {
     R"({"type": "array", "prefixItems": [{"type": "null"}], "items": {"const": "\u00e9\"\n"}, "minItems": 3})",
     R"({"properties": {"x": true}, "required": ["x"], "additionalProperties": false, "x-note": 1, "title": "T"})",
     R"({"allOf": [{"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}}]})",
-    R"({"enum": [1, "a", null], "type": ["string", "null"]})"};
+    R"({"enum": [1, "a", null], "type": ["string", "null"]})",
+    R"({"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}, {"type": "null"}, {"type": ["integer", "string"]}],
+        "discriminator": {"propertyName": "kind"}, "$defs": {
+        "cat": {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}},
+                "required": ["kind"]},
+        "dog": {"type": "object", "properties": {"kind": {"enum": ["dog", "wolf"]}, "lives": {"type": "null"}},
+                "required": ["lives", "kind"]}}})"};
 
 TEST(JsonSchema, WhatItAllowsIsValid) {
   const PieceTokenizer tokenizer;
@@ -365,9 +374,14 @@ TEST(JsonSchema, RefusesByName) {
   const std::pair<const char*, const char*> rows[] = {
       {R"({"not": {}})", "at #: \"not\""},
       {R"({"properties": {"a": {"oneOf": []}}})", "at #/properties/a: \"oneOf\""},
+      {R"({"oneOf": [{"type": "null"}, {"type": "number"}, {"type": "integer"}]})", "fit both 1 and 2"},
+      {R"({"oneOf": [{"type": "object"}, {"type": "object", "required": ["a"]}]})", "fit both 0 and 1"},
+      {R"({"oneOf": [{"const": 1}, {"enum": [2, 1]}]})", "anyOf"},
+      {R"({"oneOf": [true, {"type": "null"}]})", "fit both"},
+      {R"({"oneOf": [{"$ref": "#"}, {"type": "null"}]})", "fit both"},
       {R"({"type": "array", "uniqueItems": true})", "\"uniqueItems\""},
       {R"({"patternProperties": {}})", "\"patternProperties\""},
-      {R"({"allOf": [{}, {}]})", "\"allOf\""},
+      {R"({"allOf": [{}, {}]})", "one schema can say"},
       {R"({"$ref": "#/x"})", "leads nowhere"},
       {R"({"$ref": "http://a/b"})", "\"$ref\""},
       {R"({"$ref": "#"})", "ever ends"},

@@ -20,9 +20,9 @@ using Sequence = GrammarBuilder::Sequence;
 using Choices = GrammarBuilder::Choices;
 
 /// What says nothing about what is valid.
-const std::set<std::string, std::less<>> kNotes = {"title",    "description", "default",  "examples",
-                                                   "$schema",  "$id",         "$comment", "deprecated",
-                                                   "readOnly", "writeOnly",   "$defs",    "definitions"};
+const std::set<std::string, std::less<>> kNotes = {"title", "description", "default",      "examples", "$schema",
+                                                   "$id",   "$comment",    "deprecated",   "readOnly", "writeOnly",
+                                                   "$defs", "definitions", "discriminator"};
 /// What says something of values of a type alone.
 const std::map<std::string, std::vector<std::string>, std::less<>> kOfType = {
     {"object", {"properties", "required", "additionalProperties"}},
@@ -126,7 +126,8 @@ class SchemaReader {
       const bool of_type = std::ranges::any_of(
           kOfType, [&](const auto& row) { return std::ranges::find(row.second, key) != row.second.end(); });
       if (kNotes.contains(key) || key.starts_with("x-") || of_type || key == "type") continue;
-      const bool known = key == "$ref" || key == "anyOf" || key == "allOf" || key == "enum" || key == "const";
+      const bool known =
+          key == "$ref" || key == "anyOf" || key == "oneOf" || key == "allOf" || key == "enum" || key == "const";
       if (!known) Unknown(place, Quoted(key));
       said.push_back(key);
     }
@@ -143,15 +144,20 @@ class SchemaReader {
     }
     if (schema.contains("allOf")) {
       alone("allOf");
-      if (!schema["allOf"].is_array() || schema["allOf"].size() != 1) Unknown(place, "\"allOf\" of other than one");
+      if (!schema["allOf"].is_array() || schema["allOf"].size() != 1) {
+        Unknown(place, "\"allOf\" of other than one schema (one schema can say what they say together)");
+      }
       return Value(schema["allOf"][0], place + "/allOf/0");
     }
-    if (schema.contains("anyOf")) {
-      alone("anyOf");
-      const Json& any = schema["anyOf"];
-      if (!any.is_array() || any.empty()) Wrong(place, "\"anyOf\" is a list of schemas", any);
+    for (const char* key : {"anyOf", "oneOf"}) {
+      if (!schema.contains(key)) continue;
+      alone(key);
+      const Json& any = schema[key];
+      if (!any.is_array() || any.empty()) Wrong(place, fmt::format("\"{}\" is a list of schemas", key), any);
+      if (std::string_view(key) == "oneOf") CheckDisjoint(any, place);
       Choices choices;
-      for (size_t i = 0; i < any.size(); ++i) choices.push_back({Value(any[i], fmt::format("{}/anyOf/{}", place, i))});
+      for (size_t i = 0; i < any.size(); ++i)
+        choices.push_back({Value(any[i], fmt::format("{}/{}/{}", place, key, i))});
       return b_.OneOf(std::move(choices));
     }
     const std::vector<std::string> types = Types(schema, place);
@@ -160,6 +166,62 @@ class SchemaReader {
     Choices choices;
     for (const std::string& type : types) choices.push_back({OfType(schema, type, place)});
     return b_.OneOf(std::move(choices));
+  }
+
+  /// What a schema refers to, or itself.
+  const Json& Resolved(const Json& schema, const std::string& place) const {
+    const Json* at = &schema;
+    for (int steps = 0; at->is_object() && at->contains("$ref") && (*at)["$ref"].is_string(); ++steps) {
+      const auto pointer = (*at)["$ref"].get<std::string>();
+      if (steps > 64 || !pointer.starts_with('#')) break;
+      at = Find(pointer, place);
+    }
+    return *at;
+  }
+  /// The values that a schema lists; null: it lists none.
+  static Json ListOf(const Json& schema) {
+    if (!schema.is_object()) return {};
+    if (schema.contains("const")) return Json::array({schema["const"]});
+    return schema.value("enum", Json());
+  }
+  static bool ListsDiffer(const Json& a, const Json& b) {
+    const Json one = ListOf(a), other = ListOf(b);
+    if (!one.is_array() || !other.is_array()) return false;
+    return std::ranges::none_of(one, [&](const Json& v) { return std::ranges::find(other, v) != other.end(); });
+  }
+  /// Surely no value is valid under both: of other types, from lists of others, or with a required member of others.
+  bool Disjoint(const Json& a, const Json& b, const std::string& place) const {
+    if (!a.is_object() || !b.is_object()) return false;
+    if (ListsDiffer(a, b)) return true;
+    const auto wide = [](const std::string& type) { return type == "integer" ? std::string("number") : type; };
+    const auto types = a.contains("type") && b.contains("type") ? Types(a, place) : std::vector<std::string>();
+    const auto others = types.empty() ? types : Types(b, place);
+    const auto shared = [&](const std::string& type) {
+      return std::ranges::find(others, wide(type), wide) != others.end();
+    };
+    if (!types.empty() && std::ranges::none_of(types, shared)) return true;
+    const Json is_object = "object";
+    if (a.value("type", Json()) != is_object || b.value("type", Json()) != is_object) return false;
+    const auto requires_it = [](const Json& schema, const std::string& name) {
+      const Json required = schema.value("required", Json::array());
+      return required.is_array() && std::ranges::find(required, Json(name)) != required.end();
+    };
+    const Json members = a.value("properties", Json::object()), more = b.value("properties", Json::object());
+    if (!members.is_object() || !more.is_object()) return false;
+    for (const auto& [name, schema] : members.items()) {
+      if (!more.contains(name) || !requires_it(a, name) || !requires_it(b, name)) continue;
+      if (ListsDiffer(Resolved(schema, place), Resolved(more[name], place))) return true;
+    }
+    return false;
+  }
+  void CheckDisjoint(const Json& choices, const std::string& place) const {
+    for (size_t i = 0; i < choices.size(); ++i) {
+      for (size_t k = 0; k < i; ++k) {
+        if (Disjoint(Resolved(choices[k], place), Resolved(choices[i], place), place)) continue;
+        Unknown(place,
+                fmt::format("\"oneOf\", of which a value may fit both {} and {} (\"anyOf\" allows that),", k, i));
+      }
+    }
   }
 
   /// None: any.
