@@ -42,7 +42,7 @@ class Server:
         self.log.seek(0)
         return self.log.read()
 
-    def ask(self, path, body=None, method=None, headers=None, timeout=60):
+    def ask(self, path, body=None, method=None, headers=None, timeout=300):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         data = None if body is None else body if isinstance(body, (bytes, str)) else json.dumps(body)
         connection.request(method or ("GET" if body is None else "POST"), path, data,
@@ -59,7 +59,7 @@ class Server:
         return answer
 
     def stream(self, path, **body):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.request("POST", path, json.dumps({"stream": True, **body}), {"Content-Type": "application/json"})
         response = connection.getresponse()
         assert response.status == 200, response.read()
@@ -135,12 +135,42 @@ class ServeTest(unittest.TestCase):
         self.assertEqual(b["choices"][0]["text"], b["choices"][1]["text"])
         self.assertEqual(b["choices"][0]["text"], self.server.complete(prompt="The sea", max_tokens=5, temperature=0)["choices"][0]["text"])
 
+    def test_a_prompt_counts_once_however_many_answers_it_gets(self):
+        n = len(self.server.ask("/tokenize", {"prompt": "The captain"})[1]["tokens"])
+        usage = self.server.complete(prompt=["The captain", "The captain"], max_tokens=2, n=3, ignore_eos=True)["usage"]
+        self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"]), (2 * n, 12))
+
     def test_seeds(self):
         ask = lambda seed: self.server.complete(prompt="Once", max_tokens=20, seed=seed)["choices"][0]["text"]
         self.assertEqual(ask(3), ask(3))
         self.assertGreater(len({ask(seed) for seed in range(8)}), 4)
         free = {self.server.complete(prompt="Once", max_tokens=20)["choices"][0]["text"] for _ in range(6)}
         self.assertGreater(len(free), 2)
+
+    def test_seeds_do_not_depend_on_load(self):
+        body = {"prompt": "word " * 300 + "The captain", "max_tokens": 24, "seed": 11, "logprobs": 3, "ignore_eos": True}
+        alone = self.server.complete(**body)["choices"][0]
+        bodies = [body if i % 4 == 0 else {"prompt": f"Number {i} " * (1 + 9 * i), "max_tokens": 30} for i in range(16)]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda b: self.server.complete(**b)["choices"][0], bodies))
+        for answer in answers[::4]:
+            self.assertEqual(answer, alone)
+
+    def test_text_offsets_count_characters(self):
+        bos = self.server.ask("/tokenizer_info")[1]["bos_token"]
+        text = f"Ahoy \u00e9\U0001F600\U0001F6A2 {bos} na\u00efve"
+        ids = self.server.ask("/tokenize", {"content": text})[1]["tokens"]
+        for prompt in (text, ids, " \u2026"):
+            a = self.server.complete(prompt=prompt, max_tokens=5, temperature=0, logprobs=0, echo=True)["choices"][0]
+            tokens, offsets = a["logprobs"]["tokens"], a["logprobs"]["text_offset"]
+            self.assertEqual(offsets, sorted(offsets))
+            for token, offset, end in zip(tokens, offsets, offsets[1:] + [len(a["text"])]):
+                if "\ufffd" in token or token == bos and prompt is not text:
+                    continue
+                if token == bos and offset == 0:  # in front of the text
+                    self.assertEqual(end, 0)
+                else:
+                    self.assertEqual(a["text"][offset:end], token)
 
     def test_echo_and_logprobs(self):
         text = "The old man looked at the sea, and the sea looked back."
@@ -172,7 +202,9 @@ class ServeTest(unittest.TestCase):
         self.assertTrue(all(c["usage"] is None for c in chunks[:-1]))
         self.assertEqual([c["choices"][0]["finish_reason"] for c in chunks[:-1]][-1], "length")
         self.assertEqual(len({c["id"] for c in chunks}), 1)
-        progress = self.server.stream("/v1/completions", prompt="word " * 1500, max_tokens=1, return_progress=True, hawser={"kv": "sink:4,60"})
+        progress = self.server.stream("/v1/completions", prompt="word " * 1500, max_tokens=1, return_progress=True,
+                                      hawser={"kv": "sink:4,60"}, stream_options={"include_usage": True})
+        self.assertTrue(all(c["usage"] is None for c in progress[:-1]))
         seen = [c["prompt_progress"]["processed"] for c in progress if "prompt_progress" in c]
         self.assertEqual(seen, sorted(seen))
         self.assertGreater(len(seen), 1)
@@ -217,8 +249,8 @@ class ServeTest(unittest.TestCase):
         self.assertTrue(text.startswith("{"), text)
         if chunks[-1]["choices"][0]["finish_reason"] == "stop":
             self.assertIsInstance(json.loads(text), dict)
-        error, _ = self.refused(400, "/v1/completions", {"prompt": "a", "json_schema": {"properties": {"p": {"oneOf": []}}}},
-                                'at #/properties/p: "oneOf" is not supported', "json_schema")
+        error, _ = self.refused(400, "/v1/completions", {"prompt": "a", "json_schema": {"properties": {"p": {"not": {}}}}},
+                                'at #/properties/p: "not" is not supported', "json_schema")
         self.refused(400, "/v1/completions", {"prompt": "a", "json_schema": {}, "grammar": "root ::= [a]"}, "one of them")
 
     def test_sessions(self):
@@ -322,12 +354,20 @@ class ServeTest(unittest.TestCase):
                            ("response_format", {"type": "xml"}), ("response_format", 1), ("hawser", 1),
                            ("response_format", {"type": "json_schema"}), ("grammar", 3), ("grammar", "root ::= root"),
                            ("json_schema", {"not": {}}),
-                           ("frequency_penalty", 3), ("timeout", -1)):
+                           ("frequency_penalty", 3), ("timeout", -1), ("seed", 2**63), ("logprobs", "x")):
             r(400, "/v1/completions", {"prompt": "a", key: value}, f'"{key}', key)
         r(400, "/v1/completions", {"prompt": "a", "hawser": {"kv": "nonsense"}}, "nonsense")
         r(400, "/v1/completions", {"prompt": "a", "max_tokens": 10**9}, "maximum context length is")
+        r(400, "/v1/completions", {"prompt": ["a", [1]]}, "texts alone", "prompt")
+        r(400, "/tokenize", {"content": "a", "prompt": "b"}, "give one of")
+        r(400, "/tokenize", {"content": "a", "add_special": True, "add_special_tokens": 1}, "true or false")
         r(400, "/detokenize", {"tokens": [-1]}, "no token id")
         r(400, "/tokenize", {"text": "a"}, "content")
+        talk = [{"role": "user", "content": "a"}]
+        for key, value in (("tool_choice", "required"), ("tool_choice", {"type": "function"}), ("tool_choice", 3),
+                           ("tools", [3]), ("chat_template_kwargs", {"messages": []}), ("top_logprobs", 2)):
+            r(400, "/v1/chat/completions", {"messages": talk, key: value}, f'"{key}"', key)
+        r(415, "/v1/completions", {"prompt": "a"}, "not compressed", headers={"Content-Encoding": "gzip"})
         r(400, "/v1/chat/completions", {"messages": []}, "messages", "messages")
         r(400, "/v1/chat/completions", {"messages": [{"role": 1}]}, "role", "messages")
         r(400, "/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "no text")
@@ -344,11 +384,20 @@ class ServeTest(unittest.TestCase):
         self.assertTrue(raw(b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400"))
         self.assertTrue(raw(b"GET /he%zzlth HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 400"))
         self.assertTrue(raw(b"GET http://a/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(b"PUT /health HTTP/1.1\r\nHost: a\r\nExpect: nothing\r\n\r\n").startswith(b"HTTP/1.1 417"))
+        nothing = raw(b"OPTIONS /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.assertTrue(nothing.startswith(b"HTTP/1.1 204") and nothing.endswith(b"\r\n\r\n"), nothing)
+        self.assertNotIn(b"\r\nContent-", nothing)
         two = raw(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         self.assertEqual(two.count(b"HTTP/1.1 200"), 2)
         body = b'{"prompt": "a", "max_tokens": 2}'
         chunked = raw(head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n")
         self.assertTrue(chunked.startswith(b"HTTP/1.1 200"), chunked)
+        with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as s:  # as curl sends large bodies
+            s.sendall(head + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+            self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 100 "))
+            s.sendall(body)
+            self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 200 "))
         old = raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: 49\r\n\r\n" + b'{"prompt": "a", "max_tokens": 2, "stream": true }')
         self.assertNotIn(b"chunked", old)
         self.assertIn(b"[DONE]", old)
@@ -373,6 +422,7 @@ class ServeTest(unittest.TestCase):
             sockets.append(s)
         for s in sockets[:4]:
             s.recv(10)
+        self.assertIn('hawser_kv_cache_bytes{policy="sink:4,60"}', self.server.ask("/metrics")[1].decode())
         for s in sockets:
             s.close()
         deadline = time.monotonic() + 20
@@ -388,7 +438,10 @@ class SettingsTest(unittest.TestCase):
             self.assertEqual(server.ask("/health")[0], 200)
             for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer sesam"},
                             {"Authorization": "Bearer sesamesesame"}, {"Authorization": KEY}):
-                self.assertEqual(server.ask("/v1/models", headers=headers)[0], 401)
+                status, _, response = server.ask("/v1/models", headers=headers)
+                self.assertEqual((status, response.getheader("WWW-Authenticate")), (401, "Bearer"))
+            self.assertEqual(server.ask("/v1/models", headers={"Authorization": "bearer  " + KEY})[0], 200)
+            self.assertEqual(server.ask("/openapi.json")[1]["openapi"], "3.1.0")
             good = {"Authorization": "Bearer " + KEY}
             status, _, response = server.ask("/v1/models", headers=good)
             self.assertEqual(status, 200)
@@ -454,6 +507,9 @@ class SettingsTest(unittest.TestCase):
                 self.assertEqual(server.ask("/apply-template", {"messages": talk})[1]["prompt"], "<user>Ahoy\n<assistant>")
                 chunks = server.stream("/v1/chat/completions", **body, logprobs=True, top_logprobs=2)
                 self.assertEqual(chunks[0]["choices"][0]["delta"], {"role": "assistant", "content": ""})
+                last = chunks[-1]["choices"][0]
+                self.assertEqual((last["delta"], last["finish_reason"]), ({}, "length"))
+                self.assertTrue(all(c["choices"][0]["finish_reason"] is None for c in chunks[:-1]))
                 text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
                 self.assertEqual(text, message["content"])
                 told = [t for c in chunks for t in (c["choices"][0]["logprobs"] or {"content": []})["content"]]
@@ -464,6 +520,11 @@ class SettingsTest(unittest.TestCase):
                 talk2 = talk + [message, {"role": "user", "content": "And then?"}]
                 _, b, _ = server.ask("/v1/chat/completions", {**body, "messages": talk2})
                 self.assertGreater(b["usage"]["prompt_tokens_details"]["cached_tokens"], 4)
+                self.assertEqual(server.ask("/apply-template", {"messages": talk, "add_generation_prompt": False})[1]["prompt"],
+                                 "<user>Ahoy\n")
+                for words in ("The captain ", ""):
+                    talk3 = {"messages": talk + [{"role": "assistant", "content": words}], "continue_final_message": True}
+                    self.assertEqual(server.ask("/apply-template", talk3)[1]["prompt"], "<user>Ahoy\n<assistant>" + words)
                 begun = talk + [{"role": "assistant", "content": "The captain"}]
                 status, c, _ = server.ask("/v1/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False})
                 self.assertEqual(status, 200, c)

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "hawser/base/error.h"
@@ -22,7 +23,9 @@ namespace {
 struct ServeOptions {
   ModelOptions model;
   DecodingOptions decoding;
+  WebOptions web;
   ServiceOptions service;
+  std::string cors;
   int32_t port = 8080, parallel = 4;
   int64_t rows = 256, queue = 256, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
   int64_t body = 32 << 20;
@@ -40,18 +43,10 @@ std::string FirstLine(const std::filesystem::path& path) {
   return line;
 }
 
-int Run(ServeOptions options, const CommonOptions& common) {
-  ServiceOptions& service = options.service;
-  if (service.web.certificate.empty() != service.web.key.empty()) {
-    Fail(ErrorKind::kUsage, "--tls-cert and --tls-key go together");
-  }
-  if (!options.key_file.empty()) service.api_key = FirstLine(options.key_file);
-  if (service.api_key.empty()) {
-    if (const char* key = std::getenv("HAWSER_API_KEY"); key != nullptr) service.api_key = key;
-  }
-  const ModelToRun run =
-      OpenModelToRun(options.model, options.decoding.rope, options.decoding.context, options.decoding.dtype);
+/// What of the options depends on the model.
+ServiceOptions OptionsFor(const ServeOptions& options, const ModelToRun& run) {
   const ModelSpec& spec = run.weights.spec();
+  ServiceOptions service = options.service;
   SchedulerOptions& scheduler = service.scheduler;
   scheduler.kv = ChooseForm(options.decoding.kv, spec);
   scheduler.slots = options.parallel;
@@ -61,10 +56,6 @@ int Run(ServeOptions options, const CommonOptions& common) {
   scheduler.prefix_bytes = options.prefix_cache;
   scheduler.context =
       options.decoding.context > 0 ? options.decoding.context : MaxContext(spec, run.model.spec.context);
-  service.web.port = static_cast<uint16_t>(options.port);
-  service.web.connections = static_cast<size_t>(options.connections);
-  service.web.body_bytes = static_cast<size_t>(options.body);
-  service.drain = std::chrono::seconds(options.drain);
   service.sessions.expiry = std::chrono::seconds(options.session_expiry);
   service.bos = ParseBosRule(options.bos);
   service.page = !options.no_page;
@@ -75,23 +66,44 @@ int Run(ServeOptions options, const CommonOptions& common) {
     service.name = options.model.model.filename().string();
     if (service.name.empty()) service.name = options.model.model.parent_path().filename().string();
   }
-  const auto backend = MakeBackend(common.device);
-  Service server(&run, backend.get(), service);
-  const bool loopback = service.web.host == "127.0.0.1" || service.web.host == "localhost" || service.web.host == "::1";
-  if (!loopback && service.api_key.empty()) {
-    LogLine(fmt::format("note: anybody who reaches {} can use this server; --api-key-file asks for a key",
-                        service.web.host));
+  return service;
+}
+
+int Run(ServeOptions options, const CommonOptions& common) {
+  WebOptions& web = options.web;
+  ServiceOptions& service = options.service;
+  if (web.certificate.empty() != web.key.empty()) Fail(ErrorKind::kUsage, "--tls-cert and --tls-key go together");
+  if (!options.key_file.empty()) service.api_key = FirstLine(options.key_file);
+  if (service.api_key.empty()) {
+    if (const char* key = std::getenv("HAWSER_API_KEY"); key != nullptr) service.api_key = key;
   }
-  const std::string host =
-      service.web.host.find(':') == std::string::npos ? service.web.host : "[" + service.web.host + "]";
-  const std::string url =
-      fmt::format("{}://{}:{}", service.web.certificate.empty() ? "http" : "https", host, server.port());
-  if (!options.port_file.empty()) WriteFileAtomically(options.port_file, fmt::format("{}\n", server.port()));
-  LogLine(backend->Describe());
-  LogLine(fmt::format("{}: {} of {}, cache {}, {} at once", service.name, run.model.format, Name(run.weights.dtype()),
-                      ToString(scheduler.kv), Counted(scheduler.slots, "text")));
-  LogLine(fmt::format("{0}  (page; the API is {0}/v1)", url));
-  server.Run(/*signals=*/true);
+  web.port = static_cast<uint16_t>(options.port);
+  web.connections = static_cast<size_t>(options.connections);
+  web.body_bytes = static_cast<size_t>(options.body);
+  std::optional<ModelToRun> run;
+  std::unique_ptr<Backend> backend;
+  Service server(web, options.cors, std::chrono::seconds(options.drain));
+  const bool loopback = web.host == "127.0.0.1" || web.host == "localhost" || web.host == "::1";
+  if (!loopback && service.api_key.empty()) {
+    LogLine(fmt::format("note: anybody who reaches {} can use this server; --api-key-file asks for a key", web.host));
+  }
+  const auto load = [&] {
+    run = OpenModelToRun(options.model, options.decoding.rope, options.decoding.context, options.decoding.dtype);
+    backend = MakeBackend(common.device);
+    service = OptionsFor(options, *run);
+    return ServedModel{.run = &*run, .backend = backend.get(), .options = service};
+  };
+  const auto ready = [&] {
+    const std::string host = web.host.find(':') == std::string::npos ? web.host : "[" + web.host + "]";
+    const std::string url = fmt::format("{}://{}:{}", web.certificate.empty() ? "http" : "https", host, server.port());
+    if (!options.port_file.empty()) WriteFileAtomically(options.port_file, fmt::format("{}\n", server.port()));
+    LogLine(backend->Describe());
+    LogLine(fmt::format("{}: {} of {}, cache {}, {} at once", service.name, run->model.format,
+                        Name(run->weights.dtype()), ToString(service.scheduler.kv),
+                        Counted(service.scheduler.slots, "text")));
+    LogLine(fmt::format("{0}  (page; the API is {0}/v1)", url));
+  };
+  server.Run(/*signals=*/true, load, ready);
   return 0;
 }
 
@@ -102,9 +114,9 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
   ServiceOptions& service = options->service;
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
-  command.Add("--host", service.web.host, "Address to listen on; 0.0.0.0 or :: for every one").ShowDefault();
+  command.Add("--host", options->web.host, "Address to listen on; 0.0.0.0 or :: for every one").ShowDefault();
   command.Add("--port", options->port, "Port to listen on; 0: any that is free").Range(0, 65535).ShowDefault();
-  command.Add("--port-file", options->port_file, "Write the port to this file once it is bound").Writes();
+  command.Add("--port-file", options->port_file, "Write the port to this file once the model is served").Writes();
   command.Add("--parallel", options->parallel, "Texts that are made at once").Range(1, 4096).ShowDefault();
   AddCacheOptions(command, options->decoding);
   command.Add("--name", service.name, "Name of the model for clients (default: that of the file or folder)");
@@ -112,9 +124,9 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
   command.Add("--api-key", service.api_key,
               "Key that clients must send; others on this machine can see it: better --api-key-file or HAWSER_API_KEY");
   command.Add("--api-key-file", options->key_file, "File whose first line is that key").ExistingFile();
-  command.Add("--tls-cert", service.web.certificate, "PEM file of the certificate, for https").ExistingFile();
-  command.Add("--tls-key", service.web.key, "PEM file of its key").ExistingFile();
-  command.Add("--cors", service.cors, "Origin of other pages that may use the API; * for any");
+  command.Add("--tls-cert", options->web.certificate, "PEM file of the certificate, for https").ExistingFile();
+  command.Add("--tls-key", options->web.key, "PEM file of its key").ExistingFile();
+  command.Add("--cors", options->cors, "Origin of other pages that may use the API; * for any");
   command
       .Add("--on-full", options->on_full,
            "Requests that the context does not hold under --kv full: error, shift (initial tokens and a window) or sep "
@@ -135,6 +147,9 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--connections", options->connections, "Open connections at most").Range(1, 1 << 20).ShowDefault();
   command.Add("--max-body", options->body, "Bytes of a request at most").Range(1024, int64_t{1} << 32).ShowDefault();
+  command.Add("--max-logprobs", service.limits.logprobs, "Log-probabilities of alternatives that a request may ask for")
+      .Range(0, 1000)
+      .ShowDefault();
   command.Add("--drain", options->drain, "Seconds that texts under way get when the server is stopped")
       .Range(0, 86400)
       .ShowDefault();

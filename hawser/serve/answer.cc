@@ -22,6 +22,7 @@ Answer::Answer(const AnswerContext& context, Call call, Frame frame, std::string
       reply_(std::move(reply)) {}
 
 void Answer::AddChoice(std::string prompt_text) {
+  last_.emplace_back();
   choices_.emplace_back(&call_, context_.tokenizer, static_cast<int32_t>(choices_.size()), std::move(prompt_text));
 }
 
@@ -49,20 +50,26 @@ void Answer::Watch() {
 bool Answer::Take(size_t index, const Event& event) {
   const std::lock_guard lock(mutex_);
   if (over_ || reply_->gone()) return false;
+  try {
+    return TakeOne(index, event);
+  } catch (const std::exception& error) {  // out of memory, say
+    return Refuse(OwnFault(error));
+  }
+}
+
+bool Answer::TakeOne(size_t index, const Event& event) {
   if (event.kind == Event::Kind::kError) return TakeError(*event.error);
   if (event.kind == Event::Kind::kProgress) return TakeProgress(event);
-  Measure(event);
+  Measure(index, event);
   if (event.kind == Event::Kind::kEnd) {
-    usage_.Add(event);
+    usage_.Add(event, index % static_cast<size_t>(call_.n) == 0);
     if (call_.show_cache) view_ = View(event);
   }
-  const auto piece = choices_[index].Take(event);
   bool listens = true;
-  if (call_.stream && piece) {
+  for (const Json& piece : choices_[index].Take(event)) {
+    if (!call_.stream) continue;
     Open();
-    Json chunk = frame_.Json(call_, true, Json::array({*piece}));
-    if (call_.include_usage) chunk["usage"] = nullptr;
-    listens = reply_->Write(ServerSentEvent(chunk));
+    listens = listens && reply_->Write(ServerSentEvent(Chunk(Json::array({piece}))));
   }
   const bool all = std::ranges::all_of(choices_, &Choice::ended);
   if (listens && all) Complete();
@@ -75,11 +82,17 @@ void Answer::Open() {
   context_.replies->Begin(*reply_);
 }
 
+Json Answer::Chunk(Json choices) const {
+  Json chunk = frame_.Json(call_, true, std::move(choices));
+  if (call_.include_usage) chunk["usage"] = nullptr;
+  return chunk;
+}
+
 bool Answer::TakeProgress(const Event& event) {
   if (!call_.stream) return true;
   Open();
   const auto time = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begun_);
-  Json chunk = frame_.Json(call_, true, Json::array());
+  Json chunk = Chunk(Json::array());
   chunk["prompt_progress"] = {{"total", event.prompt_tokens},
                               {"cache", event.cached_tokens},
                               {"processed", event.read_tokens},
@@ -88,33 +101,35 @@ bool Answer::TakeProgress(const Event& event) {
 }
 
 bool Answer::TakeError(const Error& error) {
-  over_ = true;
   const bool leaves = error.kind() == ErrorKind::kIo;
   const bool theirs = error.kind() == ErrorKind::kFormat || error.kind() == ErrorKind::kUnsupported;  // a grammar's
-  const ApiError answer(leaves   ? 503
-                        : theirs ? 400
-                                 : 500,
-                        leaves   ? "unavailable_error"
-                        : theirs ? "invalid_request_error"
-                                 : "server_error",
-                        error.what(), theirs ? call_.format.param : "");
+  const ApiError answer = leaves   ? ApiError(503, "unavailable_error", error.what())
+                          : theirs ? ApiError(400, "invalid_request_error", error.what(), call_.format.param)
+                                   : OwnFault(error);
+  return Refuse(answer);
+}
+
+/// The answer ends here, for all its choices.
+bool Answer::Refuse(const ApiError& error) {
+  over_ = true;
   if (open_) {
-    reply_->Write("data: " + answer.Body() + "\n\n");
+    reply_->Write("data: " + error.Body() + "\n\n");
     reply_->End();
   } else {
-    context_.replies->Refuse(*reply_, answer);
+    context_.replies->Refuse(*reply_, error);
   }
   return false;
 }
 
-void Answer::Measure(const Event& event) {
+void Answer::Measure(size_t index, const Event& event) {
   Meters& meters = *context_.meters;
   if (event.kind == Event::Kind::kToken) {
     const auto now = Clock::now();
-    const bool first = last_ == Clock::time_point{};
-    const double seconds = std::chrono::duration<double>(now - (first ? begun_ : last_)).count();
+    Clock::time_point& last = last_[index];
+    const bool first = last == Clock::time_point{};
+    const double seconds = std::chrono::duration<double>(now - (first ? begun_ : last)).count();
     (first ? meters.first_token : meters.between_tokens).Add(seconds);
-    last_ = now;
+    last = now;
   }
   if (event.kind != Event::Kind::kEnd) return;
   if (event.prompt_seconds > 0) {
@@ -157,7 +172,7 @@ void Answer::TellAll() {
     return;
   }
   if (call_.include_usage || call_.show_cache) {
-    Json chunk = frame_.Json(call_, true, Json::array());
+    Json chunk = Chunk(Json::array());
     chunk["usage"] = std::move(usage);
     reply_->Write(ServerSentEvent(chunk));
   }

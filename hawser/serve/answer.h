@@ -48,8 +48,11 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void Open();
   bool TakeProgress(const Event& event);
+  bool TakeOne(size_t index, const Event& event);
   bool TakeError(const Error& error);
-  void Measure(const Event& event);
+  bool Refuse(const ApiError& error);
+  void Measure(size_t index, const Event& event);
+  nlohmann::ordered_json Chunk(nlohmann::ordered_json choices) const;
   nlohmann::ordered_json View(const Event& event) const;
   void Complete();
   void TellAll();
@@ -66,7 +69,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
   Usage usage_;
   nlohmann::ordered_json view_;
   bool open_ = false, over_ = false;
-  Clock::time_point begun_ = Clock::now(), last_;
+  Clock::time_point begun_ = Clock::now();
+  std::vector<Clock::time_point> last_;  // of each choice, its last token
 };
 
 }  // namespace hawser

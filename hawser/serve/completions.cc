@@ -13,7 +13,7 @@
 namespace hawser {
 
 void Service::Impl::Completions(const WebRequest& request, const ReplyPtr& reply) {
-  Call call = ParseCall(Body(request), /*chat=*/false, {}, vocab());
+  Call call = ParseCall(Body(request), /*chat=*/false, options.limits, vocab());
   if (!call.session.empty()) return ServeSession(std::move(call), reply);
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::string> texts;
@@ -31,7 +31,7 @@ void Service::Impl::Completions(const WebRequest& request, const ReplyPtr& reply
 }
 
 void Service::Impl::Chat(const WebRequest& request, const ReplyPtr& reply) {
-  Call call = ParseCall(Body(request), /*chat=*/true, {}, vocab());
+  Call call = ParseCall(Body(request), /*chat=*/true, options.limits, vocab());
   if (!call.session.empty()) return ServeSession(std::move(call), reply);
   std::vector<int32_t> ids = TalkIds(call);
   if (ids.empty()) throw ApiError(400, "invalid_request_error", "the talk has no tokens", "messages");

@@ -1,10 +1,16 @@
 #include "hawser/serve/openai.h"
 
-#include <algorithm>
-#include <cmath>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <new>
+
+#include "hawser/base/out_of_memory.h"
 #include "hawser/base/printable.h"
-#include "hawser/io/json.h"
+#include "hawser/base/progress.h"
+#include "hawser/serve/random_name.h"
 #include "hawser/serve/tool_calls.h"
 #include "hawser/tok/utf8.h"
 
@@ -14,230 +20,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kInvalid = "invalid_request_error";
-
-[[noreturn]] void Invalid(const std::string& param, const std::string& message, const std::string& code = "") {
-  throw ApiError(400, kInvalid, message, param, code);
-}
-
-std::string Shown(const Json& value) { return ShownJson(nlohmann::json(value)); }
-
-/// Typed members; null is as if not there.
-class Members {
- public:
-  Members(const Json& body, std::string prefix = "") : body_(body), prefix_(std::move(prefix)) {}
-
-  const Json* Find(const char* key) const {
-    const auto found = body_.find(key);
-    return found == body_.end() || found->is_null() ? nullptr : &*found;
-  }
-  std::string Name(const char* key) const { return prefix_ + key; }
-  double Number(const char* key, double fallback, double low, double high) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_number()) Wrong(key, "a number", *value);
-    const auto number = value->get<double>();
-    if (!(number >= low && number <= high)) Wrong(key, fmt::format("from {} to {}", low, high), *value);
-    return number;
-  }
-  int64_t Int(const char* key, int64_t fallback, int64_t low, int64_t high) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    const bool whole =
-        value->is_number_integer() || (value->is_number() && std::floor(value->get<double>()) == value->get<double>() &&
-                                       std::abs(value->get<double>()) < 0x1p53);
-    if (!whole) Wrong(key, "a whole number", *value);
-    const bool large = value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
-    const int64_t number = large                      ? INT64_MAX
-                           : value->is_number_float() ? static_cast<int64_t>(value->get<double>())
-                                                      : value->get<int64_t>();
-    if (number < low || number > high) Wrong(key, fmt::format("from {} to {}", low, high), *value);
-    return number;
-  }
-  bool Flag(const char* key, bool fallback) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) Wrong(key, "true or false", *value);
-    return value->get<bool>();
-  }
-  std::string Text(const char* key) const {
-    const Json* value = Find(key);
-    if (value == nullptr) return "";
-    if (!value->is_string()) Wrong(key, "text", *value);
-    return value->get<std::string>();
-  }
-  [[noreturn]] void Wrong(const char* key, const std::string& wanted, const Json& found) const {
-    Invalid(Name(key), fmt::format("\"{}\" must be {}, found {}", Name(key), wanted, Shown(found)));
-  }
-
- private:
-  const Json& body_;
-  std::string prefix_;
-};
-
-int32_t TokenId(const Json& value, const char* key, int32_t vocab) {
-  if (!value.is_number_integer() || value < 0 || value >= vocab) {
-    Invalid(key, fmt::format("\"{}\": {} is no token id; the model has ids 0 to {}", key, Shown(value), vocab - 1));
-  }
-  return value.get<int32_t>();
-}
-
-std::vector<int32_t> TokenIds(const Json& list, const char* key, int32_t vocab) {
-  std::vector<int32_t> ids;
-  for (const Json& id : list) ids.push_back(TokenId(id, key, vocab));
-  return ids;
-}
-
-std::vector<Prompt> Prompts(const Members& members, const CallLimits& limits, int32_t vocab) {
-  const Json* value = members.Find("prompt");
-  if (value == nullptr) Invalid("prompt", "\"prompt\" is missing: text, a list of texts, token ids, or lists of them");
-  if (value->is_string()) return {value->get<std::string>()};
-  if (!value->is_array()) members.Wrong("prompt", "text, a list of texts, token ids, or lists of them", *value);
-  if (value->empty()) Invalid("prompt", "\"prompt\" is an empty list");
-  if (value->front().is_number()) return {TokenIds(*value, "prompt", vocab)};
-  if (value->size() > static_cast<size_t>(limits.prompts)) {
-    Invalid("prompt", fmt::format("{} prompts, at most {} are taken at once", value->size(), limits.prompts));
-  }
-  std::vector<Prompt> prompts;
-  for (const Json& one : *value) {
-    if (one.is_string()) {
-      prompts.emplace_back(one.get<std::string>());
-    } else if (one.is_array()) {
-      prompts.emplace_back(TokenIds(one, "prompt", vocab));
-    } else {
-      members.Wrong("prompt", "text, a list of texts, token ids, or lists of them", one);
-    }
-  }
-  return prompts;
-}
-
-std::vector<std::string> Stops(const Members& members) {
-  const Json* value = members.Find("stop");
-  if (value == nullptr) return {};
-  std::vector<std::string> stops;
-  const auto add = [&](const Json& one) {
-    if (!one.is_string()) members.Wrong("stop", "text or a list of texts", one);
-    if (!one.get_ref<const std::string&>().empty()) stops.push_back(one.get<std::string>());
-  };
-  if (value->is_array()) {
-    if (value->size() > 64) Invalid("stop", fmt::format("{} stop texts, at most 64 are taken", value->size()));
-    for (const Json& one : *value) add(one);
-  } else {
-    add(*value);
-  }
-  return stops;
-}
-
-void Bias(const Members& members, int32_t vocab, SamplerOptions* sampler) {
-  const Json* value = members.Find("logit_bias");
-  if (value == nullptr) return;
-  if (!value->is_object()) members.Wrong("logit_bias", "an object of token ids", *value);
-  for (const auto& [key, bias] : value->items()) {
-    int64_t id = -1;
-    const bool digits =
-        !key.empty() && key.size() < 10 && std::ranges::all_of(key, [](char c) { return c >= '0' && c <= '9'; });
-    if (digits) id = std::stoll(key);
-    if (id < 0 || id >= vocab) {
-      Invalid("logit_bias",
-              fmt::format("\"logit_bias\": {} is no token id; the model has ids 0 to {}", Shown(key), vocab - 1));
-    }
-    if (!bias.is_number() || !(std::abs(bias.get<double>()) <= 100)) {
-      members.Wrong("logit_bias", "numbers from -100 to 100", bias);
-    }
-    sampler->bias.emplace_back(static_cast<int32_t>(id), bias.get<float>());
-  }
-}
-
-/// Content as text: a string, or parts of type text put together.
-std::string ContentText(const Json& content, size_t place) {
-  if (content.is_string()) return content.get<std::string>();
-  if (content.is_null()) return "";
-  if (!content.is_array()) {
-    Invalid("messages",
-            fmt::format("\"content\" of message {} must be text or a list of parts, found {}", place, Shown(content)));
-  }
-  std::string text;
-  for (const Json& part : content) {
-    const bool is_text =
-        part.is_object() && part.value("type", Json()) == "text" && part.contains("text") && part["text"].is_string();
-    if (!is_text) {
-      Invalid("messages", fmt::format("message {} holds a part that is no text: {}", place, Shown(part)));
-    }
-    text += part["text"].get<std::string>();
-  }
-  return text;
-}
-
-Json Messages(const Members& members) {
-  const Json* value = members.Find("messages");
-  if (value == nullptr || !value->is_array() || value->empty()) {
-    Invalid("messages", "\"messages\" must be a list of {\"role\", \"content\"}, with one at least");
-  }
-  Json messages = Json::array();
-  for (size_t i = 0; i < value->size(); ++i) {
-    const Json& given = (*value)[i];
-    if (!given.is_object() || !given.contains("role") || !given["role"].is_string()) {
-      Invalid("messages", fmt::format("message {} has no text \"role\": {}", i, Shown(given)));
-    }
-    Json message = given;
-    if (message["role"] == "developer") message["role"] = "system";
-    if (!given.contains("content") && !given.contains("tool_calls")) {
-      Invalid("messages", fmt::format("message {} has no \"content\"", i));
-    }
-    message["content"] = ContentText(given.value("content", Json()), i);
-    messages.push_back(std::move(message));
-  }
-  return messages;
-}
-
-TextFormat ResponseFormat(const Members& members, const Json& given) {
-  constexpr const char* kKey = "response_format";
-  if (!given.is_object() || !given.contains("type")) members.Wrong(kKey, "an object with a type", given);
-  const Members format(given, "response_format.");
-  const std::string type = format.Text("type");
-  if (type == "text") return {};
-  if (type != "json_object" && type != "json_schema") {
-    Invalid(kKey, fmt::format("\"response_format\" of type {} is not supported; text, json_object and json_schema are",
-                              Shown(given["type"])));
-  }
-  // OpenAI puts the schema one level deeper, llama.cpp takes it beside either type.
-  const Json* schema = format.Find("schema");
-  if (const Json* outer = format.Find("json_schema"); schema == nullptr && outer != nullptr && outer->is_object()) {
-    schema = Members(*outer).Find("schema");
-  }
-  if (schema != nullptr) return {TextFormat::Kind::kSchema, Dump(*schema), kKey};
-  if (type == "json_object") return {TextFormat::Kind::kObject, "", kKey};
-  Invalid(kKey, "\"response_format\" of type json_schema has no schema in \"json_schema\": {\"schema\": ...}");
-}
-
-/// What the answer is to be, by the members of several dialects.
-TextFormat Format(const Members& members) {
-  TextFormat format;
-  const auto take = [&](TextFormat other) {
-    if (other.kind == TextFormat::Kind::kFree) return;
-    if (format.kind != TextFormat::Kind::kFree) {
-      Invalid(other.param, fmt::format("\"{}\" beside \"{}\": give one of them", other.param, format.param));
-    }
-    format = std::move(other);
-  };
-  if (const Json* given = members.Find("response_format"); given != nullptr) take(ResponseFormat(members, *given));
-  if (std::string text = members.Text("grammar"); !text.empty()) {
-    take({TextFormat::Kind::kGrammar, std::move(text), "grammar"});
-  }
-  if (const Json* schema = members.Find("json_schema"); schema != nullptr) {
-    take({TextFormat::Kind::kSchema, Dump(*schema), "json_schema"});
-  }
-  return format;
-}
-
-void Own(const Members& members, Call* call) {
-  const Json* own = members.Find("hawser");
-  if (own == nullptr) return;
-  if (!own->is_object()) members.Wrong("hawser", "an object", *own);
-  const Members inner(*own, "hawser.");
-  call->kv = inner.Text("kv");
-  call->session = inner.Text("session");
-  call->show_cache = inner.Flag("cache", false);
-}
 
 int64_t CodePoints(std::string_view text) {
   return std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
@@ -288,7 +70,9 @@ ApiError ErrorOfStatus(int status) {
     case 413:
       return {413, kInvalid, "the body is larger than this server takes"};
     case 415:
-      return {415, kInvalid, "the body must be application/json"};
+      return {415, kInvalid, "the body must be application/json, as it is and not compressed"};
+    case 417:
+      return {417, kInvalid, "this server expects nothing but 100-continue"};
     case 429:
       return {429, "rate_limit_error", "too many requests wait; try again in a moment"};
     case 431:
@@ -302,84 +86,36 @@ ApiError ErrorOfStatus(int status) {
   }
 }
 
-Call ParseCall(const Json& body, bool chat, const CallLimits& limits, int32_t vocab) {
-  if (!body.is_object()) Invalid("", "the body must be a JSON object");
-  const Members members(body);
-  Call call{.chat = chat};
-  call.model = members.Text("model");
-  if (chat) {
-    call.messages = Messages(members);
-    if (const Json* tools = members.Find("tools"); tools != nullptr) {
-      if (!tools->is_array()) members.Wrong("tools", "a list", *tools);
-      if (!tools->empty() && members.Find("tool_choice") != nullptr && *members.Find("tool_choice") == "none") {
-        call.template_values["tools"] = Json();
-      } else if (!tools->empty()) {
-        call.template_values["tools"] = *tools;
-      }
-    }
-    if (const Json* more = members.Find("chat_template_kwargs"); more != nullptr) {
-      if (!more->is_object()) members.Wrong("chat_template_kwargs", "an object", *more);
-      for (const auto& [key, value] : more->items()) call.template_values[key] = value;
-    }
-    call.continues = members.Flag("continue_final_message", false);
-    if (members.Flag("logprobs", false)) {
-      call.logprobs = static_cast<int32_t>(members.Int("top_logprobs", 0, 0, limits.logprobs));
-    } else if (members.Find("top_logprobs") != nullptr && *members.Find("top_logprobs") != 0) {
-      Invalid("top_logprobs", "\"top_logprobs\" wants \"logprobs\": true");
-    }
-  } else {
-    call.prompts = Prompts(members, limits, vocab);
-    if (const Json* wanted = members.Find("logprobs"); wanted != nullptr && *wanted == false) {
-    } else if (wanted != nullptr && *wanted == true) {
-      call.logprobs = 1;
-    } else {
-      call.logprobs = static_cast<int32_t>(members.Int("logprobs", -1, 0, limits.logprobs));
-    }
-    call.echo = members.Flag("echo", false);
-    if (!members.Text("suffix").empty()) Invalid("suffix", "\"suffix\" is not supported");
-    const int64_t n = members.Int("n", 1, 1, limits.choices);
-    if (members.Int("best_of", n, 1, limits.choices) != n)
-      Invalid("best_of", "\"best_of\" other than n is not supported");
+ApiError OwnFault(const std::exception& what) {
+  const std::string name = RandomName("fault-");
+  LogLine(fmt::format("{}: {}", name, PrintableLine(what.what())));
+  if (dynamic_cast<const std::bad_alloc*>(&what) != nullptr || dynamic_cast<const OutOfMemory*>(&what) != nullptr) {
+    return {503, "unavailable_error", "the server has not enough memory for this now"};
   }
-  call.n = static_cast<int32_t>(members.Int("n", 1, 1, limits.choices));
-  constexpr int64_t kMost = int64_t{1} << 40;
-  for (const char* key : {"max_tokens", "max_completion_tokens"}) {
-    if (const int64_t most = members.Int(key, -1, 0, kMost); most >= 0) call.max_tokens = most;
-  }
-  SamplerOptions& s = call.sampler;
-  s.temperature = members.Number("temperature", 1, 0, 100);
-  s.top_p = members.Number("top_p", 1, 0, 1);
-  if (s.top_p == 0) {  // the most probable token alone
-    s.top_p = 1;
-    s.temperature = 0;
-  }
-  s.top_k = static_cast<int32_t>(std::max<int64_t>(0, members.Int("top_k", 0, -1, INT32_MAX)));
-  s.min_p = members.Number("min_p", 0, 0, 1);
-  s.repeat_penalty = members.Number("repetition_penalty", members.Number("repeat_penalty", 1, 1e-3, 1e3), 1e-3, 1e3);
-  s.frequency_penalty = members.Number("frequency_penalty", 0, -2, 2);
-  s.presence_penalty = members.Number("presence_penalty", 0, -2, 2);
-  call.seeded = members.Find("seed") != nullptr;
-  s.seed = static_cast<uint64_t>(members.Int("seed", 0, INT64_MIN, INT64_MAX));
-  Bias(members, vocab, &s);
-  call.stops = Stops(members);
-  call.stream = members.Flag("stream", false);
-  if (const Json* options = members.Find("stream_options"); options != nullptr) {
-    if (!options->is_object()) members.Wrong("stream_options", "an object", *options);
-    call.include_usage = Members(*options, "stream_options.").Flag("include_usage", false);
-  }
-  call.progress = members.Flag("return_progress", false);
-  call.ignore_eos = members.Flag("ignore_eos", false);
-  // What an earlier pass read differs in the last bits from what this one would: seeds give the same text each time.
-  call.share = members.Flag("cache_prompt", !call.seeded);
-  call.priority = static_cast<int32_t>(members.Int("priority", 0, -1000000, 1000000));
-  call.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * members.Number("timeout", 0, 0, 1e6)));
-  call.format = Format(members);
-  Own(members, &call);
-  return call;
+  return {500, "server_error",
+          fmt::format("something went wrong inside the server; its log tells what under {}", name)};
 }
 
-void Choice::AddLogprob(const TokenLogprob& token, bool known) {
+/// What a token adds to the text that is told.
+std::string Choice::TextOf(int32_t id, bool of_prompt) {
+  const bool known = id >= 0 && id < tokenizer_->vocab_size();
+  std::string piece = known ? tokenizer_->Piece(id) : "";
+  if (!of_prompt) return piece;
+  if (piece.empty() && known) {  // the text may name it
+    const std::string name = tokenizer_->Display(id);
+    if (std::string_view(prompt_text_).substr(std::min(prompt_at_, prompt_text_.size())).starts_with(name))
+      piece = name;
+  } else if (offset_ == 0 && !blank_cut_ && tokenizer_->adds_dummy_prefix()) {
+    blank_cut_ = true;
+    if (piece.starts_with(' ')) piece.erase(0, 1);
+  }
+  prompt_at_ += piece.size();
+  return piece;
+}
+
+void Choice::AddLogprob(const TokenLogprob& token, bool of_prompt) {
   if (call_->logprobs < 0) return;
+  const bool known = !of_prompt || pending_.size() + all_.size() > 0;  // nothing stands before the first of a prompt
   const std::string piece = PieceOf(*tokenizer_, token.id);
   const auto number = [](float x) { return std::isfinite(x) ? Json(static_cast<double>(x)) : Json(-9999.0); };
   Json entry = {{"token", Valid(piece)}, {"logprob", known ? number(token.logprob) : Json()}, {"offset", offset_}};
@@ -408,7 +144,7 @@ void Choice::AddLogprob(const TokenLogprob& token, bool known) {
     }
     entry["top"] = std::move(top);
   }
-  offset_ += CodePoints(Valid(piece));
+  offset_ += CodePoints(told_.Push(TextOf(token.id, of_prompt)));
   pending_.push_back(std::move(entry));
 }
 
@@ -454,46 +190,54 @@ Json Choice::Piece(const std::string& text, std::string_view finish) {
   return piece;
 }
 
-std::optional<Json> Choice::Take(const Event& event) {
+std::vector<Json> Choice::Take(const Event& event) {
   switch (event.kind) {
     case Event::Kind::kStart:
       if (call_->echo) text_ = prompt_text_;
-      if (call_->chat) return Piece("", "");
-      if (!call_->echo || call_->logprobs >= 0) return std::nullopt;
-      return Piece(prompt_text_, "");
+      if (call_->chat) return {Piece("")};
+      if (!call_->echo || call_->logprobs >= 0) return {};
+      return {Piece(prompt_text_)};
     case Event::Kind::kPromptToken:
-      if (call_->echo) AddLogprob(event.token, pending_.size() + all_.size() > 0);
-      return std::nullopt;
+      if (call_->echo) AddLogprob(event.token, true);
+      return {};
     case Event::Kind::kToken: {
       const bool first = !begun_;
-      AddLogprob(event.token, true);
+      AddLogprob(event.token, false);
       text_ += event.text;
-      if (call_->tools()) return std::nullopt;  // told whole: it may be a call
-      if (event.text.empty() && call_->logprobs < 0) return std::nullopt;
-      return Piece(first && call_->echo && call_->logprobs >= 0 ? prompt_text_ + event.text : event.text, "");
+      if (call_->tools()) return {};  // told whole: it may be a call
+      if (event.text.empty() && call_->logprobs < 0) return {};
+      return {Piece(first && call_->echo && call_->logprobs >= 0 ? prompt_text_ + event.text : event.text)};
     }
     case Event::Kind::kEnd: {
       const bool first = !begun_;
       text_ += event.text;
       end_ = event;
       ended_ = true;
-      if (call_->tools()) return ToolPiece();
-      return Piece(first && call_->echo ? prompt_text_ + event.text : event.text, FinishReason(event.stop));
+      std::string_view finish = FinishReason(event.stop);
+      if (!call_->chat) return {Piece(first && call_->echo ? prompt_text_ + event.text : event.text, finish)};
+      std::vector<Json> pieces;
+      if (call_->tools()) {
+        pieces.push_back(ToolPiece(&finish));
+      } else if (!event.text.empty()) {
+        pieces.push_back(Piece(event.text));
+      }
+      pieces.push_back(Piece("", finish));
+      return pieces;
     }
     default:
-      return std::nullopt;
+      return {};
   }
 }
 
-/// The last piece of a stream where tools may be called: everything.
-Json Choice::ToolPiece() {
+/// All of an answer in which tools may be called.
+Json Choice::ToolPiece(std::string_view* finish) {
   ToolCalls found = FindToolCalls(text_);
-  const bool calls = !found.calls.empty();
-  Json piece = Piece(found.content, calls ? "tool_calls" : FinishReason(end_.stop));
+  Json piece = Piece(found.content);
   for (size_t i = 0; i < found.calls.size(); ++i) {
     Json call = {{"index", i}};
     call.update(found.calls[i]);
     piece["delta"]["tool_calls"].push_back(std::move(call));
+    *finish = "tool_calls";
   }
   return piece;
 }
@@ -534,10 +278,12 @@ Json Frame::Json(const Call& call, bool chunk, nlohmann::ordered_json choices) c
           {"choices", std::move(choices)}};
 }
 
-void Usage::Add(const Event& end) {
-  prompt_tokens += end.prompt_tokens;
+void Usage::Add(const Event& end, bool first_of_prompt) {
+  if (first_of_prompt) {
+    prompt_tokens += end.prompt_tokens;
+    cached_tokens += end.cached_tokens;
+  }
   new_tokens += end.new_tokens;
-  cached_tokens += end.cached_tokens;
   kept_tokens += end.kept_tokens;
   evicted_tokens += end.evicted_tokens;
   kv_bytes += end.kv_bytes;
@@ -564,9 +310,13 @@ std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::erro
 std::string ServerSentEvent(const Json& json) { return "data: " + Dump(json) + "\n\n"; }
 
 bool KeyMatches(std::string_view authorization, std::string_view key) {
-  constexpr std::string_view kBearer = "Bearer ";
-  if (!authorization.starts_with(kBearer)) return false;
-  authorization.remove_prefix(kBearer.size());
+  constexpr std::string_view kBearer = "bearer";
+  const auto lower = [](unsigned char c) { return static_cast<char>(std::tolower(c)); };
+  const size_t blank = authorization.find(' ');
+  if (blank == authorization.npos || !std::ranges::equal(authorization.substr(0, blank), kBearer, {}, lower)) {
+    return false;
+  }
+  authorization.remove_prefix(std::min(authorization.find_first_not_of(' ', blank), authorization.size()));
   size_t different = authorization.size() ^ key.size();
   for (size_t i = 0; i < authorization.size(); ++i) {
     different |= static_cast<unsigned char>(authorization[i]) ^

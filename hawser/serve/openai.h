@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "hawser/infer/scheduler.h"
+#include "hawser/infer/stream.h"
+#include "hawser/serve/members.h"
 #include "hawser/tok/tokenizer.h"
 
 namespace hawser {
@@ -33,6 +35,9 @@ class ApiError : public std::exception {
 };
 /// The error of a status alone.
 ApiError ErrorOfStatus(int status);
+/// A fault of the server itself: `what` goes to the log alone, under a name that the client is told. Out of memory:
+/// 503.
+ApiError OwnFault(const std::exception& what);
 
 using Prompt = std::variant<std::string, std::vector<int32_t>>;
 
@@ -51,7 +56,8 @@ struct Call {
   std::vector<Prompt> prompts;                                                // completions
   nlohmann::ordered_json messages;                                            // chat: {role, content, ...} each
   nlohmann::ordered_json template_values = nlohmann::ordered_json::object();  // tools, chat_template_kwargs
-  bool continues = false;                                                     // the last message goes on
+  bool answers = true;     // the talk ends where an assistant's turn begins
+  bool continues = false;  // the last message goes on
   int32_t n = 1;
   std::optional<int64_t> max_tokens;
   SamplerOptions sampler;
@@ -68,12 +74,10 @@ struct Call {
 
   bool tools() const { return template_values.contains("tools") && !template_values["tools"].is_null(); }
 };
-/// What a server allows.
-struct CallLimits {
-  int32_t logprobs = 20, choices = 64, prompts = 512;
-};
 /// Errors: ApiError (400) naming the member. Members that are not known are ignored.
 Call ParseCall(const nlohmann::ordered_json& body, bool chat, const CallLimits& limits, int32_t vocab);
+/// A list of token ids. Errors: ApiError (400) naming `param` for what is none below `vocab`.
+std::vector<int32_t> ParseTokenIds(const nlohmann::ordered_json& list, const std::string& param, int32_t vocab);
 
 /// Gathers one choice of an answer.
 class Choice {
@@ -81,8 +85,8 @@ class Choice {
   Choice(const Call* call, const Tokenizer* tokenizer, int32_t index, std::string prompt_text)
       : call_(call), tokenizer_(tokenizer), index_(index), prompt_text_(std::move(prompt_text)) {}
 
-  /// Takes an event. A piece for a stream, where there is something to tell: `choices[0]` of a chunk.
-  std::optional<nlohmann::ordered_json> Take(const Event& event);
+  /// Takes an event. What there is to tell in a stream: `choices[0]` of a chunk each.
+  std::vector<nlohmann::ordered_json> Take(const Event& event);
   /// The whole choice, once it has ended.
   nlohmann::ordered_json Whole() const;
   bool ended() const { return ended_; }
@@ -90,10 +94,11 @@ class Choice {
   int32_t index() const { return index_; }
 
  private:
-  void AddLogprob(const TokenLogprob& token, bool known);
+  std::string TextOf(int32_t id, bool of_prompt);
+  void AddLogprob(const TokenLogprob& token, bool of_prompt);
   nlohmann::ordered_json Logprobs();
-  nlohmann::ordered_json Piece(const std::string& text, std::string_view finish);
-  nlohmann::ordered_json ToolPiece();
+  nlohmann::ordered_json Piece(const std::string& text, std::string_view finish = {});
+  nlohmann::ordered_json ToolPiece(std::string_view* finish);
 
   const Call* call_;
   const Tokenizer* tokenizer_;
@@ -101,7 +106,10 @@ class Choice {
   std::string prompt_text_, text_;
   nlohmann::ordered_json pending_ = nlohmann::ordered_json::array();  // log-probabilities not told yet
   nlohmann::ordered_json all_ = nlohmann::ordered_json::array();
-  int64_t offset_ = 0;  // code points of the text so far
+  TextStream told_{{}};     // the bytes of tokens as text
+  int64_t offset_ = 0;      // code points of it so far
+  size_t prompt_at_ = 0;    // bytes of the prompt so far
+  bool blank_cut_ = false;  // the one that some vocabularies begin a text with
   bool begun_ = false, ended_ = false;
   Event end_;
 };
@@ -116,7 +124,8 @@ struct Frame {
 struct Usage {
   int64_t prompt_tokens = 0, new_tokens = 0, cached_tokens = 0, kept_tokens = 0, evicted_tokens = 0, kv_bytes = 0;
   double prompt_seconds = 0, decode_seconds = 0;
-  void Add(const Event& end);
+  /// Of a choice that has ended. Prompts count once, however many answers they get.
+  void Add(const Event& end, bool first_of_prompt);
   nlohmann::ordered_json Json(const std::string& cache) const;
 };
 

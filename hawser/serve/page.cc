@@ -10,4 +10,8 @@ std::string_view ChatPage() {
   return {hawser_page_page_html, static_cast<size_t>(hawser_page_page_html_end - hawser_page_page_html)};
 }
 
+std::string_view ApiFrame() {
+  return {hawser_page_openapi_json, static_cast<size_t>(hawser_page_openapi_json_end - hawser_page_openapi_json)};
+}
+
 }  // namespace hawser

@@ -1,4 +1,5 @@
-// serve/page.h - the page that the server shows: one file without anything from elsewhere (page.html).
+// serve/page.h - the page that the server shows: one file without anything from elsewhere (page.html); and what its API
+// is, apart from the members that rows tell of (openapi.json; serve/api_doc.h).
 #pragma once
 
 #include <string_view>
@@ -6,5 +7,6 @@
 namespace hawser {
 
 std::string_view ChatPage();
+std::string_view ApiFrame();
 
 }  // namespace hawser

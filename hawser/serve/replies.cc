@@ -25,6 +25,7 @@ void Replies::Json(WebReply& reply, const nlohmann::ordered_json& json) const {
 void Replies::Refuse(WebReply& reply, const ApiError& error) const {
   WebReply::Headers headers;
   if (error.status() == 429 || error.status() == 503) headers.emplace_back("Retry-After", "1");
+  if (error.status() == 401) headers.emplace_back("WWW-Authenticate", "Bearer");
   Send(reply, error.status(), "application/json", error.Body(), std::move(headers));
 }
 

@@ -19,6 +19,7 @@ class Replies {
   void Send(WebReply& reply, int status, std::string_view type, std::string body, WebReply::Headers headers = {}) const;
   void Json(WebReply& reply, const nlohmann::ordered_json& json) const;
   void Refuse(WebReply& reply, const ApiError& error) const;
+  bool crosses_origins() const { return !cors_.empty(); }
   /// Begins a stream of events.
   void Begin(WebReply& reply) const;
 

@@ -4,11 +4,16 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
+#include <exception>
+#include <thread>
 #include <utility>
 
 #include "hawser/base/origin.h"
+#include "hawser/base/out_of_memory.h"
 #include "hawser/base/progress.h"
 #include "hawser/model/places.h"
+#include "hawser/serve/api_doc.h"
 #include "hawser/serve/page.h"
 #include "hawser/serve/service_impl.h"
 
@@ -36,15 +41,19 @@ std::string AllowedMethods(const std::vector<std::string>& methods) {
 
 }  // namespace
 
-Service::Impl::Impl(const ModelToRun* r, Backend* backend, ServiceOptions o)
-    : run(*r),
-      options(std::move(o)),
-      decoder(backend, r->weights),
-      tokenizer(*r->model.tokenizer),
-      scheduler(backend, &decoder, &tokenizer, r->weights.dtype(), options.scheduler),
+Service::Impl::Impl(ServedModel model, Meters* m, const Replies* r, const WebServer* w, const std::atomic<bool>* e)
+    : run(*model.run),
+      options(std::move(model.options)),
+      decoder(model.backend, run.weights),
+      tokenizer(*run.model.tokenizer),
+      scheduler(model.backend, &decoder, &tokenizer, run.weights.dtype(), options.scheduler),
       formats(&tokenizer),
-      replies(options.cors, &meters),
-      sessions(&scheduler, &r->weights, options.sessions) {
+      meters(*m),
+      replies(*r),
+      web(*w),
+      ends(*e),
+      api(ApiDocument(options.limits, std::min(vocab(), tokenizer.vocab_size()))),
+      sessions(&scheduler, &run.weights, options.sessions) {
   if (tokenizer.chat_template().empty()) return;
   try {
     chat_template = std::make_unique<ChatTemplate>(tokenizer);
@@ -72,23 +81,9 @@ const std::vector<Service::Impl::RouteRow>& Service::Impl::Routes() {
                                              {"/apply-template", "POST", &Impl::ApplyTemplate},
                                              {"/props", "GET", &Impl::Props},
                                              {"/slots", "GET", &Impl::Slots},
+                                             {"/openapi.json", "GET", &Impl::Api},
                                              {"/", "GET", &Impl::Page}};
   return rows;
-}
-
-void Service::Impl::Handle(const WebRequest& request, const ReplyPtr& reply) {
-  try {
-    Dispatch(request, reply);
-  } catch (const ApiError& error) {
-    replies.Refuse(*reply, error);
-  } catch (const Error& error) {
-    // What we say of a request is meant for its sender; the rest is not.
-    const bool theirs = error.kind() == ErrorKind::kUsage || error.kind() == ErrorKind::kFormat ||
-                        error.kind() == ErrorKind::kUnsupported;
-    if (!theirs) LogLine(fmt::format("{} {}: {}", request.method, request.path, error.what()));
-    replies.Refuse(*reply, theirs ? ApiError(400, "invalid_request_error", error.what())
-                                  : ErrorOfStatus(error.kind() == ErrorKind::kIo ? 503 : 500));
-  }
 }
 
 void Service::Impl::Dispatch(const WebRequest& request, const ReplyPtr& reply) {
@@ -108,7 +103,7 @@ void Service::Impl::Dispatch(const WebRequest& request, const ReplyPtr& reply) {
     const ApiError error = ErrorOfStatus(405);
     return replies.Send(*reply, 405, kJson, error.Body(), {{"Allow", AllowedMethods(methods)}});
   }
-  const bool open = route->handle == &Impl::Health || route->handle == &Impl::Page;
+  const bool open = route->handle == &Impl::Health || route->handle == &Impl::Page || route->handle == &Impl::Api;
   if (!options.api_key.empty() && !open && !KeyMatches(request.Header("authorization"), options.api_key)) {
     throw ErrorOfStatus(401);
   }
@@ -117,9 +112,9 @@ void Service::Impl::Dispatch(const WebRequest& request, const ReplyPtr& reply) {
 
 void Service::Impl::SendOptions(const std::vector<std::string>& methods, const ReplyPtr& reply) {
   WebReply::Headers headers = {{"Allow", AllowedMethods(methods)}};
-  if (!options.cors.empty()) {
+  if (replies.crosses_origins()) {
     headers.emplace_back("Access-Control-Allow-Methods", AllowedMethods(methods));
-    headers.emplace_back("Access-Control-Allow-Headers", "authorization, content-type");
+    headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, *");
     headers.emplace_back("Access-Control-Max-Age", "600");
   }
   replies.Send(*reply, 204, kJson, "", std::move(headers));
@@ -129,7 +124,8 @@ Service::Impl::Json Service::Impl::Body(const WebRequest& request) {
   std::string type = request.Header("content-type").substr(0, request.Header("content-type").find(';'));
   while (!type.empty() && type.back() == ' ') type.pop_back();
   std::ranges::transform(type, type.begin(), [](unsigned char c) { return std::tolower(c); });
-  if (!type.empty() && type != kJson) throw ErrorOfStatus(415);
+  const std::string& coding = request.Header("content-encoding");
+  if ((!type.empty() && type != kJson) || (!coding.empty() && coding != "identity")) throw ErrorOfStatus(415);
   try {
     return ParseOrderedJson(request.body);
   } catch (const Error& error) {
@@ -196,7 +192,7 @@ void Service::Impl::Slots(const WebRequest&, const ReplyPtr& reply) {
 
 void Service::Impl::Metrics(const WebRequest&, const ReplyPtr& reply) {
   replies.Send(*reply, 200, "text/plain; version=0.0.4; charset=utf-8",
-               meters.Text(scheduler.stats(), options.scheduler, web->connections()));
+               meters.Text(scheduler.stats(), options.scheduler, web.connections()));
 }
 
 void Service::Impl::Page(const WebRequest&, const ReplyPtr& reply) {
@@ -208,42 +204,82 @@ void Service::Impl::Page(const WebRequest&, const ReplyPtr& reply) {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}});
 }
 
-Service::Service(const ModelToRun* run, Backend* backend, ServiceOptions options)
-    : impl_(std::make_unique<Impl>(run, backend, std::move(options))) {
-  Impl* s = impl_.get();
-  s->web = std::make_unique<WebServer>(
-      s->options.web,
-      [s](const WebRequest& request, const std::shared_ptr<WebReply>& reply) { s->Handle(request, reply); },
-      [s](int status) {
-        s->meters.Count(status);
+void Service::Impl::Api(const WebRequest&, const ReplyPtr& reply) { replies.Send(*reply, 200, kJson, api); }
+
+Service::Service(const WebOptions& web, const std::string& cors, std::chrono::milliseconds drain)
+    : drain_(drain), replies_(cors, &meters_) {
+  web_ = std::make_unique<WebServer>(
+      web, [this](const WebRequest& request, const std::shared_ptr<WebReply>& reply) { Handle(request, reply); },
+      [this](int status) {
+        meters_.Count(status);
         return ErrorOfStatus(status).Body();
       });
 }
 
 Service::~Service() = default;
 
-uint16_t Service::port() const { return impl_->web->port(); }
+uint16_t Service::port() const { return web_->port(); }
 
 void Service::Stop() {
-  impl_->ends = true;
-  impl_->web->Stop(impl_->options.drain);
+  ends_ = true;
+  web_->Stop(drain_);
 }
 
-void Service::Run(bool signals) {
-  Impl* s = impl_.get();
+void Service::Handle(const WebRequest& request, const std::shared_ptr<WebReply>& reply) {
+  try {
+    Impl* served = served_;
+    if (served == nullptr) throw ApiError(503, "unavailable_error", "the model is being loaded; come again");
+    served->Dispatch(request, reply);
+  } catch (const ApiError& error) {
+    replies_.Refuse(*reply, error);
+  } catch (const OutOfMemory& error) {
+    replies_.Refuse(*reply, OwnFault(error));
+  } catch (const Error& error) {
+    // What we say of a request is meant for its sender; the rest is not.
+    const bool theirs = error.kind() == ErrorKind::kUsage || error.kind() == ErrorKind::kFormat ||
+                        error.kind() == ErrorKind::kUnsupported;
+    replies_.Refuse(*reply, theirs ? ApiError(400, "invalid_request_error", error.what())
+                            : error.kind() == ErrorKind::kIo && ends_ ? ErrorOfStatus(503)
+                                                                      : OwnFault(error));
+  } catch (const std::exception& error) {
+    replies_.Refuse(*reply, OwnFault(error));
+  }
+}
+
+void Service::Run(bool signals, const std::function<ServedModel()>& load, const std::function<void()>& ready) {
   std::atomic<bool> over = false;
-  s->engine = std::thread([s, &over] {
-    while (!over) {
-      if (!s->scheduler.Step()) s->scheduler.Wait(std::chrono::milliseconds(200));
+  std::exception_ptr failed;
+  std::thread engine([&] {
+    try {
+      impl_ = std::make_unique<Impl>(load(), &meters_, &replies_, web_.get(), &ends_);
+      served_ = impl_.get();
+      if (ready) ready();
+    } catch (...) {
+      failed = std::current_exception();
+      return Stop();
     }
-    s->scheduler.EndAll(Error(ErrorKind::kIo, "the server is shutting down"));
+    while (!over) {
+      try {
+        if (!impl_->scheduler.Step()) impl_->scheduler.Wait(std::chrono::milliseconds(200));
+      } catch (const std::exception& error) {  // of no one text: out of memory, say; there may be more in a moment
+        LogLine(fmt::format("between texts: {}", error.what()));
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    }
+    impl_->scheduler.EndAll(Error(ErrorKind::kIo, "the server is shutting down"));
   });
-  s->web->Run(signals ? std::function<void()>([this] {
+  const auto on_signal = [this] {
+    if (served_ == nullptr) {  // nothing is under way, and loading only reads
+      LogLine("stopped before the model was loaded");
+      std::_Exit(0);
+    }
     LogLine("stopping: texts under way are finished first");
     Stop();
-  })
-                      : std::function<void()>());
+  };
+  web_->Run(signals ? std::function<void()>(on_signal) : std::function<void()>());
   over = true;
-  s->engine.join();
+  engine.join();
+  if (failed) std::rethrow_exception(failed);
 }
+
 }  // namespace hawser

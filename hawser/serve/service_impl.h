@@ -6,7 +6,6 @@
 #include <ctime>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "hawser/io/ordered_json.h"
@@ -29,15 +28,15 @@ struct Service::Impl {
   std::unique_ptr<ChatTemplate> chat_template;  // null: the model brings none
   Scheduler scheduler;
   Formats formats;
-  std::unique_ptr<WebServer> web;
-  std::thread engine;
-  std::atomic<bool> ends = false;
   int64_t created = std::time(nullptr);
-  Meters meters;
-  Replies replies;
+  Meters& meters;
+  const Replies& replies;
+  const WebServer& web;
+  const std::atomic<bool>& ends;
+  std::string api;    // its description
   Sessions sessions;  // the first to go: it completes answers
 
-  Impl(const ModelToRun* r, Backend* backend, ServiceOptions o);
+  Impl(ServedModel model, Meters* m, const Replies* r, const WebServer* w, const std::atomic<bool>* e);
 
   int64_t context() const { return options.scheduler.context; }
   int32_t vocab() const { return run.weights.spec().vocab; }
@@ -50,7 +49,7 @@ struct Service::Impl {
     Route handle;
   };
   static const std::vector<RouteRow>& Routes();
-  void Handle(const WebRequest& request, const ReplyPtr& reply);
+  /// Errors: ApiError and others.
   void Dispatch(const WebRequest& request, const ReplyPtr& reply);
   void SendOptions(const std::vector<std::string>& methods, const ReplyPtr& reply);
   /// The body as JSON. Errors: ApiError.
@@ -63,6 +62,7 @@ struct Service::Impl {
   void Props(const WebRequest&, const ReplyPtr& reply);
   void Slots(const WebRequest&, const ReplyPtr& reply);
   void Page(const WebRequest&, const ReplyPtr& reply);
+  void Api(const WebRequest&, const ReplyPtr& reply);
   Json ModelJson() const;
 
   // session_routes.cc

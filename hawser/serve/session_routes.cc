@@ -33,9 +33,10 @@ void Service::Impl::MakeSession(const WebRequest& request, const ReplyPtr& reply
     return value.is_null() ? std::string() : value.get<std::string>();
   };
   const std::string kv = text("kv"), from = text("from");
-  if (!kv.empty() && !from.empty()) Refused("kv", "\"kv\" beside \"from\": a copy has the cache of its original");
+  const bool copies = !body.value("from", Json()).is_null();
+  if (!kv.empty() && copies) Refused("kv", "\"kv\" beside \"from\": a copy has the cache of its original");
   const std::string id =
-      from.empty() ? sessions.Create(kv.empty() ? options.scheduler.kv : ParseKvForm(kv)) : sessions.CreateFrom(from);
+      copies ? sessions.CreateFrom(from) : sessions.Create(kv.empty() ? options.scheduler.kv : ParseKvForm(kv));
   replies.Json(*reply, sessions.Json(id));
 }
 

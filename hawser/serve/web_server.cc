@@ -73,6 +73,7 @@ struct WebServer::Impl {
 
   explicit Impl(const WebOptions& o) : options(o), workers(static_cast<size_t>(o.workers)) {}
   void Accept();
+  void Open(Tcp::socket socket);
   void Opened(class ConnectionBase* connection) {
     open.insert(connection);
     count = open.size();
@@ -129,7 +130,8 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
       if (begun_) return;
       begun_ = done_ = true;
       status_ = status;
-      std::string text = Head(status, type, headers) + fmt::format("Content-Length: {}\r\n\r\n", body.size());
+      std::string text = Head(status, type, headers);
+      text += status == 204 ? "\r\n" : fmt::format("Content-Length: {}\r\n\r\n", body.size());
       if (!head_) text += body;
       Push(std::move(text));
     }
@@ -208,8 +210,9 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
 
    private:
     std::string Head(int status, std::string_view type, const Headers& headers) const {
-      std::string text = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nConnection: {}\r\n", status, Reason(status),
-                                     type, keep_alive_ ? "keep-alive" : "close");
+      std::string text = fmt::format("HTTP/1.1 {} {}\r\nConnection: {}\r\n", status, Reason(status),
+                                     keep_alive_ ? "keep-alive" : "close");
+      if (status != 204) text += fmt::format("Content-Type: {}\r\n", type);
       for (const auto& [name, value] : headers) text += fmt::format("{}: {}\r\n", name, value);
       return text;
     }
@@ -246,6 +249,24 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     parser_->body_limit(server_->options.body_bytes);
     parser_->header_limit(static_cast<uint32_t>(server_->options.header_bytes));
     beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+    http::async_read_header(stream_, buffer_, *parser_,
+                            [self = this->shared_from_this()](error_code error, size_t) { self->GotHeader(error); });
+  }
+
+  /// Clients with large bodies ask whether to send them.
+  void GotHeader(error_code error) {
+    if (error) return GotRequest(error);
+    const auto& message = parser_->get();
+    const auto expects = message[http::field::expect];
+    if (expects.empty() || message.version() < 11) return ReadBody();
+    if (!beast::iequals(expects, "100-continue")) return Refuse(417);
+    writing_ = "HTTP/1.1 100 Continue\r\n\r\n";
+    asio::async_write(stream_, asio::buffer(writing_), [self = this->shared_from_this()](error_code failed, size_t) {
+      failed ? self->Close() : self->ReadBody();
+    });
+  }
+
+  void ReadBody() {
     http::async_read(stream_, buffer_, *parser_,
                      [self = this->shared_from_this()](error_code error, size_t) { self->GotRequest(error); });
   }
@@ -400,17 +421,25 @@ void WebServer::Impl::Accept() {
       });
       return;
     }
-    error_code ignored;
-    socket.set_option(Tcp::no_delay(true), ignored);
-    if (open.size() >= options.connections) {
-      socket.close(ignored);
-    } else if (options.certificate.empty()) {
-      std::make_shared<Connection<beast::tcp_stream>>(this, std::move(socket))->Start();
-    } else {
-      std::make_shared<Connection<beast::ssl_stream<beast::tcp_stream>>>(this, std::move(socket), tls)->Start();
+    try {
+      Open(std::move(socket));
+    } catch (const std::exception& failed) {  // out of memory, say: this client is gone, others go on
+      LogLine(fmt::format("a connection could not be opened: {}", failed.what()));
     }
     Accept();
   });
+}
+
+void WebServer::Impl::Open(Tcp::socket socket) {
+  error_code ignored;
+  socket.set_option(Tcp::no_delay(true), ignored);
+  if (open.size() >= options.connections) {
+    socket.close(ignored);
+  } else if (options.certificate.empty()) {
+    std::make_shared<Connection<beast::tcp_stream>>(this, std::move(socket))->Start();
+  } else {
+    std::make_shared<Connection<beast::ssl_stream<beast::tcp_stream>>>(this, std::move(socket), tls)->Start();
+  }
 }
 
 WebServer::WebServer(const WebOptions& options, Handler handler, std::function<std::string(int)> refused)
@@ -457,7 +486,14 @@ void WebServer::Run(const std::function<void()>& on_signal) {
   }
   impl_->Accept();
   const auto work = asio::make_work_guard(impl_->loop);
-  impl_->loop.run();
+  for (bool over = false; !over;) {
+    try {
+      impl_->loop.run();
+      over = true;
+    } catch (const std::exception& error) {  // out of memory, say: the client whose turn it was is gone, others go on
+      LogLine(fmt::format("a connection has failed: {}", error.what()));
+    }
+  }
   impl_->ended = true;
   // Connections that are left are closed with the loop's objects; workers may still hold replies, which do nothing.
   for (ConnectionBase* connection : std::set(impl_->open)) connection->Leave();

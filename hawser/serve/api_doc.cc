@@ -1,0 +1,62 @@
+#include "hawser/serve/api_doc.h"
+
+#include <nlohmann/json.hpp>
+
+#include "hawser/io/ordered_json.h"
+#include "hawser/serve/openai.h"
+#include "hawser/serve/page.h"
+
+namespace hawser {
+namespace {
+
+nlohmann::ordered_json SchemaOf(const MemberRow& row, const CallLimits& limits) {
+  nlohmann::ordered_json schema;
+  switch (row.kind) {
+    case MemberRow::Kind::kNumber:
+    case MemberRow::Kind::kWhole: {
+      const bool whole = row.kind == MemberRow::Kind::kWhole;
+      const double high = row.Highest(limits);
+      schema = {{"type", {whole ? "integer" : "number", "null"}}, {"minimum", row.low}, {"maximum", high}};
+      if (!whole) break;
+      schema["minimum"] = static_cast<int64_t>(row.low);
+      schema["maximum"] = high >= 0x1p63 ? INT64_MAX : static_cast<int64_t>(high);
+      break;
+    }
+    case MemberRow::Kind::kFlag:
+      schema = {{"type", {"boolean", "null"}}};
+      break;
+    case MemberRow::Kind::kText:
+      schema = {{"type", {"string", "null"}}};
+      break;
+  }
+  if (!row.form.empty()) schema["format"] = row.form;
+  if (!row.says.empty()) schema["description"] = row.says;
+  return schema;
+}
+
+}  // namespace
+
+std::string ApiDocument(const CallLimits& limits, int32_t vocab) {
+  nlohmann::ordered_json api = ParseOrderedJson(ApiFrame());
+  nlohmann::ordered_json& schemas = api["components"]["schemas"];
+  schemas["TokenId"]["maximum"] = vocab - 1;
+  for (nlohmann::ordered_json& prompt : schemas["CompletionRequest"]["properties"]["prompt"]["oneOf"]) {
+    if (prompt["type"] == "array" && !prompt["items"].contains("$ref")) prompt["maxItems"] = limits.prompts;
+  }
+  for (const MemberRow& row : MemberRows()) {
+    const size_t dot = row.name.find('.');
+    for (const char* request : {"CompletionRequest", "ChatRequest"}) {
+      const bool chat = std::string_view(request) == "ChatRequest";
+      if (row.of == (chat ? MemberRow::Of::kCompletions : MemberRow::Of::kChat)) continue;
+      nlohmann::ordered_json* members = &schemas[request]["properties"];
+      if (dot != std::string_view::npos) members = &(*members)[row.name.substr(0, dot)]["properties"];
+      nlohmann::ordered_json& member = (*members)[row.name.substr(dot == std::string_view::npos ? 0 : dot + 1)];
+      const nlohmann::ordered_json types = member.is_null() ? nlohmann::ordered_json() : member["type"];
+      member.update(SchemaOf(row, limits));
+      if (types.is_array()) member["type"].insert(member["type"].begin(), types[0]);
+    }
+  }
+  return Dump(api);
+}
+
+}  // namespace hawser

@@ -1,0 +1,72 @@
+// What a server answers before it has a model; scripts/test_serve.py tries the rest over sockets.
+#include "hawser/serve/service.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio.hpp>
+#include <cstdint>
+#include <future>
+#include <new>
+#include <string>
+#include <thread>
+
+#include "hawser/base/error.h"
+#include "hawser/base/limits.h"
+#include "hawser/base/out_of_memory.h"
+
+namespace hawser {
+namespace {
+
+std::string AnswerTo(uint16_t port, const std::string& request) {
+  boost::asio::io_context loop;
+  boost::asio::ip::tcp::socket socket(loop);
+  socket.connect({boost::asio::ip::make_address("127.0.0.1"), port});
+  boost::asio::write(socket, boost::asio::buffer(request));
+  std::string answer;
+  boost::system::error_code ended;
+  boost::asio::read(socket, boost::asio::dynamic_buffer(answer), ended);
+  return answer;
+}
+
+TEST(Service, TellsThatTheModelIsBeingLoadedAndWhyItIsNot) {
+  Service service({.port = 0}, "", std::chrono::seconds(1));
+  std::promise<void> asked;
+  std::future<void> run = std::async(std::launch::async, [&] {
+    service.Run(/*signals=*/false, [&]() -> ServedModel {
+      asked.get_future().wait();
+      Fail(ErrorKind::kFormat, "no such model");
+    });
+  });
+  for (const char* path : {"/health", "/v1/models", "/"}) {
+    const std::string answer =
+        AnswerTo(service.port(), std::string("GET ") + path + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 503 ")) << answer;
+    EXPECT_NE(answer.find("Retry-After: "), answer.npos) << answer;
+    EXPECT_NE(answer.find("\"type\":\"unavailable_error\""), answer.npos) << answer;
+  }
+  asked.set_value();
+  try {
+    run.get();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "no such model");
+  }
+}
+
+TEST(Service, FaultsOfItsOwnAreToldByNameAndALackOfMemoryToBeTriedAgain) {
+  const ApiError inner = OwnFault(Error(ErrorKind::kInternal, "a secret"));
+  EXPECT_EQ(inner.status(), 500);
+  EXPECT_EQ(inner.Body().find("secret"), std::string::npos);
+  EXPECT_NE(inner.Body().find("under fault-"), std::string::npos);
+  EXPECT_EQ(OwnFault(std::bad_alloc()).status(), 503);
+  try {
+    CheckFits("a buffer", INT64_MAX);
+    FAIL();
+  } catch (const OutOfMemory& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(OwnFault(error).status(), 503);
+  }
+}
+
+}  // namespace
+}  // namespace hawser
