@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Tries clients, unmodified, on `hawser serve`: check_clients.py HAWSER MODEL
 
-MODEL must have a chat template. Wants the packages openai and litellm, and uses curl; lm-eval with `--harness DATA`,
-where DATA is a jsonl of {"context", "continuation"}.
+MODEL must have a chat template. Wants the packages openai and litellm, and uses curl; lm-eval and transformers
+with `--harness FOLDER`.
 """
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -30,11 +31,11 @@ def openai_client(url):
     client = openai.OpenAI(base_url=url + "/v1", api_key="none")
     assert [m.id for m in client.models.list()]
     talk = [{"role": "user", "content": "Name a colour."}]
-    whole = client.chat.completions.create(model="m", messages=talk, max_tokens=24, temperature=0)
+    same = {"model": "m", "messages": talk, "max_tokens": 24, "temperature": 0, "seed": 1}
+    whole = client.chat.completions.create(**same)
     text = ""
     usage = None
-    for chunk in client.chat.completions.create(model="m", messages=talk, max_tokens=24, temperature=0, stream=True,
-                                                stream_options={"include_usage": True}):
+    for chunk in client.chat.completions.create(**same, stream=True, stream_options={"include_usage": True}):
         if chunk.choices:
             text += chunk.choices[0].delta.content or ""
         usage = chunk.usage or usage
@@ -84,6 +85,7 @@ def formats(client, talk):
 
 
 def litellm_client(url):
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the net for prices
     import litellm
 
     litellm.telemetry = False
@@ -112,7 +114,7 @@ def harness(url, tokenizer, hawser, model):
     lm = LocalCompletionsAPI(base_url=url + "/v1/completions", model="m", tokenizer=tokenizer, max_length=2048,
                              num_concurrent=4, tokenizer_backend="huggingface")
     pairs = [("The capital of France is", " Paris"), ("Two plus two is", " four"), ("The sea", " is blue and wide"),
-             ("", "Once upon a time")]
+             ("Le caf\u00e9 de l'\u00e9t\u00e9 \U0001F6A2", " est ouvert"), ("", "Once upon a time")]
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
     got = lm.loglikelihood(requests)
     from lm_eval.models.huggingface import HFLM
@@ -121,9 +123,14 @@ def harness(url, tokenizer, hawser, model):
     want = own.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)])
     worst = max(abs(a[0] - b[0]) for a, b in zip(got, want))
     assert [a[1] for a in got] == [b[1] for b in want]
+    from lm_eval.models.gguf import GGUFLM
+
+    # It finds the continuation by text_offset.
+    by_text = GGUFLM(base_url=url).loglikelihood([r for r in requests if r.args[0]])
+    assert all(abs(a[0] - b[0]) < 1e-3 and a[1] == b[1] for a, b in zip(got, by_text)), (got, by_text)
     text = lm.generate_until([Instance("generate_until", {}, ("The sea", {"until": ["\n"], "max_gen_toks": 8}), 0)])
     assert isinstance(text[0], str)
-    print(f"lm-eval local-completions: log-likelihoods within {worst:.1e} of transformers, the same greedy flags")
+    print(f"lm-eval local-completions, gguf: log-likelihoods within {worst:.1e} of transformers, the same greedy flags")
     return worst
 
 
