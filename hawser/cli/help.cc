@@ -114,7 +114,8 @@ std::string SeparatorsPage() {
   NAME              the ids of a published model: neox-9, neox-20, llama3-9, llama3-17, llama3-18, falcon-13
   13+11             these token ids; parts are joined by +
 
-`hawser inspect separators MODEL --sep FORM` lists what a form means for a vocabulary.
+`hawser inspect separators MODEL --sep FORM` lists what a form means for a vocabulary; with --data F --attention also
+how much attention a model pays them.
 )";
 }
 

@@ -1,9 +1,11 @@
-// hawser inspect separators: which tokens of a vocabulary separate text, and how often they come.
+// hawser inspect separators: which tokens of a vocabulary separate text, how often they come, and how much attention a
+// model pays them.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,11 @@
 #include "hawser/cli/command.h"
 #include "hawser/cli/inspect.h"
 #include "hawser/data/corpus.h"
+#include "hawser/eval/drift.h"
+#include "hawser/eval/picture_file.h"
+#include "hawser/eval/separator_attention.h"
+#include "hawser/model/places.h"
+#include "hawser/tok/bos.h"
 #include "hawser/tok/separators.h"
 
 namespace hawser {
@@ -23,6 +30,10 @@ struct SeparatorOptions {
   std::string form = "text";
   std::vector<std::filesystem::path> data;
   int32_t top = 40;
+  bool attention = false;
+  int64_t window = 64, sequences = 8, tokens = 0;
+  std::string bos = "auto";
+  std::filesystem::path svg;
 };
 
 /// What the data say of a set of separators.
@@ -64,13 +75,43 @@ Measured Measure(const Tokenizer& tokenizer, const std::vector<uint8_t>& flags,
   return m;
 }
 
+constexpr int64_t kAttentionTokens = 2048;
+
+SeparatorAttention MeasureAttention(const SeparatorOptions& options, const CommonOptions& common,
+                                    const std::vector<uint8_t>& flags) {
+  const ModelToRun run = OpenModelToRun(options.model, {}, options.tokens, "f32");
+  const int64_t meant = MaxContext(run.weights.spec(), run.model.spec.context);
+  const int64_t tokens = options.tokens > 0 ? options.tokens : std::min(kAttentionTokens, meant);
+  if (tokens > meant) LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
+  const auto sequences = DriftSequences(ReadDocuments(ListDataFiles(options.data)), *run.model.tokenizer,
+                                        options.sequences, tokens, ParseBosRule(options.bos));
+  const auto backend = MakeBackend(common.device);
+  LogLine(backend->Describe());
+  ProgressBar bar("attention", static_cast<int64_t>(sequences.size()) * run.weights.spec().layers);
+  const SeparatorAttention attention = MeasureSeparatorAttention(
+      backend.get(), run.weights, *run.model.tokenizer, flags, sequences,
+      {.window = options.window, .top = options.top, .on_layer = [&](int64_t done) { bar.Update(done); }});
+  bar.Finish();
+  return attention;
+}
+
 int RunSeparators(const SeparatorOptions& options, const CommonOptions& common) {
+  if (options.attention && options.data.empty()) {
+    Fail(ErrorKind::kUsage, "--attention: over which text? Give --data PATH...");
+  }
+  if (!options.svg.empty()) {
+    if (!options.attention) Fail(ErrorKind::kUsage, "--svg draws attention by layer; give --attention");
+    CheckPictureName(options.svg);
+  }
   const auto tokenizer = OpenTokenizer(options.model);
   const std::vector<uint8_t> flags = SeparatorFlags(*tokenizer, options.form);
   const std::string warning = SeparatorWarning(flags, options.form);
   if (!warning.empty()) LogLine(warning);
   Measured m;
   if (!options.data.empty()) m = Measure(*tokenizer, flags, options.data);
+  std::optional<SeparatorAttention> attention;
+  if (options.attention) attention = MeasureAttention(options, common, flags);
+  if (!options.svg.empty()) WritePicture(options.svg, ToSvg(*attention));
 
   std::vector<int32_t> ids;
   for (size_t id = 0; id < flags.size(); ++id) {
@@ -98,6 +139,7 @@ int RunSeparators(const SeparatorOptions& options, const CommonOptions& common) 
           {"density", m.Density()},
           {"gap", {{"mean", m.MeanGap()}, {"median", m.Gap(0.5)}, {"p99", m.Gap(0.99)}, {"max", m.Gap(1)}}}};
     }
+    if (attention) json["attention"] = ToJson(*attention);
     PrintJson(json);
     return 0;
   }
@@ -122,6 +164,7 @@ int RunSeparators(const SeparatorOptions& options, const CommonOptions& common) 
     text += fmt::format("tokens from one to the next: mean {:.1f}, median {}, 99 % within {}, at most {}\n",
                         m.MeanGap(), m.Gap(0.5), m.Gap(0.99), m.Gap(1));
   }
+  if (attention) text += "\n" + ToText(*attention);
   PrintText(text);
   return 0;
 }
@@ -138,6 +181,22 @@ std::function<int()> SetupInspectSeparators(Command command, CommonOptions& comm
       .ShowDefault();
   command.Add("--data", options->data, "Text to measure the density on: .txt and .jsonl files, or folders of them");
   command.Add("--top", options->top, "Tokens listed at most").Range(1, int64_t{1} << 30).ShowDefault();
+  command.Add("--attention", options->attention,
+              "Also run the model over --data: the attention that separators draw, by layer and by token");
+  command.Add("--window", options->window, "Of --attention: keys among the last N tokens are near, others are far")
+      .Range(1, int64_t{1} << 30)
+      .ShowDefault();
+  command.Add("--sequences", options->sequences, "Of --attention: texts to average over, spread evenly over the data")
+      .Range(1, 1 << 20)
+      .ShowDefault();
+  command
+      .Add("--tokens", options->tokens,
+           "Of --attention: tokens of a text; default: 2048, or the model's context if shorter")
+      .Range(2, 1 << 24);
+  command.Add("--bos", options->bos, "Of --attention: BOS in front of a text: auto (the tokenizer's rule), on or off")
+      .OneOf({"auto", "on", "off"})
+      .ShowDefault();
+  command.Add("--svg", options->svg, "Of --attention: draw it by layer in this file: .svg, .png or .pdf").Writes();
   return [options, &common] { return RunSeparators(*options, common); };
 }
 

@@ -99,6 +99,42 @@ TEST(InspectCommand, Separators) {
   }
 }
 
+TEST(InspectCommand, SeparatorsByAttention) {
+  HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin", "models/stories260k/tokenizer.bin", "pg19/test/12204.txt");
+  const std::filesystem::path folder = TestData() / "models/stories260k";
+  const std::string command = "inspect separators '" + (folder / "checkpoint_v1.bin").string() + "' --tokenizer '" +
+                              (folder / "tokenizer.bin").string() + "' ";
+  const std::string text = "--data '" + (TestData() / "pg19/test/12204.txt").string() + "' ";
+  const std::filesystem::path svg = std::filesystem::temp_directory_path() / "hawser_inspect_attention.svg";
+  const std::string measure = "--attention --tokens 128 --sequences 2 --window 16 --top 3 ";
+  const CommandResult run = testing::RunHawser(command + text + measure + "--json --svg '" + svg.string() + "'");
+  ASSERT_EQ(run.code, 0) << run.out;
+  EXPECT_NE(ReadFile(svg).find("far separators"), std::string::npos);
+  std::filesystem::remove(svg);
+  const nlohmann::json json = nlohmann::json::parse(run.out)["attention"];
+  EXPECT_EQ(json["window"], 16);
+  EXPECT_EQ(json["sequences"], 2);
+  ASSERT_EQ(json["by_layer"].size(), 5u);
+  EXPECT_EQ(json["by_head"].size(), 40u);
+  ASSERT_EQ(json["by_separator"].size(), 3u);
+  double times = 0;
+  for (const auto& layer : json["by_layer"]) {
+    const auto& all = layer["all"];
+    EXPECT_NEAR(all["first"].get<double>() + all["separators"].get<double>() + all["plain"].get<double>(), 1, 1e-5);
+    EXPECT_GT(all["separators"], layer["far"]["separators"]);
+    times += all["times"].get<double>();
+  }
+  EXPECT_GT(times, 0);
+  EXPECT_GE(json["by_separator"][0]["keys"], json["by_separator"][2]["keys"]);
+  const CommandResult shown = testing::RunHawser(command + text + measure);
+  EXPECT_NE(shown.out.find("attention over 2 texts of 128 tokens"), std::string::npos) << shown.out;
+  EXPECT_NE(shown.out.find("(other separators)"), std::string::npos) << shown.out;
+  for (const std::string& wrong : {std::string("--attention"), text + "--svg a.svg", text + measure + "--svg a.gif",
+                                   text + "--attention --tokens 99999999999"}) {
+    EXPECT_EQ(testing::RunHawser(command + wrong + " 2>&1").code, 2) << wrong;
+  }
+}
+
 TEST(InspectCommand, AFullDiskDoesNotPassForSuccess) {
   const CommandResult run = Inspect("full 2>&1 >/dev/full");
   EXPECT_EQ(run.code, 3);
