@@ -145,9 +145,26 @@ class Pass {
 
   int64_t FirstKey(int64_t row) const { return std::max<int64_t>(0, row - window_ + 1); }
 
-  void Softmax(const HeadRows& rows, int64_t t, double* p) const {
-    SoftmaxRow(rows.q.data() + t * spec_.head_dim, rows.k.data(), tokens_ + kPad, spec_.head_dim, Scale(), FirstKey(t),
-               t + 1, p);
+  /// Attention of rows [begin, end), at most kTileRows, to p [end - begin, tokens + kPad]; with `output` also what it
+  /// reads of the values.
+  void Attend(const HeadRows& rows, int64_t head, int64_t stream, int64_t begin, int64_t end, bool output, double* p) {
+    const int64_t ld = tokens_ + kPad, dim = spec_.head_dim;
+    double out[kRowTile * 256];
+    for (int64_t t = begin; t < end;) {
+      double* to = p + (t - begin) * ld;
+      const int64_t count = t + kRowTile <= end && FirstKey(t + kRowTile - 1) == 0 ? kRowTile : 1;
+      if (count == kRowTile) {
+        SoftmaxRowTile(rows.q.data() + t * dim, rows.k.data(), ld, dim, Scale(), t + 1, to, ld);
+        if (output) WeightedSumTile(to, ld, rows.v.data(), dim, t + 1, out);
+      } else {
+        SoftmaxRow(rows.q.data() + t * dim, rows.k.data(), ld, dim, Scale(), FirstKey(t), t + 1, to);
+        if (output) WeightedSum(to, rows.v.data(), dim, FirstKey(t), t + 1, out);
+      }
+      for (int64_t r = 0; output && r < count; ++r) {
+        WriteRow(out + r * dim, dim, attn_out_[stream].view(), t + r, head * dim);
+      }
+      t += count;
+    }
   }
 
   double Scale() const { return 1 / std::sqrt(static_cast<double>(spec_.head_dim)); }
@@ -161,12 +178,6 @@ class Pass {
     return sum * Scale();
   }
 
-  void Output(const HeadRows& rows, int64_t head, int64_t stream, int64_t t, const double* p) {
-    double out[256];
-    WeightedSum(p, rows.v.data(), spec_.head_dim, FirstKey(t), t + 1, out);
-    WriteRow(out, spec_.head_dim, attn_out_[stream].view(), t, head * spec_.head_dim);
-  }
-
   HeadDrift Head(int64_t head) {
     std::vector<HeadRows> rows;
     for (int64_t s = 0; s < streams(); ++s) rows.push_back(Rows(head, s));
@@ -174,20 +185,16 @@ class Pass {
     drift.column.assign(static_cast<size_t>(shifts()), std::vector<double>(static_cast<size_t>(tokens_)));
     drift.column_abs = drift.column;
     const int64_t ld = tokens_ + kPad;
-    std::vector<double> reference(static_cast<size_t>(kTileRows * ld)), shifted(static_cast<size_t>(ld));
+    std::vector<double> reference(static_cast<size_t>(kTileRows * ld)), shifted(reference.size());
     for (int64_t begin = 0; begin < tokens_; begin += kTileRows) {
       const int64_t end = std::min(begin + kTileRows, tokens_);
-      for (int64_t t = begin; t < end; ++t) {
-        double* p = reference.data() + (t - begin) * ld;
-        Softmax(rows[0], t, p);
-        Output(rows[0], head, 0, t, p);
-      }
+      Attend(rows[0], head, 0, begin, end, /*output=*/true, reference.data());
       for (int64_t s = 1; s < streams(); ++s) {
+        Attend(rows[s], head, s, begin, end, options_.mode == DriftMode::kFree, shifted.data());
         for (int64_t t = begin; t < end; ++t) {
-          Softmax(rows[s], t, shifted.data());
-          AddDifference(shifted.data(), reference.data() + (t - begin) * ld, FirstKey(t), t + 1,
-                        drift.column[s - 1].data(), drift.column_abs[s - 1].data());
-          if (options_.mode == DriftMode::kFree) Output(rows[s], head, s, t, shifted.data());
+          const int64_t from = (t - begin) * ld;
+          AddDifference(shifted.data() + from, reference.data() + from, FirstKey(t), t + 1, drift.column[s - 1].data(),
+                        drift.column_abs[s - 1].data());
         }
       }
     }

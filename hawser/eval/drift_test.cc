@@ -327,5 +327,29 @@ TEST(DriftRows, SoftmaxAgreesWithTheFormula) {
   }
 }
 
+TEST(DriftRows, TilesOfRowsAreTheirRowsToTheLastBit) {
+  Rng rng{5, 0, 0};
+  for (const int64_t end : {1, 3, 5, 8, 13, 14, 29, 64}) {
+    for (const int64_t dim : {5, 8, 24}) {
+      const int64_t last = end + kRowTile - 1, ld = last + 8;
+      std::vector<double> q(static_cast<size_t>(kRowTile * dim)), keys(static_cast<size_t>(dim * ld)),
+          values(static_cast<size_t>(last * dim)), tile(static_cast<size_t>(kRowTile * ld), -1),
+          sums(static_cast<size_t>(kRowTile * dim));
+      for (std::vector<double>* of : {&q, &keys, &values}) {
+        for (double& x : *of) x = rng.Normal();
+      }
+      SoftmaxRowTile(q.data(), keys.data(), ld, dim, 0.7, end, tile.data(), ld);
+      WeightedSumTile(tile.data(), ld, values.data(), dim, end, sums.data());
+      for (int64_t r = 0; r < kRowTile; ++r) {
+        std::vector<double> p(static_cast<size_t>(ld)), out(static_cast<size_t>(dim));
+        SoftmaxRow(q.data() + r * dim, keys.data(), ld, dim, 0.7, 0, end + r, p.data());
+        WeightedSum(p.data(), values.data(), dim, 0, end + r, out.data());
+        for (int64_t j = 0; j < last; ++j) EXPECT_EQ(tile[r * ld + j], p[j]) << end << " " << dim << " " << r;
+        for (int64_t c = 0; c < dim; ++c) EXPECT_EQ(sums[r * dim + c], out[c]) << end << " " << dim << " " << r;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hawser
