@@ -79,14 +79,17 @@ void DriftLayers::Norm(ConstMat x, ConstMat weight, Mat y) {
 
 void DriftLayers::Linear(ConstMat x, ConstMat w, Mat y) {
   if (dtype_ != DType::kF64) return backend_->MatMul({.a = x, .b = w, .trans_b = true, .c = y});
-  ForRows(x.rows, [&](int64_t r) {
-    const double* from = x.Row<double>(r);
+  // A row of weights meets all rows of a piece while it is near.
+  ParallelChunks(x.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t o = 0; o < w.rows; ++o) {
       const float* row = w.Row<float>(o);
-      double sum = 0;
+      for (int64_t r = begin; r < end; ++r) {
+        const double* from = x.Row<double>(r);
+        double sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < x.cols; ++c) sum += from[c] * static_cast<double>(row[c]);
-      y.Row<double>(r)[o] = sum;
+        for (int64_t c = 0; c < x.cols; ++c) sum += from[c] * static_cast<double>(row[c]);
+        y.Row<double>(r)[o] = sum;
+      }
     }
   });
 }
