@@ -19,14 +19,14 @@ CHARACTERS = 5.5  # of an excerpt for each token wanted, so that it has one sequ
 FORMATS = "exact hf-f32 f16-qk bf16-qk all-bf16 reference".split()
 # Row: tokens, books, what stands in front of an excerpt, further arguments.
 ROWS = {
-    "bf16-2048": (2048, 2, "", "--deltas 0 --pipeline bf16-qk --dtype bf16 --random-weights"),
-    "bos-2048": (2048, 2, "", "--deltas 0 --pipeline bf16-qk --dtype bf16 --bos on"),
-    "bf16-4096": (4096, 1, "", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
+    "bf16-1024": (1024, 2, "", "--deltas 0 --pipeline bf16-qk --dtype bf16 --random-weights"),
+    "bos-1024": (1024, 2, "", "--deltas 0 --pipeline bf16-qk --dtype bf16 --bos on"),
+    "newline-1024": (1024, 2, "\n", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
     "formats-1024": (1024, 1, "", "--deltas 0 --pipeline " + " ".join(FORMATS)),
     "shifts-1024": (1024, 1, "", "--deltas 0,15,17,50,500,2000 --pipeline bf16-qk --dtype bf16"),
-    "newline-2048": (2048, 2, "\n", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
+    "bf16-2048": (2048, 2, "", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
+    "bf16-4096": (4096, 1, "", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
     "bf16-8192": (8192, 1, "", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
-    "forced-2048": (2048, 1, "", "--deltas 0 --pipeline bf16-qk --mode forced --dtype bf16"),
     "bf16-16384": (16384, 1, "", "--deltas 0 --pipeline bf16-qk --dtype bf16"),
 }
 
@@ -139,7 +139,7 @@ def table(options):
 def plot(options, results):
     """Columns by key token, and the first token's share by layer."""
     columns, layers = [], []
-    for row in ("bf16-2048", "bf16-4096", "bf16-8192", "bf16-16384", "bos-2048"):
+    for row in ("bf16-1024", "bf16-2048", "bf16-4096", "bf16-8192", "bf16-16384", "bos-1024"):
         for run in results.get(row, {}).get("runs", []):
             name = f"{run['tokens']}" + (" BOS" if row.startswith("bos") else " random weights" if "random" in run["name"] else "")
             s = shown(run)

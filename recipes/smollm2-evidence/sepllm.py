@@ -85,7 +85,7 @@ ROWS = {
     "kept-25": lambda options: compare(options, "compare", 512, ("full",) + METHODS, books(options)),
     "kept-50": lambda options: compare(options, "half", 1024, METHODS[1:5], books(options)[:4]),
     "unwrapped-25": unwrapped,
-    "wide-50": lambda options: compare(options, "half", 1024, WIDE_METHODS, books(options)[:4]),
+    "wide-50": lambda options: compare(options, "wide", 1024, WIDE_METHODS, books(options)[:2]),
     "stream": stream,
     "kept-75": lambda options: compare(options, "half", 1536, METHODS[1:5], books(options)[:4]),
 }
@@ -141,8 +141,10 @@ def table(options):
     runs = methods(folder / "compare")
     full = runs["full"]
     kept = {}
-    for name, run in list(runs.items()) + list((methods(folder / "half") if (folder / "half").exists() else {}).items()):
-        if name != "full":
+    for part in ("compare", "half", "wide"):
+        for name, run in (methods(folder / part) if (folder / part).exists() else {}).items():
+            if name == "full":
+                continue
             kept.setdefault(round(100 * run["kept"] / full["kept"]), {})[name] = run
     print(f"full: {full['ppl']:.2f}, {full['kept']:.0f} keys, {full['seconds']:.0f} s")
     print("\n| keys | method | pattern | books | ppl | times full | times sinks + window | s |\n|---|---|---|---|---|---|---|---|")
@@ -173,7 +175,7 @@ def table(options):
             ratio, low, high = interval(first, run)
             print(f"| `{name}` | {run['kept']:.0f} | {run['ppl']:.2f} | {ratio:.3f} ({low:.3f}-{high:.3f}) | {run['seconds']:.0f} |")
     data = {}
-    for part in ("compare", "half", "unwrapped", "stream"):
+    for part in ("compare", "half", "wide", "unwrapped", "stream"):
         if (folder / part / "methods.jsonl").exists():
             data[part] = [{key: run[key] for key in ("name", "kept", "ppl", "tokens", "seconds")} |
                           {"stretches": [[s[0][0], round(s[0][1], 2)] for s in run["stretches"]]}
@@ -208,7 +210,7 @@ def layers(found):
 
 def plot(options, series, full):
     lines = [{"name": name, "x": [x for x, _ in sorted(points)], "y": [y for _, y in sorted(points)]}
-             for name, points in series.items()]
+             for name, points in series.items() if name != "window"]
     lines.append({"name": "full attention", "x": [0, 100], "y": [1, 1], "dashed": True})
     source = options.work / "smollm2-sepllm.plot.json"
     source.write_text(json.dumps({
