@@ -210,7 +210,7 @@ def layers(found):
 
 def plot(options, series, full):
     lines = [{"name": name, "x": [x for x, _ in sorted(points)], "y": [y for _, y in sorted(points)]}
-             for name, points in series.items() if name != "window"]
+             for name, points in series.items() if name != "window" and "layers" not in name]
     lines.append({"name": "full attention", "x": [0, 100], "y": [1, 1], "dashed": True})
     source = options.work / "smollm2-sepllm.plot.json"
     source.write_text(json.dumps({
