@@ -66,7 +66,7 @@ std::vector<int32_t> EndIds(const ModelSpec& spec, const Tokenizer& tokenizer) {
   return {tokenizer.eos()};
 }
 
-GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
+GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
                         const GenerateOptions& options, const std::function<void(std::string_view)>& on_text,
                         TextState* state) {
   GenerateResult result;

@@ -16,20 +16,29 @@
 
 namespace hawser {
 
-/// One sequence under way. Both pointers outlive it.
-class Generation {
+/// One sequence under way: fed with tokens, it tells what comes next.
+class LogitsSource {
+ public:
+  virtual ~LogitsSource() = default;
+
+  virtual int32_t vocab() const = 0;
+
+  /// Feeds ids (a prompt, or a further turn of the same stream); returns logits [V] of the token after the last.
+  /// Errors: kUsage for no ids or an id outside the vocabulary. With `cancelled` it is asked before every few hundred
+  /// tokens; once it says so, nothing more is fed and nothing is returned.
+  virtual std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {}) = 0;
+  /// Feeds one token; returns logits [V] of the next.
+  virtual std::span<const float> Step(int32_t id) = 0;
+};
+
+/// Through a cache, in as few chunks as its policy allows. Both pointers outlive it.
+class Generation : public LogitsSource {
  public:
   Generation(Decoder* decoder, KvCache* cache);
 
-  int32_t vocab() const { return static_cast<int32_t>(logits_.cols()); }
-
-  /// Feeds ids (a prompt, or a further turn of the same stream) in as few chunks as the cache's policy allows; returns
-  /// logits [V] of the token after the last. Errors: kUsage for no ids or an id outside the vocabulary.
-  /// With `cancelled` it is asked before every few hundred tokens; once it says so, nothing more is fed and nothing is
-  /// returned.
-  std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {});
-  /// Feeds one token; returns logits [V] of the next.
-  std::span<const float> Step(int32_t id);
+  int32_t vocab() const override { return static_cast<int32_t>(logits_.cols()); }
+  std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {}) override;
+  std::span<const float> Step(int32_t id) override;
 
  private:
   Decoder* decoder_;
@@ -60,7 +69,7 @@ std::vector<int32_t> EndIds(const ModelSpec& spec, const Tokenizer& tokenizer);
 
 /// Continues `prompt`, after what `state` holds where it is given (and then updated); bytes that it held are shown
 /// first where a prompt follows them. `on_text`, if given, receives the text piece by piece as soon as it is certain.
-GenerateResult Generate(Generation& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
+GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
                         const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {},
                         TextState* state = nullptr);
 

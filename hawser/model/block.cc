@@ -198,12 +198,45 @@ void ShapeQkv(const BlockContext& c, int32_t layer, Mat qkv) {
   NormHeads(c, layer, KeyNorm(s), KeyOf(s, qkv), KeyOf(s, qkv), nullptr);
 }
 
+/// Hands on keys and values of the rows, not yet rotated, where they are wanted.
+void GiveRaw(const BlockContext& c, Mat qkv) {
+  if (c.bank.raw_k.empty()) return;
+  const ModelSpec& s = c.weights->spec();
+  c.backend->Copy(KeyOf(s, qkv), c.bank.raw_k);
+  c.backend->Copy(ValueOf(s, qkv), c.bank.raw_v);
+}
+
+/// Keys and values that the sequences of a batch see.
+struct SeenKeys {
+  ConstMat k, v;
+};
+
+/// visit(first row, rows, first key of theirs) of each sequence.
+template <class Visit>
+void ForEachOwnRun(const BlockContext& c, Visit&& visit) {
+  for (const AttnSequence& sequence : c.sequences) {
+    visit(sequence.query_begin, sequence.schedule->num_queries, sequence.key_begin + sequence.schedule->first_query());
+  }
+}
+
+/// Those of the rows themselves, or of the bank, which gets these.
+SeenKeys SeeKeys(const BlockContext& c, Mat qkv) {
+  const ModelSpec& s = c.weights->spec();
+  if (c.bank.k.empty()) return {KeyOf(s, qkv), ValueOf(s, qkv)};
+  ForEachOwnRun(c, [&](int64_t row, int64_t rows, int64_t key) {
+    c.backend->Copy(KeyOf(s, qkv).Rows(row, rows), c.bank.k.Rows(key, rows));
+    c.backend->Copy(ValueOf(s, qkv).Rows(row, rows), c.bank.v.Rows(key, rows));
+  });
+  return {c.bank.k, c.bank.v};
+}
+
 /// raw: empty, or receives the product as it came, which backward needs where ShapeQkv does something. far: empty, or
 /// receives the queries of far keys.
 void QkvForward(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv, Mat raw, Mat far = {}) {
   ProjectQkv(c, layer, x, qkv);
   if (!raw.empty()) c.backend->Copy(qkv, raw);
   ShapeQkv(c, layer, qkv);
+  GiveRaw(c, qkv);
   if (!far.empty()) {
     const ModelSpec& s = c.weights->spec();
     RotateFar(c, QueryOf(s, qkv), c.far_cos, c.far_sin, ScalesQueries(s, layer) ? c.query_scale : nullptr, far);
@@ -355,10 +388,11 @@ void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y
   const Mat qkv = saved->qkv.rows() > 0 ? saved->qkv.view() : QkvScratch(c, Workspace::kQkv, x.rows);
   const Mat far = c.far_cos != nullptr ? c.work->Get(Workspace::kFarQueries, x.rows, QueryCols(s), qkv.dtype) : Mat();
   QkvForward(c, layer, x, qkv, saved->raw_qkv.view(), far);
+  const SeenKeys seen = SeeKeys(c, qkv);
   c.backend->AttentionForward({.shape = c.Shape(),
                                .q = QueryOf(s, qkv),
-                               .k = KeyOf(s, qkv),
-                               .v = ValueOf(s, qkv),
+                               .k = seen.k,
+                               .v = seen.v,
                                .out = saved->attn_out.view(),
                                .lse = saved->lse.Row<float>(0),
                                .sequences = c.sequences,
@@ -409,20 +443,32 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
     raw = raw_again;
   }
   Mat dqkv = QkvScratch(c, Workspace::kGradQkv, x.rows);
+  const bool banked = !c.bank.k.empty();
+  const Mat dk = banked ? c.bank.dk : KeyOf(s, dqkv), dv = banked ? c.bank.dv : ValueOf(s, dqkv);
   c.backend->AttentionBackward({.shape = c.Shape(),
                                 .q = QueryOf(s, qkv),
-                                .k = KeyOf(s, qkv),
-                                .v = ValueOf(s, qkv),
+                                .k = banked ? ConstMat(c.bank.k) : KeyOf(s, qkv),
+                                .v = banked ? ConstMat(c.bank.v) : ValueOf(s, qkv),
                                 .out = saved.attn_out.view(),
                                 .dout = dattn,
                                 .lse = saved.lse.Row<float>(0),
                                 .dq = QueryOf(s, dqkv),
-                                .dk = KeyOf(s, dqkv),
-                                .dv = ValueOf(s, dqkv),
+                                .dk = dk,
+                                .dv = dv,
                                 .sequences = c.sequences,
                                 .query_place = c.places,
                                 .key_place = c.places});
+  if (banked) {
+    ForEachOwnRun(c, [&](int64_t row, int64_t rows, int64_t key) {
+      c.backend->Copy(dk.Rows(key, rows), KeyOf(s, dqkv).Rows(row, rows));
+      c.backend->Copy(dv.Rows(key, rows), ValueOf(s, dqkv).Rows(row, rows));
+    });
+  }
   RotateQueriesAndKeys(c, layer, dqkv, /*inverse=*/true);
+  if (!c.bank.raw_dk.empty()) {
+    c.backend->Add(c.bank.raw_dk, KeyOf(s, dqkv));
+    c.backend->Add(c.bank.raw_dv, ValueOf(s, dqkv));
+  }
   ShapeQkvBackward(c, layer, raw, dqkv, grads);
   if (dqkv.dtype != x.dtype) {  // the product takes factors of one dtype; qkv is not needed any more
     const Mat rounded = c.work->Get(Workspace::kQkv, x.rows, QkvCols(s), x.dtype);
@@ -449,6 +495,7 @@ void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const>
   const Mat qkv = QkvScratch(c, Workspace::kQkv, x.rows);
   ProjectQkv(c, layer, x, qkv);
   ShapeQkv(c, layer, qkv);
+  GiveRaw(c, qkv);
   const Mat q = QueryOf(s, qkv);
   const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
   const bool any_far =

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hawser/kv/cache.h"
+#include "hawser/model/key_bank.h"
 #include "hawser/model/params.h"
 #include "hawser/model/weights.h"
 #include "hawser/model/workspace.h"
@@ -38,6 +39,7 @@ struct BlockContext {
   const float* far_sin = nullptr;
   const float* slopes = nullptr;                        // [H] of ALiBi
   const int32_t* places = nullptr;                      // [N] that slopes count with; null: rows
+  BankedKeys bank;                                      // of this layer
   std::vector<DecodeArgs::Row>* decode_rows = nullptr;  // scratch of BlockDecode
   /// Rows that are multiplied together, one range behind another, all of a BlockDecode; empty: all at once.
   std::span<const RowRange> products;
@@ -72,7 +74,8 @@ void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved,
 /// `grads`; those of parameters that it does not hold are not computed.
 void BlockBackward(const BlockContext& context, int32_t layer, const BlockSaved& saved, Mat dy, ParamStore* grads);
 
-/// x = block(x) for what the caches have begun, in the order of the rows; nothing is kept but keys and values.
+/// x = block(x) for what the caches have begun, in the order of the rows; nothing is kept but keys and values. Of the
+/// bank, raw keys and values alone are wanted here.
 void BlockDecode(const BlockContext& context, int32_t layer, std::span<KvCache* const> caches, Mat x);
 
 }  // namespace hawser

@@ -47,6 +47,18 @@ void SetLoss(const CrossEntropyResult& result, StepStats* stats) {
   stats->gains = result.gains;
 }
 
+/// The bank that a call of a decoder works with.
+class BankInUse {
+ public:
+  BankInUse(KeyBank** used, KeyBank* bank) : used_(used) { *used_ = bank; }
+  ~BankInUse() { *used_ = nullptr; }
+  BankInUse(const BankInUse&) = delete;
+  BankInUse& operator=(const BankInUse&) = delete;
+
+ private:
+  KeyBank** used_;
+};
+
 /// Takes back what streams have begun where a pass ends by an Error.
 struct PassGuard {
   std::vector<KvCache::Chunk>* begun;
@@ -105,6 +117,7 @@ struct Decoder::Impl {
   LayerPatterns patterns;
   std::vector<std::vector<AttnSchedule>> schedules;  // one list a pattern, one schedule a sequence
   std::vector<std::vector<AttnSequence>> sequences;
+  KeyBank* bank = nullptr;  // of the call under way; null: there is none
 
   Impl(Backend* b, Weights w)
       : backend(b), weights(std::move(w)), work(b), qkv_dtype(QkvDType(weights.spec(), weights.dtype())) {
@@ -148,37 +161,51 @@ struct Decoder::Impl {
     schedules.assign(distinct, {});
     sequences.assign(distinct, {});
     StepStats stats;
-    int64_t next = 0;
-    std::vector<int64_t> visible(distinct);
+    int64_t next = 0, keys = 0;
+    std::vector<int64_t> visible(distinct), key_begins;
     for (const Batch::Sequence& sequence : batch.sequences) {
       if (sequence.begin != next) {
         Fail(ErrorKind::kUsage, "batch sequence begins at row {}, wanted {}", sequence.begin, next);
       }
-      next += sequence.layout.size;
+      key_begins.push_back(keys);
+      next += sequence.layout.size - sequence.before;
+      keys += sequence.layout.size + sequence.behind;
       stats.causal_pairs += static_cast<int64_t>(sequence.layout.size) * (sequence.layout.size + 1) / 2;
     }
     for (size_t p = 0; p < distinct; ++p) {
       schedules[p].reserve(batch.sequences.size());
-      for (const Batch::Sequence& sequence : batch.sequences) {
+      for (size_t b = 0; b < batch.sequences.size(); ++b) {
+        const Batch::Sequence& sequence = batch.sequences[b];
         AttnPattern pattern = patterns.distinct[p];
         if (sequence.stem > 0) {
           pattern.scope = Scope::kDocument;
           pattern.anchors = sequence.stem;
         }
-        schedules[p].push_back(CompileSchedule(pattern, sequence.layout));
-        sequences[p].push_back({sequence.begin, sequence.begin, &schedules[p].back()});
+        schedules[p].push_back(CompileSchedule(pattern, sequence.layout, sequence.layout.size - sequence.before));
+        sequences[p].push_back({sequence.begin, key_begins[b], &schedules[p].back()});
         visible[p] += schedules[p].back().visible_pairs;
       }
     }
     for (const size_t p : patterns.of_layer) stats.visible_pairs += visible[p];
     stats.visible_pairs /= spec().layers;
     if (next != rows) Fail(ErrorKind::kUsage, "batch sequences cover {} rows of {}", next, rows);
+    CheckBank(rows, keys);
     positions = batch.positions;
     if (spec().segments.places > 0) PlaceSegments(batch);
     for (Rotation& rotation : rotations) FillRotation(batch, &rotation);
     if (spec().rope.fold.active()) FoldBatch(batch);
     if (!slopes.empty()) row_places.assign(positions.begin(), positions.end());
     return stats;
+  }
+
+  /// Without a bank keys are those of the rows.
+  void CheckBank(int64_t rows, int64_t keys) const {
+    if (bank == nullptr || bank->keys() == 0) {
+      HAWSER_CHECK(keys == rows);
+      return;
+    }
+    HAWSER_CHECK(bank->keys() == keys && slopes.empty() && spec().segments.places == 0 && !spec().rope.fold.active());
+    for (const Rotation& rotation : rotations) HAWSER_CHECK(!DependsOnLength(*rotation.rope));
   }
 
   void FillRotation(const Batch& batch, Rotation* rotation) {
@@ -333,6 +360,7 @@ struct Decoder::Impl {
       context.places = row_places.data();
     }
     if (!sequences.empty()) context.sequences = sequences[patterns.of_layer[static_cast<size_t>(layer)]];
+    if (bank != nullptr) context.bank = bank->Layer(layer);
     return context;
   }
 
@@ -372,6 +400,27 @@ struct Decoder::Impl {
       if (layer + 1 < spec().layers) backend->Copy(y, scored.x.view());
     }
     return y;
+  }
+
+  /// The same, with all that a backward needs; the result is `last`.
+  void KeepForward(const Batch& batch, Recompute recompute) {
+    const int64_t rows = batch.rows();
+    const int32_t layers = spec().layers;
+    saved.resize(static_cast<size_t>(layers));
+    for (BlockSaved& of_layer : saved) ShapeSaved(of_layer, rows, recompute == Recompute::kNone);
+    Shape(last, rows, spec().width, dtype());
+    Embed(batch.ids.data(), places.data(), saved[0].x.view());
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      const auto l = static_cast<size_t>(layer);
+      BlockForward(Context(layer), layer, &saved[l], layer + 1 < layers ? saved[l + 1].x.view() : last.view());
+    }
+  }
+
+  /// d: gradient of `last`; becomes that of what the first block reads.
+  void BlocksBackward(Mat d, ParamStore* grads) {
+    for (int32_t layer = spec().layers - 1; layer >= 0; --layer) {
+      BlockBackward(Context(layer), layer, saved[static_cast<size_t>(layer)], d, grads);
+    }
   }
 
   /// Loss of the batch whose last hidden rows, normed, are the first rows of `normed` [N + E, C]. A row with further
@@ -424,6 +473,25 @@ struct Decoder::Impl {
     backend->EmbedBackward(from, slots.data(), sums);
     for (size_t d = 0; d < distinct.size(); ++d) {
       backend->Add(sums.Rows(static_cast<int64_t>(d), 1), to.Rows(distinct[d], 1));
+    }
+  }
+
+  /// Raw keys and values, from row `first` of the bank on, of a token of each stream, which is then taken back.
+  void PeekPass(std::span<const int32_t> tokens, std::span<KvCache* const> streams, int64_t first) {
+    const PassGuard guard{&begun};
+    caches.assign(streams.begin(), streams.end());
+    places.clear();
+    for (size_t r = 0; r < tokens.size(); ++r) {
+      begun.push_back(streams[r]->Begin(tokens.subspan(r, 1), 1));
+      places.insert(places.end(), streams[r]->segment_places().begin(), streams[r]->segment_places().end());
+    }
+    const Mat x = work.Get(Workspace::kResidual, static_cast<int64_t>(tokens.size()), spec().width, dtype());
+    Embed(tokens.data(), places.data(), x);
+    for (int32_t layer = 0; layer < spec().layers; ++layer) {
+      BlockContext context = Context(layer);
+      context.bank.raw_k = context.bank.raw_k.Rows(first, x.rows);
+      context.bank.raw_v = context.bank.raw_v.Rows(first, x.rows);
+      BlockDecode(context, layer, caches, x);
     }
   }
 
@@ -496,8 +564,9 @@ Decoder::~Decoder() = default;
 
 const ModelSpec& Decoder::spec() const { return impl_->spec(); }
 
-StepStats Decoder::Score(const Batch& batch, float* nll) {
+StepStats Decoder::Score(const Batch& batch, float* nll, KeyBank* bank) {
   Impl& m = *impl_;
+  const BankInUse use(&m.bank, bank);
   StepStats stats = m.Prepare(batch);
   const Mat y = m.Forward(batch);
   const Mat normed = m.FinalNorm(y, nullptr, static_cast<int64_t>(batch.extra_rows.size()));
@@ -524,22 +593,39 @@ StepStats Decoder::ScoreRows(const Batch& batch, std::span<const RowTarget> targ
   return stats;
 }
 
-StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
+void Decoder::Forward(const Batch& batch, KeyBank* bank) {
   Impl& m = *impl_;
+  const BankInUse use(&m.bank, bank);
+  m.Prepare(batch);
+  m.Forward(batch);
+}
+
+void Decoder::ForwardKept(const Batch& batch, KeyBank* bank) {
+  Impl& m = *impl_;
+  const BankInUse use(&m.bank, bank);
+  CheckTrainable(m.spec());
+  m.Prepare(batch);
+  m.KeepForward(batch, Recompute::kNone);
+}
+
+void Decoder::BackwardKept(KeyBank* bank, ParamStore* grads) {
+  Impl& m = *impl_;
+  const BankInUse use(&m.bank, bank);
+  HAWSER_CHECK(grads->dtype() == DType::kF32);
+  const Mat d = m.work.Get(Workspace::kResidual, m.last.rows(), m.spec().width, m.dtype());
+  m.backend->Fill(d, 0.0f);
+  m.BlocksBackward(d, grads);
+}
+
+StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads,
+                                   KeyBank* bank) {
+  Impl& m = *impl_;
+  const BankInUse use(&m.bank, bank);
   HAWSER_CHECK(grads->dtype() == DType::kF32);
   CheckTrainable(m.spec());
   StepStats stats = m.Prepare(batch);
   const int64_t rows = batch.rows();
-  const int32_t layers = m.spec().layers;
-  m.saved.resize(static_cast<size_t>(layers));
-  for (BlockSaved& saved : m.saved) m.ShapeSaved(saved, rows, recompute == Recompute::kNone);
-  m.Shape(m.last, rows, m.spec().width, m.dtype());
-
-  m.Embed(batch.ids.data(), m.places.data(), m.saved[0].x.view());
-  for (int32_t layer = 0; layer < layers; ++layer) {
-    BlockForward(m.Context(layer), layer, &m.saved[layer],
-                 layer + 1 < layers ? m.saved[layer + 1].x.view() : m.last.view());
-  }
+  m.KeepForward(batch, recompute);
 
   const Mat rstd = m.work.Get(Workspace::kRstd, 1, rows, DType::kF32);
   const Mat normed = m.FinalNorm(m.last.view(), rstd.Row<float>(0), static_cast<int64_t>(batch.extra_rows.size()));
@@ -547,8 +633,7 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   SetLoss(m.Loss(batch, normed, nullptr, dnormed, grads->Head(), grad_scale), &stats);
   const Mat d = m.work.Get(Workspace::kResidual, rows, m.spec().width, m.dtype());
   m.NormBackward(m.last.view(), Role::kFinalNorm, rstd.Row<float>(0), dnormed.Rows(0, rows), d, grads);
-  for (int32_t layer = layers - 1; layer >= 0; --layer)
-    BlockBackward(m.Context(layer), layer, m.saved[layer], d, grads);
+  m.BlocksBackward(d, grads);
   m.EmbedBackward(batch, d, grads);
   return stats;
 }
@@ -564,6 +649,18 @@ void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink) {
   while (left > 0) {
     m.Pass(chunks, &m.done, sink);
     left -= m.pass_ids.size();
+  }
+}
+
+void Decoder::Peek(std::span<const int32_t> tokens, std::span<KvCache* const> caches, KeyBank* bank) {
+  Impl& m = *impl_;
+  const auto rows = static_cast<int64_t>(tokens.size());
+  HAWSER_CHECK(caches.size() == tokens.size() && bank->rows() == rows);
+  CheckIds(tokens, m.spec().vocab);
+  const BankInUse use(&m.bank, bank);
+  for (int64_t first = 0; first < rows; first += kMaxChunk) {
+    const auto at = static_cast<size_t>(first), count = static_cast<size_t>(std::min<int64_t>(kMaxChunk, rows - first));
+    m.PeekPass(tokens.subspan(at, count), caches.subspan(at, count), first);
   }
 }
 

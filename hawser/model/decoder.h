@@ -8,6 +8,7 @@
 
 #include "hawser/attn/schedule.h"
 #include "hawser/kv/cache.h"
+#include "hawser/model/key_bank.h"
 #include "hawser/model/params.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
@@ -22,6 +23,9 @@ struct Batch {
     // > 0: a stem of so many leading tokens goes before each document of the layout (anchors in scope=doc), as if every
     // one of them had its own. Their positions say so too.
     int32_t stem = 0;
+    // With a KeyBank. Keys in front of its rows, which the layout counts too: [begin, begin + layout.size - before) are
+    // rows. And room in the bank behind its keys, for those of other passes.
+    int32_t before = 0, behind = 0;
   };
   std::vector<int32_t> ids;        // [N]
   std::vector<int64_t> positions;  // [N] rotary positions; a model with bilevel ones (pos/segments.h) counts its own
@@ -100,7 +104,7 @@ class Decoder {
 
   /// Negative log-likelihood of every target: nll [N] nats (0 where the target is -1; extra targets count in the loss
   /// alone). Memory grows linearly with N.
-  StepStats Score(const Batch& batch, float* nll);
+  StepStats Score(const Batch& batch, float* nll) { return Score(batch, nll, nullptr); }
   /// The same for `targets` in place of those of the batch, in any order and any number a row: logits are made of these
   /// rows alone. Of the result only pairs are set. nll [targets] nats; greatest [targets], if given: 1 where no token
   /// is more probable.
@@ -109,7 +113,30 @@ class Decoder {
   /// Forward and backward, for weights that are those of a ParamStore; gradients of grad_scale * loss are added to
   /// `grads` (F32), which may hold some of the parameters only: the others' are not computed. Groups (ContinuesGroup)
   /// are there as a whole or not at all.
-  StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads);
+  StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads) {
+    return ForwardBackward(batch, grad_scale, recompute, grads, nullptr);
+  }
+
+  // Passes that hand keys to one another. Sequences see the keys that lie in `bank` before their own ones, which go
+  // there too: keys of the bank are those of the sequences, one behind another, with the room that they leave.
+  // Positions of rows are those of the batch. Not for models that bias by distance, fold it, count segments, or whose
+  // frequencies depend on the length.
+
+  /// Runs the rows for their keys alone.
+  void Forward(const Batch& batch, KeyBank* bank);
+  /// The same, and what BackwardKept needs is kept until another call of this decoder.
+  void ForwardKept(const Batch& batch, KeyBank* bank);
+  /// Backward of the last ForwardKept where nothing but the rows' raw keys and values was used, whose gradients are
+  /// those of the bank.
+  void BackwardKept(KeyBank* bank, ParamStore* grads);
+  StepStats Score(const Batch& batch, float* nll, KeyBank* bank);
+  /// The bank's gradients are those of all keys that sequences see.
+  StepStats ForwardBackward(const Batch& batch, float grad_scale, Recompute recompute, ParamStore* grads,
+                            KeyBank* bank);
+
+  /// Raw keys and values (into `bank`, [R] rows) of token r as if it came next in the stream of caches[r]. The streams
+  /// have not seen it afterwards, and are all different.
+  void Peek(std::span<const int32_t> tokens, std::span<KvCache* const> caches, KeyBank* bank);
 
   /// Runs the tokens of each chunk against and into its cache, all different, in as few passes over the weights as the
   /// policies allow: prompts and single tokens of streams of any lengths and policies share a pass. Each stream gets

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "hawser/base/dtype.h"
 #include "hawser/base/hash.h"
+#include "hawser/io/convert.h"
 
 namespace hawser {
 namespace {
@@ -18,7 +20,32 @@ uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
   return Hash64(std::as_bytes(std::span(values)), seed);
 }
 
+/// The first values of a matrix, as BF16.
+std::vector<uint16_t> SampleOf(const ConstMat& matrix) {
+  constexpr int64_t kValues = 8192;
+  std::vector<uint16_t> sample;
+  std::vector<float> row(static_cast<size_t>(matrix.cols));
+  const int64_t row_bytes = StoredBytes({matrix.data, matrix.dtype, 1, matrix.cols, matrix.ld});
+  for (int64_t r = 0; r < matrix.rows && std::ssize(sample) < kValues; ++r) {
+    ConvertToF32(matrix.dtype, static_cast<const std::byte*>(matrix.data) + r * row_bytes, matrix.cols, row.data());
+    for (const float value : row) sample.push_back(ToBF16(value).bits);
+  }
+  return sample;
+}
+
 }  // namespace
+
+uint64_t ValuesFingerprint(const Weights& model) {
+  const ModelSpec& s = model.spec();
+  const std::vector<int64_t> dims = {s.vocab, s.width, s.layers, s.heads, s.kv_heads, s.head_dim, s.mlp_width};
+  uint64_t hash = HashOf(dims);
+  const std::vector<ParamInfo>& params = model.layout().params();
+  for (size_t i = 0; i < params.size(); ++i) {
+    const bool paired = params[i].role == Role::kQuery || params[i].role == Role::kKey;
+    if (!params[i].vector && !paired) hash = HashOf(SampleOf(model.tensors()[i]), hash);
+  }
+  return hash;
+}
 
 uint64_t ModelFingerprint(const Weights& model) {
   const ModelSpec& s = model.spec();
