@@ -11,6 +11,7 @@
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/lora.h"
 #include "hawser/train/metrics.h"
+#include "hawser/train/trained.h"
 
 namespace hawser {
 namespace {
@@ -30,6 +31,10 @@ ParamStore AverageCheckpoints(const std::filesystem::path& checkpoints, std::vec
   std::sort(steps.begin(), steps.end());
   steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
   if (steps.empty()) Fail(ErrorKind::kUsage, "{}: no checkpoints to average", checkpoints.string());
+  if (TrainsCandidates(config)) {
+    Fail(ErrorKind::kUsage, "{}: these trained candidates (objective = \"{}\") and no model that could be averaged",
+         checkpoints.string(), config.objective);
+  }
   ParamStore weights(spec, DType::kF32), merged(spec, DType::kF32);
   ParamStore adapters(spec, LoraLayout(weights.layout(), LoraOf(config)), DType::kF32);
   Lora lora(backend, LoraOf(config), &adapters);

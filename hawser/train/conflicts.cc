@@ -97,8 +97,33 @@ void RefusePositions(const TrainPlan& plan) {
   }
 }
 
+/// Errors: kUsage for what means nothing where candidates are trained beside a model; CheckFocus.
+void RefuseFocus(const TrainPlan& plan) {
+  const TrainConfig& c = plan.config;
+  const auto refuse = [&](bool given, std::string_view what, std::string_view why) {
+    if (!given) return;
+    Fail(ErrorKind::kUsage, "objective = \"{}\" does not go with {}: {}", c.objective, what, why);
+  };
+  AttnVariant variant = plan.variant;  // a text is one document: whether it sees others does not matter
+  variant.pattern.scope = Scope::kSequence;
+  variant.reset_positions = false;
+  const bool plain = variant == AttnVariant();
+  refuse(!plain, fmt::format("attention = \"{}\"", c.attention),
+         "a chunk is seen as a whole; give attention = \"full\"");
+  refuse(!IsPlain(plan.positions), fmt::format("positions = \"{}\"", c.positions),
+         "chunks and windows have positions of their own");
+  refuse(c.lora_rank > 0, fmt::format("lora_rank = {}", c.lora_rank), "candidates have whole projections");
+  refuse(!c.adapter.empty(), "adapter", "candidates begin as the model is");
+  refuse(!c.train_only.empty() || !c.freeze.empty(), "train_only and freeze", "the model stays as it is");
+  refuse(!c.softmax.empty(), "softmax", "the model stays as it is");
+  refuse(c.first_token_from_anchor, "first_token_from_anchor", "there is no anchor");
+  refuse(c.average_last > 1, fmt::format("average_last = {}", c.average_last), "no model is saved");
+  CheckFocus(plan.spec);
+}
+
 /// Errors: kUsage where no token of a sequence has enough before it.
 void RefuseObjective(const TrainPlan& plan) {
+  if (std::holds_alternative<FocusLoss>(plan.objective)) RefuseFocus(plan);
   const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
   if (long_ce == nullptr) return;
   const LongCe& c = *long_ce;
@@ -156,6 +181,8 @@ void NoteParameters(const TrainConfig& c, const ModelSpec& spec, Notes* notes) {
     notes->If(true, "lora_rank = {}: {} is as large as the matrix that it adapts", c.lora_rank, info.name);
     break;
   }
+  notes->If(TrainsCandidates(c) && !c.rope.empty(),
+            "rope = \"{}\": the candidates are for the model under it, and are read with the same --rope", c.rope);
   if (c.freeze.empty()) return;
   TrainConfig thawed = c;
   thawed.freeze.clear();

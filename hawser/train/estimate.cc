@@ -212,6 +212,8 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   int64_t visible = 0, causal = 0, padding = 0;
   const std::vector<PackedSequence> first =
       FirstSequences(text, config.seed, plan.sequence_tokens(), plan.sequences_per_step);
+  const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
+  FocusCost focus_cost;
   estimate.kernels =
       KernelBytes(plan, patterns,
                   std::span(first).first(std::min(first.size(), static_cast<size_t>(config.micro_batch))), *backend);
@@ -223,6 +225,15 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   estimate.density = static_cast<double>(visible) / static_cast<double>(causal);
   estimate.padding = static_cast<double>(padding) / static_cast<double>(plan.tokens_per_step());
   estimate.step_flops = TrainingFlops(plan.spec, plan.tokens_per_step(), visible);
+  if (focus != nullptr) {
+    for (const PackedSequence& sequence : first) {
+      const FocusText drawn = DrawFocusText(sequence, *focus);
+      if (!drawn.targets.empty()) focus_cost += CostOf(drawn, focus->prompt);
+    }
+    estimate.density =
+        static_cast<double>(focus_cost.pairs()) / static_cast<double>(std::max<int64_t>(1, focus_cost.causal_pairs));
+    estimate.step_flops = focus_cost.Flops(plan.spec);
+  }
 
   const Sample sample = ChooseSample(plan);
   if (10 * ParamLayout(sample.spec).size() <= kSampleBytes) {

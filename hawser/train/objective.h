@@ -1,5 +1,5 @@
-// train/objective.h - what a run minimises: cross-entropy, or cross-entropy of tokens that count by what the far
-// context tells about them.
+// train/objective.h - what a run minimises: cross-entropy, cross-entropy of tokens that count by what the far context
+// tells about them, or that of tokens which are read through candidates (focus.h).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "hawser/base/form.h"
 #include "hawser/data/packer.h"
 #include "hawser/model/decoder.h"
+#include "hawser/train/focus.h"
 
 namespace hawser {
 
@@ -42,7 +43,7 @@ struct LongCe {
   bool operator==(const LongCe&) const = default;
 };
 
-using Objective = std::variant<PlainCe, LongCe>;
+using Objective = std::variant<PlainCe, LongCe, FocusLoss>;
 
 /// Errors: ParseForm. An empty text is ce.
 Objective ParseObjective(std::string_view text);

@@ -103,7 +103,7 @@ ValidationSet MakeValidationSet(const TrainPlan& plan, const Tokenizer& tokenize
   options.variant = {.pattern = set.pattern, .reset_positions = true};
   if (options.bos < 0 && !options.anchor.empty()) options.bos = options.anchor.back();
   options.anchor.clear();
-  options.length = static_cast<int32_t>(plan.spec.context);
+  if (!IsPlain(plan.positions)) options.length = static_cast<int32_t>(plan.spec.context);
   options.positions = {};
   options.first_token_from_anchor = false;
   options.loss_rows = LossRows::kDocument;

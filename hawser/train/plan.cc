@@ -80,6 +80,22 @@ void SetPositions(int64_t old_context, TrainPlan* plan) {
   config.positions = ToString(map);
 }
 
+/// Candidates beside a model that stays as it is, its context included. Errors: kUsage, kUnsupported.
+void SetFocus(int64_t old_context, TrainPlan* plan) {
+  TrainConfig& config = plan->config;
+  if (config.model.empty()) {
+    Fail(ErrorKind::kUsage, "objective = \"{}\" trains candidates beside a model: set the recipe key \"model\"",
+         config.objective);
+  }
+  if (config.context != old_context) {
+    Fail(ErrorKind::kUsage,
+         "objective = \"{}\": the model and its context of {} tokens stay as they are, found context = {}; how long "
+         "texts are says tokens=... of the objective",
+         config.objective, old_context, config.context);
+  }
+  plan->objective = Resolve(std::get<FocusLoss>(plan->objective), plan->spec);
+}
+
 /// Bilevel positions for a model from scratch. Errors: kUsage.
 void SetSegments(const TrainConfig& config, const Tokenizer& tokenizer, ModelSpec* spec) {
   if (config.segments == 0) return;
@@ -123,6 +139,20 @@ void TakeAdapter(const ModelSpec& spec, TrainConfig* config) {
   take("lora_rank", config->lora_rank, defaults.lora_rank, lora.rank);
   take("lora_alpha", config->lora_alpha, defaults.lora_alpha, lora.alpha);
   take("lora_targets", config->lora_targets, defaults.lora_targets, lora.targets);
+}
+
+/// Of one micro-batch at its worst: rows of the smallest chunks, keys and values of all layers, and what candidates and
+/// windows keep for their backward.
+int64_t FocusBytes(const FocusLoss& focus, const ModelSpec& spec, const TrainConfig& config) {
+  const int64_t smallest = *std::ranges::min_element(focus.chunk);
+  const int64_t chunks = (focus.tokens + smallest - 1) / smallest;
+  const int64_t window = 1 + focus.local + *std::ranges::max_element(focus.targets);
+  const int64_t keys = focus.tokens + chunks * (1 + focus.prompt);
+  const int64_t key_bytes = 2 * int64_t{spec.layers} * spec.kv_heads * spec.head_dim *
+                            static_cast<int64_t>(SizeOf(QkvDType(spec, config.dtype)));
+  return config.micro_batch * (ScoringBytes(spec, config.dtype, keys) + (keys + 2 * (chunks + window)) * key_bytes +
+                               ActivationBytes(spec, config.dtype, Recompute::kNone, chunks) +
+                               ActivationBytes(spec, config.dtype, config.recompute, window));
 }
 
 /// Errors: ListDataFiles, HoldOutFiles.
@@ -183,6 +213,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
   if (config.context < 2) Fail(ErrorKind::kUsage, "context must be at least 2 tokens, found {}", config.context);
   SetPositions(old_context, &plan);
   plan.objective = ParseObjective(config.objective);
+  if (std::holds_alternative<FocusLoss>(plan.objective)) SetFocus(old_context, &plan);
   config.objective = PrintForm(plan.objective);
   ExtendRope(config, plan.spec, old_context);
   if (!config.softmax.empty()) plan.spec.softmax = ParseSoftmax(config.softmax);
@@ -213,7 +244,13 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
 
 int64_t TrainPlan::state_bytes() const { return CountStateBytes(spec, config).total(); }
 
+int64_t TrainPlan::sequence_tokens() const {
+  if (const FocusLoss* focus = std::get_if<FocusLoss>(&objective)) return focus->tokens;
+  return IsPlain(positions) ? spec.context : WindowOf(positions);
+}
+
 int64_t TrainPlan::activation_bytes() const {
+  if (const FocusLoss* focus = std::get_if<FocusLoss>(&objective)) return FocusBytes(*focus, spec, config);
   const int64_t rows = config.micro_batch * sequence_tokens();
   return (std::holds_alternative<LongCe>(objective) ? ScoringBytes(spec, config.dtype, rows) : 0) +
          ActivationBytes(spec, config.dtype, config.recompute, rows);

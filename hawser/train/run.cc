@@ -19,6 +19,7 @@
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
 #include "hawser/io/json.h"
+#include "hawser/io/safetensors.h"
 #include "hawser/model/places.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
@@ -28,7 +29,9 @@
 #include "hawser/train/packing.h"
 #include "hawser/train/peft.h"
 #include "hawser/train/tensorboard.h"
+#include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
+#include "hawser/zoo/focus_file.h"
 #include "hawser/zoo/hf_export.h"
 #include "hawser/zoo/load.h"
 
@@ -114,17 +117,27 @@ void CheckText(const DocumentSet& documents, const PackOptions& pack) {
 }
 
 bool Gains(const TrainPlan& plan) { return std::holds_alternative<LongCe>(plan.objective); }
+bool Plain(const TrainPlan& plan) { return std::holds_alternative<PlainCe>(plan.objective); }
 
 /// Errors: kUsage where no document is long enough for the objective to tell far context from near.
 void CheckObjective(const TrainPlan& plan, const DocumentSet& documents, const PackOptions& pack) {
+  if (Plain(plan)) return;
   const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
-  if (long_ce == nullptr) return;
-  const int64_t wanted = long_ce->k + long_ce->delta;
+  const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
+  // What a document has to be longer than. A window may be shorter than its least where the text is.
+  const int64_t wanted =
+      long_ce != nullptr ? long_ce->k + long_ce->delta : *std::ranges::min_element(focus->targets) + 1;
   int64_t longest = 0;
   for (int64_t d = 0; d < documents.size() && longest <= wanted; ++d) {
     longest = std::max(longest, PackedTokens(pack, documents.length(d), documents.tag_tokens(d)));
   }
   if (longest > wanted) return;
+  if (focus != nullptr) {
+    Fail(ErrorKind::kUsage,
+         "objective = \"{}\": the longest document has {} tokens, which leaves no memory beside a window and the "
+         "targets; give longer documents",
+         plan.config.objective, longest);
+  }
   Fail(ErrorKind::kUsage,
        "objective = \"{}\": the longest document has {} tokens, k + delta are {}: no token has a far context; give "
        "longer documents or smaller k and delta",
@@ -157,11 +170,15 @@ std::optional<RunSummary> FinishedSummary(const TrainConfig& config, const fs::p
   try {
     RunSummary summary = ReadMark(out);
     if (summary.steps != config.steps) return std::nullopt;
-    InspectModel(out);
+    if (TrainsCandidates(config)) {
+      ReadSafetensors(out / kFocusFileName);
+    } else {
+      InspectModel(out);
+    }
     return summary;
   } catch (const Error& error) {
     LogLine(
-        fmt::format("{}: the run is finished, but its model is not whole: {}; it is written again from the last "
+        fmt::format("{}: the run is finished, but what it trained is not whole: {}; it is written again from the last "
                     "checkpoint",
                     out.string(), error.what()));
     return std::nullopt;
@@ -187,9 +204,13 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
   const auto save = [&](const ParamStore& weights) {
     ExportHuggingFace(weights, tokenizer, config.dtype, source, summary.out);
   };
+  const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
   if (config.lora_rank > 0 && config.average_last < 2)
     SavePeft(trainer.adapters(), LoraOf(config), config.model, summary.out / "adapter");
-  if (config.average_last > 1) {
+  if (focus != nullptr) {
+    SaveFocusAdapters(trainer.adapters(), trainer.weights(), ShapeOf(*focus), /*sync=*/1, config.model, config.dtype,
+                      summary.out / kFocusFileName);
+  } else if (config.average_last > 1) {
     const fs::path checkpoints = summary.out / kCheckpoints;
     const std::vector<int64_t> steps = LastCheckpoints(checkpoints, config.average_last);
     save(AverageCheckpoints(checkpoints, steps, plan.spec, config, backend));
@@ -204,7 +225,7 @@ void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeniz
   mark["rope"] = PlacesText(plan.spec);
   mark["context"] = plan.spec.context;
   if (!IsPlain(plan.positions)) mark["positions"] = config.positions;
-  if (Gains(plan)) mark["objective"] = config.objective;
+  if (!Plain(plan)) mark["objective"] = config.objective;
   WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
 }
 
@@ -438,7 +459,7 @@ class Run {
       LogLine(fmt::format("positions {}: sequences of {} reach {}", config_.positions,
                           Counted(plan_.sequence_tokens(), "token"), plan_.spec.context));
     }
-    if (Gains(plan_)) LogLine(fmt::format("objective {}", config_.objective));
+    if (!Plain(plan_)) LogLine(fmt::format("objective {}", config_.objective));
     LogLine(PrefixText(pack_, plan_, *tokenizer_));
     LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
                         Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),

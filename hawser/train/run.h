@@ -3,7 +3,8 @@
 //   metrics.jsonl      one object a logged step
 //   events.out.tfev... the same for TensorBoard (tensorboard.h)
 //   checkpoints/       the last few whole states (checkpoint.h)
-//   config.json ...    the trained model as a Hugging Face folder, once the run is finished
+//   config.json ...    the trained model as a Hugging Face folder, once the run is finished; or
+//   focus.safetensors  what was trained beside a model that stays as it is (objective = focus)
 //   hawser.json        how it was trained; written last, so a folder that has one is finished
 #pragma once
 
@@ -39,7 +40,7 @@ struct TrainPlan {
   int64_t sequences_per_step = 0;
   std::vector<std::string> notes;  // what is probably not meant, a line each (conflicts.h)
 
-  int64_t sequence_tokens() const { return IsPlain(positions) ? spec.context : WindowOf(positions); }
+  int64_t sequence_tokens() const;
   int64_t tokens_per_step() const { return sequences_per_step * sequence_tokens(); }
   int64_t tokens() const { return config.steps * tokens_per_step(); }  // padding included
   int64_t state_bytes() const;                                         // weights, gradients, moments

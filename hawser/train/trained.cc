@@ -7,7 +7,9 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
+#include "hawser/model/focus.h"
 #include "hawser/train/lora.h"
+#include "hawser/train/objective.h"
 
 namespace hawser {
 namespace {
@@ -32,8 +34,17 @@ std::vector<bool> Matches(const ParamLayout& all, const std::vector<std::string>
 
 }  // namespace
 
+bool TrainsCandidates(const TrainConfig& config) {
+  return std::holds_alternative<FocusLoss>(ParseObjective(config.objective));
+}
+
+ParamLayout AdapterLayout(const ParamLayout& all, const TrainConfig& config) {
+  return TrainsCandidates(config) ? CandidateLayout(all) : LoraLayout(all, LoraOf(config));
+}
+
 ParamLayout TrainedLayout(const ParamLayout& all, const TrainConfig& config) {
-  const bool default_on = config.train_only.empty() && config.lora_rank == 0;
+  const bool beside = config.lora_rank > 0 || TrainsCandidates(config);
+  const bool default_on = config.train_only.empty() && !beside;
   const std::vector<bool> only = Matches(all, config.train_only, "train_only");
   const std::vector<bool> frozen = Matches(all, config.freeze, "freeze");
   const ParamLayout adapters = LoraLayout(all, LoraOf(config));
@@ -47,7 +58,7 @@ ParamLayout TrainedLayout(const ParamLayout& all, const TrainConfig& config) {
     }
     trained.push_back(info);
   }
-  if (trained.empty() && config.lora_rank == 0) {
+  if (trained.empty() && !beside) {
     Fail(ErrorKind::kUsage, "\"train_only\" and \"freeze\" leave no parameter to train");
   }
   return ParamLayout(std::move(trained));
@@ -72,13 +83,15 @@ ParamLayout GradientLayout(const ParamLayout& all, const ParamLayout& trained, c
 }
 
 StateBytes CountStateBytes(const ModelSpec& spec, const TrainConfig& config) {
-  const ParamLayout all(spec), trained = TrainedLayout(all, config), adapters = LoraLayout(all, LoraOf(config));
-  const bool copied = config.dtype == DType::kBF16 || !adapters.empty();
+  const ParamLayout all(spec), trained = TrainedLayout(all, config), adapters = AdapterLayout(all, config);
+  const bool candidates = TrainsCandidates(config), low = config.dtype == DType::kBF16;
+  const bool copied = low || (!adapters.empty() && !candidates);
+  const int64_t of_adapter = candidates ? (low ? 10 : 8) : 12;
   return {.weights = 4 * all.size(),
           .in_use = copied ? static_cast<int64_t>(SizeOf(config.dtype)) * all.size() : 0,
-          .gradients = 4 * GradientLayout(all, trained, adapters).size(),
+          .gradients = 4 * GradientLayout(all, trained, candidates ? ParamLayout() : adapters).size(),
           .moments = 8 * (trained.size() + adapters.size()),
-          .adapters = 12 * adapters.size()};
+          .adapters = of_adapter * adapters.size()};
 }
 
 }  // namespace hawser

@@ -6,6 +6,12 @@
 
 namespace hawser {
 
+/// Whether the objective trains candidates (focus.h), beside a model that stays as it is.
+bool TrainsCandidates(const TrainConfig& config);
+
+/// What is trained beside the parameters themselves: low-rank adapters, candidates' projections, or nothing.
+ParamLayout AdapterLayout(const ParamLayout& all, const TrainConfig& config);
+
 /// The parameters updated in place: those that a glob of `train_only` matches (where it is empty: all, or none beside
 /// adapters), but for those that a glob of `freeze` matches. Globs (* and ?) are over whole Hugging Face names.
 /// Errors: kUsage for a glob that matches no parameter (naming it), and where nothing is left to train.

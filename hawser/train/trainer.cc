@@ -38,12 +38,16 @@ void CountTokens(std::span<const PackedSequence> sequences, StepReport* report) 
   }
 }
 
-/// body(micro-batch) in order.
+/// body(part) for parts of `size`, in order.
+template <class T, class Body>
+void ForEachPart(std::span<const T> all, int64_t size, Body&& body) {
+  for (size_t begin = 0; begin < all.size(); begin += static_cast<size_t>(size)) {
+    body(all.subspan(begin, std::min(static_cast<size_t>(size), all.size() - begin)));
+  }
+}
 template <class Body>
 void ForEachMicroBatch(std::span<const PackedSequence> sequences, int64_t size, Body&& body) {
-  for (size_t begin = 0; begin < sequences.size(); begin += static_cast<size_t>(size)) {
-    body(sequences.subspan(begin, std::min(static_cast<size_t>(size), sequences.size() - begin)));
-  }
+  ForEachPart<PackedSequence>(sequences, size, body);
 }
 
 }  // namespace
@@ -121,20 +125,37 @@ Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern patter
       pattern_(pattern),
       objective_(ParseObjective(config.objective)),
       weights_(std::move(weights)),
-      adapters_(spec(), LoraLayout(weights_.layout(), LoraOf(config)), DType::kF32),
-      grads_(spec(), GradientLayout(weights_.layout(), TrainedLayout(weights_.layout(), config), adapters_.layout()),
+      adapters_(spec(), AdapterLayout(weights_.layout(), config), DType::kF32),
+      grads_(spec(),
+             GradientLayout(weights_.layout(), TrainedLayout(weights_.layout(), config),
+                            TrainsCandidates(config) ? ParamLayout() : adapters_.layout()),
              DType::kF32),
       adapter_grads_(spec(), adapters_.layout(), DType::kF32),
       optimizer_(backend, spec(), TrainedLayout(weights_.layout(), config)),
-      adapter_optimizer_(backend, spec(), adapters_.layout()),
-      lora_(backend, LoraOf(config), &adapters_) {
+      adapter_optimizer_(backend, spec(), adapters_.layout()) {
   HAWSER_CHECK(weights_.dtype() == DType::kF32 && config.steps > 0 && config.micro_batch > 0);
-  InitializeLora(&adapters_, static_cast<uint64_t>(config.seed));
-  if (config_.dtype == DType::kBF16 || adapted()) {
-    copy_ = Cast(weights_, config_.dtype);
-    RefreshCopy();
+  const auto* focus = std::get_if<FocusLoss>(&objective_);
+  if (focus != nullptr) {
+    InitializeCandidates(weights_, &adapters_);
+  } else if (adapted()) {
+    InitializeLora(&adapters_, static_cast<uint64_t>(config.seed));
+    lora_.emplace(backend, LoraOf(config), &adapters_);
   }
-  decoder_ = std::make_unique<Decoder>(backend, copy_ ? &*copy_ : &weights_);
+  const bool low = config_.dtype == DType::kBF16;
+  if (low || lora_) copy_ = Cast(weights_, config_.dtype);
+  if (low && focus != nullptr) candidates_copy_ = Cast(adapters_, config_.dtype);
+  RefreshCopy();
+  const ParamStore* in_use = copy_ ? &*copy_ : &weights_;
+  decoder_ = std::make_unique<Decoder>(backend, in_use);
+  if (focus == nullptr) return;
+  const ParamStore* candidates = candidates_copy_ ? &*candidates_copy_ : &adapters_;
+  condenser_ = std::make_unique<Decoder>(backend, WithCandidates(Weights(*in_use), candidates));
+  focus_ = std::make_unique<FocusPass>(backend, decoder_.get(), condenser_.get(), config_.dtype, focus->prompt);
+}
+
+int64_t Trainer::activation_bytes() const {
+  if (focus_ == nullptr) return decoder_->activation_bytes();
+  return decoder_->activation_bytes() + condenser_->activation_bytes() + focus_->bank_bytes();
 }
 
 TrainState Trainer::state() {
@@ -149,29 +170,34 @@ TrainState Trainer::state() {
 
 /// In place: the decoder reads this memory.
 void Trainer::RefreshCopy() {
-  backend_->Copy(weights_.arena(), copy_->arena());
-  lora_.Merge(weights_, &*copy_);
+  if (copy_) backend_->Copy(weights_.arena(), copy_->arena());
+  if (lora_) lora_->Merge(weights_, &*copy_);
+  if (candidates_copy_) backend_->Copy(adapters_.arena(), candidates_copy_->arena());
 }
 
 void Trainer::ResumeAfter(int64_t step) {
   step_ = step;
-  if (copy_) RefreshCopy();
+  RefreshCopy();
 }
 
 ParamStore Trainer::Merged() {
   ParamStore merged = Cast(weights_, DType::kF32);
-  lora_.Merge(weights_, &merged);
+  if (lora_) lora_->Merge(weights_, &merged);
   return merged;
 }
 
-StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
-  StepReport report{.step = step_ + 1};
+namespace {
+
+[[noreturn]] void FailUntrained(int64_t step, size_t sequences, const char* why) {
+  Fail(ErrorKind::kUsage, "step {}: none of {} sequences has a token to train on{}", step, sequences, why);
+}
+
+}  // namespace
+
+/// Returns the weight of all targets.
+double Trainer::Gradients(std::span<const PackedSequence> sequences, StepReport* report) {
   const double weight = LossWeight(sequences);
-  if (!(weight > 0)) {
-    Fail(ErrorKind::kUsage, "step {}: none of {} sequences has a token to train on", report.step, sequences.size());
-  }
-  backend_->Fill(grads_.arena(), 0.0f);
-  if (adapted()) backend_->Fill(adapter_grads_.arena(), 0.0f);
+  if (!(weight > 0)) FailUntrained(report->step, sequences.size(), "");
   const auto grad_scale = static_cast<float>(1.0 / weight);
   int64_t visible = 0, causal = 0;
   ShortPasses passes;
@@ -182,13 +208,56 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
       batch.most_gain = static_cast<float>(long_ce->most);
     }
     const StepStats stats = decoder_->ForwardBackward(batch, grad_scale, config_.recompute, &grads_);
-    report.loss += stats.loss;
-    report.nats += stats.nats;
-    report.gains += stats.gains;
+    report->loss += stats.loss;
+    report->nats += stats.nats;
+    report->gains += stats.gains;
     visible += stats.visible_pairs;
     causal += stats.causal_pairs;
   });
-  CountTokens(sequences, &report);
+  CountTokens(sequences, report);
+  report->density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
+  report->flops = TrainingFlops(spec(), report->tokens + report->padding, visible);
+  report->executed = ExecutedFlops(spec(), config_.recompute, report->tokens + report->padding, visible);
+  const double short_passes = TrainingFlops(spec(), passes.rows, passes.visible_pairs) / 3;  // forward alone
+  report->flops += short_passes;
+  report->executed += short_passes;
+  return weight;
+}
+
+double Trainer::CandidateGradients(std::span<const PackedSequence> sequences, StepReport* report) {
+  const FocusLoss& focus = std::get<FocusLoss>(objective_);
+  std::vector<FocusText> texts;
+  double weight = 0;
+  FocusCost cost;
+  CountTokens(sequences, report);
+  report->targets = 0;
+  for (const PackedSequence& sequence : sequences) {
+    FocusText text = DrawFocusText(sequence, focus);
+    if (!(text.weight() > 0)) continue;
+    weight += text.weight();
+    report->targets += std::ranges::count_if(text.weights, [](float w) { return w != 0; });
+    cost += CostOf(text, focus.prompt);
+    texts.push_back(std::move(text));
+  }
+  if (texts.empty()) {
+    FailUntrained(report->step, sequences.size(), ": documents are too short, or have no target behind their windows");
+  }
+  const auto grad_scale = static_cast<float>(1.0 / weight);
+  ForEachPart<FocusText>(texts, config_.micro_batch, [&](std::span<const FocusText> part) {
+    const StepStats stats = focus_->Run(part, grad_scale, config_.recompute, &adapter_grads_);
+    report->loss += stats.loss;
+    report->nats += stats.nats;
+  });
+  report->density = static_cast<double>(cost.pairs()) / static_cast<double>(std::max<int64_t>(1, cost.causal_pairs));
+  report->flops = report->executed = cost.Flops(spec());
+  return weight;
+}
+
+StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
+  StepReport report{.step = step_ + 1};
+  backend_->Fill(grads_.arena(), 0.0f);
+  if (adapted()) backend_->Fill(adapter_grads_.arena(), 0.0f);
+  const double weight = focus_ != nullptr ? CandidateGradients(sequences, &report) : Gradients(sequences, &report);
   report.loss /= weight;
   report.nats /= weight;
   FinishGradients();
@@ -199,17 +268,11 @@ StepReport Trainer::Step(std::span<const PackedSequence> sequences) {
   report.lr = LearningRate(config_, report.step, config_.steps);
   Update(report, clip);
   step_ = report.step;
-  report.density = causal > 0 ? static_cast<double>(visible) / static_cast<double>(causal) : 1.0;
-  report.flops = TrainingFlops(spec(), report.tokens + report.padding, visible);
-  report.executed = ExecutedFlops(spec(), config_.recompute, report.tokens + report.padding, visible);
-  const double short_passes = TrainingFlops(spec(), passes.rows, passes.visible_pairs) / 3;  // forward alone
-  report.flops += short_passes;
-  report.executed += short_passes;
   return report;
 }
 
 void Trainer::FinishGradients() {
-  lora_.Backward(grads_, &adapter_grads_);
+  if (lora_) lora_->Backward(grads_, &adapter_grads_);
   for (const ParamInfo& info : grads_.layout().params()) {  // what was only needed on the way
     if (optimizer_.m().layout().TryFind(info.role, info.layer) == nullptr) backend_->Fill(grads_.At(info), 0.0f);
   }
@@ -219,19 +282,39 @@ void Trainer::Update(const StepReport& report, double grad_scale) {
   ParamStore* low = config_.dtype == DType::kBF16 ? &*copy_ : nullptr;
   optimizer_.Step(config_, report.step, report.lr, grad_scale, grads_, &weights_, low);
   if (!adapted()) return;
-  adapter_optimizer_.Step(config_, report.step, report.lr, grad_scale, adapter_grads_, &adapters_, nullptr);
+  adapter_optimizer_.Step(config_, report.step, report.lr, grad_scale, adapter_grads_, &adapters_,
+                          candidates_copy_ ? &*candidates_copy_ : nullptr);
+  if (!lora_) return;
   if (low == nullptr) {
     for (const ParamInfo& info : optimizer_.m().layout().params()) {
       backend_->Copy(weights_.Get(info.role, info.layer), copy_->Get(info.role, info.layer));
     }
   }
-  lora_.Merge(weights_, &*copy_);
+  lora_->Merge(weights_, &*copy_);
+}
+
+double Trainer::ScoreCandidates(std::span<const PackedSequence> sequences, int64_t at_once) {
+  const FocusLoss& focus = std::get<FocusLoss>(objective_);
+  std::vector<FocusText> texts;
+  for (const PackedSequence& sequence : sequences) {
+    FocusText text = DrawFocusText(sequence, focus);
+    if (text.weight() > 0) texts.push_back(std::move(text));
+  }
+  double loss = 0, weight = 0;
+  ForEachPart<FocusText>(texts, at_once, [&](std::span<const FocusText> part) {
+    const StepStats stats = focus_->Run(part, 1.0f, config_.recompute, nullptr);
+    loss += stats.loss;
+    weight += stats.weight;
+  });
+  return weight > 0 ? loss / weight : 0.0;
 }
 
 double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern, int64_t at_once) {
+  if (at_once <= 0) at_once = config_.micro_batch;
+  if (focus_ != nullptr) return ScoreCandidates(sequences, at_once);
   double loss = 0, weight = 0;
   std::vector<float> nll;
-  ForEachMicroBatch(sequences, at_once > 0 ? at_once : config_.micro_batch, [&](std::span<const PackedSequence> part) {
+  ForEachMicroBatch(sequences, at_once, [&](std::span<const PackedSequence> part) {
     const Batch batch = MakeBatch(part, pattern);
     nll.resize(static_cast<size_t>(batch.rows()));
     const StepStats stats = decoder_->Score(batch, nll.data());

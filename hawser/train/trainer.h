@@ -56,8 +56,10 @@ double ExecutedFlops(const ModelSpec& spec, Recompute recompute, int64_t tokens,
 int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config, int64_t length);
 
 /// Weights are F32; with dtype = bf16 or adapters the decoder reads a copy, rounded and merged, that every update
-/// refreshes. Of parameters that are not trained (trained.h) there are no moments, and no gradients beyond the step.
-/// The result of a step depends on its sequences and the state alone, not on threads or on what ran before.
+/// refreshes. Under the objective `focus` the adapters are candidates' projections, which a decoder of their own reads,
+/// and the model stays as it is. Of parameters that are not trained (trained.h) there are no moments, and no gradients
+/// beyond the step. The result of a step depends on its sequences and the state alone, not on threads or on what ran
+/// before.
 class Trainer {
  public:
   /// `weights` F32 with their final spec (context, rope). config.steps and config.micro_batch must be set.
@@ -76,7 +78,7 @@ class Trainer {
 
   const ModelSpec& spec() const { return weights_.spec(); }
   int64_t step() const { return step_; }
-  int64_t activation_bytes() const { return decoder_->activation_bytes(); }
+  int64_t activation_bytes() const;
   const ParamStore& weights() const { return weights_; }
   const ParamStore& adapters() const { return adapters_; }
   const ParamStore& gradients() const { return grads_; }  // of the last step
@@ -93,6 +95,9 @@ class Trainer {
  private:
   bool adapted() const { return !adapters_.layout().empty(); }
   void RefreshCopy();
+  double Gradients(std::span<const PackedSequence> sequences, StepReport* report);
+  double CandidateGradients(std::span<const PackedSequence> sequences, StepReport* report);
+  double ScoreCandidates(std::span<const PackedSequence> sequences, int64_t at_once);
   void FinishGradients();
   void Update(const StepReport& report, double grad_scale);
   [[noreturn]] void FailNonFinite(double loss, double norm) const;
@@ -106,8 +111,12 @@ class Trainer {
   std::optional<ParamStore> copy_;  // what the decoder reads, where that is not weights_
   ParamStore grads_, adapter_grads_;
   Optimizer optimizer_, adapter_optimizer_;
-  Lora lora_;
+  std::optional<Lora> lora_;
   std::unique_ptr<Decoder> decoder_;
+  // Of candidates (focus.h): their projections as they are read, where that is not adapters_, and their passes.
+  std::optional<ParamStore> candidates_copy_;
+  std::unique_ptr<Decoder> condenser_;
+  std::unique_ptr<FocusPass> focus_;
   int64_t step_ = 0;
 };
 
