@@ -12,7 +12,9 @@
 #include "hawser/cli/command.h"
 #include "hawser/cli/eval_files.h"
 #include "hawser/cli/eval_measures.h"
+#include "hawser/cli/focus.h"
 #include "hawser/eval/engine_lm.h"
+#include "hawser/eval/focus_lm.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/task_run.h"
 
@@ -20,8 +22,9 @@ namespace hawser {
 namespace {
 
 const std::vector<const char*>& TaskFlags() {
-  static const std::vector<const char*> kFlags = {"--attention", "--batch-tokens", "--limit", "--data-dir",
-                                                  "--output",    "--resume",       "--chat",  "--bootstrap"};
+  static const std::vector<const char*> kFlags = {"--attention", "--batch-tokens", "--limit",
+                                                  "--data-dir",  "--output",       "--resume",
+                                                  "--chat",      "--bootstrap",    "--focus"};
   return kFlags;
 }
 
@@ -84,6 +87,22 @@ int List(const CommonOptions& common) {
   return 0;
 }
 
+/// What answers: the model with its caches, or through candidates.
+std::unique_ptr<Lm> MakeLm(const EvalOptions& options, const EngineLmOptions& engine, const ModelToRun& run,
+                           Backend* backend) {
+  const Tokenizer& tokenizer = *run.model.tokenizer;
+  if (options.focus.empty()) return std::make_unique<EngineLm>(backend, run.weights, tokenizer, engine);
+  if (engine.kv || engine.attention) {
+    Fail(ErrorKind::kUsage,
+         "--focus does not go with --kv and --attention: chunks and window have caches of their own");
+  }
+  const FocusToRun focus = OpenFocus(options.focus, run.weights);
+  return std::make_unique<FocusLm>(
+      backend, run.weights, focus.candidates, tokenizer,
+      FocusLmOptions{
+          .focus = focus.options, .max_length = options.ppl.context, .bos = engine.bos, .chat = engine.chat});
+}
+
 int RunTaskList(const EvalOptions& options, Command command, const CommonOptions& common) {
   EngineLmOptions engine{.max_length = options.ppl.context,
                          .bos = ParseBosRule(options.bos),
@@ -95,7 +114,7 @@ int RunTaskList(const EvalOptions& options, Command command, const CommonOptions
   if (engine.max_length == 0) engine.max_length = run.model.spec.context;
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
-  EngineLm lm(backend.get(), run.weights, *run.model.tokenizer, engine);
+  const std::unique_ptr<Lm> lm = MakeLm(options, engine, run, backend.get());
   TaskRunOptions tasks{.tasks = options.tasks,
                        .data_dir = options.data_dir,
                        .output = options.output,
@@ -107,7 +126,8 @@ int RunTaskList(const EvalOptions& options, Command command, const CommonOptions
                        .bootstrap = options.bootstrap};
   AddModelTo(&tasks.model, options, run);
   if (!options.model.adapter.empty()) tasks.model["adapter"] = options.model.adapter.string();
-  const TaskRunResult result = RunTasks(&lm, *run.model.tokenizer, tasks);
+  if (!options.focus.empty()) tasks.model["focus"] = options.focus;
+  const TaskRunResult result = RunTasks(lm.get(), *run.model.tokenizer, tasks);
   if (result.finished_before) LogLine(fmt::format("finished before: {}", result.file.string()));
   if (common.json) {
     PrintJson(result.results);
@@ -173,6 +193,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add(
       "--attention", options->attention,
       "What a token of a window, text or task sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
+  AddFocusOption(command, options->focus);
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
       .Range(0, std::numeric_limits<int64_t>::max());
   command

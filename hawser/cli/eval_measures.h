@@ -30,6 +30,7 @@ struct EvalOptions {
   PplOptions ppl;
   int64_t documents = 64;  // retrieval
   // Tasks.
+  std::string focus;
   bool list = false, chat = false, resume = false;
   std::filesystem::path output, data_dir;
   int64_t limit = 0, bootstrap = 0;

@@ -2,6 +2,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/cli/training.h"
+#include "hawser/train/trained.h"
 
 namespace hawser {
 namespace {
@@ -9,7 +10,7 @@ namespace {
 /// What continued training wants where neither recipe nor option says otherwise.
 TrainConfig ExtendDefaults() {
   TrainConfig config;
-  config.attention = "anchor";  // arXiv:2411.13476
+  config.attention.clear();  // as the objective wants
   config.batch_tokens = 8192;
   config.warmup = 10;
   config.schedule = Schedule::kCosine;
@@ -40,7 +41,10 @@ std::function<int()> SetupExtend(Command command, CommonOptions& common) {
     }
     if (!options->model.tokenizer.empty()) config.tokenizer = options->model.tokenizer.string();
     ApplyTrainingOptions(command, common, *options, config);
-    if (config.context == 0) Fail(ErrorKind::kUsage, "how long is the new context? Give --context TOKENS");
+    const bool candidates = TrainsCandidates(config);  // beside a model that stays as it is
+    if (config.attention.empty()) config.attention = candidates ? "full" : "anchor";  // arXiv:2411.13476
+    if (config.context == 0 && !candidates)
+      Fail(ErrorKind::kUsage, "how long is the new context? Give --context TOKENS");
     if (config.steps == 0 && config.tokens == 0) config.steps = kDefaultSteps;
     return RunTrainingCommand(common, *options, config);
   };

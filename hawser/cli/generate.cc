@@ -13,6 +13,7 @@
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/decoding.h"
+#include "hawser/cli/focus.h"
 #include "hawser/cli/stdin.h"
 #include "hawser/eval/report.h"
 #include "hawser/infer/constraint.h"
@@ -46,6 +47,7 @@ struct GenerateFlags : DecodingOptions {
   bool echo = false;
   std::filesystem::path grammar, schema;
   std::filesystem::path load_state, save_state;
+  std::string focus;
 };
 
 constexpr int64_t kDefaultMaxNew = 256;
@@ -162,15 +164,63 @@ std::string_view EndedBy(StopReason reason) {
   return "";
 }
 
-nlohmann::json ResultJson(const GenerateResult& result, const KvCache& cache, int64_t prompt_tokens) {
+nlohmann::json ResultJson(const GenerateResult& result, int64_t prompt_tokens) {
   return {{"ids", result.ids},
           {"prompt_tokens", prompt_tokens},
           {"new_tokens", result.ids.size()},
           {"stop", Name(result.stop)},
           {"seconds", result.prefill_seconds + result.decode_seconds},
           {"prefill_tokens_per_second", result.prefill_tokens_per_second()},
-          {"decode_tokens_per_second", result.decode_tokens_per_second()},
-          {"kv", KvReportJson(cache)}};
+          {"decode_tokens_per_second", result.decode_tokens_per_second()}};
+}
+
+/// Errors: kUsage for options of caches, which have no meaning where candidates are read.
+void RefuseBesideFocus(Command command) {
+  for (const char* option : {"--kv", "--context", "--save-state", "--load-state"}) {
+    if (!command.Has(option)) continue;
+    Fail(ErrorKind::kUsage, "--focus does not go with {}: chunks and window have caches of their own", option);
+  }
+}
+
+/// The text is read through candidates (--focus).
+int RunFocus(const GenerateFlags& options, const std::string& prompt, const ModelToRun& run,
+             const CommonOptions& common) {
+  const Tokenizer& tokenizer = *run.model.tokenizer;
+  const ModelSpec& spec = run.weights.spec();
+  const FocusToRun focus = OpenFocus(options.focus, run.weights);
+  const std::vector<int32_t> ids = IdsToFeed(options, prompt, tokenizer, {});
+  const auto prompt_tokens = std::ssize(ids);
+  const int32_t bos = FocusBos(tokenizer, ParseBosRule(options.bos));
+  const int64_t room = FocusRoom(spec, focus.options.shape, prompt_tokens, bos >= 0 && ids.front() == bos);
+  const int64_t max_new = options.max_new > 0 ? options.max_new : std::min(kDefaultMaxNew, room);
+  if (max_new > room || max_new == 0) {
+    Fail(ErrorKind::kUsage,
+         "{} new tokens do not fit: behind {} of the prompt, chunks, window and candidates leave room for {} in the "
+         "context of {}; ask for less, or give a smaller chunk, prompt or local",
+         std::max<int64_t>(1, max_new), prompt_tokens, room, spec.context);
+  }
+  GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
+  generate.at_start = prompt.empty();
+  generate.constraint = ConstraintOf(options, tokenizer);
+  const std::unique_ptr<Backend> backend = MakeBackend(common.device);
+  Decoder base(backend.get(), run.weights), condenser(backend.get(), focus.candidates);
+  FocusStream stream(backend.get(), &base, &condenser, run.weights.dtype(), bos, focus.options);
+  const auto show = [&](std::string_view piece) {
+    if (!common.json) PrintRaw(piece);
+  };
+  if (options.echo) show(prompt);
+  const GenerateResult result = Generate(stream, ids, tokenizer, generate, show);
+  show("\n");
+  LogLine(fmt::format("read {}, wrote {}, ended by {}", AtRate(prompt_tokens, result.prefill_tokens_per_second()),
+                      AtRate(std::ssize(result.ids), result.decode_tokens_per_second()), EndedBy(result.stop)));
+  LogLine(FocusLine(stream));
+  if (common.json) {
+    nlohmann::json json = ResultJson(result, prompt_tokens);
+    json["text"] = options.echo ? prompt + result.text : result.text;
+    json["focus"] = FocusJson(stream, focus.options);
+    PrintJson(json);
+  }
+  return 0;
 }
 
 int Run(GenerateFlags options, Command command, const CommonOptions& common) {
@@ -187,7 +237,9 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
     earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
     WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
   }
+  if (!options.focus.empty()) RefuseBesideFocus(command);
   const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, options.dtype);
+  if (!options.focus.empty()) return RunFocus(options, prompt, run, common);
   const Tokenizer& tokenizer = *run.model.tokenizer;
   const ModelSpec& spec = run.weights.spec();
   if (earlier.given) {
@@ -244,7 +296,8 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
                       AtRate(new_tokens, result.decode_tokens_per_second()), EndedBy(result.stop)));
   LogLine(CacheText(cache));
   if (common.json) {
-    nlohmann::json json = ResultJson(result, cache, prompt_tokens);
+    nlohmann::json json = ResultJson(result, prompt_tokens);
+    json["kv"] = KvReportJson(cache);
     json["text"] = options.echo ? prompt + result.text : result.text;
     if (earlier.given) json["continues_after"] = earlier.info.seen;
     if (!options.save_state.empty()) {
@@ -282,6 +335,7 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
   AddCacheOptions(command, *options);
   AddPrefixOptions(command, options->prefix);
+  AddFocusOption(command, options->focus);
   auto grammar =
       command
           .Add("--grammar", options->grammar, "File with a grammar (GBNF) that the new text follows; see help grammar")

@@ -73,7 +73,7 @@ std::string PlanText(const TrainPlan& plan) {
     text +=
         fmt::format("positions {}: sequences of {}\n", plan.config.positions, Counted(plan.sequence_tokens(), "token"));
   }
-  if (std::holds_alternative<LongCe>(plan.objective)) text += fmt::format("objective {}\n", plan.config.objective);
+  if (!std::holds_alternative<PlainCe>(plan.objective)) text += fmt::format("objective {}\n", plan.config.objective);
   text += fmt::format("{} of {} = {}; {} at once\n", Counted(plan.config.steps, "step"),
                       Counted(plan.tokens_per_step(), "token"), Counted(plan.tokens(), "token"),
                       Counted(plan.config.micro_batch, "sequence"));
@@ -100,7 +100,8 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--rope", "rope", "Position scheme: ntk, yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
   key("--positions", "positions",
       "Train on short sequences whose positions skip: pose, pose:window=512, skipalign, randpos; see help positions");
-  key("--objective", "objective", "Loss: ce, or longce:k=4096,delta=4096,most=5; see help objective");
+  key("--objective", "objective",
+      "Loss: ce, longce:k=4096,delta=4096,most=5, or focus:tokens=16384; see help objective");
   key("--steps", "steps", "Optimizer steps (extend: 200)");
   key("--tokens", "tokens", "Tokens in all, instead of --steps");
   key("--batch-tokens", "batch_tokens", "Tokens of an optimizer step, in whole sequences (16384; extend: 8192)");
