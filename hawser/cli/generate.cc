@@ -176,7 +176,7 @@ nlohmann::json ResultJson(const GenerateResult& result, int64_t prompt_tokens) {
 
 /// Errors: kUsage for options of caches, which have no meaning where candidates are read.
 void RefuseBesideFocus(Command command) {
-  for (const char* option : {"--kv", "--context", "--save-state", "--load-state"}) {
+  for (const char* option : {"--kv", "--context", "--save-state", "--load-state", "--index", "--keep"}) {
     if (!command.Has(option)) continue;
     Fail(ErrorKind::kUsage, "--focus does not go with {}: chunks and window have caches of their own", option);
   }
