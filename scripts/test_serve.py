@@ -422,7 +422,9 @@ class ServeTest(unittest.TestCase):
             sockets.append(s)
         for s in sockets[:4]:
             s.recv(10)
-        self.assertIn('hawser_kv_cache_bytes{policy="sink:4,60"}', self.server.ask("/metrics")[1].decode())
+        deadline = time.monotonic() + 20  # an answer may begin before the first pass over its prompt is told
+        while 'hawser_kv_cache_bytes{policy="sink:4,60"}' not in self.server.ask("/metrics")[1].decode():
+            self.assertLess(time.monotonic(), deadline, "no text under way is told")
         for s in sockets:
             s.close()
         deadline = time.monotonic() + 20
