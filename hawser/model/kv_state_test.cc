@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "hawser/base/hash.h"
 #include "hawser/base/rng.h"
@@ -35,7 +36,7 @@ class KvStateTest : public ::testing::Test {
   std::vector<float> Feed(KvCache* cache, int begin, int end, int most) {
     Matrix logits(1, spec_.vocab);
     for (int t = begin; t < end; t += most) {
-      decoder_.Extend({ids_.begin() + t, ids_.begin() + std::min(t + most, end)}, cache, logits);
+      decoder_->Extend({ids_.begin() + t, ids_.begin() + std::min(t + most, end)}, cache, logits);
     }
     return {logits.Row<float>(0), logits.Row<float>(0) + spec_.vocab};
   }
@@ -50,7 +51,7 @@ class KvStateTest : public ::testing::Test {
   ModelSpec spec_ = TinySpec({.layers = 3});
   ParamStore params_ = LoudModel(spec_, 17);
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
-  Decoder decoder_{backend_.get(), &params_};
+  std::optional<Decoder> decoder_{std::in_place, backend_.get(), &params_};
   std::vector<uint8_t> flags_;
   std::vector<int32_t> ids_;
   std::filesystem::path path_ = FreshFolder("kv_state") / "stream.kv";
@@ -103,6 +104,7 @@ TEST_F(KvStateTest, GoesOnToTheBitAsIfItHadNeverStopped) {
 TEST_F(KvStateTest, BilevelPositionsGoOnWhereTheyStood) {
   spec_.segments = {.places = 3, .separators = {2, 9, 30, 31, 47}};
   params_ = LoudModel(spec_, 17);
+  decoder_.emplace(backend_.get(), &params_);
   for (const char* policy : {"full", "sep:2,6,dtype=q8_0", "sep-stream:2,3,4,14,positions=absolute"})
     ExpectGoesOn(policy);
 }
