@@ -24,7 +24,8 @@ class Error : public std::exception {
   ErrorKind kind() const { return kind_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
-  /// Puts "frame: " in front of the message, unless it stands there already; use on the way up: `catch (Error& e) { e.AddFrame(path); throw; }`.
+  /// Puts "frame: " in front of the message, unless it stands there already; use on the way up:
+  /// `catch (Error& e) { e.AddFrame(path); throw; }`.
   void AddFrame(std::string_view frame);
 
  private:

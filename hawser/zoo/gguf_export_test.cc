@@ -296,7 +296,8 @@ TEST_F(GgufExportTest, WindowsOfAnyLayersComeBack) {
 }
 
 TEST_F(GgufExportTest, AnActivationThatReadersDoNotExpectIsTold) {
-  for (const auto& [act, told] : {std::pair<Act, bool>{Act::kSilu, false}, {Act::kGelu, true}, {Act::kGeluTanh, true}}) {
+  for (const auto& [act, told] :
+       {std::pair<Act, bool>{Act::kSilu, false}, {Act::kGelu, true}, {Act::kGeluTanh, true}}) {
     ModelSpec spec = TinySpec({});
     spec.block.act = act;
     const GgufExport done = Export(spec, DType::kF32);

@@ -8,11 +8,11 @@
 BOOKS: a folder of PG-19 books. Four of them are read from their middle on. A row is one command; its JSON goes to
 WORK/drift/ROW.json. A killed run goes on with the next row.
 """
-import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
+
+import row_command
 
 NAMES = ("10146", "10321", "10356", "9931")
 CHARACTERS = 5.5  # of an excerpt for each token wanted, so that it has one sequence and not two
@@ -158,21 +158,5 @@ def plot(options, results):
         subprocess.run([options.hawser, "plot", source, "--out", options.work / f"smollm2-drift-{name}.svg"], check=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("hawser")
-    parser.add_argument("model")
-    parser.add_argument("books", type=Path)
-    parser.add_argument("--row", choices=ROWS, nargs="+", default=list(ROWS))
-    parser.add_argument("--threads", default="0")
-    parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
-    if options.table:
-        return table(options)
-    for row in options.row:
-        measure(options, row)
-
-
 if __name__ == "__main__":
-    main()
+    row_command.main(__doc__, ROWS, measure, table)

@@ -8,14 +8,14 @@
 BOOKS: a folder of PG-19 books, read from their middle on. A row is one command. Its JSON goes to WORK/sepllm/ROW.json,
 and each method of a comparison to WORK/sepllm/compare/methods.jsonl as it is done. A killed run goes on behind it.
 """
-import argparse
 import json
 import math
 import random
 import re
 import subprocess
 import sys
-from pathlib import Path
+
+import row_command
 
 NAMES = ("10146", "10321", "10356", "9931", "15562", "2544", "26239", "28444")
 CONTEXT = 4096
@@ -221,21 +221,5 @@ def plot(options, series, full):
     subprocess.run([options.hawser, "plot", source, "--out", options.work / "smollm2-sepllm.svg"], check=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("hawser")
-    parser.add_argument("model")
-    parser.add_argument("books", type=Path)
-    parser.add_argument("--row", choices=ROWS, nargs="+", default=list(ROWS))
-    parser.add_argument("--threads", default="0")
-    parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
-    if options.table:
-        return table(options)
-    for row in options.row:
-        measure(options, row)
-
-
 if __name__ == "__main__":
-    main()
+    row_command.main(__doc__, ROWS, measure, table)
