@@ -127,10 +127,9 @@ Weights WithCandidates(const Weights& base, std::shared_ptr<const ParamStore> ca
 }
 
 std::vector<int32_t> FocusPrompt(int32_t bos, std::span<const int32_t> window, int64_t prompt) {
-  std::vector<int32_t> ids;
-  if (bos >= 0) ids.push_back(bos);
   const auto last = window.last(std::min(window.size(), static_cast<size_t>(prompt)));
-  ids.insert(ids.end(), last.begin(), last.end());
+  std::vector<int32_t> ids(last.begin(), last.end());
+  if (bos >= 0) ids.insert(ids.begin(), bos);
   return ids;
 }
 
