@@ -9,6 +9,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/interrupt.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
@@ -96,6 +97,7 @@ GenerateOptions MakeGenerateOptions(const GenerateFlags& options, const CommonOp
   if (options.ignore_eos) generate.sampler.never = std::move(generate.end_ids);
   return generate;
 }
+  generate.cancelled = InterruptGuard::Came;
 
 /// The prompt as a user's message, in the form that the model was trained on.
 std::vector<int32_t> ChatIds(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer) {
@@ -201,6 +203,7 @@ int RunFocus(const GenerateFlags& options, const std::string& prompt, const Mode
   }
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prompt.empty();
+  const InterruptGuard guard;
   generate.constraint = ConstraintOf(options, tokenizer);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder base(backend.get(), run.weights), condenser(backend.get(), focus.candidates);
@@ -220,7 +223,7 @@ int RunFocus(const GenerateFlags& options, const std::string& prompt, const Mode
     json["focus"] = FocusJson(stream, focus.options);
     PrintJson(json);
   }
-  return 0;
+  return InterruptGuard::Came() ? kInterrupted : 0;
 }
 
 int Run(GenerateFlags options, Command command, const CommonOptions& common) {
@@ -273,6 +276,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
                              ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype, length);
   if (prefix != nullptr) cache.Follow(prefix);
   TextState& text = earlier.text;
+  const InterruptGuard guard;
   if (earlier.given) {
     LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
     if (command.Has("--seed")) text.rng.reset();
@@ -306,7 +310,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
     }
     PrintJson(json);
   }
-  return 0;
+  return InterruptGuard::Came() ? kInterrupted : 0;
 }
 
 }  // namespace

@@ -87,6 +87,31 @@ TEST_F(GenerateCommand, LayersAndSeparatorsOfTheirOwn) {
             96);
 }
 
+// The first signal ends the text, which is saved and goes on as if nothing had been.
+TEST_F(GenerateCommand, AnInterruptedTextIsSaved) {
+  const std::filesystem::path folder = FreshFolder("generate_interrupted");
+  const std::string state = (folder / "text.kv").string(), pipe = (folder / "pipe").string();
+  const std::string options = "--temperature 0.7 --seed 5 --ignore-eos --kv sink:4,60 ";
+  const std::string command = "'" + std::string(HAWSER_BINARY) + "' generate '" + model_ + "' --tokenizer '" +
+                              tokenizer_ + "' --threads 1 --quiet --prompt 'Once upon a time' -n 100000000 " + options +
+                              "--save-state " + state;
+  // It is ended once some text has come.
+  const std::string script =
+      "mkfifo " + pipe + "; " + command + " > " + pipe + " & exec 3< " + pipe +
+      "; dd bs=1 count=200 <&3 2> /dev/null; kill -TERM $!; cat <&3 > /dev/null; wait $!; echo \" code $?\"";
+  FILE* shell = popen(script.c_str(), "r");
+  ASSERT_NE(shell, nullptr);
+  std::string out(1000, '\0');
+  out.resize(fread(out.data(), 1, out.size(), shell));
+  pclose(shell);
+  EXPECT_TRUE(out.ends_with(" code 130\n")) << out;
+  const nlohmann::json rest = Json("--temperature 0.7 --ignore-eos -n 30 --load-state " + state);
+  const int64_t made = rest["continues_after"].get<int64_t>() - 5 + 1;  // the last of them waits
+  EXPECT_GT(made, 40);
+  const auto whole = Json(options + "--prompt 'Once upon a time' -n " + std::to_string(made + 30))["ids"];
+  EXPECT_EQ(std::vector<int32_t>(whole.end() - 30, whole.end()), rest["ids"].get<std::vector<int32_t>>());
+}
+
 TEST_F(GenerateCommand, GoesOnFromASavedState) {
   const std::string state = (FreshFolder("generate_state") / "text.kv").string();
   for (const char* kv :

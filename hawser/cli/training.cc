@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/interrupt.h"
 #include "hawser/base/limits.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
@@ -17,8 +18,6 @@
 
 namespace hawser {
 namespace {
-
-constexpr int kInterrupted = 130;  // as shells report SIGINT
 
 std::string MemoryTable(const RunEstimate& e, const TrainConfig& config) {
   TextTable table({"memory", "bytes", ""});

@@ -149,7 +149,7 @@ std::string Continuation::Finish() { return holds() ? "" : stream_.Finish(); }
 void Continuation::Save(TextState* state) const {
   state->held = holds() ? stream_.held() : "";
   state->pending.clear();
-  const bool fed_all = end_ == StopReason::kEos || end_ == StopReason::kCancelled;
+  const bool fed_all = end_ == StopReason::kEos || (end_ == StopReason::kCancelled && !options_.hold);
   if (!fed_all && !ids_.empty()) state->pending = {ids_.back()};
   state->seen = sampler_.seen();
   state->rng = sampler_.rng();

@@ -60,7 +60,8 @@ class Continuation {
   std::string Push(std::span<const float> logits);
   /// Ends the text from outside.
   void Cancel() { end_ = StopReason::kCancelled; }
-  /// What was held back, once nothing more comes. With options.hold and a text that was only cut: nothing, it stays.
+  /// What was held back, once nothing more comes. With options.hold and a text that was cut or cancelled: nothing, it
+  /// stays.
   std::string Finish();
 
   std::optional<StopReason> end() const { return end_; }
@@ -71,7 +72,7 @@ class Continuation {
 
  private:
   std::span<const uint64_t> Allowed();
-  bool holds() const { return options_.hold && end_ == StopReason::kLength; }
+  bool holds() const { return options_.hold && (end_ == StopReason::kLength || end_ == StopReason::kCancelled); }
 
   GenerateOptions options_;
   const Tokenizer* tokenizer_;

@@ -76,7 +76,7 @@ void FocusStream::Reset() {
   memory_ = fed_ = since_sync_ = 0;
 }
 
-std::span<const float> FocusStream::Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled) {
+std::span<const float> FocusStream::Prefill(std::span<const int32_t> ids, const Cancelled& cancelled) {
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
   std::vector<int32_t> text = std::move(text_);
   Reset();
@@ -99,7 +99,7 @@ std::span<const float> FocusStream::Prefill(std::span<const int32_t> ids, const 
   const int64_t together = std::max<int64_t>(1, kFeedRows / (m + std::ssize(prompt)));
   std::vector<std::vector<int32_t>> pieces;
   for (int64_t first = 0; first < count; first += together) {
-    if (cancelled && cancelled()) return {};
+    if (cancelled && cancelled(first * m)) return {};
     std::vector<DecodeChunk> feed;
     pieces.clear();
     for (int64_t c = first; c < std::min(count, first + together); ++c) {

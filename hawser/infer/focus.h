@@ -58,7 +58,7 @@ class FocusStream : public LogitsSource {
   int32_t vocab() const override { return static_cast<int32_t>(logits_.cols()); }
   /// A text up to shape.local tokens has no memory and is read as by Generation. A further turn is read with all before
   /// it from the beginning. Errors: also those of CheckFocusFits.
-  std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {}) override;
+  std::span<const float> Prefill(std::span<const int32_t> ids, const Cancelled& cancelled = {}) override;
   /// Errors: kUsage where the token fits no more (CheckFocusFits).
   std::span<const float> Step(int32_t id) override;
   /// Forgets the text, rows apart.

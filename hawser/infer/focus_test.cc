@@ -281,7 +281,7 @@ TEST(FocusReading, FurtherTurnsAndThreadsAndResetsChangeNothing) {
     logits.push_back(CopyOf(whole.Prefill(ids)));
     int asked = 0;
     FocusStream cancelled = reader.Stream(kFocusShape);
-    EXPECT_TRUE(cancelled.Prefill(ids, [&] { return ++asked > 0; }).empty());
+    EXPECT_TRUE(cancelled.Prefill(ids, [&](int64_t) { return ++asked > 0; }).empty());
   }
   SetThreads(0);
   for (const std::vector<float>& each : logits) EXPECT_EQ(each, logits[0]);

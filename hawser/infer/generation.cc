@@ -25,20 +25,14 @@ double Rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<do
 Generation::Generation(Decoder* decoder, KvCache* cache)
     : decoder_(decoder), cache_(cache), logits_(1, decoder->spec().vocab) {}
 
-std::span<const float> Generation::Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled) {
-  constexpr size_t kPiece = 512;  // between questions
+std::span<const float> Generation::Prefill(std::span<const int32_t> ids, const Cancelled& cancelled) {
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
-  cache_->BeginPrefill(static_cast<int64_t>(ids.size()));
-  const size_t piece = cancelled ? kPiece : ids.size();
-  for (size_t begin = 0; begin < ids.size(); begin += piece) {
-    if (cancelled && cancelled()) {
-      cache_->EndPrefill();
-      return {};
-    }
-    const bool last = begin + piece >= ids.size();
-    decoder_->Extend(ids.subspan(begin, std::min(piece, ids.size() - begin)), cache_, last ? logits_.view() : Mat());
-  }
+  const int64_t end = cache_->seen() + std::ssize(ids);
+  const auto asked = [&] { return cancelled(std::ssize(ids) - (end - cache_->seen())); };
+  cache_->BeginPrefill(std::ssize(ids));
+  decoder_->Extend(ids, cache_, logits_, cancelled ? std::function<bool()>(asked) : std::function<bool()>());
   cache_->EndPrefill();
+  if (cache_->seen() < end) return {};
   return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};
 }
 
@@ -82,15 +76,25 @@ GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> promp
   Continuation text(own, &tokenizer, generation.vocab(), prompt, state);
   show(text.Begin(/*prompt_follows=*/!prompt.empty()));
   Stopwatch prefill;
+  int64_t read = 0;
+  LogitsSource::Cancelled cancelled;
+  if (options.cancelled) {
+    cancelled = [&](int64_t tokens) {
+      read = tokens;
+      return options.cancelled();
+    };
+  }
   // A token left over from before is no prompt.
   std::span<const float> logits =
-      prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed, options.cancelled);
+      prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed, cancelled);
   result.prefill_seconds = prefill.Seconds();
   Stopwatch decode;
-  if (logits.empty()) text.Cancel();
+  const bool unread = logits.empty();
+  if (unread) text.Cancel();
   while (!text.end()) {
     if (options.cancelled && options.cancelled()) {
-      text.Cancel();
+      if (own.hold) show(text.Push(logits));  // where the text goes on
+      if (!text.end()) text.Cancel();
       break;
     }
     show(text.Push(logits));
@@ -102,7 +106,9 @@ GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> promp
   result.decode_seconds = decode.Seconds();
   result.ids = text.ids();
   result.stop = *text.end();
-  if (state != nullptr) text.Save(state);
+  if (state == nullptr) return result;
+  text.Save(state);
+  if (unread && own.hold) state->pending.assign(fed.begin() + read, fed.end());
   return result;
 }
 

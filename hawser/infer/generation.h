@@ -19,14 +19,16 @@ namespace hawser {
 /// One sequence under way: fed with tokens, it tells what comes next.
 class LogitsSource {
  public:
+  /// Asked while ids are fed, with how many of them were; true ends that.
+  using Cancelled = std::function<bool(int64_t fed)>;
   virtual ~LogitsSource() = default;
 
   virtual int32_t vocab() const = 0;
 
   /// Feeds ids (a prompt, or a further turn of the same stream); returns logits [V] of the token after the last.
-  /// Errors: kUsage for no ids or an id outside the vocabulary. With `cancelled` it is asked before every few hundred
-  /// tokens; once it says so, nothing more is fed and nothing is returned.
-  virtual std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {}) = 0;
+  /// Errors: kUsage for no ids or an id outside the vocabulary. `cancelled`, if given, is asked before each pass over
+  /// the weights; once it says so, nothing more is fed and nothing is returned.
+  virtual std::span<const float> Prefill(std::span<const int32_t> ids, const Cancelled& cancelled = {}) = 0;
   /// Feeds one token; returns logits [V] of the next.
   virtual std::span<const float> Step(int32_t id) = 0;
 };
@@ -37,7 +39,7 @@ class Generation : public LogitsSource {
   Generation(Decoder* decoder, KvCache* cache);
 
   int32_t vocab() const override { return static_cast<int32_t>(logits_.cols()); }
-  std::span<const float> Prefill(std::span<const int32_t> ids, const std::function<bool()>& cancelled = {}) override;
+  std::span<const float> Prefill(std::span<const int32_t> ids, const Cancelled& cancelled = {}) override;
   std::span<const float> Step(int32_t id) override;
 
  private:
@@ -67,8 +69,9 @@ std::vector<int32_t> PromptIds(std::string_view text, const Tokenizer& tokenizer
 /// The tokens that end a text: those that the model names, the tokenizer's EOS where it names none.
 std::vector<int32_t> EndIds(const ModelSpec& spec, const Tokenizer& tokenizer);
 
-/// Continues `prompt`, after what `state` holds where it is given (and then updated); bytes that it held are shown
-/// first where a prompt follows them. `on_text`, if given, receives the text piece by piece as soon as it is certain.
+/// Continues `prompt`, after what `state` holds where it is given (and then updated, so that the text goes on from it,
+/// also where it was cancelled while its prompt was read); bytes that it held are shown first where a prompt follows
+/// them. `on_text`, if given, receives the text piece by piece as soon as it is certain.
 GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> prompt, const Tokenizer& tokenizer,
                         const GenerateOptions& options, const std::function<void(std::string_view)>& on_text = {},
                         TextState* state = nullptr);

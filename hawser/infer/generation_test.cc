@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -350,6 +351,42 @@ TEST_F(GenerationTest, WhereverATextIsSavedBothPartsAreTheWhole) {
     EXPECT_EQ(second.stop, whole.stop) << cut;
   }
   EXPECT_GT(held, 0);
+}
+
+TEST_F(GenerationTest, WhereverATextIsCancelledBothPartsAreTheWhole) {
+  const BytePieces bytes;
+  std::vector<int32_t> prompt = {1};
+  for (int32_t i = 0; i < 70; ++i) prompt.push_back(3 + i * 11 % 50);
+  for (const char* policy : {"full", "sep-stream:2,4,8,24"}) {
+    const auto run = [&](KvCache* cache, std::span<const int32_t> ids, int64_t count, TextState* state, int most) {
+      GenerateOptions options{.max_new = count, .stops = {"<end>", "\xAC<e"}, .hold = true};
+      options.sampler.seed = 3;
+      int asked = 0;
+      options.cancelled = [&] { return ++asked > most; };
+      Generation generation(&decoder_, cache);
+      return Generate(generation, ids, bytes, options, {}, state);
+    };
+    const auto fresh = [&] { return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 512); };
+    KvCache cache = fresh();
+    TextState whole_state;
+    const GenerateResult whole = run(&cache, prompt, 40, &whole_state, INT_MAX);
+    int reading = 0, writing = 0;
+    for (int most = 0;; ++most) {
+      KvCache again = fresh();
+      TextState state;
+      const GenerateResult first = run(&again, prompt, 40, &state, most);
+      if (first.stop != StopReason::kCancelled) break;
+      ++(first.ids.empty() ? reading : writing);
+      EXPECT_EQ(again.seen() + static_cast<int64_t>(state.pending.size()),
+                static_cast<int64_t>(prompt.size() + first.ids.size()));
+      state = ParseTextState(ToJson(state), 64);
+      const GenerateResult second = run(&again, {}, 40 - static_cast<int64_t>(first.ids.size()), &state, INT_MAX);
+      EXPECT_EQ(first.text + second.text + state.held, whole.text + whole_state.held) << policy << " " << most;
+      EXPECT_EQ(second.stop, whole.stop) << policy << " " << most;
+    }
+    EXPECT_GE(reading, policy == std::string("full") ? 1 : 5);
+    EXPECT_GT(writing, 5);
+  }
 }
 
 TEST(TextStateTest, OlderStatesAndWrongOnes) {

@@ -32,7 +32,7 @@ struct LongText {
 
 struct Request {
   std::vector<int32_t> prompt;          // at least one token, but behind a text with one that is pending
-  GenerateOptions generate;             // of it `cancelled` and `hold` are not used; max_new 0: the prompt alone
+  GenerateOptions generate;             // of it `cancelled` is not used; max_new 0: the prompt alone
   int32_t top_logprobs = -1;            // of each new token; -1: no log-probabilities
   bool prompt_logprobs = false;         // of the prompt's tokens too, with as many of the most probable
   bool progress = false;                // tells how much of the prompt is read

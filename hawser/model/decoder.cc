@@ -222,7 +222,11 @@ StepStats Decoder::ForwardBackward(const Batch& batch, float grad_scale, Recompu
   return stats;
 }
 
-void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink) { impl_->streams.Run(chunks, sink); }
+void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink) { Run(chunks, sink, {}); }
+
+void Decoder::Run(std::span<const DecodeChunk> chunks, RowSink* sink, const std::function<bool()>& cancelled) {
+  impl_->streams.Run(chunks, sink, cancelled);
+}
 
 void Decoder::Peek(std::span<const int32_t> tokens, std::span<KvCache* const> caches, KeyBank* bank) {
   impl_->streams.Peek(tokens, caches, bank);
@@ -234,7 +238,10 @@ void Decoder::Nll(ConstMat hidden, const int32_t* targets, float* nll, uint8_t* 
   impl_->ends.Nll(hidden, targets, nll, greatest);
 }
 
-void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits) {
+void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits) { Extend(tokens, cache, logits, {}); }
+
+void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits,
+                     const std::function<bool()>& cancelled) {
   const auto total = static_cast<int64_t>(tokens.size());
   if (!logits.empty() && (logits.cols != spec().vocab || (logits.rows != 1 && logits.rows != total))) {
     Fail(ErrorKind::kUsage, "logits are [{}, {}], wanted [1 or {}, {}]", logits.rows, logits.cols, total, spec().vocab);
@@ -243,7 +250,7 @@ void Decoder::Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits
   const Wanted wanted = logits.empty() ? Wanted::kNone : every_row ? Wanted::kAll : Wanted::kLast;
   const DecodeChunk chunk{.cache = cache, .tokens = tokens, .wanted = wanted};
   LogitsSink sink(this, logits, [&](const RowSink::Row& row) { return every_row ? row.token : 0; });
-  Run({&chunk, 1}, &sink);
+  Run({&chunk, 1}, &sink, cancelled);
 }
 
 void Decoder::ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll,

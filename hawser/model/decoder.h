@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -141,7 +142,9 @@ class Decoder {
   /// Runs the tokens of each chunk against and into its cache, all different, in as few passes over the weights as the
   /// policies allow: prompts and single tokens of streams of any lengths and policies share a pass. Each stream gets
   /// what it would get alone, to the bit where it is `apart`, else but for the rounding of products of several rows.
-  /// After an Error caches have seen none or some of their tokens.
+  /// After an Error caches have seen none or some of their tokens. `cancelled`, if given, is asked before each pass;
+  /// once it says so, caches have seen what came before.
+  void Run(std::span<const DecodeChunk> chunks, RowSink* sink, const std::function<bool()>& cancelled);
   void Run(std::span<const DecodeChunk> chunks, RowSink* sink);
   /// Logits [N, V] of such rows, F32.
   void Logits(ConstMat hidden, Mat logits);
@@ -153,6 +156,7 @@ class Decoder {
   /// [1, V] receives the row of the last token, [tokens, V] every row. `nll`, if given, receives for each token the
   /// nats of the token after it in `targets` [tokens] (-1: 0), without ever holding logits of more than a chunk, and
   /// `greatest`, if given, 1 where no token is more probable.
+  void Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits, const std::function<bool()>& cancelled);
   void Extend(std::span<const int32_t> tokens, KvCache* cache, Mat logits);
   void ExtendScore(std::span<const int32_t> tokens, std::span<const int32_t> targets, KvCache* cache, float* nll,
                    uint8_t* greatest = nullptr);

@@ -33,14 +33,14 @@ Mat StreamPass::EmbedPass(const int32_t* ids, int64_t rows) {
   return x;
 }
 
-void StreamPass::Run(std::span<const DecodeChunk> chunks, RowSink* sink) {
+void StreamPass::Run(std::span<const DecodeChunk> chunks, RowSink* sink, const std::function<bool()>& cancelled) {
   size_t left = 0;
   for (const DecodeChunk& chunk : chunks) {
     ends_->CheckIds(chunk.tokens);
     left += chunk.tokens.size();
   }
   done_.assign(chunks.size(), 0);
-  while (left > 0) {
+  while (left > 0 && !(cancelled && cancelled())) {
     Pass(chunks, sink);
     left -= ids_.size();
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -19,7 +20,7 @@ class StreamPass {
   /// All of them outlive it. Of `plan` only positions that hang on no batch are read.
   StreamPass(Backend* backend, const Weights* weights, Workspace* work, Ends* ends, const BatchPlan* plan);
 
-  void Run(std::span<const DecodeChunk> chunks, RowSink* sink);
+  void Run(std::span<const DecodeChunk> chunks, RowSink* sink, const std::function<bool()>& cancelled);
   void Peek(std::span<const int32_t> tokens, std::span<KvCache* const> caches, KeyBank* bank);
 
  private:

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <map>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/folder.h"
+#include "hawser/base/interrupt.h"
 #include "hawser/base/lock.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
@@ -44,29 +44,6 @@ constexpr const char* kRecipe = "recipe.toml";
 constexpr const char* kMark = "hawser.json";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kCheckpoints = "checkpoints";
-
-/// While alive, the first SIGINT or SIGTERM only sets a flag; a second one ends the process.
-class InterruptGuard {
- public:
-  InterruptGuard() {
-    flag_ = 0;
-    struct sigaction action {};
-    action.sa_handler = [](int) { flag_ = 1; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, &old_int_);
-    sigaction(SIGTERM, &action, &old_term_);
-  }
-  ~InterruptGuard() {
-    sigaction(SIGINT, &old_int_, nullptr);
-    sigaction(SIGTERM, &old_term_, nullptr);
-  }
-  static bool Fired() { return flag_ != 0; }
-
- private:
-  static inline volatile std::sig_atomic_t flag_ = 0;
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
 
 /// The recipe of a run in progress. Errors: kUsage naming the keys whose values `config` does not share; it may have
 /// more steps.
@@ -347,7 +324,7 @@ class Run {
       return static_cast<double>(report.padding) / static_cast<double>(report.tokens + report.padding);
     };
     ProgressBar bar("train", config_.steps, info_.step);
-    while (info_.step < config_.steps && !InterruptGuard::Fired()) {
+    while (info_.step < config_.steps && !InterruptGuard::Came()) {
       const auto [report, seconds] = Step();
       const bool last = info_.step == config_.steps;
       const double rate = static_cast<double>(report.tokens) / seconds;
