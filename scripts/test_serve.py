@@ -605,6 +605,13 @@ class SettingsTest(unittest.TestCase):
                 turn = json.loads(out)
                 self.assertEqual(turn["usage"]["completion_tokens"], 5)
                 self.assertEqual(turn["usage"]["hawser"]["cache"], "sink:4,60")
+                pathlib.Path(folder, "g.gbnf").write_text('root ::= "aye" | "nay"')
+                pathlib.Path(folder, "s.json").write_text('{"enum": ["port"]}')
+                code, out, err = chat("Ahoy\n", "--grammar", folder + "/g.gbnf")
+                self.assertEqual(code, 0, err)
+                self.assertIn(out, ("aye\n", "nay\n"))
+                code, out, err = chat("Ahoy\n", "--json-schema", folder + "/s.json")
+                self.assertEqual((code, out), (0, '"port"\n'), err)
                 code, out, err = chat("Ahoy\n/stats\n", "--session", "-n", "5")
                 self.assertEqual(code, 0, err)
                 session = [line for line in out.splitlines() if line.startswith("session ")][0].split()[1]

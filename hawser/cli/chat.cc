@@ -185,6 +185,7 @@ std::function<int()> SetupChat(Command command, CommonOptions& common) {
       .OneArgument();
   AddCacheOptions(command, *options);
   AddPrefixOptions(command, options->prefix);
+  AddFormatOptions(command, options->format, "each answer");
   command.Add("--url", options->url,
               "Talk to a server instead (hawser serve, or any that answers as OpenAI's API); MODEL is a name there");
   command.Add("--api-key", options->api_key,

@@ -36,6 +36,7 @@ class LocalTalker : public Talker {
     generate_.stops = options.stops;
     generate_.end_ids = EndIds(spec, *run_.model.tokenizer);
     generate_.cancelled = InterruptCatcher::Came;
+    generate_.constraint = ConstraintOf(options.format, *run_.model.tokenizer);
   }
 
   const Json& messages() const override { return chat_->messages(); }

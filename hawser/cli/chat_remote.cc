@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/printable.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
@@ -31,6 +32,7 @@ class RemoteTalker : public Talker {
     headers_ = {"Content-Type: application/json", "Expect:"};
     if (!key.empty()) headers_.push_back("Authorization: Bearer " + key);
     model_ = options.model.model.string();
+    ReadFormat();
     const Json models = Ask("GET", "/models", {});
     const bool listed = models.is_object() && models.contains("data") && models["data"].is_array() &&
                         !models["data"].empty() && models["data"][0].is_object();
@@ -130,6 +132,17 @@ class RemoteTalker : public Talker {
     Ask("DELETE", "/sessions/" + session_, {});
   }
 
+  /// What answers are to be, in the words of the API.
+  void ReadFormat() {
+    const FormatOptions& format = options_.format;
+    if (!format.grammar.empty()) format_ = {{"grammar", ReadFile(format.grammar)}};
+    if (format.schema.empty()) return;
+    const Json schema = WithFrame(format.schema.string(), [&] { return ParseOrderedJson(ReadFile(format.schema)); });
+    format_ = {
+        {"response_format",
+         {{"type", "json_schema"}, {"json_schema", {{"name", "answer"}, {"strict", true}, {"schema", schema}}}}}};
+  }
+
   [[noreturn]] void Refused(const HttpResponse& response, const std::string& body) const {
     std::string told;
     try {
@@ -172,6 +185,7 @@ class RemoteTalker : public Talker {
     if (s.presence_penalty != 0) body["presence_penalty"] = s.presence_penalty;
     if (!options_.stops.empty()) body["stop"] = options_.stops;
     if (options_.seeded) body["seed"] = common_.seed;
+    body.update(format_);
     if (!session_.empty()) {
       body["hawser"]["session"] = session_;
     } else if (!options_.kv.empty()) {
@@ -252,7 +266,7 @@ class RemoteTalker : public Talker {
   std::string base_, model_, session_, system_;
   std::vector<std::string> headers_;
   bool own_ = false, said_system_ = false;
-  Json messages_ = Json::array(), last_;
+  Json messages_ = Json::array(), last_, format_ = Json::object();
   int64_t read_ = 0, written_ = 0, known_ = 0;
 };
 

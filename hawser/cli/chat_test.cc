@@ -61,6 +61,30 @@ TEST_F(ChatCommand, AnswersLineByLine) {
             turns[2]["ids"]);
 }
 
+TEST_F(ChatCommand, AnswersFollowAGrammarOrASchema) {
+  WriteBytes(folder_ / "g.gbnf", "root ::= \"yes\" | \"no\"");
+  WriteBytes(folder_ / "s.json", R"({"enum": ["left", "right"]})");
+  WriteBytes(folder_ / "bad.gbnf", "root ::= \"yes");
+  const auto at = [&](const char* name) { return "'" + (folder_ / name).string() + "'"; };
+  const CommandResult words = Chat("Is it?\\nAnd now?\\n/reset\\nIs it?", "--json --seed 3 --grammar " + at("g.gbnf"));
+  ASSERT_EQ(words.code, 0) << words.out;
+  const std::vector<json> turns = Turns(words.out);
+  ASSERT_EQ(turns.size(), 3u) << words.out;
+  for (const json& turn : turns) {
+    EXPECT_TRUE(turn["text"] == "yes" || turn["text"] == "no") << turn;
+    EXPECT_EQ(turn["stop"], "stop");
+  }
+  const CommandResult values = Chat("Where?\\nWhere?", "--json --json-schema " + at("s.json"));
+  ASSERT_EQ(values.code, 0) << values.out;
+  for (const json& turn : Turns(values.out)) {
+    EXPECT_TRUE(turn["text"] == "\"left\"" || turn["text"] == "\"right\"" || turn["stop"] == "length") << turn;
+  }
+  const CommandResult bad = Chat("Is it?", "--grammar " + at("bad.gbnf"));
+  EXPECT_EQ(bad.code, 3) << bad.out;
+  EXPECT_NE(bad.out.find("bad.gbnf"), bad.out.npos) << bad.out;
+  EXPECT_EQ(Chat("a", "--grammar " + at("g.gbnf") + " --json-schema " + at("s.json")).code, 2);
+}
+
 TEST_F(ChatCommand, CommandsInTheTalk) {
   const std::string file = (folder_ / "talk.json").string();
   const CommandResult run = Chat("/help\\n/system\\n/system be kind\\nHi\\n/stats\\n/save " + file +

@@ -5,10 +5,13 @@
 #include <limits>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/limits.h"
 #include "hawser/base/size.h"
 #include "hawser/eval/report.h"
+#include "hawser/infer/json_schema.h"
 #include "hawser/infer/squeeze.h"
+#include "hawser/io/ordered_json.h"
 #include "hawser/kv/report.h"
 #include "hawser/model/places.h"
 
@@ -60,6 +63,26 @@ void AddPrefixOptions(Command command, PrefixOptions& options) {
       .Add("--keep", options.keep,
            "What is read of that prefix: a share of its keys, mass=M of the weights, or quantile=Q of the scores")
       .ShowDefault();
+}
+
+void AddFormatOptions(Command command, FormatOptions& options, const std::string& what) {
+  auto grammar = command.Add("--grammar", options.grammar,
+                             fmt::format("File with a grammar (GBNF) that {} follows; see help grammar", what));
+  grammar.ExistingFile();
+  command.Add("--json-schema", options.schema, fmt::format("File with a JSON Schema that {} is valid under", what))
+      .ExistingFile()
+      .Excludes(grammar);
+}
+
+std::shared_ptr<const Constraint> ConstraintOf(const FormatOptions& options, const Tokenizer& tokenizer) {
+  const bool by_schema = !options.schema.empty();
+  const std::filesystem::path& path = by_schema ? options.schema : options.grammar;
+  if (path.empty()) return nullptr;
+  const std::string text = ReadFile(path);
+  return WithFrame(path.string(), [&] {
+    return std::make_shared<Constraint>(by_schema ? SchemaGrammar(ParseOrderedJson(text)) : ParseGrammar(text),
+                                        std::make_shared<TokenTrie>(tokenizer));
+  });
 }
 
 std::shared_ptr<SqueezedReader> OpenPrefixOf(const PrefixOptions& options, bool keep_given, Backend* backend,

@@ -1,5 +1,5 @@
-// cli/decoding.h - what generate and chat share: the options of sampling, cache and positions, and what follows from
-// them.
+// cli/decoding.h - what generate and chat share: the options of sampling, cache, positions and form, and what follows
+// from them.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "hawser/cli/command.h"
+#include "hawser/infer/constraint.h"
 #include "hawser/infer/sampler.h"
 #include "hawser/kv/cache.h"
 #include "hawser/kv/squeezed.h"
@@ -26,10 +27,18 @@ struct PrefixOptions {
   std::filesystem::path index;
   std::string keep = "0.1";
 };
+/// --grammar and --json-schema: what a text may be. One of them at most.
+struct FormatOptions {
+  std::filesystem::path grammar, schema;
+};
 void AddSamplerOptions(Command command, SamplerOptions& sampler);
 /// --kv, --rope, --context, --dtype
 void AddCacheOptions(Command command, DecodingOptions& options);
 void AddPrefixOptions(Command command, PrefixOptions& options);
+/// `what` is made under it: "the new text", "each answer".
+void AddFormatOptions(Command command, FormatOptions& options, const std::string& what);
+/// Null: anything. Errors, naming the file: kFormat for what is no grammar or schema, kUnsupported.
+std::shared_ptr<const Constraint> ConstraintOf(const FormatOptions& options, const Tokenizer& tokenizer);
 /// The prefix of --index, or null. Errors: kUsage for --keep without it; OpenPrefix.
 std::shared_ptr<SqueezedReader> OpenPrefixOf(const PrefixOptions& options, bool keep_given, Backend* backend,
                                              const Weights& weights, int64_t declared_length);

@@ -17,11 +17,8 @@
 #include "hawser/cli/focus.h"
 #include "hawser/cli/stdin.h"
 #include "hawser/eval/report.h"
-#include "hawser/infer/constraint.h"
 #include "hawser/infer/generation.h"
-#include "hawser/infer/json_schema.h"
 #include "hawser/io/json.h"
-#include "hawser/io/ordered_json.h"
 #include "hawser/kv/report.h"
 #include "hawser/kv/state.h"
 #include "hawser/model/fingerprint.h"
@@ -46,7 +43,7 @@ struct GenerateFlags : DecodingOptions {
   std::vector<std::string> stops;
   std::string bos = "auto";
   bool echo = false;
-  std::filesystem::path grammar, schema;
+  FormatOptions format;
   std::filesystem::path load_state, save_state;
   std::string focus;
 };
@@ -140,18 +137,6 @@ std::string ReadPrompt(const GenerateFlags& options, Command command) {
   return StdinHoldsText() ? ReadStdinLine("the prompt (--prompt \"\" is none)") : "";
 }
 
-/// What the text is to be: of --grammar or --json-schema; null: anything.
-std::shared_ptr<const Constraint> ConstraintOf(const GenerateFlags& options, const Tokenizer& tokenizer) {
-  const bool by_schema = !options.schema.empty();
-  const std::filesystem::path& path = by_schema ? options.schema : options.grammar;
-  if (path.empty()) return nullptr;
-  const std::string text = ReadFile(path);
-  return WithFrame(path.string(), [&] {
-    return std::make_shared<Constraint>(by_schema ? SchemaGrammar(ParseOrderedJson(text)) : ParseGrammar(text),
-                                        std::make_shared<TokenTrie>(tokenizer));
-  });
-}
-
 std::string_view EndedBy(StopReason reason) {
   switch (reason) {
     case StopReason::kLength:
@@ -203,8 +188,7 @@ int RunFocus(const GenerateFlags& options, const std::string& prompt, const Mode
   }
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prompt.empty();
-  const InterruptGuard guard;
-  generate.constraint = ConstraintOf(options, tokenizer);
+  generate.constraint = ConstraintOf(options.format, tokenizer);
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   Decoder base(backend.get(), run.weights), condenser(backend.get(), focus.candidates);
   FocusStream stream(backend.get(), &base, &condenser, run.weights.dtype(), bos, focus.options);
@@ -264,7 +248,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prefix == nullptr && prompt.empty() && (!earlier.given || earlier.text.at_start);
   generate.hold = !options.save_state.empty();
-  generate.constraint = ConstraintOf(options, tokenizer);
+  generate.constraint = ConstraintOf(options.format, tokenizer);
 
   const DType dtype = run.weights.dtype();
   CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
@@ -340,14 +324,10 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   AddCacheOptions(command, *options);
   AddPrefixOptions(command, options->prefix);
   AddFocusOption(command, options->focus);
-  auto grammar =
-      command
-          .Add("--grammar", options->grammar, "File with a grammar (GBNF) that the new text follows; see help grammar")
-          .ExistingFile();
-  command.Add("--json-schema", options->schema, "File with a JSON Schema that the new text is valid under")
-      .ExistingFile()
-      .Excludes(grammar);
-  command.Add("--save-state", options->save_state, "Write the cache to this file at the end, to go on from it later")
+  AddFormatOptions(command, options->format, "the new text");
+  command
+      .Add("--save-state", options->save_state,
+           "Write the cache to this file at the end, or at Ctrl-C, to go on from it later")
       .Writes();
   command.Add("--load-state", options->load_state,
               "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "

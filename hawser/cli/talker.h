@@ -18,6 +18,7 @@ namespace hawser {
 struct ChatOptions : DecodingOptions {
   ModelOptions model;
   PrefixOptions prefix;
+  FormatOptions format;
   std::string system;
   std::filesystem::path load;
   std::vector<std::string> stops;
