@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <limits>
+#include <algorithm>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
@@ -16,17 +16,6 @@
 #include "hawser/model/places.h"
 
 namespace hawser {
-namespace {
-
-/// Bytes of keys and values of all layers, or INT64_MAX.
-int64_t CacheBytes(const ModelSpec& spec, DType dtype, int64_t tokens) {
-  const double row = 2.0 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<double>(SizeOf(dtype));
-  const double bytes = row * static_cast<double>(tokens);
-  return bytes < 0x1p62 ? static_cast<int64_t>(bytes) : std::numeric_limits<int64_t>::max();
-}
-
-}  // namespace
-
 void AddSamplerOptions(Command command, SamplerOptions& sampler) {
   command.Add("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
       .ShowDefault();
@@ -107,9 +96,13 @@ int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const 
   return options.context > 0 ? options.context : keeps_all ? MaxContext(spec, spec.context) : INT64_MAX;
 }
 
-void CheckCacheFits(const ModelSpec& spec, const KvForm& form, DType dtype, int64_t tokens) {
-  if (!form.keeps_all()) return;
-  CheckFits(fmt::format("a cache of {} tokens", tokens), CacheBytes(spec, form.dtype.value_or(dtype), tokens));
+void CheckCacheFits(const KvCache& cache, int64_t prompt, int64_t more) {
+  const bool all = cache.form().keeps_all();
+  if (!all && cache.form().prefill != KvPrefill::kDense) return;
+  if (!all) more = 0;
+  constexpr int64_t kMost = int64_t{1} << 40;  // tokens: far beyond any machine, and their bytes are still a number
+  const int64_t tokens = cache.seen() - cache.prefix_tokens() + prompt + std::min(more, kMost);
+  CheckFits(fmt::format("a cache of {}", Counted(tokens, "token")), cache.BytesFor(prompt, std::min(more, kMost)));
 }
 
 std::string CacheText(const KvCache& cache) {

@@ -47,8 +47,9 @@ std::shared_ptr<SqueezedReader> OpenPrefixOf(const PrefixOptions& options, bool 
 KvForm ChooseForm(const std::string& text, const ModelSpec& spec);
 /// The most tokens that prompt and answers may have together: any number where keys are dropped.
 int64_t MostTokens(const DecodingOptions& options, const ModelSpec& spec, const KvForm& form);
-/// Errors: those of CheckFits where a cache that keeps everything would be too large for `tokens`.
-void CheckCacheFits(const ModelSpec& spec, const KvForm& form, DType dtype, int64_t tokens);
+/// Errors: those of CheckFits where a cache that holds a whole prompt, or everything, would be too large for `prompt`
+/// tokens and `more` new ones.
+void CheckCacheFits(const KvCache& cache, int64_t prompt, int64_t more);
 
 /// What a run kept, for people.
 std::string CacheText(const KvCache& cache);

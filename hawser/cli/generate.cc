@@ -251,7 +251,6 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   generate.constraint = ConstraintOf(options.format, tokenizer);
 
   const DType dtype = run.weights.dtype();
-  CheckCacheFits(spec, form, dtype, earlier.info.seen + prompt_tokens + max_new);
   Decoder decoder(backend.get(), run.weights);
   if (length > 0 && DependsOnLength(spec.rope)) {
     LogLine(fmt::format("note: positions are scaled for {} tokens from the start, as --context declares", length));
@@ -270,6 +269,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   const auto show = [&](std::string_view piece) {
     if (!common.json) PrintRaw(piece);
   };
+  CheckCacheFits(cache, prompt_tokens, max_new);
   if (options.echo) show(prompt);
   const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);
   show("\n");

@@ -8,6 +8,7 @@
 #include "hawser/base/error.h"
 #include "hawser/infer/generation.h"
 #include "hawser/infer/scheduler.h"
+#include "hawser/model/kv_shape.h"
 
 namespace hawser {
 namespace {
@@ -19,11 +20,16 @@ constexpr int64_t kPromptRows = 1024;  // of prompts in a step
 void GenerateMany(Backend* backend, Decoder* decoder, const Weights& weights, const Tokenizer& tokenizer,
                   const ManyOptions& options, std::span<const size_t> group, std::span<const LmRequest> requests,
                   std::span<const std::vector<int32_t>> prompts, const std::function<void(size_t, LmAnswer)>& done) {
+  const KvCache cache = NewKvCache(backend, weights.spec(), options.kv, {}, weights.dtype(), 0);
+  int64_t largest = 0;
+  for (const size_t r : group) {
+    largest = std::max(largest, cache.BytesFor(std::ssize(prompts[r]), requests[r].max_new));
+  }
   Scheduler scheduler(backend, decoder, &tokenizer, weights.dtype(),
                       {.slots = options.streams,
                        .rows = kPromptRows,
                        .queue = group.size(),
-                       .kv_bytes = options.kv_bytes,
+                       .kv_bytes = std::max(options.kv_bytes, largest),
                        .prefix_bytes = options.prefix_bytes,
                        .kv = options.kv});
   std::vector<int32_t> ends = EndIds(weights.spec(), tokenizer);

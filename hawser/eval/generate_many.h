@@ -17,7 +17,7 @@ namespace hawser {
 struct ManyOptions {
   KvForm kv;
   int32_t streams = 24;                     // prompts under way at once at most, as their caches fit in kv_bytes
-  int64_t kv_bytes = int64_t{3} << 29;      // of keys and values; a constant, so that results do not vary
+  int64_t kv_bytes = int64_t{3} << 29;      // of keys and values, or what one needs; so that results do not vary
   int64_t prefix_bytes = int64_t{1} << 29;  // of beginnings that prompts share
 };
 

@@ -195,18 +195,6 @@ std::unique_ptr<KvCache> Scheduler::NewCache(const KvForm& form) const {
   return std::make_unique<KvCache>(NewKvCache(backend_, spec, form, std::move(flags), dtype_, 0));
 }
 
-/// Bytes of keys and values of `tokens` under a form: what a text may come to hold.
-int64_t Scheduler::Reserved(const KvForm& form, int64_t tokens) const {
-  const ModelSpec& spec = decoder_->spec();
-  const KvCache empty = NewKvCache(backend_, spec, form, {}, dtype_, 0);
-  int64_t slots = 0;
-  for (int32_t layer = 0; layer < spec.layers; ++layer) {
-    const int64_t most = empty.policy(layer).MaxSlots();
-    slots += most < 0 ? tokens : std::min(most, tokens);
-  }
-  return slots * empty.row_bytes();
-}
-
 uint64_t Scheduler::Submit(Request request, EventSink sink) {
   const ModelSpec& spec = decoder_->spec();
   LongText* behind = request.behind.get();
@@ -223,7 +211,6 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   auto slot = std::make_unique<Slot>();
   slot->form = behind != nullptr ? behind->cache->form() : request.kv.value_or(options_.kv);
   slot->form_text = ToString(slot->form);
-  if (behind == nullptr && request.kv) NewCache(*request.kv);
   slot->before = behind != nullptr ? behind->cache->seen() : 0;
   const int64_t prompt = slot->before + static_cast<int64_t>(pending.size() + request.prompt.size());
   const int64_t most = std::max<int64_t>(0, request.generate.max_new);
@@ -231,7 +218,9 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
     Fail(ErrorKind::kUsage, "the context holds {} tokens; the prompt has {} and asks for {} more", options_.context,
          prompt, most);
   }
-  slot->reserved = Reserved(slot->form, prompt + std::min(most, int64_t{1} << 40));
+  const std::unique_ptr<KvCache> fresh = behind != nullptr ? nullptr : NewCache(slot->form);
+  const KvCache& cache = behind != nullptr ? *behind->cache : *fresh;
+  slot->reserved = cache.BytesFor(prompt - cache.seen(), std::min(most, int64_t{1} << 40));
   if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
     Fail(ErrorKind::kUsage, "keys and values of {} tokens take {} bytes, and {} are allowed", prompt + most,
          slot->reserved, options_.kv_bytes);

@@ -118,7 +118,6 @@ class Scheduler {
   bool Postponed(const Slot& slot) const;
   void Begin(std::unique_ptr<Slot> slot);
   static void FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots);
-  int64_t Reserved(const KvForm& form, int64_t tokens) const;
   void RunPass(std::span<Slot* const> slots);
   /// Something for one text, which ends where that throws.
   template <class What>

@@ -331,7 +331,8 @@ TEST_F(SchedulerTest, HigherPrioritiesComeFirstAndTheQueueHasAnEnd) {
 }
 
 TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
-  const auto scheduler = New({.slots = 2, .kv_bytes = 40000, .context = 64});
+  const int64_t room = New({})->NewCache({})->BytesFor(60, 0);
+  const auto scheduler = New({.slots = 2, .kv_bytes = room, .context = 64});
   const auto refused = [&](Request request, std::string_view text) {
     try {
       scheduler->Submit(std::move(request), [](const Event&) { return true; });
@@ -349,7 +350,7 @@ TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
   refused(large, "the context holds 64 tokens; the prompt has 60 and asks for 5 more");
   large.kv = ParseKvForm("sink:4,1000");
   large.generate.max_new = 2000;
-  refused(large, "bytes, and 40000 are allowed");
+  refused(large, "bytes, and " + std::to_string(room) + " are allowed");
   Request odd{.prompt = {1}};
   odd.generate.max_new = 4;
   odd.generate.sampler.top_p = 0;
@@ -362,8 +363,34 @@ TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
   scheduler->Submit(half, two.Sink());
   int64_t most = 0;
   while (scheduler->Step()) most = std::max(most, scheduler->stats().kv_bytes);
+  EXPECT_LE(most, room);
   EXPECT_EQ(one.ids(), Alone(half).ids);
   EXPECT_EQ(two.ids(), one.ids());
+}
+
+// A dense prompt is held as a whole until it is read, whatever stays of it then.
+TEST_F(SchedulerTest, DensePromptsAreGivenRoomForAllOfThem) {
+  for (const char* form :
+       {"sink:2,10,prefill=dense", "sep-stream:2,4,8,24,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
+    Request request{.prompt = Prompt(3, 400), .kv = ParseKvForm(form)};
+    request.generate = {.max_new = 5, .sampler = {.temperature = 0}};
+    const int64_t room = New({})->NewCache(*request.kv)->BytesFor(400, 5);
+    EXPECT_GE(room, 400 * 2 * New({})->NewCache(*request.kv)->row_bytes()) << form;
+    EXPECT_THROW(New({.kv_bytes = room - 1})->Submit(request, [](const Event&) { return true; }), Error) << form;
+    const auto scheduler = New({.slots = 3, .rows = 64, .kv_bytes = room * 3 / 2});
+    Heard one, two;
+    scheduler->Submit(request, one.Sink());
+    scheduler->Submit(request, two.Sink());
+    int64_t most = 0, together = 0;
+    while (scheduler->Step()) {
+      most = std::max(most, scheduler->stats().kv_bytes);
+      together = std::max(together, scheduler->stats().running);
+    }
+    EXPECT_LE(most, room) << form;
+    EXPECT_LE(together, 1) << form;
+    EXPECT_EQ(two.ids(), one.ids()) << form;
+    EXPECT_EQ(one.ids(), Alone(request).ids) << form;
+  }
 }
 
 TEST_F(SchedulerTest, AFaultEndsItsOwnRequestAlone) {

@@ -124,6 +124,12 @@ int64_t KvCache::bytes() const {
   return sum;
 }
 
+int64_t KvCache::BytesFor(int64_t prompt, int64_t more) const {
+  int64_t sum = 0;
+  for (const KvGroup& group : groups_) sum += group.BytesFor(prompt, more);
+  return sum;
+}
+
 KvUsage KvCache::usage() const {
   KvUsage sum;
   for (int32_t layer = 0; layer < layers(); ++layer) {

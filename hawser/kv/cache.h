@@ -67,6 +67,9 @@ class KvCache {
   /// Of the tokens of the chunk under way, where the model has bilevel positions (pos/segments.h); else empty.
   const std::vector<int32_t>& segment_places() const { return segment_places_; }
   int64_t bytes() const;  // held in memory now, what is shared with other caches too
+  /// The most of them while a prompt of so many tokens comes, and then `more` single ones: all of a dense prompt is
+  /// held to its end.
+  int64_t BytesFor(int64_t prompt, int64_t more) const;
   /// visit(memory, bytes) for each piece of it: what caches share has the same address.
   void VisitMemory(const std::function<void(const void*, int64_t)>& visit) const;
   DType stored() const { return stored_; }          // of keys and values: F32, BF16 or Q8_0

@@ -89,6 +89,21 @@ int64_t KvGroup::bytes() const {
   return pages_.bytes() + static_cast<int64_t>((row_cos_.size() + row_sin_.size()) * sizeof(float));
 }
 
+int64_t KvGroup::BytesFor(int64_t prompt, int64_t more) const {
+  const KvPolicy& policy = table_.policy();
+  const int64_t most = policy.MaxSlots(), all = table_.size() + prompt, seen = table_.seen() + prompt;
+  const bool dense = policy.dense_prefill() && prompt > 0;
+  int64_t slots = all;
+  if (dense && policy.Chosen(seen) >= 0) slots = std::min(slots, policy.Chosen(seen));
+  slots += more;
+  if (policy.every_step()) slots = std::min(slots, policy.Chosen(seen + more) + 1);
+  if (most >= 0) slots = std::min(slots, most);
+  int64_t capacity = pages_.CapacityFor(slots, most);
+  if (dense) capacity = std::max(capacity, pages_.CapacityFor(all, -1));
+  const int64_t rotations = rotates_on_reading() ? 2 * capacity * std::ssize(frequencies_.inv_freq) : 0;
+  return pages_.BytesOf(capacity) + rotations * static_cast<int64_t>(sizeof(float));
+}
+
 void KvGroup::VisitMemory(const std::function<void(const void*, int64_t)>& visit) const {
   pages_.Visit(visit);
   if (!row_cos_.empty()) visit(row_cos_.data(), static_cast<int64_t>(2 * row_cos_.size() * sizeof(float)));
@@ -393,6 +408,9 @@ void KvGroup::BeginPrefill(int64_t tokens) {
   length_before_ = length_;
   table_.BeginPrefill();
   if (chooser_ != nullptr) chooser_->Clear();
+  if (!policy.dense_prefill()) return;
+  pages_.Reserve(table_.size() + tokens);  // all of it is held to its end
+  if (rotates_on_reading() && rank()) FillRotations();
 }
 
 void KvGroup::EndPrefill() {

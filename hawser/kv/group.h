@@ -40,6 +40,8 @@ class KvGroup {
   const SlotTable& table() const { return table_; }
   const KvLayerShape& layer() const { return layer_; }
   int64_t bytes() const;  // of keys and values, and of the rotations of keys that are stored without one
+  /// The most of them while a prompt of so many tokens comes, and then `more` single ones.
+  int64_t BytesFor(int64_t prompt, int64_t more) const;
   /// visit(memory, bytes): what groups share has the same address.
   void VisitMemory(const std::function<void(const void*, int64_t)>& visit) const;
 

@@ -76,14 +76,30 @@ bool KvPages::Extend(int64_t more, int64_t most) {
   // of spare rows makes rare.
   const bool moves = base_ + size > capacity();
   if (moves) {
-    const int64_t bound = most >= 0 ? WithSpare(std::max(size, most)) : INT64_MAX;
-    const bool grow = WithSpare(size) > capacity() && capacity() < bound;
-    Place(grow ? std::min(bound, std::max(WithSpare(size), 2 * capacity())) : capacity());
+    int64_t slots = WithSpare(size);
+    if (most >= 0 && slots > capacity())
+      slots = std::min(WithSpare(std::max(size, most)), std::max(slots, 2 * capacity()));
+    Place(std::max(slots, capacity()));
   } else {
     Own();
   }
   size_ = size;
   return moves;
+}
+
+void KvPages::Reserve(int64_t size) {
+  if (!paged_ && base_ + size > capacity()) Place(std::max(WithSpare(size), capacity()));
+}
+
+int64_t KvPages::CapacityFor(int64_t size, int64_t most) const {
+  int64_t slots = WithSpare(size);
+  if (paged_) slots = (size + page_slots_ - 1) / page_slots_ * page_slots_;
+  if (!paged_ && most >= 0) slots = std::min(2 * slots, WithSpare(std::max(size, most)));
+  return std::max(slots, capacity());
+}
+
+int64_t KvPages::BytesOf(int64_t slots) const {
+  return paged_ ? slots / page_slots_ * tensors_ * stride_ : tensors_ * Stride(slots, row_bytes());
 }
 
 /// Moves all slots to row 0 of a page of `slots`.
@@ -211,7 +227,7 @@ void KvPages::Clear() {
   if (paged_) Truncate(0);
 }
 
-int64_t KvPages::bytes() const { return static_cast<int64_t>(pages_.size()) * tensors_ * stride_; }
+int64_t KvPages::bytes() const { return BytesOf(capacity()); }
 
 void KvPages::Visit(const std::function<void(const void*, int64_t)>& visit) const {
   for (const auto& page : pages_) visit(page.get(), tensors_ * stride_);

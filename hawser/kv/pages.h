@@ -30,6 +30,11 @@ class KvPages {
   /// Room for `more` slots behind the last, which may be written afterwards until the next Fork. Together: memory for
   /// `most` slots at most, with some to spare, where that is enough; -1: as it comes. True: rows have other places.
   bool Extend(int64_t more, int64_t most);
+  /// Memory for `size` slots at once, with some to spare, so that Extend need not copy on its way there; together.
+  void Reserve(int64_t size);
+  /// Slots that there may be memory for on the way from here to `size`, by Extend with `most`; and bytes of so many.
+  int64_t CapacityFor(int64_t size, int64_t most) const;
+  int64_t BytesOf(int64_t slots) const;
   /// Takes back the last slots, or what lies behind the first `size`.
   void Truncate(int64_t size);
   /// Every row of its own: afterwards all may be written.
