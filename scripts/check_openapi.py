@@ -23,6 +23,7 @@ def hooks():
 
     schemathesis.openapi.format("gbnf", st.sampled_from(['root ::= "yes" | "no"', "root ::= [a-z]+", "root ::= .*"]))
     schemathesis.openapi.format("kv-policy", st.sampled_from(["full", "sink:4,60", "sep-stream:4,16,32,64"]))
+    schemathesis.openapi.format("keep-rule", st.sampled_from(["0.1", "mass=0.9", "quantile=0.5"]))
     schemathesis.openapi.format("token-id", st.integers(0, int(os.environ["LAST_TOKEN"])).map(str))
 
     def small_schema(_):

@@ -697,6 +697,103 @@ class SettingsTest(unittest.TestCase):
             finally:
                 server.close()
 
+    def test_an_indexed_prefix(self):
+        with tempfile.TemporaryDirectory() as folder:
+            book = "".join(f"On day {i} the captain of ship {i * i} wrote {i * 7} lines.\n" for i in range(60))
+            pathlib.Path(folder, "book.txt").write_text(book)
+            subprocess.run([HAWSER, "convert", MODEL, folder + "/m", "--quiet"], check=True)
+            pathlib.Path(folder, "m", "chat_template.jinja").write_text(TEMPLATE)
+            about = json.loads(subprocess.run([HAWSER, "index", folder + "/m", "--prefix", folder + "/book.txt", "--out",
+                                               folder + "/x.idx", "--json", "--quiet"], capture_output=True,
+                                              check=True).stdout)
+            tokens = about["tokens"]
+            arguments = ("--index", folder + "/x.idx", "--keep", "1", "--sessions", folder + "/s")
+            server = Server(*arguments, model=folder + "/m")
+            try:
+                props = server.ask("/props")[1]["index"]
+                self.assertEqual((props["tokens"], props["keep"]), (tokens, "1"))
+                self.assertIn("keep", server.ask("/openapi.json")[1]["components"]["schemas"]["ChatRequest"]["properties"]
+                              ["hawser"]["properties"])
+                ids = server.ask("/tokenize", {"prompt": book})[1]["tokens"]
+                self.assertEqual(len(ids), tokens)
+                more = server.ask("/tokenize", {"content": "On day"})[1]["tokens"]
+                read = server.metric("prompt_tokens_total")
+                a = server.complete(prompt=ids + more, max_tokens=12, temperature=0, ignore_eos=True)
+                self.assertEqual(a["usage"]["prompt_tokens_details"]["cached_tokens"], tokens)
+                self.assertEqual(a["usage"]["hawser"]["index"], {"tokens": tokens, "read": 1})
+                self.assertEqual(server.metric("prompt_tokens_total") - read, len(more))
+                self.assertEqual(server.metric("indexed_prefix_texts_total"), 1)
+                # What keeps all of it says what the whole prompt says.
+                plain = server.complete(prompt=ids + more, max_tokens=12, temperature=0, ignore_eos=True,
+                                        hawser={"kv": "window:4000"})
+                self.assertNotIn("index", plain["usage"]["hawser"])
+                self.assertEqual(a["choices"][0]["text"], plain["choices"][0]["text"])
+                own = {"max_tokens": 5, "temperature": 0, "ignore_eos": True}
+                b = server.complete(prompt=ids + more, hawser={"keep": "0.3"}, **own)
+                self.assertLess(b["usage"]["hawser"]["index"]["read"], 0.35)
+                for other in ({"prompt": ids[1:] + more}, {"prompt": ids}, {"prompt": "On day"},
+                              {"prompt": ids + more, "hawser": {"kv": "sink:4,60"}}):
+                    self.assertNotIn("index", server.complete(**other, **own)["usage"]["hawser"])
+                # A session begins behind it, and goes on after the server is started again.
+                session = server.ask("/v1/sessions", {"index": True})[1]
+                self.assertEqual((session["tokens"], session["indexed_tokens"]), (tokens, tokens))
+                self.assertEqual(server.ask("/v1/sessions", {})[1]["indexed_tokens"], 0)
+                inside = {"hawser": {"session": session["id"]}, "temperature": 0, "ignore_eos": True}
+                told = server.complete(prompt=more, max_tokens=5, **inside)["choices"][0]["text"]
+                server.process.kill()
+                server.process.wait()
+                server = Server(*arguments, model=folder + "/m")
+                self.assertEqual(server.ask("/v1/sessions/" + session["id"])[1]["indexed_tokens"], tokens)
+                told += server.complete(prompt="", max_tokens=7, **inside)["choices"][0]["text"]
+                self.assertEqual(told, a["choices"][0]["text"])
+                copy = server.ask("/v1/sessions", {"from": session["id"]})[1]
+                self.assertEqual(copy["indexed_tokens"], tokens)
+                talk = server.ask("/v1/sessions", {"index": True})[1]["id"]
+                status, answer, _ = server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "Who?"}],
+                                               "max_tokens": 4, "hawser": {"session": talk}})
+                self.assertEqual(status, 200, answer)
+                self.assertEqual(answer["usage"]["hawser"]["index"]["tokens"], tokens)
+                for path, body, text in (("/v1/sessions", {"index": 1}, "true or false"),
+                                         ("/v1/sessions", {"index": True, "from": talk}, "original stands"),
+                                         ("/v1/sessions", {"index": True, "kv": "sink:4,60"}, "drops keys"),
+                                         ("/v1/completions", {"prompt": "a", "hawser": {"keep": "2"}}, "share"),
+                                         ("/v1/completions", {"prompt": "a", "hawser": {"keep": "0.5", "session": talk}},
+                                          "as the server says")):
+                    status, answer, _ = server.ask(path, body)
+                    self.assertEqual(status, 400, answer)
+                    self.assertIn(text, answer["error"]["message"])
+            finally:
+                server.close()
+            # Talks that begin with it, as the template shows them.
+            told = "<system>" + book.rstrip("\n")
+            pathlib.Path(folder, "told.txt").write_text(told)
+            subprocess.run([HAWSER, "index", folder + "/m", "--prefix", folder + "/told.txt", "--out", folder + "/t.idx",
+                            "--bos", "off", "--parse-special", "--quiet"], capture_output=True, check=True)
+            server = Server("--index", folder + "/t.idx", "--keep", "0.3", model=folder + "/m")
+            try:
+                tokens = server.ask("/props")[1]["index"]["tokens"]
+                talk = {"messages": [{"role": "system", "content": told.removeprefix("<system>")},
+                                     {"role": "user", "content": "Who?"}], "max_tokens": 4}
+                for body in (talk, {**talk, "hawser": {"session": server.ask("/v1/sessions", {"index": True})[1]["id"]}}):
+                    status, answer, _ = server.ask("/v1/chat/completions", body)
+                    self.assertEqual(status, 200, answer)
+                    usage = answer["usage"]
+                    self.assertEqual(usage["hawser"]["index"]["tokens"], tokens)
+                    self.assertLess(usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"], 40)
+            finally:
+                server.close()
+            # A server without it leaves the session where it is.
+            server = Server("--sessions", folder + "/s", model=folder + "/m")
+            try:
+                self.assertIsNone(server.ask("/props")[1]["index"])
+                self.assertEqual(server.ask("/v1/sessions/" + session["id"])[0], 404)
+                self.assertIn("behind an indexed prefix", server.text())
+                status, answer, _ = server.ask("/v1/sessions", {"index": True})
+                self.assertEqual(status, 400, answer)
+                self.assertEqual(server.ask("/v1/completions", {"prompt": "a", "hawser": {"keep": "0.5"}})[0], 400)
+            finally:
+                server.close()
+
     def test_wrong_options(self):
         def run(*arguments):
             p = subprocess.run([HAWSER, "serve", MODEL, *arguments], capture_output=True, text=True, timeout=60)

@@ -184,7 +184,8 @@ std::function<int()> SetupChat(Command command, CommonOptions& common) {
   command.Add("--stop", options->stops, "End an answer in front of this text; may be given several times")
       .OneArgument();
   AddCacheOptions(command, *options);
-  AddPrefixOptions(command, options->prefix);
+  AddPrefixOptions(command, options->prefix,
+                   "The talk goes on behind the prefix in this file, which hawser index wrote");
   AddFormatOptions(command, options->format, "each answer");
   command.Add("--url", options->url,
               "Talk to a server instead (hawser serve, or any that answers as OpenAI's API); MODEL is a name there");

@@ -16,6 +16,7 @@
 #include "hawser/model/places.h"
 
 namespace hawser {
+
 void AddSamplerOptions(Command command, SamplerOptions& sampler) {
   command.Add("--temperature", sampler.temperature, "Flattens the choice; 0: always the most probable token")
       .ShowDefault();
@@ -45,9 +46,8 @@ void AddCacheOptions(Command command, DecodingOptions& options) {
   command.Add("--dtype", options.dtype, "Weights, activations and cache: f32 or bf16 (default: bf16 if the file is)");
 }
 
-void AddPrefixOptions(Command command, PrefixOptions& options) {
-  command.Add("--index", options.index, "The text goes on behind the prefix in this file, which hawser index wrote")
-      .ExistingFile();
+void AddPrefixOptions(Command command, PrefixOptions& options, const std::string& help) {
+  command.Add("--index", options.index, help).ExistingFile();
   command
       .Add("--keep", options.keep,
            "What is read of that prefix: a share of its keys, mass=M of the weights, or quantile=Q of the scores")

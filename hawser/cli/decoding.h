@@ -34,7 +34,8 @@ struct FormatOptions {
 void AddSamplerOptions(Command command, SamplerOptions& sampler);
 /// --kv, --rope, --context, --dtype
 void AddCacheOptions(Command command, DecodingOptions& options);
-void AddPrefixOptions(Command command, PrefixOptions& options);
+/// `help`: of --index.
+void AddPrefixOptions(Command command, PrefixOptions& options, const std::string& help);
 /// `what` is made under it: "the new text", "each answer".
 void AddFormatOptions(Command command, FormatOptions& options, const std::string& what);
 /// Null: anything. Errors, naming the file: kFormat for what is no grammar or schema, kUnsupported.

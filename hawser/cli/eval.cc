@@ -186,7 +186,10 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add(
       "--kv", options->kv,
       "Cache policy of a stream, text or task: full (default), streaming, sepllm, bounded:800, ...; see help kv");
-  AddPrefixOptions(command, options->prefix);
+  AddPrefixOptions(
+      command, options->prefix,
+      "The prefix in this file, which hawser index wrote: the text of ppl goes on behind it, prompts of tasks begin "
+      "with it");
   command.Add(
       "--rope", options->rope,
       "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");

@@ -74,27 +74,34 @@ struct Earlier {
 
 /// What the options said of the model when a text was saved, kept beside it.
 nlohmann::json SettingsJson(const GenerateFlags& options, DType dtype) {
-  return {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
+  nlohmann::json settings = {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
+  if (options.prefix.index.empty()) return settings;
+  settings["index"] = std::filesystem::absolute(options.prefix.index).string();
+  settings["keep"] = options.prefix.keep;
+  return settings;
 }
 
 /// GenerateFlags that are not given now are as they were for the saved text. Errors: kFormat.
-void TakeOverSettings(const nlohmann::json& notes, GenerateFlags* options) {
+void TakeOverSettings(const nlohmann::json& notes, bool keep_given, GenerateFlags* options) {
   if (!notes.is_object() || !notes.contains("settings")) return;  // as texts were saved before
   const JsonObject settings(notes["settings"], "the saved text's \"settings\"");
   if (options->context == 0) options->context = settings.Int("context", 0, int64_t{1} << 40);
   if (options->rope.empty()) options->rope = settings.String("rope");
   if (options->dtype.empty()) options->dtype = settings.String("dtype");
+  if (!notes["settings"].contains("index")) return;
+  if (options->prefix.index.empty()) options->prefix.index = settings.String("index");
+  if (!keep_given) options->prefix.keep = settings.String("keep");
 }
 
 GenerateOptions MakeGenerateOptions(const GenerateFlags& options, const CommonOptions& common, const ModelSpec& spec,
                                     const Tokenizer& tokenizer, int64_t max_new) {
   GenerateOptions generate{.max_new = max_new, .sampler = options.sampler, .stops = options.stops};
   generate.sampler.seed = common.seed;
+  generate.cancelled = InterruptGuard::Came;
   generate.end_ids = EndIds(spec, tokenizer);
   if (options.ignore_eos) generate.sampler.never = std::move(generate.end_ids);
   return generate;
 }
-  generate.cancelled = InterruptGuard::Came;
 
 /// The prompt as a user's message, in the form that the model was trained on.
 std::vector<int32_t> ChatIds(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer) {
@@ -108,7 +115,7 @@ std::vector<int32_t> ChatIds(const GenerateFlags& options, const std::string& pr
 std::vector<int32_t> IdsToFeed(const GenerateFlags& options, const std::string& prompt, const Tokenizer& tokenizer,
                                const Earlier& earlier) {
   if (options.chat) return ChatIds(options, prompt, tokenizer);
-  if (!options.prefix.index.empty()) {
+  if (!options.prefix.index.empty() && !earlier.given) {
     std::vector<int32_t> ids = tokenizer.Encode(prompt, options.parse_special, /*goes_on=*/true);
     if (ids.empty()) Fail(ErrorKind::kUsage, "behind --index give the text as it goes on with --prompt");
     return ids;
@@ -196,6 +203,7 @@ int RunFocus(const GenerateFlags& options, const std::string& prompt, const Mode
     if (!common.json) PrintRaw(piece);
   };
   if (options.echo) show(prompt);
+  const InterruptGuard guard;
   const GenerateResult result = Generate(stream, ids, tokenizer, generate, show);
   show("\n");
   LogLine(fmt::format("read {}, wrote {}, ended by {}", AtRate(prompt_tokens, result.prefill_tokens_per_second()),
@@ -215,14 +223,12 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   if (options.chat && !options.load_state.empty()) {
     Fail(ErrorKind::kUsage, "--chat begins a conversation; behind --load-state give the text as it goes on");
   }
-  if (!options.prefix.index.empty() && !(options.load_state.empty() && options.save_state.empty())) {
-    Fail(ErrorKind::kUsage, "--index goes with neither --load-state nor --save-state: the prefix is in its own file");
-  }
   if (!options.chat && !options.system.empty()) Fail(ErrorKind::kUsage, "--system goes with --chat");
   Earlier earlier;
   if (!options.load_state.empty()) {
     earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
-    WithFrame(options.load_state.string(), [&] { TakeOverSettings(earlier.info.notes, &options); });
+    WithFrame(options.load_state.string(),
+              [&] { TakeOverSettings(earlier.info.notes, command.Has("--keep"), &options); });
   }
   if (!options.focus.empty()) RefuseBesideFocus(command);
   const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, options.dtype);
@@ -242,11 +248,11 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   const std::unique_ptr<Backend> backend = MakeBackend(common.device);
   const std::shared_ptr<SqueezedReader> prefix =
       OpenPrefixOf(options.prefix, command.Has("--keep"), backend.get(), run.weights, length);
-  const int64_t behind = prefix != nullptr ? prefix->tokens() : earlier.info.seen;
+  const int64_t behind = earlier.given ? earlier.info.seen : prefix != nullptr ? prefix->tokens() : 0;
   const int64_t max_new = MaxNew(options, spec, form, behind + prompt_tokens);
 
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
-  generate.at_start = prefix == nullptr && prompt.empty() && (!earlier.given || earlier.text.at_start);
+  generate.at_start = prompt.empty() && (earlier.given ? earlier.text.at_start : prefix == nullptr);
   generate.hold = !options.save_state.empty();
   generate.constraint = ConstraintOf(options.format, tokenizer);
 
@@ -259,18 +265,18 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
                              ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype, length);
   if (prefix != nullptr) cache.Follow(prefix);
   TextState& text = earlier.text;
-  const InterruptGuard guard;
   if (earlier.given) {
     LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
     if (command.Has("--seed")) text.rng.reset();
   }
+  CheckCacheFits(cache, prompt_tokens, max_new);
   Generation generation(&decoder, &cache);
 
   const auto show = [&](std::string_view piece) {
     if (!common.json) PrintRaw(piece);
   };
-  CheckCacheFits(cache, prompt_tokens, max_new);
   if (options.echo) show(prompt);
+  const InterruptGuard guard;
   const GenerateResult result = Generate(generation, ids, tokenizer, generate, show, &text);
   show("\n");
   if (!options.save_state.empty()) {
@@ -322,7 +328,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("--ignore-eos", options->ignore_eos, "Never end the text: the tokens that would are not drawn");
   command.Add("--stop", options->stops, "End in front of this text; may be given several times").OneArgument();
   AddCacheOptions(command, *options);
-  AddPrefixOptions(command, options->prefix);
+  AddPrefixOptions(command, options->prefix,
+                   "The text goes on behind the prefix in this file, which hawser index wrote");
   AddFocusOption(command, options->focus);
   AddFormatOptions(command, options->format, "the new text");
   command

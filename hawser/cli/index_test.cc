@@ -135,7 +135,6 @@ TEST_F(IndexCommand, WrongUsesAreRefused) {
   refused(Run("generate", behind + " --dtype bf16"), 2, "dtype");
   refused(Run("generate", behind + " --kv sink:4,60"), 4, "drops keys");
   refused(Run("generate", behind + " --keep 1.5"), 2, "share of its keys");
-  refused(Run("generate", behind + " --save-state" + At("s")), 2, "--save-state");
   refused(Run("generate", "-p x --keep 0.5"), 2, "--index");
   refused(Run("generate", "-p '' --index" + At("p.idx")), 2, "--prompt");
   refused(Run("generate", "-p x --index" + At("prefix.txt")), 3, "prefix.txt");
@@ -143,6 +142,34 @@ TEST_F(IndexCommand, WrongUsesAreRefused) {
   refused(Index("", 5000), 2, "observation window");
   refused(Index("--rope dynamic:factor=4"), 4, "--context");
   refused(Index("--kv sink:4,60"), 4, "drops keys");
+  refused(Run("serve", "--port 0 --kv sink:4,60 --index" + At("p.idx")), 4, "drops keys");
+  refused(Run("serve", "--port 0 --keep 0.2"), 2, "--index");
+}
+
+// A text behind a prefix is saved and goes on; the prefix is named in the state and found again.
+TEST_F(IndexCommand, StatesGoOnBehindAPrefix) {
+  ASSERT_EQ(Index().code, 0);
+  const std::string options = "--temperature 0.8 --seed 3 --ignore-eos --json ";
+  const std::string behind = options + "--keep 0.4 --index" + At("p.idx") + " -p 'and so' --max-new ";
+  const CommandResult whole = Run("generate", behind + "24");
+  ASSERT_EQ(whole.code, 0) << whole.out;
+  const CommandResult first = Run("generate", behind + "10 --save-state" + At("s.kv"));
+  ASSERT_EQ(first.code, 0) << first.out;
+  const CommandResult second =
+      Run("generate", "--ignore-eos --json --temperature 0.8 --max-new 14 --load-state" + At("s.kv"));
+  ASSERT_EQ(second.code, 0) << second.out;
+  std::vector<int32_t> ids = json::parse(first.out)["ids"];
+  for (const int32_t id : json::parse(second.out)["ids"]) ids.push_back(id);
+  EXPECT_EQ(ids, json::parse(whole.out)["ids"].get<std::vector<int32_t>>());
+  EXPECT_EQ(json::parse(second.out)["kv"]["prefix"]["keep"], "0.4");
+  EXPECT_EQ(Run("generate", "--max-new 2 --keep 0.9 --load-state" + At("s.kv")).code, 0);
+  // Where the file is another one, or gone.
+  ASSERT_EQ(Index("", 40).code, 0);
+  const CommandResult other = Run("generate", "--max-new 2 --load-state" + At("s.kv"));
+  EXPECT_EQ(other.code, 2) << other.out;
+  EXPECT_NE(other.out.find("another indexed prefix"), std::string::npos) << other.out;
+  std::filesystem::remove(folder_ / "p.idx");
+  EXPECT_NE(Run("generate", "--max-new 2 --load-state" + At("s.kv")).out.find("p.idx"), std::string::npos);
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ namespace {
 struct ServeOptions {
   ModelOptions model;
   DecodingOptions decoding;
+  PrefixOptions prefix;
+  bool keep_given = false;
   WebOptions web;
   ServiceOptions service;
   std::string cors;
@@ -91,6 +93,8 @@ int Run(ServeOptions options, const CommonOptions& common) {
     run = OpenModelToRun(options.model, options.decoding.rope, options.decoding.context, options.decoding.dtype);
     backend = MakeBackend(common.device);
     service = OptionsFor(options, *run);
+    service.scheduler.prefix =
+        OpenPrefixOf(options.prefix, options.keep_given, backend.get(), run->weights, /*declared_length=*/0);
     return ServedModel{.run = &*run, .backend = backend.get(), .options = service};
   };
   const auto ready = [&] {
@@ -101,6 +105,10 @@ int Run(ServeOptions options, const CommonOptions& common) {
     LogLine(fmt::format("{}: {} of {}, cache {}, {} at once", service.name, run->model.format,
                         Name(run->weights.dtype()), ToString(service.scheduler.kv),
                         Counted(service.scheduler.slots, "text")));
+    if (const auto& prefix = service.scheduler.prefix) {
+      LogLine(
+          fmt::format("indexed prefix of {}, keep {}", Counted(prefix->tokens(), "token"), ToString(prefix->rule())));
+    }
     LogLine(fmt::format("{0}  (page; the API is {0}/v1)", url));
   };
   server.Run(/*signals=*/true, load, ready);
@@ -119,6 +127,8 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
   command.Add("--port-file", options->port_file, "Write the port to this file once the model is served").Writes();
   command.Add("--parallel", options->parallel, "Texts that are made at once").Range(1, 4096).ShowDefault();
   AddCacheOptions(command, options->decoding);
+  AddPrefixOptions(command, options->prefix,
+                   "Prompts that begin with the prefix in this file, which hawser index wrote, are not read that far");
   command.Add("--name", service.name, "Name of the model for clients (default: that of the file or folder)");
   command.Add("--strict-model", service.strict_model, "Refuse requests for a model of another name");
   command.Add("--api-key", service.api_key,
@@ -169,7 +179,10 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--slots", service.slots, "Tell under /slots what is under way");
   command.Add("--no-page", options->no_page, "Serve the API alone");
-  return [options, &common] { return Run(*options, common); };
+  return [options, command, &common] {
+    options->keep_given = command.Has("--keep");
+    return Run(*options, common);
+  };
 }
 
 }  // namespace hawser

@@ -39,6 +39,7 @@ double Seconds(Clock::time_point from, Clock::time_point to) {
 /// A letter for each token that the first layer has seen (Event::held).
 std::string HeldBy(const KvCache& cache) {
   std::string held(static_cast<size_t>(cache.seen()), '-');
+  held.replace(0, static_cast<size_t>(cache.prefix_tokens()), static_cast<size_t>(cache.prefix_tokens()), 'i');
   const std::span<const SlotInfo> slots = cache.slots();
   const AttnPattern pattern = cache.policy().Pattern();
   for (const SlotInfo& slot : slots) {
@@ -50,6 +51,16 @@ std::string HeldBy(const KvCache& cache) {
   return held;
 }
 
+/// Of an indexed prefix, what its reads had to read, in the mean.
+double ShareRead(const SqueezedReader& reader) {
+  double keys = 0, queries = 0;
+  for (const bool prompt : {true, false}) {
+    keys += static_cast<double>(reader.usage(prompt).keys);
+    queries += static_cast<double>(reader.usage(prompt).queries);
+  }
+  return queries > 0 ? keys / queries / static_cast<double>(reader.tokens()) : 0;
+}
+
 }  // namespace
 
 struct Scheduler::Slot {
@@ -58,7 +69,9 @@ struct Scheduler::Slot {
   EventSink sink;
   KvForm form;
   std::string form_text;
-  int64_t reserved = 0;  // bytes of keys and values
+  std::string shares_as;  // caches of the same have prefixes in common
+  bool indexed = false;   // it begins behind the indexed prefix
+  int64_t reserved = 0;   // bytes of keys and values
   std::unique_ptr<Continuation> text;
   std::unique_ptr<KvCache> cache;
   std::vector<int32_t> fed;      // what the cache has seen
@@ -175,7 +188,8 @@ Scheduler::Scheduler(Backend* backend, Decoder* decoder, const Tokenizer* tokeni
       options_(std::move(options)),
       prefixes_(options_.prefix_bytes) {
   HAWSER_CHECK(options_.slots > 0 && options_.rows > 0);
-  NewCache(options_.kv);  // its errors belong here
+  const auto cache = NewCache(options_.kv);  // its errors belong here
+  if (options_.prefix != nullptr) cache->CheckFollow();
 }
 
 Scheduler::~Scheduler() = default;
@@ -195,6 +209,20 @@ std::unique_ptr<KvCache> Scheduler::NewCache(const KvForm& form) const {
   return std::make_unique<KvCache>(NewKvCache(backend_, spec, form, std::move(flags), dtype_, 0));
 }
 
+std::unique_ptr<KvCache> Scheduler::NewIndexedCache(const KvForm& form, std::optional<KeepRule> keep) const {
+  std::unique_ptr<KvCache> cache = NewCache(form);
+  cache->Follow(std::make_shared<SqueezedReader>(*options_.prefix, keep.value_or(options_.prefix->rule())));
+  return cache;
+}
+
+bool Scheduler::BeginsIndexed(const Request& request, const KvForm& form) const {
+  if (options_.prefix == nullptr || request.behind != nullptr || request.prompt_logprobs || !form.keeps_all()) {
+    return false;
+  }
+  const std::vector<int32_t>& ids = options_.prefix->index().ids;
+  return request.prompt.size() > ids.size() && std::equal(ids.begin(), ids.end(), request.prompt.begin());
+}
+
 uint64_t Scheduler::Submit(Request request, EventSink sink) {
   const ModelSpec& spec = decoder_->spec();
   LongText* behind = request.behind.get();
@@ -210,7 +238,11 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   }
   auto slot = std::make_unique<Slot>();
   slot->form = behind != nullptr ? behind->cache->form() : request.kv.value_or(options_.kv);
-  slot->form_text = ToString(slot->form);
+  slot->form_text = slot->shares_as = ToString(slot->form);
+  slot->indexed = BeginsIndexed(request, slot->form);
+  if (slot->indexed) {
+    slot->shares_as += " behind the prefix, keep " + ToString(request.keep.value_or(options_.prefix->rule()));
+  }
   slot->before = behind != nullptr ? behind->cache->seen() : 0;
   const int64_t prompt = slot->before + static_cast<int64_t>(pending.size() + request.prompt.size());
   const int64_t most = std::max<int64_t>(0, request.generate.max_new);
@@ -218,7 +250,9 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
     Fail(ErrorKind::kUsage, "the context holds {} tokens; the prompt has {} and asks for {} more", options_.context,
          prompt, most);
   }
-  const std::unique_ptr<KvCache> fresh = behind != nullptr ? nullptr : NewCache(slot->form);
+  const std::unique_ptr<KvCache> fresh = behind != nullptr ? nullptr
+                                         : slot->indexed   ? NewIndexedCache(slot->form, request.keep)
+                                                           : NewCache(slot->form);
   const KvCache& cache = behind != nullptr ? *behind->cache : *fresh;
   slot->reserved = cache.BytesFor(prompt - cache.seen(), std::min(most, int64_t{1} << 40));
   if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
@@ -297,7 +331,7 @@ bool Scheduler::Postponed(const Slot& slot) const {
   if (!slot.shares() || slot.request.prompt_logprobs || !slot.form.keeps_all()) return false;
   int64_t have = 0, coming = 0;
   for (const auto& other : slots_) {
-    if (!other->shares() || other->form_text != slot.form_text || !other->cache->holds_all()) continue;
+    if (!other->shares() || other->shares_as != slot.shares_as || !other->cache->holds_all()) continue;
     const std::vector<int32_t>& ids = other->request.prompt;
     const int64_t common = std::ranges::mismatch(ids, slot.request.prompt).in1 - ids.begin();
     have = std::max(have, std::min(common, other->cache->seen()));
@@ -325,10 +359,10 @@ void Scheduler::Admit() {
 
 /// Begins with what an earlier or another request has read already.
 void Scheduler::FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots) {
-  PrefixCache::Hit hit = prefixes->Find(slot->form_text, slot->request.prompt);
+  PrefixCache::Hit hit = prefixes->Find(slot->shares_as, slot->request.prompt);
   const Slot* source = nullptr;
   for (const auto& other : slots) {
-    if (!other->shares() || other->form_text != slot->form_text || !other->form.keeps_all()) continue;
+    if (!other->shares() || other->shares_as != slot->shares_as || !other->form.keeps_all()) continue;
     const int64_t shared = PrefixCache::Shared(*other->cache, other->fed, slot->request.prompt);
     if (shared <= hit.length) continue;
     hit.length = shared;
@@ -347,6 +381,11 @@ void Scheduler::Begin(std::unique_ptr<Slot> slot) {
   For(s, [&] {
     if (s->request.behind != nullptr) s->cache = std::move(s->request.behind->cache);
     if (s->shares() && !s->request.prompt_logprobs) FindPrefix(s, &prefixes_, slots_);
+    if (s->cache == nullptr && s->indexed) {
+      s->cache = NewIndexedCache(s->form, s->request.keep);
+      s->cached = s->cache->prefix_tokens();
+      s->fed.assign(s->request.prompt.begin(), s->request.prompt.begin() + s->cached);
+    }
     if (s->cache == nullptr) s->cache = NewCache(s->form);
     if (s->prefills) s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
   });
@@ -357,6 +396,16 @@ void Scheduler::Begin(std::unique_ptr<Slot> slot) {
   if (s->request.prompt_logprobs) {
     Tell(s, {.kind = Event::Kind::kPromptToken, .token = {.id = s->request.prompt.front()}});
   }
+}
+
+/// Tokens of its prompt that a slot reads in a step which has room for `rows`.
+int64_t Scheduler::Piece(const Slot& slot, int64_t rows) const {
+  const int64_t rest = std::ssize(slot.rest()), n = std::min(rest, slot.apart() ? options_.rows : rows);
+  if (n > rows) return 0;  // its pieces do not depend on what else there is to read
+  if (slot.cache->prefix() == nullptr || slot.apart() || n == rest) return n;
+  // Nor do the tiles in which it chooses what to read of the prefix, where a step has room for one.
+  const int64_t odd = (slot.cache->seen() - slot.cache->prefix_tokens() + n) % SqueezedReader::kTile;
+  return odd < n ? n - odd : rows < options_.rows ? 0 : n;
 }
 
 bool Scheduler::Step() {
@@ -371,10 +420,10 @@ bool Scheduler::Step() {
   for (Slot* slot : reading) {
     if (rows == 0) break;
     const std::span<const int32_t> rest = slot->rest();
-    const auto n = std::min(rest.size(), static_cast<size_t>(slot->apart() ? options_.rows : rows));
-    if (static_cast<int64_t>(n) > rows) continue;  // its pieces do not depend on what else there is to read
-    slot->to_feed.assign(rest.begin(), rest.begin() + static_cast<ptrdiff_t>(n));
-    rows -= static_cast<int64_t>(n);
+    const int64_t n = Piece(*slot, rows);
+    if (n == 0) continue;
+    slot->to_feed.assign(rest.begin(), rest.begin() + n);
+    rows -= n;
     pass.push_back(slot);
   }
   if (pass.empty()) {
@@ -445,7 +494,7 @@ void Scheduler::AfterPass(Slot* slot) {
     slot->answered = Clock::now();
     if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
     const bool snapshot = slot->shares() && !slot->cache->holds_all() && options_.prefix_bytes > 0;
-    if (snapshot) prefixes_.Keep(slot->form_text, slot->request.prompt, slot->cache->Fork());
+    if (snapshot) prefixes_.Keep(slot->shares_as, slot->request.prompt, slot->cache->Fork());
   }
   if (slot->text->end()) End(slot);
 }
@@ -495,8 +544,12 @@ void Scheduler::End(Slot* slot) {
   if (slot->cache != nullptr) {
     const KvUsage usage = slot->cache->usage();
     event.kept_tokens = static_cast<int64_t>(usage.final_mean);
-    event.evicted_tokens = slot->cache->seen() - event.kept_tokens;
+    event.evicted_tokens = slot->cache->seen() - slot->cache->prefix_tokens() - event.kept_tokens;
     event.kv_bytes = slot->cache->bytes();
+    if (const SqueezedReader* prefix = slot->cache->prefix()) {
+      event.indexed_tokens = prefix->tokens();
+      event.indexed_share = ShareRead(*prefix);
+    }
     if (slot->request.show_cache) {
       event.seen = slot->fed;
       event.held = HeldBy(*slot->cache).substr(static_cast<size_t>(slot->before));
@@ -506,6 +559,7 @@ void Scheduler::End(Slot* slot) {
     event.decode_seconds = Seconds(answered, now);
     const std::lock_guard lock(mutex_);
     stats_.cached_tokens += slot->cached;
+    stats_.indexed += slot->indexed ? 1 : 0;
     stats_.evicted_tokens += event.evicted_tokens;
   }
   GiveBack(slot);
@@ -513,7 +567,7 @@ void Scheduler::End(Slot* slot) {
   slot->over = true;
   const bool keep = slot->cache != nullptr && slot->shares() && options_.prefix_bytes > 0 &&
                     slot->fed.size() >= slot->request.prompt.size();
-  if (keep) prefixes_.Keep(slot->form_text, std::move(slot->fed), std::move(slot->cache));
+  if (keep) prefixes_.Keep(slot->shares_as, std::move(slot->fed), std::move(slot->cache));
 }
 
 void Scheduler::Fault(Slot* slot, const Error& error) {

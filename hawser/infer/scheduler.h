@@ -19,6 +19,7 @@
 #include "hawser/base/error.h"
 #include "hawser/infer/continuation.h"
 #include "hawser/infer/prefix_cache.h"
+#include "hawser/kv/squeezed.h"
 #include "hawser/model/decoder.h"
 
 namespace hawser {
@@ -37,6 +38,7 @@ struct Request {
   bool prompt_logprobs = false;         // of the prompt's tokens too, with as many of the most probable
   bool progress = false;                // tells how much of the prompt is read
   std::optional<KvForm> kv;             // none: that of the scheduler
+  std::optional<KeepRule> keep;         // what is read of the indexed prefix; none: as the scheduler says
   int32_t priority = 0;                 // higher ones first
   std::chrono::milliseconds timeout{};  // from Submit; 0: none
   bool show_cache = false;              // kEnd tells which tokens are held
@@ -59,9 +61,11 @@ struct Event {
   std::optional<Error> error;                                 // kError: the request is over
   int64_t new_tokens = 0;                                     // kEnd
   int64_t kept_tokens = 0, evicted_tokens = 0, kv_bytes = 0;  // kEnd: of the cache, mean of the layers
+  int64_t indexed_tokens = 0;                                 // kEnd: of the indexed prefix; 0: it is not behind one
+  double indexed_share = 0;                                   // kEnd: of these, what was read, mean of all reads
   double prompt_seconds = 0, decode_seconds = 0;              // kEnd
   /// kEnd where asked: what the cache has seen, and of each token what holds it in the first layer ('a' among the
-  /// initial ones, 's' a separator, 'w' a recent one, '-' forgotten).
+  /// initial ones, 's' a separator, 'w' a recent one, 'i' of the indexed prefix, '-' forgotten).
   std::vector<int32_t> seen;
   std::string held;
 };
@@ -76,18 +80,22 @@ struct SchedulerOptions {
   int64_t prefix_bytes = 0;     // of the prefix cache
   int64_t context = INT64_MAX;  // tokens of prompt and answer that a cache which keeps everything may hold
   KvForm kv;
+  /// An indexed prefix, or null. Prompts that begin with it and have more behind go on from there without reading it,
+  /// where the cache keeps everything and no log-probabilities of the prompt are wanted.
+  std::shared_ptr<const SqueezedReader> prefix = nullptr;
 };
 
 struct SchedulerStats {
   int64_t running = 0, waiting = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0, evicted_tokens = 0, steps = 0;
   int64_t kv_bytes = 0, prefix_bytes = 0, prefix_queries = 0, prefix_hits = 0;
+  int64_t indexed = 0;                         // texts that began behind the indexed prefix
   std::map<std::string, int64_t> kv_bytes_of;  // by the form of the caches, under way
 };
 
 class Scheduler {
  public:
-  /// Pointers outlive it. Errors: those of caches of the form.
+  /// Pointers outlive it. Errors: those of caches of the form, and of KvCache::CheckFollow.
   Scheduler(Backend* backend, Decoder* decoder, const Tokenizer* tokenizer, DType dtype, SchedulerOptions options);
   ~Scheduler();
 
@@ -108,6 +116,9 @@ class Scheduler {
   SchedulerStats stats() const;  // from any thread, as of the last step
   /// An empty cache as requests have them. THREADS: any. Errors: those of KvCache.
   std::unique_ptr<KvCache> NewCache(const KvForm& form) const;
+  /// The same behind the indexed prefix, which is there. Errors: also those of KvCache::CheckFollow.
+  std::unique_ptr<KvCache> NewIndexedCache(const KvForm& form, std::optional<KeepRule> keep = std::nullopt) const;
+  const SqueezedReader* prefix() const { return options_.prefix.get(); }  // null: there is none
 
  private:
   struct Slot;
@@ -118,6 +129,8 @@ class Scheduler {
   bool Postponed(const Slot& slot) const;
   void Begin(std::unique_ptr<Slot> slot);
   static void FindPrefix(Slot* slot, PrefixCache* prefixes, const std::vector<std::unique_ptr<Slot>>& slots);
+  bool BeginsIndexed(const Request& request, const KvForm& form) const;
+  int64_t Piece(const Slot& slot, int64_t rows) const;
   void RunPass(std::span<Slot* const> slots);
   /// Something for one text, which ends where that throws.
   template <class What>

@@ -1,5 +1,6 @@
 // The file of a PrefixIndex: safetensors, what it says of itself in the metadata.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -185,6 +186,14 @@ PrefixIndex ReadIndex(TensorSource source, const PrefixOwner& owner) {
 }
 
 }  // namespace
+
+std::string PrefixName(const PrefixIndex& index) {
+  const std::array<int32_t, 4> numbers = {index.sinks, index.window, index.levels, static_cast<int32_t>(index.dtype)};
+  uint64_t hash = Hash64(std::as_bytes(std::span(index.ids)), index.owner.model);
+  hash = Hash64(std::as_bytes(std::span(numbers)), hash);
+  for (const std::vector<float>& scores : index.quantiles) hash = Hash64(std::as_bytes(std::span(scores)), hash);
+  return fmt::format("{} tokens ({})", index.tokens(), HexOf(hash));
+}
 
 uint64_t PrefixChecksum(const TensorSource& file) {
   uint64_t hash = 0;

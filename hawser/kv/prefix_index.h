@@ -90,6 +90,8 @@ void SavePrefixIndex(const PrefixIndex& index, const std::filesystem::path& path
 /// checked, and nothing is allocated by a size that the file claims. Errors: kFormat for anything but such a file,
 /// kUnsupported for another version of it, kUsage naming what differs from `owner`.
 PrefixIndex LoadPrefixIndex(const std::filesystem::path& path, const PrefixOwner& owner);
+/// "1024 tokens (0123456789abcdef)": tells prefixes of a model apart, and two that were ordered by other options.
+std::string PrefixName(const PrefixIndex& index);
 /// Of the tensors of a file, keys and values apart.
 uint64_t PrefixChecksum(const TensorSource& file);
 

@@ -36,8 +36,10 @@ class SqueezedReader {
   };
 
   SqueezedReader(Backend* backend, std::shared_ptr<const PrefixIndex> index, KeepRule rule);
-  /// Another one that has decided nothing yet.
-  SqueezedReader(const SqueezedReader& other) : SqueezedReader(other.backend_, other.index_, other.rule_) {}
+  /// Another one that has decided nothing yet, by the same rule or by its own.
+  SqueezedReader(const SqueezedReader& other) : SqueezedReader(other, other.rule_) {}
+  SqueezedReader(const SqueezedReader& other, const KeepRule& rule)
+      : SqueezedReader(other.backend_, other.index_, rule) {}
 
   int64_t tokens() const { return index_->tokens(); }
   const PrefixIndex& index() const { return *index_; }

@@ -13,6 +13,7 @@
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/kv/squeezed.h"
 
 namespace hawser {
 namespace {
@@ -109,6 +110,11 @@ std::string PositionsText(const KvCache& cache) {
   return "none";
 }
 
+/// What the cache goes on behind.
+std::string PrefixOf(const KvCache& cache) {
+  return cache.prefix() != nullptr ? PrefixName(cache.prefix()->index()) : "none";
+}
+
 json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
   json state = StateOf(file);
   const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
@@ -120,6 +126,10 @@ json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
   expect("dtype", std::string(Name(cache.stored())), "dtype");
   expect("model", Hex(model), "model (fingerprint)");
   expect("separators", Hex(HashOf(cache.separators())), "set of separators (hash)");
+  if (state.contains("prefix") || cache.prefix() != nullptr) {
+    if (!state.contains("prefix")) state["prefix"] = "none";
+    expect("prefix", PrefixOf(cache), "indexed prefix (--index)");
+  }
   if (Value<std::string>(state, "rotations") != Hex(Rotations(cache))) {
     const bool told = state.contains("positions") && state["positions"].is_string();
     Fail(ErrorKind::kUsage, "saved with another rope scheme or --context: {} and {}, and this run has {} and {}",
@@ -150,7 +160,8 @@ std::vector<SlotInfo> ReadSlots(const KvCache& cache, const TensorView& index, c
     const auto flag = std::to_integer<uint8_t>(flags.bytes[i]);
     slot.separator = (flag & 1) != 0;
     slot.settled = (flag & 2) != 0;
-    const bool in_order = slot.index >= 0 && slot.index < seen && (i == 0 || slot.index > slots[i - 1].index);
+    const bool in_order =
+        slot.index >= cache.prefix_tokens() && slot.index < seen && (i == 0 || slot.index > slots[i - 1].index);
     const bool known = slot.token >= 0 && slot.token < cache.vocab();
     if (!in_order || !known || flag > 3 ||
         slot.separator != (!cache.separators().empty() && cache.separators()[static_cast<size_t>(slot.token)] != 0)) {
@@ -197,9 +208,6 @@ void CheckFinite(const KvCache& cache, const TensorView& view, std::string_view 
 void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t model, const json& notes) {
   std::vector<std::vector<std::byte>> hold;  // what the views point into
   std::vector<TensorToWrite> tensors;
-  if (cache.prefix() != nullptr) {
-    Fail(ErrorKind::kUnsupported, "a cache behind a squeezed prefix is not saved; the prefix is, as an index");
-  }
   const std::span<const KvGroup> cache_groups = cache.groups();
   hold.reserve(4 * cache_groups.size() + 2 * static_cast<size_t>(cache.layers()));
   uint64_t hash = 0;
@@ -249,27 +257,29 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
     add(fmt::format("layer.{}.keys", l), FileDType(cache), {slots, group.columns()}, std::move(keys));
     add(fmt::format("layer.{}.values", l), FileDType(cache), {slots, group.columns()}, std::move(values));
   }
-  const json state = {{"policy", ToString(cache.form())},
-                      {"model", Hex(model)},
-                      {"separators", Hex(HashOf(cache.separators()))},
-                      {"rotations", Hex(Rotations(cache))},
-                      {"positions", PositionsText(cache)},
-                      {"declared_length", cache.max_length()},
-                      {"dtype", Name(cache.stored())},
-                      {"seen", cache.seen()},
-                      {"separators_seen", cache.separators_seen()},
-                      {"segment", cache.segment().segment},
-                      {"place", cache.segment().place},
-                      {"groups", std::move(groups)},
-                      {"checksum", Hex(hash)},
-                      {"notes", notes}};
+  json state = {{"policy", ToString(cache.form())},
+                {"model", Hex(model)},
+                {"separators", Hex(HashOf(cache.separators()))},
+                {"rotations", Hex(Rotations(cache))},
+                {"positions", PositionsText(cache)},
+                {"declared_length", cache.max_length()},
+                {"dtype", Name(cache.stored())},
+                {"seen", cache.seen()},
+                {"separators_seen", cache.separators_seen()},
+                {"segment", cache.segment().segment},
+                {"place", cache.segment().place},
+                {"groups", std::move(groups)},
+                {"checksum", Hex(hash)},
+                {"notes", notes}};
+  if (cache.prefix() != nullptr) state["prefix"] = PrefixOf(cache);
   WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", state.dump()}});
 }
 
 json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
-  HAWSER_CHECK(cache->seen() == 0);
+  HAWSER_CHECK(cache->seen() == cache->prefix_tokens());
   const json state = ReadState(file, model, *cache);
   const int64_t seen = Count(state, "seen", kMostSeen), separators_seen = Count(state, "separators_seen", seen);
+  if (seen < cache->prefix_tokens()) Fail(ErrorKind::kFormat, "the state's \"seen\" is {}, less than its prefix", seen);
   const json& groups = state.contains("groups") ? state["groups"] : json();
   const std::span<KvGroup> cache_groups = cache->groups();
   const auto by_heads = [](const json& group) { return group.is_object() && group.contains("chosen"); };
@@ -359,6 +369,7 @@ KvStateInfo ReadKvStateInfo(const std::filesystem::path& path) {
     return KvStateInfo{.policy = Value<std::string>(state, "policy"),
                        .seen = Count(state, "seen", kMostSeen),
                        .declared_length = Count(state, "declared_length", int64_t{1} << 62),
+                       .prefix = state.contains("prefix") ? Value<std::string>(state, "prefix") : "",
                        .notes = state.value("notes", json())};
   });
 }

@@ -20,6 +20,7 @@ struct KvStateInfo {
   std::string policy;
   int64_t seen = 0;
   int64_t declared_length = 0;
+  std::string prefix;    // PrefixName of what it goes on behind; empty: nothing
   nlohmann::json notes;  // of SaveKvState
 };
 KvStateInfo ReadKvStateInfo(const std::filesystem::path& path);
@@ -28,9 +29,10 @@ KvStateInfo ReadKvStateInfo(const std::filesystem::path& path);
 /// Errors: kIo naming the path.
 void SaveKvState(const KvCache& cache, uint64_t model, const std::filesystem::path& path, const nlohmann::json& notes);
 
-/// Fills `cache`, which was made with the same policy, model, separators, dtype and rotations and has seen nothing, and
-/// returns the notes. The cache is not changed where an Error is thrown: kUsage naming what differs, kIo, kFormat for a
-/// file that is no state or is damaged, kUnsupported for another version.
+/// Fills `cache`, which was made with the same policy, model, separators, dtype and rotations and has seen nothing but
+/// the prefix that the saved one goes on behind, if any (KvCache::Follow), and returns the notes. The cache is not
+/// changed where an Error is thrown: kUsage naming what differs, kIo, kFormat for a file that is no state or is
+/// damaged, kUnsupported for another version.
 nlohmann::json LoadKvState(const std::filesystem::path& path, uint64_t model, KvCache* cache);
 
 }  // namespace hawser

@@ -36,14 +36,19 @@ nlohmann::ordered_json SchemaOf(const MemberRow& row, const CallLimits& limits) 
 
 }  // namespace
 
-std::string ApiDocument(const CallLimits& limits, int32_t vocab) {
+std::string ApiDocument(const CallLimits& limits, int32_t vocab, bool indexed) {
   nlohmann::ordered_json api = ParseOrderedJson(ApiFrame());
   nlohmann::ordered_json& schemas = api["components"]["schemas"];
   schemas["TokenId"]["maximum"] = vocab - 1;
   for (nlohmann::ordered_json& prompt : schemas["CompletionRequest"]["properties"]["prompt"]["oneOf"]) {
     if (prompt["type"] == "array" && !prompt["items"].contains("$ref")) prompt["maxItems"] = limits.prompts;
   }
+  if (!indexed) {
+    nlohmann::ordered_json& session = api["paths"]["/v1/sessions"]["post"]["requestBody"]["content"];
+    session["application/json"]["schema"]["properties"].erase("index");
+  }
   for (const MemberRow& row : MemberRows()) {
+    if (row.name == "hawser.keep" && !indexed) continue;
     const size_t dot = row.name.find('.');
     for (const char* request : {"CompletionRequest", "ChatRequest"}) {
       const bool chat = std::string_view(request) == "ChatRequest";

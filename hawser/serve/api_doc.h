@@ -11,6 +11,6 @@
 namespace hawser {
 
 /// `vocab`: token ids are below it.
-std::string ApiDocument(const CallLimits& limits, int32_t vocab);
+std::string ApiDocument(const CallLimits& limits, int32_t vocab, bool indexed);
 
 }  // namespace hawser

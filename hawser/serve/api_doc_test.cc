@@ -17,7 +17,7 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr int32_t kDocVocab = 100;
 
-OrderedJson Document() { return ParseOrderedJson(ApiDocument({.logprobs = 7}, kDocVocab)); }
+OrderedJson Document() { return ParseOrderedJson(ApiDocument({.logprobs = 7}, kDocVocab, /*indexed=*/true)); }
 
 /// The member that a request is refused for; empty: it is not.
 std::string RefusedFor(const OrderedJson& body, bool chat) {

@@ -71,6 +71,13 @@ int64_t Service::Impl::MaxNew(const Call& call, const KvForm& form, int64_t prom
                  call.chat ? "messages" : "prompt", "context_length_exceeded");
 }
 
+/// What a call reads of the indexed prefix. Errors: ApiError where there is none, those of ParseKeepRule.
+KeepRule Service::Impl::KeepOf(const Call& call) const {
+  if (scheduler.prefix() != nullptr) return ParseKeepRule(call.keep);
+  throw ApiError(400, "invalid_request_error", "this server has no indexed prefix; start it with --index FILE",
+                 "hawser.keep");
+}
+
 Request Service::Impl::RequestOf(const Call& call, const KvForm& form, std::vector<int32_t> prompt, int64_t before) {
   const int64_t max_new = MaxNew(call, form, before + static_cast<int64_t>(prompt.size()));
   Request request{.prompt = std::move(prompt),
@@ -82,6 +89,7 @@ Request Service::Impl::RequestOf(const Call& call, const KvForm& form, std::vect
                   .show_cache = call.show_cache,
                   .share = call.share};
   if (!call.kv.empty()) request.kv = form;
+  if (!call.keep.empty()) request.keep = KeepOf(call);
   GenerateOptions& generate = request.generate;
   generate.max_new = max_new;
   generate.sampler = call.sampler;

@@ -54,6 +54,7 @@ std::string Meters::Text(const SchedulerStats& stats, const SchedulerOptions& op
   add("prefix_cache_bytes", "gauge", "Keys and values kept for prompts to come.", stats.prefix_bytes);
   add("prefix_cache_queries_total", "counter", "Prompts that were looked up.", stats.prefix_queries);
   add("prefix_cache_hits_total", "counter", "Prompts whose beginning was known.", stats.prefix_hits);
+  add("indexed_prefix_texts_total", "counter", "Texts that began behind the indexed prefix.", stats.indexed);
   add("connections", "gauge", "Open connections.", connections);
   text += first_token.Text("hawser_time_to_first_token_seconds", "From the request to the first token of its answer.");
   text += between_tokens.Text("hawser_inter_token_seconds", "Between tokens of an answer.");

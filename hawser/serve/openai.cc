@@ -287,22 +287,32 @@ void Usage::Add(const Event& end, bool first_of_prompt) {
   kept_tokens += end.kept_tokens;
   evicted_tokens += end.evicted_tokens;
   kv_bytes += end.kv_bytes;
+  if (end.indexed_tokens > 0) {
+    if (first_of_prompt) indexed_tokens += end.indexed_tokens;
+    ++indexed_choices;
+    indexed_share += end.indexed_share;
+  }
   prompt_seconds += end.prompt_seconds;
   decode_seconds += end.decode_seconds;
 }
 
 Json Usage::Json(const std::string& cache) const {
-  return {{"prompt_tokens", prompt_tokens},
-          {"completion_tokens", new_tokens},
-          {"total_tokens", prompt_tokens + new_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}},
-          {"hawser",
-           {{"cache", cache},
-            {"kept_tokens", kept_tokens},
-            {"evicted_tokens", evicted_tokens},
-            {"kv_bytes", kv_bytes},
-            {"prompt_seconds", prompt_seconds},
-            {"decode_seconds", decode_seconds}}}};
+  nlohmann::ordered_json json = {{"prompt_tokens", prompt_tokens},
+                                 {"completion_tokens", new_tokens},
+                                 {"total_tokens", prompt_tokens + new_tokens},
+                                 {"prompt_tokens_details", {{"cached_tokens", cached_tokens}}},
+                                 {"hawser",
+                                  {{"cache", cache},
+                                   {"kept_tokens", kept_tokens},
+                                   {"evicted_tokens", evicted_tokens},
+                                   {"kv_bytes", kv_bytes},
+                                   {"prompt_seconds", prompt_seconds},
+                                   {"decode_seconds", decode_seconds}}}};
+  if (indexed_choices > 0) {
+    json["hawser"]["index"] = {{"tokens", indexed_tokens},
+                               {"read", indexed_share / static_cast<double>(indexed_choices)}};
+  }
+  return json;
 }
 
 std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }

@@ -67,6 +67,7 @@ struct Call {
   bool echo = false, stream = false, include_usage = false, progress = false, ignore_eos = false, share = true;
   TextFormat format;
   std::string kv;
+  std::string keep;         // {"hawser": {"keep": RULE}}: what is read of the indexed prefix
   std::string session;      // {"hawser": {"session": ID}}: goes on behind that; messages or prompt are what is new
   bool show_cache = false;  // {"hawser": {"cache": true}}: what the cache holds at the end
   int32_t priority = 0;
@@ -123,6 +124,8 @@ struct Frame {
 
 struct Usage {
   int64_t prompt_tokens = 0, new_tokens = 0, cached_tokens = 0, kept_tokens = 0, evicted_tokens = 0, kv_bytes = 0;
+  int64_t indexed_tokens = 0, indexed_choices = 0;
+  double indexed_share = 0;  // summed over these choices
   double prompt_seconds = 0, decode_seconds = 0;
   /// Of a choice that has ended. Prompts count once, however many answers they get.
   void Add(const Event& end, bool first_of_prompt);

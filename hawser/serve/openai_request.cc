@@ -166,6 +166,7 @@ TextFormat Format(const Members& members) {
 void Own(const Members& members, Call* call) {
   const Members inner = members.Inner("hawser");
   call->kv = inner.Text("kv");
+  call->keep = inner.Text("keep");
   call->session = inner.Text("session");
   call->show_cache = inner.Flag("cache", false);
 }

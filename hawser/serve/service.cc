@@ -52,7 +52,7 @@ Service::Impl::Impl(ServedModel model, Meters* m, const Replies* r, const WebSer
       replies(*r),
       web(*w),
       ends(*e),
-      api(ApiDocument(options.limits, std::min(vocab(), tokenizer.vocab_size()))),
+      api(ApiDocument(options.limits, std::min(vocab(), tokenizer.vocab_size()), options.scheduler.prefix != nullptr)),
       sessions(&scheduler, &run.weights, options.sessions) {
   if (tokenizer.chat_template().empty()) return;
   try {
@@ -165,6 +165,13 @@ void Service::Impl::Health(const WebRequest&, const ReplyPtr& reply) {
 
 void Service::Impl::Props(const WebRequest&, const ReplyPtr& reply) {
   const SchedulerOptions& o = options.scheduler;
+  Json index;
+  if (o.prefix != nullptr) {
+    const PrefixIndex& of = o.prefix->index();
+    index = {{"tokens", of.tokens()},  {"keep", ToString(o.prefix->rule())},
+             {"levels", of.levels},    {"stored", Name(of.dtype)},
+             {"kv_bytes", of.bytes()}, {"index_bytes", of.index_bytes()}};
+  }
   replies.Json(*reply, {{"model", options.name},
                         {"version", Version()},
                         {"n_ctx", context()},
@@ -175,7 +182,8 @@ void Service::Impl::Props(const WebRequest&, const ReplyPtr& reply) {
                         {"chat", chat_template != nullptr},
                         {"chat_template", tokenizer.chat_template()},
                         {"queue", o.queue},
-                        {"prefix_bytes", o.prefix_bytes}});
+                        {"prefix_bytes", o.prefix_bytes},
+                        {"index", std::move(index)}});
 }
 
 void Service::Impl::Slots(const WebRequest&, const ReplyPtr& reply) {

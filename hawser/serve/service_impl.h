@@ -92,6 +92,7 @@ struct Service::Impl {
              const ReplyPtr& reply);
   void CheckModel(const Call& call) const;
   KvForm FormOf(Call* call, int64_t longest) const;
+  KeepRule KeepOf(const Call& call) const;
   int64_t MaxNew(const Call& call, const KvForm& form, int64_t prompt) const;
   /// `before`: tokens that the cache has seen already.
   Request RequestOf(const Call& call, const KvForm& form, std::vector<int32_t> prompt, int64_t before = 0);

@@ -22,6 +22,14 @@ std::string SessionOf(const WebRequest& request) {
   throw ApiError(400, "invalid_request_error", message, param);
 }
 
+/// A first prompt that begins with the indexed prefix goes on from where its session stands.
+void GoBehindPrefix(const KvCache& cache, std::vector<int32_t>* prompt) {
+  if (cache.prefix() == nullptr) return;
+  const std::vector<int32_t>& ids = cache.prefix()->index().ids;
+  if (prompt->size() <= ids.size() || !std::equal(ids.begin(), ids.end(), prompt->begin())) return;
+  prompt->erase(prompt->begin(), prompt->begin() + std::ssize(ids));
+}
+
 }  // namespace
 
 void Service::Impl::MakeSession(const WebRequest& request, const ReplyPtr& reply) {
@@ -35,8 +43,15 @@ void Service::Impl::MakeSession(const WebRequest& request, const ReplyPtr& reply
   const std::string kv = text("kv"), from = text("from");
   const bool copies = !body.value("from", Json()).is_null();
   if (!kv.empty() && copies) Refused("kv", "\"kv\" beside \"from\": a copy has the cache of its original");
-  const std::string id =
-      copies ? sessions.CreateFrom(from) : sessions.Create(kv.empty() ? options.scheduler.kv : ParseKvForm(kv));
+  const Json index = body.value("index", Json());
+  if (!index.is_null() && !index.is_boolean()) Refused("index", "\"index\" must be true or false");
+  const bool indexed = index.is_boolean() && index.get<bool>();
+  if (indexed && copies) Refused("index", "\"index\" beside \"from\": a copy goes on where its original stands");
+  if (indexed && scheduler.prefix() == nullptr) {
+    Refused("index", "this server has no indexed prefix; start it with --index FILE");
+  }
+  const KvForm form = kv.empty() ? options.scheduler.kv : ParseKvForm(kv);
+  const std::string id = copies ? sessions.CreateFrom(from) : sessions.Create(form, indexed);
   replies.Json(*reply, sessions.Json(id));
 }
 
@@ -68,6 +83,7 @@ void Service::Impl::CheckSessionCall(const Call& call, const KvForm& form) const
   if (!call.kv.empty() && ParseKvForm(call.kv) != form) {
     Refused("hawser.kv", fmt::format("the session has a cache of its own, {}", ToString(form)));
   }
+  if (!call.keep.empty()) Refused("hawser.keep", "a session reads the indexed prefix as the server says");
 }
 
 /// The tokens of new messages, behind the end of the turn before them. What the template writes there stands behind the
@@ -99,9 +115,11 @@ void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   const KvForm form = text->cache->form();
   CheckSessionCall(call, form);
   call.kv.clear();
-  std::vector<int32_t> prompt = !call.chat       ? NextText(call, *text, lease->begun())
+  const bool goes_on = lease->begun() || text->cache->prefix_tokens() > 0;
+  std::vector<int32_t> prompt = !call.chat       ? NextText(call, *text, goes_on)
                                 : lease->begun() ? NextTurn(call)
                                                  : TalkIds(call);
+  if (!lease->begun()) GoBehindPrefix(*text->cache, &prompt);
   const auto pending = static_cast<int64_t>(text->state.pending.size());
   if (prompt.empty() && pending == 0) {
     Refused(call.chat ? "messages" : "prompt", "the text of the session has come to its end; say how it goes on");

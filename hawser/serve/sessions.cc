@@ -71,11 +71,16 @@ void Sessions::FindOne(const fs::path& path) {
     if (!info.notes.is_object() || !info.notes.contains("session")) Fail(ErrorKind::kFormat, "it is no session");
     const JsonObject notes(info.notes["session"], "the saved \"session\"");
     constexpr int64_t kMost = int64_t{1} << 53;
+    const SqueezedReader* prefix = scheduler_->prefix();
+    if (!info.prefix.empty() && (prefix == nullptr || info.prefix != PrefixName(prefix->index()))) {
+      Fail(ErrorKind::kUsage, "it goes on behind an indexed prefix, {}, which this server does not have", info.prefix);
+    }
     Session session{.form = info.policy,
                     .created = notes.Int("created", 0, kMost),
                     .used = notes.Int("used", 0, kMost),
                     .tokens = info.seen,
                     .bytes = notes.Int("bytes", 0, kMost),
+                    .indexed = info.prefix.empty() ? 0 : prefix->tokens(),
                     .saved = true,
                     .begun = notes.BoolOr("begun", true)};
     if (notes.String("model") != fmt::format("{:016x}", ModelFingerprint(*weights_))) {
@@ -142,6 +147,7 @@ std::string Sessions::Add(std::shared_ptr<LongText> text, bool begun) {
                   .used = std::time(nullptr),
                   .tokens = text->cache->seen(),
                   .bytes = text->cache->bytes(),
+                  .indexed = text->cache->prefix_tokens(),
                   .begun = begun,
                   .text = std::move(text)};
   {
@@ -169,9 +175,13 @@ std::string Sessions::Add(std::shared_ptr<LongText> text, bool begun) {
   return id;
 }
 
-std::string Sessions::Create(const KvForm& form) {
+std::unique_ptr<KvCache> Sessions::NewCache(const KvForm& form, bool indexed) const {
+  return indexed ? scheduler_->NewIndexedCache(form) : scheduler_->NewCache(form);
+}
+
+std::string Sessions::Create(const KvForm& form, bool indexed) {
   auto text = std::make_shared<LongText>();
-  text->cache = scheduler_->NewCache(form);
+  text->cache = NewCache(form, indexed);
   return Add(std::move(text), false);
 }
 
@@ -183,9 +193,9 @@ std::string Sessions::CreateFrom(const std::string& id) {
   return Add(std::move(copy), lease->begun());
 }
 
-std::shared_ptr<LongText> Sessions::Load(const std::string& id, const std::string& form) const {
+std::shared_ptr<LongText> Sessions::Load(const std::string& id, const std::string& form, bool indexed) const {
   auto text = std::make_shared<LongText>();
-  text->cache = scheduler_->NewCache(ParseKvForm(form));
+  text->cache = NewCache(ParseKvForm(form), indexed);
   const nlohmann::json notes = LoadKvState(FileOf(id), ModelFingerprint(*weights_), text->cache.get());
   text->state = WithFrame(FileOf(id).string(), [&] { return ParseTextState(notes, weights_->spec().vocab); });
   return text;
@@ -194,7 +204,7 @@ std::shared_ptr<LongText> Sessions::Load(const std::string& id, const std::strin
 std::unique_ptr<Sessions::Lease> Sessions::Take(const std::string& id) {
   std::string form;
   std::shared_ptr<LongText> text;
-  bool begun = false;
+  bool begun = false, indexed = false;
   {
     const std::lock_guard lock(mutex_);
     Session& session = At(id)->second;
@@ -202,11 +212,12 @@ std::unique_ptr<Sessions::Lease> Sessions::Take(const std::string& id) {
     session.used = std::time(nullptr);
     form = session.form;
     begun = session.begun;
+    indexed = session.indexed > 0;
     text = session.text;
   }
   if (text == nullptr) {
     try {
-      text = Load(id, form);
+      text = Load(id, form, indexed);
     } catch (...) {
       const std::lock_guard lock(mutex_);
       sessions_[id].busy = false;
@@ -245,7 +256,7 @@ void Sessions::Return(Job job) {
     } else {
       session.tokens = job.text->cache->seen();
       session.bytes = job.text->cache->bytes();
-      session.begun = session.begun || session.tokens > 0 || !job.text->state.pending.empty();
+      session.begun = session.begun || session.tokens > session.indexed || !job.text->state.pending.empty();
       if (saver_.joinable()) {
         jobs_.push_back(std::move(job));
         wake_.notify_all();
@@ -333,6 +344,7 @@ OrderedJson Sessions::JsonOf(const std::string& id, const Session& session) cons
           {"used", session.used},
           {"kv", session.form},
           {"tokens", session.tokens},
+          {"indexed_tokens", session.indexed},
           {"kv_bytes", session.bytes},
           {"busy", session.busy},
           {"saved", session.saved}};

@@ -58,7 +58,8 @@ class Sessions {
   };
 
   /// Errors, of all: ApiError. 404 for an id that is not there, 409 while a request has it, 429 for too many.
-  std::string Create(const KvForm& form);
+  /// `indexed`: it begins behind the indexed prefix, which the scheduler has.
+  std::string Create(const KvForm& form, bool indexed);
   /// A session that goes on from where another one stands.
   std::string CreateFrom(const std::string& id);
   std::unique_ptr<Lease> Take(const std::string& id);
@@ -71,8 +72,8 @@ class Sessions {
  private:
   struct Session {
     std::string form;
-    int64_t created = 0, used = 0;  // seconds since 1970
-    int64_t tokens = 0, bytes = 0;
+    int64_t created = 0, used = 0;               // seconds since 1970
+    int64_t tokens = 0, bytes = 0, indexed = 0;  // indexed: tokens of the prefix that it goes on behind
     bool busy = false, saved = false, begun = false;
     std::shared_ptr<LongText> text;  // null: in its file alone, or a request has it
   };
@@ -92,7 +93,8 @@ class Sessions {
   void CheckRoom();
   void Expire();
   void Evict();
-  std::shared_ptr<LongText> Load(const std::string& id, const std::string& form) const;
+  std::unique_ptr<KvCache> NewCache(const KvForm& form, bool indexed) const;
+  std::shared_ptr<LongText> Load(const std::string& id, const std::string& form, bool indexed) const;
   void Write(const std::string& id, const Session& session, const LongText& text) const;
   void Return(Job job);
   void Release(const std::string& id);
