@@ -22,9 +22,9 @@ namespace hawser {
 namespace {
 
 const std::vector<const char*>& TaskFlags() {
-  static const std::vector<const char*> kFlags = {"--attention", "--batch-tokens", "--limit",
-                                                  "--data-dir",  "--output",       "--resume",
-                                                  "--chat",      "--bootstrap",    "--focus"};
+  static const std::vector<const char*> kFlags = {"--attention", "--batch-tokens", "--limit", "--data-dir",
+                                                  "--output",    "--resume",       "--chat",  "--bootstrap",
+                                                  "--focus",     "--index",        "--keep"};
   return kFlags;
 }
 
@@ -92,9 +92,9 @@ std::unique_ptr<Lm> MakeLm(const EvalOptions& options, const EngineLmOptions& en
                            Backend* backend) {
   const Tokenizer& tokenizer = *run.model.tokenizer;
   if (options.focus.empty()) return std::make_unique<EngineLm>(backend, run.weights, tokenizer, engine);
-  if (engine.kv || engine.attention) {
+  if (engine.kv || engine.attention || engine.prefix != nullptr) {
     Fail(ErrorKind::kUsage,
-         "--focus does not go with --kv and --attention: chunks and window have caches of their own");
+         "--focus does not go with --kv, --attention and --index: chunks and window have caches of their own");
   }
   const FocusToRun focus = OpenFocus(options.focus, run.weights);
   return std::make_unique<FocusLm>(
@@ -114,6 +114,7 @@ int RunTaskList(const EvalOptions& options, Command command, const CommonOptions
   if (engine.max_length == 0) engine.max_length = run.model.spec.context;
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
+  engine.prefix = OpenPrefixOf(options.prefix, options.keep_given, backend.get(), run.weights, /*declared_length=*/0);
   const std::unique_ptr<Lm> lm = MakeLm(options, engine, run, backend.get());
   TaskRunOptions tasks{.tasks = options.tasks,
                        .data_dir = options.data_dir,
@@ -127,6 +128,10 @@ int RunTaskList(const EvalOptions& options, Command command, const CommonOptions
   AddModelTo(&tasks.model, options, run);
   if (!options.model.adapter.empty()) tasks.model["adapter"] = options.model.adapter.string();
   if (!options.focus.empty()) tasks.model["focus"] = options.focus;
+  if (engine.prefix != nullptr) {
+    tasks.model["index"] = options.prefix.index.string();
+    tasks.model["keep"] = ToString(engine.prefix->rule());
+  }
   const TaskRunResult result = RunTasks(lm.get(), *run.model.tokenizer, tasks);
   if (result.finished_before) LogLine(fmt::format("finished before: {}", result.file.string()));
   if (common.json) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,7 +12,9 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
 #include "hawser/cli/command.h"
+#include "hawser/eval/with_prefix.h"
 #include "hawser/eval/report.h"
+#include "hawser/eval/task_run.h"
 #include "hawser/infer/generation.h"
 #include "hawser/infer/squeeze.h"
 #include "hawser/model/places.h"
@@ -21,10 +24,11 @@ namespace {
 
 struct IndexFlags {
   ModelOptions model;
-  std::filesystem::path prefix, out;
+  std::filesystem::path prefix, out, data_dir;
+  std::vector<std::string> tasks;
   std::string kv = "full", rope, dtype, bos = "auto";
-  int64_t context = 0, max_tokens = 0;
-  bool parse_special = false, check = false;
+  int64_t context = 0, max_tokens = 0, limit = 0;
+  bool parse_special = false, check = false, chat = false;
   IndexOptions index;
 };
 
@@ -46,11 +50,45 @@ std::string CheckText(std::span<const KeepCheck> checks) {
   return table.ToString();
 }
 
-int RunIndex(const IndexFlags& options, const CommonOptions& common) {
-  const std::string text = ReadFile(options.prefix);
-  const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, options.dtype);
+/// What all prompts of the tasks begin with.
+std::vector<int32_t> TaskPrefix(const IndexFlags& options, const ModelToRun& run, const CommonOptions& common,
+                                bool seed_given) {
+  const Tokenizer& tokenizer = *run.model.tokenizer;
+  const int64_t longest = options.context > 0 ? options.context : run.model.spec.context;
+  const TaskRunOptions tasks{.tasks = options.tasks,
+                             .data_dir = options.data_dir,
+                             .limit = options.limit,
+                             .seed = common.seed,
+                             .seed_given = seed_given,
+                             .chat = options.chat};
+  std::vector<int32_t> ids = SharedPrefix(TaskRequests(tasks, tokenizer, longest),
+                                          PromptEncoder(tokenizer, ParseBosRule(options.bos), options.chat, longest));
+  if (const int64_t least = options.index.sinks + options.index.window; std::ssize(ids) <= least) {
+    Fail(
+        ErrorKind::kUsage,
+        "the prompts of {} begin with {} in common, and an index is of more than {} (first tokens and --window): where "
+        "each prompt has a text of its own there is nothing to share",
+        fmt::join(options.tasks, " "), Counted(std::ssize(ids), "token"), least);
+  }
+  return ids;
+}
+
+int RunIndex(const IndexFlags& options, Command command, const CommonOptions& common) {
+  const bool by_task = !options.tasks.empty();
+  if (by_task == !options.prefix.empty()) {
+    Fail(ErrorKind::kUsage, "which prefix? Give a text with --prefix, or with --task what its prompts begin with");
+  }
+  for (const char* option : {"--limit", "--data-dir", "--chat"}) {
+    if (!by_task && command.Has(option)) Fail(ErrorKind::kUsage, "{} goes with --task", option);
+  }
+  const std::string text = by_task ? "" : ReadFile(options.prefix);
+  const std::string dtype = options.dtype.empty() && by_task ? "f32" : options.dtype;
+  const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, dtype);
   const ModelSpec& spec = run.weights.spec();
-  std::vector<int32_t> ids = PromptIds(text, *run.model.tokenizer, options.parse_special, ParseBosRule(options.bos));
+  std::vector<int32_t> ids =
+      by_task ? TaskPrefix(options, run, common, command.Has("--seed"))
+              : PromptIds(text, *run.model.tokenizer, options.parse_special, ParseBosRule(options.bos));
+  const int64_t declared = by_task ? 0 : options.context;
   if (options.max_tokens > 0 && static_cast<int64_t>(ids.size()) > options.max_tokens) {
     ids.resize(static_cast<size_t>(options.max_tokens));
   }
@@ -63,7 +101,7 @@ int RunIndex(const IndexFlags& options, const CommonOptions& common) {
   Decoder decoder(backend.get(), run.weights);
   std::vector<Matrix> queries;
   const auto index = std::make_shared<const PrefixIndex>(IndexPrefix(
-      backend.get(), &decoder, run.weights, ids, ParseKvForm(options.kv), options.context, options.index, &queries));
+      backend.get(), &decoder, run.weights, ids, ParseKvForm(options.kv), declared, options.index, &queries));
   std::vector<KeepCheck> checks;
   if (options.check) {
     checks = CheckKeeping(backend.get(), index, AttnShapeOf(spec), queries, kCheckedShares, kCheckedQueries);
@@ -112,8 +150,21 @@ std::function<int()> SetupIndex(Command command, CommonOptions& common) {
   auto options = std::make_shared<IndexFlags>();
   AddModelOptions(command, options->model);
   AddAdapterOption(command, options->model);
-  command.Add("--prefix", options->prefix, "File with the text that prompts share").ExistingFile().Required();
-  command.Add("--out", options->out, "File to write, for --index of generate, chat and eval ppl").Writes().Required();
+  CommandOption prefix = command.Add("--prefix", options->prefix, "File with the text that prompts share");
+  prefix.ExistingFile();
+  command
+      .Add("--task", options->tasks,
+           "Instead of a text: what all prompts of this task of eval begin with, NAME or NAME:key=value,...; may be "
+           "given several times")
+      .OneArgument()
+      .Excludes(prefix);
+  command.Add("--limit", options->limit, "Look at the first N samples of each row of a task; 0: all")
+      .Range(0, std::numeric_limits<int64_t>::max());
+  command.Add("--data-dir", options->data_dir, "Folder of the tasks' data, as eval takes it");
+  command.Add("--chat", options->chat, "Prompts of tasks become turns of a chat, as eval has them");
+  command.Add("--out", options->out, "File to write, for --index of generate, chat, serve and eval")
+      .Writes()
+      .Required();
   command.Add("--clusters", options->index.clusters, "Clusters, as a share of the keys")
       .RangeReal(1e-6, 1)
       .ShowDefault();
@@ -137,16 +188,20 @@ std::function<int()> SetupIndex(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--kv", options->kv, "How keys and values are stored: full, or full:dtype=q8_0").ShowDefault();
   command.Add("--rope", options->rope, "Position scheme: yarn:factor=8, ntk:factor=8, ...; see help rope");
-  command.Add("--context", options->context, "Length in tokens that positions are scaled for where they depend on it")
+  command
+      .Add("--context", options->context,
+           "Length in tokens that positions are scaled for where they depend on it; with --task the longest input, as "
+           "eval has it")
       .Range(1, int64_t{1} << 40);
-  command.Add("--dtype", options->dtype, "Weights and activations: f32 or bf16 (default: bf16 if the file is)");
+  command.Add("--dtype", options->dtype,
+              "Weights and activations: f32 or bf16 (default: bf16 if the file is; with --task f32, as eval has it)");
   command.Add("--bos", options->bos, "BOS in front of the text: auto (the tokenizer's rule), on or off")
       .OneOf({"auto", "on", "off"})
       .ShowDefault();
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");
   command.Add("--check", options->check,
               "Hold what would be read for queries of the window against exact attention, for keep 0.05 to 0.5");
-  return [options, &common] { return RunIndex(*options, common); };
+  return [options, command, &common] { return RunIndex(*options, command, common); };
 }
 
 }  // namespace hawser

@@ -142,6 +142,9 @@ TEST_F(IndexCommand, WrongUsesAreRefused) {
   refused(Index("", 5000), 2, "observation window");
   refused(Index("--rope dynamic:factor=4"), 4, "--context");
   refused(Index("--kv sink:4,60"), 4, "drops keys");
+  refused(Index("--task passkey:lengths=512"), 2, "--prefix");
+  refused(Run("index", "--out" + At("q.idx")), 2, "which prefix?");
+  refused(Run("index", "--limit 3 --prefix" + At("prefix.txt") + " --out" + At("q.idx")), 2, "goes with --task");
   refused(Run("serve", "--port 0 --kv sink:4,60 --index" + At("p.idx")), 4, "drops keys");
   refused(Run("serve", "--port 0 --keep 0.2"), 2, "--index");
 }
@@ -170,6 +173,41 @@ TEST_F(IndexCommand, StatesGoOnBehindAPrefix) {
   EXPECT_NE(other.out.find("another indexed prefix"), std::string::npos) << other.out;
   std::filesystem::remove(folder_ / "p.idx");
   EXPECT_NE(Run("generate", "--max-new 2 --load-state" + At("s.kv")).out.find("p.idx"), std::string::npos);
+}
+
+// What the prompts of a task begin with is read once, and what keeps all of it answers as ever.
+TEST_F(IndexCommand, TasksBehindWhatTheirPromptsShare) {
+  const std::string task = "passkey:lengths=700,depths=0.8,trials=3 ";
+  const CommandResult index = Run("index", "--json --window 32 --task " + task + "--context 800 --out" + At("t.idx"));
+  ASSERT_EQ(index.code, 0) << index.out;
+  EXPECT_GT(json::parse(index.out)["tokens"], 200);
+  const CommandResult plain = Run("eval", task + "--context 800 --json");
+  ASSERT_EQ(plain.code, 0) << plain.out;
+  const auto row = [](const CommandResult& run) { return json::parse(run.out)["results"]["passkey"]; };
+  const std::string indexed = task + "--context 800 --json --index" + At("t.idx") + " --keep ";
+  const CommandResult all = Run("eval", indexed + "1");
+  ASSERT_EQ(all.code, 0) << all.out;
+  EXPECT_EQ(row(all), row(plain));
+  const std::string told = json::parse(all.out)["engine"]["index"];
+  EXPECT_NE(told.find("keep 1"), std::string::npos) << told;
+  EXPECT_EQ(json::parse(all.out)["config"]["model_args"]["keep"], "1");
+  EXPECT_EQ(Run("eval", indexed + "0.2").code, 0);
+  // A run goes on under the same prefix and rule alone.
+  const std::string folder = " --output" + At("run");
+  ASSERT_EQ(Run("eval", indexed + "0.2" + folder).code, 0);
+  EXPECT_EQ(Run("eval", indexed + "0.2 --resume" + folder).code, 0);
+  EXPECT_NE(Run("eval", indexed + "0.3 --resume" + folder).out.find("another run"), std::string::npos);
+  // Other prompts, and what has none in common.
+  const CommandResult others =
+      Run("eval", "passkey:variant=llamacpp,lengths=700,trials=1 --context 800 --index" + At("t.idx"));
+  EXPECT_EQ(others.code, 2) << others.out;
+  EXPECT_NE(others.out.find("does not begin with the indexed prefix"), std::string::npos) << others.out;
+  const CommandResult none =
+      Run("index", "--task " + task + "--task passkey:variant=llamacpp,lengths=700 --out" + At("n.idx"));
+  EXPECT_EQ(none.code, 2) << none.out;
+  const CommandResult focus = Run("eval", task + "--focus x --index" + At("t.idx"));
+  EXPECT_EQ(focus.code, 2) << focus.out;
+  EXPECT_NE(focus.out.find("--focus does not go with"), std::string::npos) << focus.out;
 }
 
 }  // namespace

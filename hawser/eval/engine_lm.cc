@@ -7,6 +7,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
+#include "hawser/eval/with_prefix.h"
 #include "hawser/eval/generate_many.h"
 #include "hawser/eval/prompt_ids.h"
 #include "hawser/eval/score_cached.h"
@@ -54,7 +55,7 @@ struct EngineLm::Impl {
     const ModelSpec& spec = weights.spec();
     if (longest < 2) Fail(ErrorKind::kUsage, "inputs of {} tokens predict nothing: at least 2 are needed", longest);
     form = options.kv ? *options.kv : options.attention ? FormOfPattern(*options.attention) : OwnForm(spec);
-    packed = !options.kv || *options.kv == KvForm();
+    packed = options.prefix == nullptr && (!options.kv || *options.kv == KvForm());
     cache_separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);
     const AttnPattern pattern = ModelPattern(options);
     if (pattern.separators) pattern_separators = ModelSeparators(&tokenizer, pattern.separator_set, spec.vocab);
@@ -67,6 +68,7 @@ struct EngineLm::Impl {
       branches = branches && plain == AttnPattern();
       branch_rows = std::min<int64_t>(branch_rows, of.window);
     }
+    if (options.prefix != nullptr) NewCache();  // its errors belong here
   }
 
   static KvForm OwnForm(const ModelSpec& spec) {
@@ -77,7 +79,22 @@ struct EngineLm::Impl {
   }
 
   std::unique_ptr<KvCache> NewCache() const {
-    return std::make_unique<KvCache>(NewKvCache(backend, weights.spec(), form, cache_separators, weights.dtype(), 0));
+    auto cache =
+        std::make_unique<KvCache>(NewKvCache(backend, weights.spec(), form, cache_separators, weights.dtype(), 0));
+    if (options.prefix != nullptr) cache->Follow(std::make_shared<SqueezedReader>(*options.prefix));
+    return cache;
+  }
+
+  /// What is read and scored of the texts of a request, behind the prefix where there is one.
+  void GoBehindPrefix(const LmRequest& request, std::vector<ScoredText>* texts) const {
+    if (options.prefix == nullptr) return;
+    const std::span<const int32_t> prefix = options.prefix->index().ids;
+    for (ScoredText& text : *texts) {
+      const std::span<const int32_t> context =
+          std::span(text.ids).first(text.ids.size() - static_cast<size_t>(text.scored));
+      CheckBehindPrefix(prefix, request, context);
+      text.ids.erase(text.ids.begin(), text.ids.begin() + std::ssize(prefix));
+    }
   }
 
   void CheckIds(std::span<const int32_t> ids) const {
@@ -166,16 +183,19 @@ int64_t EngineLm::max_length() const { return impl_->longest; }
 nlohmann::json EngineLm::Describe() const {
   const Impl& m = *impl_;
   const ModelSpec& spec = m.weights.spec();
-  return {{"cache", m.options.kv ? ToString(*m.options.kv) : "full"},
-          {"attention", ToString(ModelPattern(m.options))},
-          {"rope", PlacesText(spec)},
-          {"weights_dtype", Name(m.weights.dtype())},
-          {"kv_dtype", Name(m.form.dtype.value_or(m.weights.dtype()))},
-          {"max_length", m.longest},
-          {"bos", Name(m.options.bos)},
-          {"chat", m.options.chat},
-          {"model_bytes", m.weights.bytes()},
-          {"parameters", NumParameters(spec)}};
+  nlohmann::json json = {{"cache", m.options.kv ? ToString(*m.options.kv) : "full"},
+                         {"attention", ToString(ModelPattern(m.options))},
+                         {"rope", PlacesText(spec)},
+                         {"weights_dtype", Name(m.weights.dtype())},
+                         {"kv_dtype", Name(m.form.dtype.value_or(m.weights.dtype()))},
+                         {"max_length", m.longest},
+                         {"bos", Name(m.options.bos)},
+                         {"chat", m.options.chat},
+                         {"model_bytes", m.weights.bytes()},
+                         {"parameters", NumParameters(spec)}};
+  if (m.options.prefix == nullptr) return json;
+  json["index"] = fmt::format("{}, keep {}", PrefixName(m.options.prefix->index()), ToString(m.options.prefix->rule()));
+  return json;
 }
 
 void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<bool>& known, const AnswerSink& sink) {
@@ -190,8 +210,10 @@ void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<boo
     const auto r = static_cast<size_t>(i);
     if (requests[r].kind == LmRequest::Kind::kGenerate) {
       prompts[r] = m.encoder.Prompt(requests[r], &prompt_tokens[r]);
+      if (m.options.prefix != nullptr) CheckBehindPrefix(m.options.prefix->index().ids, requests[r], prompts[r]);
     } else {
       encoded[r] = m.encoder.Scored(requests[r], r, &prompt_tokens[r]);
+      m.GoBehindPrefix(requests[r], &encoded[r]);
     }
   });
   std::vector<size_t> asked(requests.size(), 0);  // texts
@@ -301,6 +323,8 @@ void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<boo
       int64_t more = 0;
       for (; next < apart.size() && apart[next].owner == owner; ++next) more += apart[next].scored;
       more += static_cast<int64_t>(apart[end].ids.size());
+      // What stands behind a prefix may be short, and its cache takes whole pages.
+      if (m.options.prefix != nullptr) more = std::max(more, static_cast<int64_t>(next - end) * KvRows::kPage);
       const bool fits =
           rows + more <= m.options.batch_tokens && next - begin <= static_cast<size_t>(4 * m.options.streams);
       if (end > begin && !fits) break;
@@ -317,8 +341,9 @@ void EngineLm::Answer(std::span<const LmRequest> requests, const std::vector<boo
   }
   for (const std::span<const size_t> group : groups) {
     std::vector<NumberedAnswer> answers;
-    GenerateMany(m.backend, &m.decoder, m.weights, m.tokenizer, {.kv = m.form, .streams = m.options.streams}, group,
-                 requests, prompts, [&](size_t r, LmAnswer answer) {
+    GenerateMany(m.backend, &m.decoder, m.weights, m.tokenizer,
+                 {.kv = m.form, .prefix = m.options.prefix, .streams = m.options.streams}, group, requests, prompts,
+                 [&](size_t r, LmAnswer answer) {
                    answer.prompt_tokens = prompt_tokens[r];
                    done += GenerationCost(prompts[r].size(), requests[r].max_new);
                    bar.Update(done);

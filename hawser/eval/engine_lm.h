@@ -11,6 +11,7 @@
 #include "hawser/attn/pattern.h"
 #include "hawser/eval/lm.h"
 #include "hawser/kv/form.h"
+#include "hawser/kv/squeezed.h"
 #include "hawser/model/weights.h"
 #include "hawser/ops/backend.h"
 #include "hawser/tok/bos.h"
@@ -22,6 +23,8 @@ struct EngineLmOptions {
   std::optional<KvForm> kv = std::nullopt;              // none: what the model itself keeps
   std::optional<AttnPattern> attention = std::nullopt;  // not with kv
   int64_t max_length = 0;                               // 0: the model's context
+  /// An indexed prefix that every prompt begins with, or null. It is not read again; likelihoods come through caches.
+  std::shared_ptr<const SqueezedReader> prefix = nullptr;
   BosRule bos = BosRule::kAuto;
   bool chat = false;
   int64_t batch_tokens = 4096;  // rows of a packed pass; a longer sequence goes alone
@@ -32,10 +35,11 @@ struct EngineLmOptions {
 class EngineLm : public Lm {
  public:
   /// What it is given outlives it. Errors: kUsage (both kv and attention, a pattern that no cache has, chat without a
-  /// template).
+  /// template), those of KvCache::CheckFollow.
   EngineLm(Backend* backend, const Weights& weights, const Tokenizer& tokenizer, const EngineLmOptions& options);
   ~EngineLm() override;
 
+  /// Errors: also those of with_prefix.h.
   void Answer(std::span<const LmRequest> requests, const std::vector<bool>& known, const AnswerSink& sink) override;
   int64_t max_length() const override;
   nlohmann::json Describe() const override;

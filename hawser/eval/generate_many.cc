@@ -31,7 +31,8 @@ void GenerateMany(Backend* backend, Decoder* decoder, const Weights& weights, co
                        .queue = group.size(),
                        .kv_bytes = std::max(options.kv_bytes, largest),
                        .prefix_bytes = options.prefix_bytes,
-                       .kv = options.kv});
+                       .kv = options.kv,
+                       .prefix = options.prefix});
   std::vector<int32_t> ends = EndIds(weights.spec(), tokenizer);
   if (tokenizer.eos() >= 0) ends.push_back(tokenizer.eos());
   std::vector<std::string> texts(group.size());

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "hawser/eval/lm.h"
 #include "hawser/kv/form.h"
+#include "hawser/kv/squeezed.h"
 #include "hawser/model/decoder.h"
 #include "hawser/model/weights.h"
 #include "hawser/tok/tokenizer.h"
@@ -16,6 +18,7 @@ namespace hawser {
 
 struct ManyOptions {
   KvForm kv;
+  std::shared_ptr<const SqueezedReader> prefix = nullptr;  // that prompts begin with, or null
   int32_t streams = 24;                     // prompts under way at once at most, as their caches fit in kv_bytes
   int64_t kv_bytes = int64_t{3} << 29;      // of keys and values, or what one needs; so that results do not vary
   int64_t prefix_bytes = int64_t{1} << 29;  // of beginnings that prompts share

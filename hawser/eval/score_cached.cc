@@ -109,12 +109,12 @@ std::vector<TextScore> ScoreCached(Decoder* decoder, std::span<const ScoredText>
     families.push_back(std::span(inputs).subspan(begin, end - begin));
     begin = end;
   }
-  bool dense = false;
+  bool prompts = false;  // what they decide hangs on where they end
   for (const std::span<Input> family : families) {
     Input& first = family[0];
     first.cache = new_cache();
-    dense = first.cache->form().prefill == KvPrefill::kDense;
-    const size_t stem = dense ? 0 : CommonStem(texts, family);
+    prompts = first.cache->form().prefill == KvPrefill::kDense || first.cache->prefix() != nullptr;
+    const size_t stem = prompts ? 0 : CommonStem(texts, family);
     for (Input& input : family) input.stem = stem;
     if (stem > 0) {
       chunks.push_back({.cache = first.cache.get(), .tokens = input_of(first).first(stem), .wanted = Wanted::kNone});
@@ -139,7 +139,7 @@ std::vector<TextScore> ScoreCached(Decoder* decoder, std::span<const ScoredText>
   };
   const auto whole = [&](const Input& input) { return input_of(input).size(); };
   const auto prompt = [&](const Input& input) { return std::min(input.unscored + 1, whole(input)); };
-  if (!dense) {
+  if (!prompts) {
     run([](const Input& input) { return input.stem; }, whole);
     return scores;
   }

@@ -26,8 +26,8 @@ struct TextScore {
 };
 
 /// Scores of texts [n], each as if it were read alone into a cache of `new_cache`: what the texts of an owner begin
-/// with is read once, and its cache forked. Where the policy says prefill=dense, the tokens before the first that is
-/// predicted are a prompt.
+/// with is read once, and its cache forked. Where the policy says prefill=dense, and behind an indexed prefix, the
+/// tokens before the first that is predicted are a prompt, read for each text.
 std::vector<TextScore> ScoreCached(Decoder* decoder, std::span<const ScoredText> texts,
                                    const std::function<std::unique_ptr<KvCache>()>& new_cache);
 

@@ -410,8 +410,10 @@ class Report {
                : member->is_string()   ? member->get<std::string>()
                                        : member->dump();
       };
-      rows.push_back({run.label, of("model_name"), text("cache"), text("attention"), text("rope"),
-                      text("weights_dtype"), of("total_evaluation_time_seconds")});
+      const bool behind = engine.contains("index");
+      const std::string cache = text("cache") + (behind ? ", behind an index of " + text("index") : "");
+      rows.push_back({run.label, of("model_name"), cache, text("attention"), text("rope"), text("weights_dtype"),
+                      of("total_evaluation_time_seconds")});
     }
     Add("<h2>Runs</h2>\n" + HtmlTable(rows));
   }

@@ -66,7 +66,7 @@ std::vector<std::string> RunLabels(std::span<const ReportRun> runs) {
     const std::string name = fs::path(path).lexically_normal().filename().string();
     return name.empty() ? path : name;
   });
-  for (const char* key : {"cache", "attention", "rope", "weights_dtype", "kv_dtype", "chat", "max_length"}) {
+  for (const char* key : {"cache", "index", "attention", "rope", "weights_dtype", "kv_dtype", "chat", "max_length"}) {
     // A cache decides what a token sees: the attention that says the same is no difference of its own.
     if (std::string_view(key) == "attention" && std::set(labels.begin(), labels.end()).size() == runs.size()) continue;
     add([&](const ReportRun& run) {

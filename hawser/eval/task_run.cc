@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<ScoredTask> MakeSamples(const Lm& lm, const Tokenizer& tokenizer, const TaskRunOptions& options) {
+std::vector<ScoredTask> MakeSamples(int64_t max_length, const Tokenizer& tokenizer, const TaskRunOptions& options) {
   std::vector<ScoredTask> tasks;
   std::set<std::string> names;
   for (const std::string& text : options.tasks) {
@@ -35,7 +35,7 @@ std::vector<ScoredTask> MakeSamples(const Lm& lm, const Tokenizer& tokenizer, co
     const TaskInput input{.options = scored.options,
                           .data_dir = options.data_dir,
                           .tokenizer = &tokenizer,
-                          .max_length = lm.max_length(),
+                          .max_length = max_length,
                           .seed = options.seed,
                           .seed_given = options.seed_given,
                           .limit = options.limit,
@@ -84,18 +84,27 @@ nlohmann::json RunJson(const Lm& lm, const TaskRunOptions& options) {
   return json;
 }
 
-}  // namespace
-
-TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  if (options.resume && options.output.empty()) Fail(ErrorKind::kUsage, "--resume goes on in a folder: name --output");
-  std::vector<ScoredTask> tasks = MakeSamples(*lm, tokenizer, options);
+std::vector<LmRequest> RequestsOf(const std::vector<ScoredTask>& tasks) {
   std::vector<LmRequest> requests;
-  for (ScoredTask& scored : tasks) {
+  for (const ScoredTask& scored : tasks) {
     for (const Sample& sample : scored.samples) {
       requests.insert(requests.end(), sample.requests.begin(), sample.requests.end());
     }
   }
+  return requests;
+}
+
+}  // namespace
+
+std::vector<LmRequest> TaskRequests(const TaskRunOptions& options, const Tokenizer& tokenizer, int64_t max_length) {
+  return RequestsOf(MakeSamples(max_length, tokenizer, options));
+}
+
+TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (options.resume && options.output.empty()) Fail(ErrorKind::kUsage, "--resume goes on in a folder: name --output");
+  std::vector<ScoredTask> tasks = MakeSamples(lm->max_length(), tokenizer, options);
+  const std::vector<LmRequest> requests = RequestsOf(tasks);
   const nlohmann::json run = RunJson(*lm, options);
   std::optional<AnswerLog> log;
   if (!options.output.empty()) log.emplace(options.output, run, requests, options.resume);

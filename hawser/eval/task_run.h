@@ -32,6 +32,9 @@ struct TaskRunResult {
   bool finished_before = false;     // nothing was left to ask
 };
 
+/// What the tasks ask, in their order. Errors: as RunTasks.
+std::vector<LmRequest> TaskRequests(const TaskRunOptions& options, const Tokenizer& tokenizer, int64_t max_length);
+
 /// With `output`: OUTPUT/answers.jsonl grows while the model answers; OUTPUT/MODEL/samples_TASK_TIME.jsonl and last
 /// OUTPUT/MODEL/results_TIME.json are written when all is known, in the forms of lm-evaluation-harness. TIME is that of
 /// the first start. Errors: those of the tasks and of AnswerLog; kUsage for a task named twice.
