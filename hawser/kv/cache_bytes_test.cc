@@ -75,8 +75,8 @@ TEST_F(CacheBytesTest, AreNoMoreThanWasSaidBefore) {
     // Of one text after another, as a session has them.
     for (const auto& [prompt, more] : {std::pair{330, 150}, {1, 60}, {700, 20}}) {
       const int64_t said = cache.BytesFor(prompt, more);
-      const int64_t peak = std::max(Prompt(&cache, prompt, 64), Feed(&cache, more, 1));
-      EXPECT_LE(peak, said) << form << " " << prompt;
+      const int64_t reading = Prompt(&cache, prompt, 64), writing = Feed(&cache, more, 1);
+      EXPECT_LE(std::max(reading, writing), said) << form << " " << prompt;
       EXPECT_LE(Prompt(&cache, 0, 1), said) << form;
     }
   }
