@@ -119,6 +119,37 @@ class StoredKvTest : public ::testing::Test {
 constexpr int kDims[] = {8, 12, 32, 40, 64, 100, 128, 256};
 constexpr DType kStored[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
 
+TEST_F(StoredKvTest, DecodeGivesAHeadTheBitsItHasWithoutThoseThatShareItsKeys) {
+  constexpr int kGroup = 9, kSlots = 150;
+  for (const Isa isa : AvailableIsas()) {
+    SetIsa(isa);
+    for (const int dim : {40, 64, 100}) {
+      for (const DType stored : kStored) {
+        const TestMat q(1, kGroup * dim, DType::kF32, rng_.Bits());
+        const Stored k(kSlots, 1, dim, stored, rng_.Bits()), v(kSlots, 1, dim, stored, rng_.Bits());
+        const DecodeArgs::Row row{.k = k.view(), .v = v.view()};
+        const auto decode = [&](int first, int heads) {
+          TestMat out(1, int64_t{heads} * dim, DType::kF32, 1);
+          AttentionDecode({.shape = {.heads = heads, .kv_heads = 1, .head_dim = dim, .scale = 0.125f},
+                           .q = static_cast<ConstMat>(q).Cols(int64_t{first} * dim, int64_t{heads} * dim),
+                           .out = out,
+                           .rows = {&row, 1}});
+          return out.Values();
+        };
+        std::vector<double> alone;
+        for (int h = 0; h < kGroup; ++h) {
+          for (const double value : decode(h, 1)) alone.push_back(value);
+        }
+        for (int heads = 2; heads <= kGroup; ++heads) {
+          const std::vector<double> together = decode(0, heads);
+          ASSERT_TRUE(std::equal(together.begin(), together.end(), alone.begin()))
+              << Name(isa) << " dim " << dim << " stored " << Name(stored) << " heads " << heads;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(StoredKvTest, DecodeMatchesTheTwin) {
   for (const Isa isa : AvailableIsas()) {
     SetIsa(isa);

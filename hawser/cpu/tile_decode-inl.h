@@ -22,7 +22,8 @@ struct DecodeLoops {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(row) + at, 0, 2);
   }
 
-  // Queries are taken four at a time, so that a row is read from memory once and from the cache for the rest.
+  // Queries are taken four at a time, and what is left of them together, so that a row is read and widened as seldom as
+  // can be.
   template <class T, int Q>
   static void ScoresOf(const DecodeTile& a, int32_t first) {
     const float* x = a.x + first * a.ldx;
@@ -181,12 +182,15 @@ struct DecodeLoops {
   static void DecodeOf(const DecodeTile& a, bool scores) {
     int32_t q = 0;
     for (; q + 4 <= a.count; q += 4) scores ? ScoresOf<T, 4>(a, q) : MixOf<T, 4>(a, q);
-    for (; q < a.count; ++q) scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
+    if (a.count - q == 3) return scores ? ScoresOf<T, 3>(a, q) : MixOf<T, 3>(a, q);
+    if (a.count - q == 2) return scores ? ScoresOf<T, 2>(a, q) : MixOf<T, 2>(a, q);
+    if (a.count - q == 1) return scores ? ScoresOf<T, 1>(a, q) : MixOf<T, 1>(a, q);
   }
   static void DecodeBlocks(const DecodeTile& a, bool scores) {
     int32_t q = 0;
-    for (; q + 2 <= a.count; q += 2) scores ? BlockScores<2>(a, q) : BlockMix<2>(a, q);
-    for (; q < a.count; ++q) scores ? BlockScores<1>(a, q) : BlockMix<1>(a, q);
+    for (; a.count - q > 3 || a.count - q == 2; q += 2) scores ? BlockScores<2>(a, q) : BlockMix<2>(a, q);
+    if (a.count - q == 3) return scores ? BlockScores<3>(a, q) : BlockMix<3>(a, q);
+    if (a.count - q == 1) return scores ? BlockScores<1>(a, q) : BlockMix<1>(a, q);
   }
   static void Dequantize(const DequantizeArgs& a) {
     const char* from = static_cast<const char*>(a.from);
