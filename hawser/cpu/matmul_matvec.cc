@@ -69,11 +69,21 @@ HWY_INLINE void Dots(const float* a, const ConstMat& b, const float* bias, int64
     HAWSER_UNROLL
     for (int q = 0; q < kCols; ++q) even[r][q] = odd[r][q] = Zero();
   }
+  // Rows to come are fetched into the second-level cache: hardware begins anew at every row, and rows are short.
+  constexpr int64_t kAheadBytes = 8192;
+  const int64_t row_bytes = b.ld * static_cast<int64_t>(sizeof(T));
+  const int64_t ahead = (kAheadBytes / std::max<int64_t>(1, row_bytes * kCols) + 1) * row_bytes * kCols;
   int64_t i = 0;
   for (; i + 2 * step <= k; i += 2 * step) {
     VF b0[kCols], b1[kCols];
     HAWSER_UNROLL
-    for (int q = 0; q < kCols; ++q) LoadPair<kType>(rows[q], i, b0[q], b1[q]);
+    for (int q = 0; q < kCols; ++q) {
+      const auto* at = static_cast<const std::byte*>(rows[q]) + i * static_cast<int64_t>(sizeof(T)) + ahead;
+      for (int64_t line = 0; line < 2 * step * static_cast<int64_t>(sizeof(T)); line += 64) {
+        __builtin_prefetch(at + line, 0, 2);
+      }
+      LoadPair<kType>(rows[q], i, b0[q], b1[q]);
+    }
     HAWSER_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const VF a0 = hn::LoadU(DF(), a + r * k + i), a1 = hn::LoadU(DF(), a + r * k + i + step);
@@ -175,8 +185,9 @@ void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
   thread_local Scratch scratch;
   float* rows = scratch.Get<float>(a.rows * a.cols);
   for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), b.dtype, rows + r * a.cols, a.cols);
-  // Pieces of 128K weights: some 10 us of work, far above what handing a piece to a thread costs.
-  const int64_t grain = std::max<int64_t>(4, (131072 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
+  // Pieces of 32K weights: some 3 us of work, above what handing a piece to a thread costs, and many even where a
+  // matrix is small.
+  const int64_t grain = std::max<int64_t>(4, (32768 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
   // Of these the part that stays in a first cache, or near it, while rows of `a` pass by four at a time.
   constexpr int64_t kRows = 4;
   const int64_t part =
