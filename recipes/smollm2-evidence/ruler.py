@@ -71,7 +71,7 @@ def scores(folder):
 
 
 def error(by_task):
-    """Standard error of the mean over tasks, of the spread of samples within each; nothing where there is one sample."""
+    """Standard error of the mean over tasks, by the spread of samples within each; None where there is one sample."""
     if any(len(values) < 2 for values in by_task.values()):
         return None
     return sum(statistics.variance(v) / len(v) for v in by_task.values()) ** 0.5 / len(by_task)
