@@ -20,7 +20,7 @@ const std::vector<Target>& Targets() {
   static const std::vector<Target> targets = [] {
     std::vector<Target> all;
     for (auto part : {JsonTargets(), BinaryTargets(), PrefixTargets(), TokenizerTargets(), FormTargets(),
-                      RequestTargets(), GrammarTargets()}) {
+                      RequestTargets(), GrammarTargets(), AnswerTargets()}) {
       all.insert(all.end(), std::make_move_iterator(part.begin()), std::make_move_iterator(part.end()));
     }
     return all;

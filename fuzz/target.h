@@ -44,5 +44,6 @@ std::vector<Target> PrefixTargets();     // prefixes.cc: prefixes that were inde
 std::vector<Target> TokenizerTargets();  // tokenizers.cc
 std::vector<Target> RequestTargets();    // requests.cc: what clients of the server send
 std::vector<Target> GrammarTargets();    // grammars.cc: what they want answers to be
+std::vector<Target> AnswerTargets();     // answers.cc: what the server writes to them
 
 }  // namespace hawser::fuzz
