@@ -1,11 +1,15 @@
-// What a server answers before it has a model; scripts/test_serve.py tries the rest over sockets.
+// What a server answers before it has a model, and what is left of it at its end; scripts/test_serve.py tries the rest
+// over sockets.
 #include "hawser/serve/service.h"
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <boost/asio.hpp>
+#include <chrono>
 #include <cstdint>
 #include <future>
+#include <memory>
 #include <new>
 #include <string>
 #include <thread>
@@ -51,6 +55,28 @@ TEST(Service, TellsThatTheModelIsBeingLoadedAndWhyItIsNot) {
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "no such model");
   }
+}
+
+TEST(WebServer, AnswersUnderWayAtTheEndAreLetGo) {
+  std::promise<void> asked;
+  std::weak_ptr<WebReply> answer;
+  std::atomic<int> gone = 0;
+  const auto handler = [&](const WebRequest&, const std::shared_ptr<WebReply>& reply) {
+    answer = reply;
+    reply->OnGone([&] { ++gone; });
+    asked.set_value();
+  };
+  auto server = std::make_unique<WebServer>(WebOptions{.port = 0}, handler, [](int) { return std::string(); });
+  std::future<void> run = std::async(std::launch::async, [&] { server->Run(); });
+  std::future<std::string> client =
+      std::async(std::launch::async, AnswerTo, server->port(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  asked.get_future().wait();
+  server->Stop(std::chrono::milliseconds(0));
+  run.get();
+  EXPECT_EQ(gone, 1);
+  EXPECT_EQ(client.get(), "");
+  server.reset();
+  EXPECT_TRUE(answer.expired());
 }
 
 TEST(Service, FaultsOfItsOwnAreToldByNameAndALackOfMemoryToBeTriedAgain) {

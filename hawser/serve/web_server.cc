@@ -90,6 +90,8 @@ class ConnectionBase {
   virtual ~ConnectionBase() = default;
   /// Closes where no answer is under way, else once it is complete.
   virtual void Leave() = 0;
+  /// Closes. An answer under way learns that its client is gone, and lets go of the connection.
+  virtual void Abandon() = 0;
 };
 
 /// One client. Everything but the calls of WebReply runs on the loop's thread.
@@ -116,6 +118,11 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   void Leave() override {
     leaving_ = true;
     if (!reply_) Close();
+  }
+
+  void Abandon() override {
+    const auto self = this->shared_from_this();  // the answer may hold the last one
+    Lost();
   }
 
  private:
@@ -495,8 +502,8 @@ void WebServer::Run(const std::function<void()>& on_signal) {
     }
   }
   impl_->ended = true;
-  // Connections that are left are closed with the loop's objects; workers may still hold replies, which do nothing.
-  for (ConnectionBase* connection : std::set(impl_->open)) connection->Leave();
+  // Connections that are left go with the loop's objects; others may still hold replies, which do nothing.
+  for (ConnectionBase* connection : std::set(impl_->open)) connection->Abandon();
   impl_->workers.join();
 }
 
