@@ -179,6 +179,7 @@ EngineLm::EngineLm(Backend* backend, const Weights& weights, const Tokenizer& to
 EngineLm::~EngineLm() = default;
 
 int64_t EngineLm::max_length() const { return impl_->longest; }
+std::string EngineLm::Shown(const LmRequest& request) const { return impl_->encoder.Shown(request); }
 
 nlohmann::json EngineLm::Describe() const {
   const Impl& m = *impl_;

@@ -42,6 +42,7 @@ class EngineLm : public Lm {
   /// Errors: also those of with_prefix.h.
   void Answer(std::span<const LmRequest> requests, const std::vector<bool>& known, const AnswerSink& sink) override;
   int64_t max_length() const override;
+  std::string Shown(const LmRequest& request) const override;
   nlohmann::json Describe() const override;
 
  private:

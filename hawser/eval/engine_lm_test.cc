@@ -193,6 +193,32 @@ TEST(EngineLm, CutsTextsAtStops) {
   EXPECT_LT(answer.new_tokens, 30);
 }
 
+TEST(EngineLm, AChatIsItsTemplatesText) {
+  Engine engine(Engine::Spec());
+  engine.tokenizer.set_chat_template(
+      "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]\n"
+      "{% endif %}");
+  const LmRequest asked{.context = "how?",
+                        .before = {{"system", "be brief"}, {"user", "who?"}, {"assistant", "you"}},
+                        .answer_prefix = "",
+                        .continuations = {"so", "like this"}};
+  const std::string text = "[system] be brief\n[user] who?\n[assistant] you\n[user] how?\n[assistant]\n";
+  const LmRequest plain{.context = text, .continuations = asked.continuations};
+  const LmAnswer chat = engine.Ask({asked}, {.chat = true})[0];
+  const LmAnswer wanted = engine.Ask({plain}, {.bos = BosRule::kOff})[0];
+  ExpectNear({chat}, {wanted}, 0);
+  EXPECT_EQ(chat.likelihoods[0].tokens, 3);  // the line's end before the answer is counted with it
+  LmRequest begun = asked, plain_begun = plain;
+  for (LmRequest* request : {&begun, &plain_begun}) {
+    request->kind = LmRequest::Kind::kGenerate;
+    request->answer_prefix = "It is";
+    request->max_new = 8;
+  }
+  EXPECT_EQ(engine.Ask({begun}, {.chat = true})[0].text, engine.Ask({plain_begun}, {.bos = BosRule::kOff})[0].text);
+  const EngineLm lm(engine.backend.get(), engine.params, engine.tokenizer, {.chat = true});
+  EXPECT_EQ(lm.Shown(begun), text + "It is");
+}
+
 TEST(EngineLm, RefusesWhatDoesNotFit) {
   Engine engine(Engine::Spec());
   const LmRequest long_continuation{.context = "a", .continuations = {std::string(300, 'b')}};

@@ -93,6 +93,7 @@ FocusLm::FocusLm(Backend* backend, const Weights& weights, const Weights& candid
 FocusLm::~FocusLm() = default;
 
 int64_t FocusLm::max_length() const { return impl_->longest; }
+std::string FocusLm::Shown(const LmRequest& request) const { return impl_->encoder.Shown(request); }
 
 nlohmann::json FocusLm::Describe() const {
   const Impl& m = *impl_;

@@ -34,6 +34,7 @@ class FocusLm : public Lm {
   /// Errors: also kUnsupported for kRolling: its windows begin with one token, and have no memory.
   void Answer(std::span<const LmRequest> requests, const std::vector<bool>& known, const AnswerSink& sink) override;
   int64_t max_length() const override;
+  std::string Shown(const LmRequest& request) const override;
   nlohmann::json Describe() const override;
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "hawser/base/error.h"
 #include "hawser/base/python_random.h"
@@ -12,13 +13,34 @@ namespace {
 
 constexpr uint64_t kExampleSeed = 1234;
 
-std::string AsExample(const HarnessDoc& doc, const std::string& delimiter) {
-  const bool in_context = !doc.contexts.empty();
-  const std::string& query = in_context ? doc.contexts[static_cast<size_t>(doc.gold)] : doc.query;
-  const std::string& right = in_context            ? doc.choices.at(0)
-                             : !doc.target.empty() ? doc.target
-                                                   : doc.choices.at(doc.gold);
-  return query + delimiter + right + "\n\n";
+struct Example {
+  std::string query, answer;
+};
+
+Example AsExample(const HarnessDoc& doc) {
+  const auto gold = static_cast<size_t>(doc.gold);
+  if (!doc.contexts.empty()) return {doc.contexts[gold], doc.choices.at(0)};
+  return {doc.query, doc.target.empty() ? doc.choices.at(gold) : doc.target};
+}
+
+/// `wanted` of the pool, without `doc` itself.
+std::vector<size_t> DrawExamples(const HarnessSet& set, const HarnessDoc& doc, size_t wanted, PythonRandom* random) {
+  if (!set.spare_example) return random->SampleIndices(set.pool.size(), wanted);
+  const auto same = [&](size_t i) { return set.pool[i].doc != nullptr && *set.pool[i].doc == *doc.doc; };
+  std::vector<size_t> examples = random->SampleIndices(set.pool.size(), wanted + 1);
+  std::erase_if(examples, same);
+  if (examples.size() < wanted) {  // the document stands there more than once
+    std::vector<size_t> others(set.pool.size());
+    std::iota(others.begin(), others.end(), size_t{0});
+    std::erase_if(others, same);
+    if (others.size() < wanted) {
+      Fail(ErrorKind::kUsage, "{} examples are wanted, and {} are no copies of the question", wanted, others.size());
+    }
+    examples = random->SampleIndices(others.size(), wanted);
+    for (size_t& i : examples) i = others[i];
+  }
+  examples.resize(wanted);
+  return examples;
 }
 
 size_t Likeliest(std::span<const double> values) {
@@ -31,29 +53,35 @@ int64_t Shots(const TaskInput& input, int64_t fallback) { return input.options.I
 
 std::vector<Prompted> HarnessPrompts(const TaskInput& input, const HarnessSet& set, int64_t shots) {
   const auto wanted = static_cast<size_t>(shots);
-  const std::vector<HarnessDoc>& pool = set.exclude_doc ? set.docs : set.pool;
-  const size_t drawn = wanted + (set.exclude_doc && shots > 0 ? 1 : 0);
-  if (drawn > pool.size()) {
-    Fail(ErrorKind::kUsage, "{} examples are wanted, and there are {}", shots, pool.size());
+  const size_t drawn = wanted + (set.spare_example && shots > 0 ? 1 : 0);
+  if (drawn > set.pool.size()) {
+    Fail(ErrorKind::kUsage, "{} examples are wanted of {}; at most {} can be drawn", shots, set.pool.size(),
+         set.pool.size() - std::min<size_t>(set.pool.size(), set.spare_example ? 1 : 0));
   }
   PythonRandom random(input.seed_given ? input.seed : kExampleSeed);
   std::vector<Prompted> prompts;
   for (size_t d = 0; d < set.docs.size(); ++d) {
     if (input.limit > 0 && static_cast<int64_t>(d) == input.limit) break;
-    std::string before = set.description;
-    if (shots > 0) {
-      std::vector<size_t> examples;
-      if (set.first_examples) {
-        for (size_t i = 0; i < wanted; ++i) examples.push_back(i);
-      } else {
-        examples = random.SampleIndices(pool.size(), drawn);
-        if (set.exclude_doc) std::erase(examples, d);
-        examples.resize(wanted);
-      }
-      for (const size_t i : examples) before += AsExample(pool[i], set.delimiter);
-    }
     const HarnessDoc& doc = set.docs[d];
     Prompted prompt{.doc = &doc};
+    std::string before;
+    if (input.chat && !set.description.empty()) prompt.before.push_back({"system", set.description});
+    if (!input.chat) before = set.description;
+    std::vector<size_t> examples;
+    if (set.first_examples) {
+      for (size_t i = 0; i < wanted; ++i) examples.push_back(i);
+    } else if (shots > 0) {
+      examples = DrawExamples(set, doc, wanted, &random);
+    }
+    for (const size_t i : examples) {
+      Example example = AsExample(set.pool[i]);
+      if (input.chat) {
+        prompt.before.push_back({"user", std::move(example.query)});
+        prompt.before.push_back({"assistant", std::move(example.answer)});
+      } else {
+        before += example.query + set.delimiter + example.answer + "\n\n";
+      }
+    }
     for (const std::string& context : doc.contexts) prompt.contexts.push_back(before + context);
     if (doc.contexts.empty()) prompt.contexts.push_back(before + doc.query);
     prompts.push_back(std::move(prompt));
@@ -62,7 +90,7 @@ std::vector<Prompted> HarnessPrompts(const TaskInput& input, const HarnessSet& s
 }
 
 std::vector<Sample> ChoiceSamples(const TaskInput& input, const HarnessSet& set, int64_t shots) {
-  const std::string delimiter = input.chat ? "" : set.delimiter;
+  const std::string delimiter = input.chat || set.bare_choices ? "" : set.delimiter;
   std::vector<Sample> samples;
   for (Prompted& prompt : HarnessPrompts(input, set, shots)) {
     Sample sample{.row = set.row, .groups = set.groups, .id = static_cast<int64_t>(samples.size())};
@@ -71,7 +99,7 @@ std::vector<Sample> ChoiceSamples(const TaskInput& input, const HarnessSet& set,
     sample.target = std::to_string(sample.gold);
     sample.choices = prompt.doc->choices;
     for (std::string& context : prompt.contexts) {
-      LmRequest request{.context = std::move(context)};
+      LmRequest request{.context = std::move(context), .before = prompt.before};
       for (const std::string& choice : prompt.doc->choices) request.continuations.push_back(delimiter + choice);
       sample.requests.push_back(std::move(request));
     }

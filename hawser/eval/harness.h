@@ -25,7 +25,7 @@ struct HarnessDoc {
 };
 
 /// prompt = description + examples, each query + delimiter + target + "\n\n", + query; a choice stands behind the
-/// delimiter.
+/// delimiter. In a chat the system says the description, and examples are turns; a choice is the whole answer.
 struct HarnessSet {
   std::string row = {};  // of results; empty: the task's name
   std::vector<std::string> groups = {};
@@ -33,8 +33,9 @@ struct HarnessSet {
   std::vector<HarnessDoc> docs = {};
   std::vector<HarnessDoc> pool = {};  // examples come from here
   bool first_examples = false;        // the first ones for every document; else drawn by CPython's generator
-  bool exclude_doc = false;           // the pool is the documents: one more is drawn, and the document itself left out
+  bool spare_example = false;         // one more is drawn, for the document itself to be left out where it is there
   std::string delimiter = " ";
+  bool bare_choices = false;  // a choice has what stands before it
 };
 
 /// Option "shots". Errors: kUsage for more than the pool has.
@@ -44,6 +45,7 @@ int64_t Shots(const TaskInput& input, int64_t fallback);
 /// from document to document, so that a limit keeps the prompts.
 struct Prompted {
   const HarnessDoc* doc = nullptr;
+  std::vector<LmTurn> before;         // of a chat
   std::vector<std::string> contexts;  // one, or one of each of doc->contexts
 };
 std::vector<Prompted> HarnessPrompts(const TaskInput& input, const HarnessSet& set, int64_t shots);

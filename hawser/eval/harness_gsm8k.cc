@@ -33,6 +33,7 @@ std::vector<Sample> Samples(const TaskInput& input, const HarnessSet& set, int64
     Sample sample{.id = static_cast<int64_t>(samples.size()), .doc = prompt.doc->doc, .target = prompt.doc->target};
     sample.requests.push_back({.kind = LmRequest::Kind::kGenerate,
                                .context = std::move(prompt.contexts[0]),
+                               .before = std::move(prompt.before),
                                .stops = {question, "</s>", "<|im_end|>"},
                                .max_new = max_new});
     samples.push_back(std::move(sample));

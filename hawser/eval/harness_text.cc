@@ -16,17 +16,17 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::vector<Sample> LambadaSamples(const TaskInput& input) {
-  HarnessSet set;
+  HarnessSet set{.bare_choices = true};
   for (const nlohmann::json& line : ReadDataLines(input.data_dir, "lambada/lambada_openai_test.jsonl")) {
     const JsonObject doc(line, "lambada");
-    HarnessDoc out{.query = doc.String("context"), .choices = {doc.String("continuation")}};
-    out.doc = std::make_shared<const Json>(Json{{"text", out.query + " " + out.choices[0]}});
+    HarnessDoc out{.query = doc.String("context"), .choices = {" " + doc.String("continuation")}};
+    out.doc = std::make_shared<const Json>(Json{{"text", out.query + out.choices[0]}});
     set.docs.push_back(std::move(out));
   }
   const int64_t shots = Shots(input, 0);
   if (shots > 0) set.pool = set.docs;  // the document itself may be among its examples
   std::vector<Sample> samples = ChoiceSamples(input, set, shots);
-  for (Sample& sample : samples) sample.target = " " + sample.choices[0];
+  for (Sample& sample : samples) sample.target = sample.choices[0];
   return samples;
 }
 

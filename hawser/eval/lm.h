@@ -11,6 +11,11 @@
 
 namespace hawser {
 
+/// A turn of a chat: "system", "user" or "assistant".
+struct LmTurn {
+  std::string role, text;
+};
+
 struct LmRequest {
   enum class Kind : uint8_t {
     kLogLikelihood,  // how probable is each continuation behind the context?
@@ -21,6 +26,7 @@ struct LmRequest {
   // A prompt without BOS, which the model puts first where its tokenizer does. Too long a one is cut at its beginning.
   // In a chat it is the user's turn.
   std::string context = {};
+  std::vector<LmTurn> before = {};              // of a chat, in front of that turn: what the system says, examples
   std::string answer_prefix = {};               // how the answer begins: stands behind the context, or opens the turn
   std::vector<std::string> continuations = {};  // kLogLikelihood: each by itself
   // kLogLikelihood: where a continuation begins. kContext: at the tokens of the context alone, blanks at its end
@@ -61,6 +67,8 @@ class Lm {
   virtual void Answer(std::span<const LmRequest> requests, const std::vector<bool>& known, const AnswerSink& sink) = 0;
   /// The longest input in tokens.
   virtual int64_t max_length() const = 0;
+  /// What is asked as one text, as logs show it: in a chat with all that its template writes.
+  virtual std::string Shown(const LmRequest& request) const { return request.context + request.answer_prefix; }
   /// Of results files: model, cache, attention, positions, dtypes.
   virtual nlohmann::json Describe() const = 0;
 };

@@ -10,23 +10,34 @@
 namespace hawser {
 namespace {
 
-std::string_view Shown(std::string_view text) { return text.substr(0, 60); }
+std::string_view Beginning(std::string_view text) { return text.substr(0, 60); }
 
 }  // namespace
 
 PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, BosRule bos, bool chat, int64_t max_length)
     : tokenizer_(tokenizer),
-      bos_(bos),
       chat_(chat ? std::make_unique<ChatTemplate>(tokenizer) : nullptr),
       max_length_(max_length),
+      prefix_(chat ? std::vector<int32_t>() : TextPrefix(tokenizer, bos)),
       first_(tokenizer.bos() >= 0 ? tokenizer.bos() : tokenizer.eos()) {}
 
-/// What stands before the text: BOS where the rule says so, or a chat up to where the answer begins.
-std::vector<int32_t> PromptEncoder::Opening(const LmRequest& request) const {
-  if (chat_ == nullptr) return TextPrefix(tokenizer_, bos_);
+jinja::Text PromptEncoder::TextOf(const LmRequest& request) const {
+  if (chat_ == nullptr || request.kind == LmRequest::Kind::kRolling) return {request.context + request.answer_prefix};
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const LmTurn& turn : request.before) messages.push_back({{"role", turn.role}, {"content", turn.text}});
   messages.push_back({{"role", "user"}, {"content", request.context}});
-  return chat_->Ids(messages, /*answer=*/true);
+  jinja::Text text = chat_->Render(messages, /*answer=*/true);
+  text.Append(jinja::Text(request.answer_prefix, /*given=*/true));
+  return text;
+}
+
+/// Behind what stands before every text.
+std::vector<int32_t> PromptEncoder::Encode(const jinja::Text& text) const {
+  std::vector<int32_t> ids = prefix_;
+  if (text.empty()) return ids;
+  const std::vector<int32_t> encoded = chat_ == nullptr ? tokenizer_.Encode(text.bytes()) : chat_->Encode(text);
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  return ids;
 }
 
 ScoredText PromptEncoder::Cut(std::vector<int32_t> ids, int64_t scored, size_t owner, const LmRequest& request) const {
@@ -34,7 +45,7 @@ ScoredText PromptEncoder::Cut(std::vector<int32_t> ids, int64_t scored, size_t o
     Fail(ErrorKind::kUsage,
          "a continuation of {} tokens cannot be scored: wanted 1 to {}, the longest input (--context); its context "
          "begins '{}'",
-         scored, max_length_, Shown(request.context));
+         scored, max_length_, Beginning(request.context));
   }
   if (static_cast<int64_t>(ids.size()) > max_length_ + 1) {
     ids.erase(ids.begin(), ids.end() - static_cast<int64_t>(max_length_ + 1));
@@ -50,21 +61,13 @@ std::vector<ScoredText> PromptEncoder::Scored(const LmRequest& request, size_t o
 
 std::vector<ScoredText> PromptEncoder::Continuations(const LmRequest& request, size_t owner,
                                                      int64_t* prompt_tokens) const {
-  const bool chat = chat_ != nullptr;
-  const std::string whole = chat ? request.answer_prefix : request.context + request.answer_prefix;
-  const size_t end = PythonRstrip(whole);
-  const std::string context = whole.substr(0, end), blanks = whole.substr(end);
-  const std::vector<int32_t> opening = Opening(request);
-  std::vector<int32_t> before = opening;
-  if (!context.empty()) {
-    const std::vector<int32_t> ids = tokenizer_.Encode(context, false, chat);
-    before.insert(before.end(), ids.begin(), ids.end());
-  }
+  const jinja::Text whole = TextOf(request);
+  const std::vector<int32_t> before = Encode(whole.Part(0, PythonRstrip(whole.bytes())));
   std::vector<ScoredText> texts;
   for (const std::string& continuation : request.continuations) {
-    std::vector<int32_t> ids = opening;
-    const std::vector<int32_t> text = tokenizer_.Encode(context + blanks + continuation, false, chat);
-    ids.insert(ids.end(), text.begin(), text.end());
+    jinja::Text text = whole;
+    text.Append(jinja::Text(continuation, /*given=*/true));
+    std::vector<int32_t> ids = Encode(text);
     size_t begin = before.size();
     if (begin == 0) {  // nothing stands before it
       if (first_ < 0) {
@@ -82,14 +85,13 @@ std::vector<ScoredText> PromptEncoder::Continuations(const LmRequest& request, s
 
 std::vector<ScoredText> PromptEncoder::BehindCommon(const LmRequest& request, size_t owner,
                                                     int64_t* prompt_tokens) const {
-  const std::vector<int32_t> opening = Opening(request);
+  const jinja::Text whole = TextOf(request);
   std::vector<std::vector<int32_t>> all;
   size_t common = 0;
   for (const std::string& continuation : request.continuations) {
-    std::vector<int32_t> ids = opening;
-    const std::string text = (chat_ ? "" : request.context) + request.answer_prefix + continuation;
-    const std::vector<int32_t> encoded = tokenizer_.Encode(text, false, chat_ != nullptr);
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    jinja::Text text = whole;
+    text.Append(jinja::Text(continuation, /*given=*/true));
+    std::vector<int32_t> ids = Encode(text);
     common = all.empty() ? ids.size()
                          : std::min<size_t>(common, std::ranges::mismatch(all.front(), ids).in1 - all.front().begin());
     all.push_back(std::move(ids));
@@ -119,11 +121,7 @@ std::vector<ScoredText> PromptEncoder::Windows(const LmRequest& request, size_t 
 }
 
 std::vector<int32_t> PromptEncoder::Prompt(const LmRequest& request, int64_t* prompt_tokens) const {
-  const bool chat = chat_ != nullptr;
-  std::vector<int32_t> ids = Opening(request);
-  const std::string text = (chat ? "" : request.context) + request.answer_prefix;
-  const std::vector<int32_t> encoded = tokenizer_.Encode(text, false, chat);
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  std::vector<int32_t> ids = Encode(TextOf(request));
   if (ids.empty() && first_ >= 0) ids.push_back(first_);
   *prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t most = max_length_ - request.max_new;

@@ -27,18 +27,22 @@ class PromptEncoder {
   /// The prompt of kGenerate, its beginning cut so that max_new more fit. Errors: kUsage where they never do.
   std::vector<int32_t> Prompt(const LmRequest& request, int64_t* prompt_tokens) const;
 
+  /// Context and answer_prefix as one text, in a chat as its template writes them.
+  std::string Shown(const LmRequest& request) const { return TextOf(request).bytes(); }
+
  private:
-  std::vector<int32_t> Opening(const LmRequest& request) const;
+  jinja::Text TextOf(const LmRequest& request) const;
+  std::vector<int32_t> Encode(const jinja::Text& text) const;
   std::vector<ScoredText> Continuations(const LmRequest& request, size_t owner, int64_t* prompt_tokens) const;
   std::vector<ScoredText> BehindCommon(const LmRequest& request, size_t owner, int64_t* prompt_tokens) const;
   std::vector<ScoredText> Windows(const LmRequest& request, size_t owner) const;
   ScoredText Cut(std::vector<int32_t> ids, int64_t scored, size_t owner, const LmRequest& request) const;
 
   const Tokenizer& tokenizer_;
-  BosRule bos_;
   std::unique_ptr<ChatTemplate> chat_;
   int64_t max_length_;
-  int32_t first_;  // what stands before an empty context: BOS, or EOS
+  std::vector<int32_t> prefix_;  // before every text: BOS where the rule says so; a chat's template brings its own
+  int32_t first_;                // what stands before an empty context: BOS, or EOS
 };
 
 }  // namespace hawser

@@ -52,6 +52,10 @@ std::string DocText(const Sample& sample) {
   return DocOf(sample).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
+std::string Prompt(const Sample& sample, const ShownRequest& shown) {
+  return sample.requests.empty() ? std::string() : shown(sample.requests[0]);
+}
+
 }  // namespace
 
 nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
@@ -135,7 +139,7 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
   return json;
 }
 
-std::map<std::string, std::string> SampleLogs(const ScoredTask& task) {
+std::map<std::string, std::string> SampleLogs(const ScoredTask& task, const ShownRequest& shown) {
   std::map<std::string, std::string> logs;
   for (size_t s = 0; s < task.samples.size(); ++s) {
     const Sample& sample = task.samples[s];
@@ -155,7 +159,7 @@ std::map<std::string, std::string> SampleLogs(const ScoredTask& task) {
     for (size_t r = 0; r < sample.requests.size(); ++r) {
       const LmRequest& request = sample.requests[r];
       const LmAnswer& answer = task.answers[s][r];
-      const std::string context = request.context + request.answer_prefix;
+      const std::string context = shown(request);
       if (request.kind == LmRequest::Kind::kGenerate) {
         argue(context, {{"until", request.stops}, {"max_gen_toks", request.max_new}, {"do_sample", false}});
         respond(answer.text);
@@ -186,9 +190,8 @@ std::map<std::string, std::string> SampleLogs(const ScoredTask& task) {
         line["metrics"].push_back(of.name);
         line[std::string(of.name)] = score.values[m].value;
       }
-      const std::string prompt = sample.requests.empty() ? "" : sample.requests[0].context;
       line["doc_hash"] = Sha256(DocText(sample));
-      line["prompt_hash"] = Sha256(prompt);
+      line["prompt_hash"] = Sha256(Prompt(sample, shown));
       line["target_hash"] = Sha256(sample.target);
       logs[RowOf(task, sample)] += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     }
@@ -196,12 +199,11 @@ std::map<std::string, std::string> SampleLogs(const ScoredTask& task) {
   return logs;
 }
 
-std::map<std::string, std::string> TaskHashes(const ScoredTask& task) {
+std::map<std::string, std::string> TaskHashes(const ScoredTask& task, const ShownRequest& shown) {
   std::map<std::string, std::string> hashes;
   for (const Sample& sample : task.samples) {
     std::string& all = hashes[RowOf(task, sample)];
-    all += Sha256(DocText(sample)) + Sha256(sample.requests.empty() ? "" : sample.requests[0].context) +
-           Sha256(sample.target);
+    all += Sha256(DocText(sample)) + Sha256(Prompt(sample, shown)) + Sha256(sample.target);
   }
   for (auto& [row, text] : hashes) text = Sha256(text);
   return hashes;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -24,10 +25,12 @@ struct ScoredTask {
 /// "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "cells".
 nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap);
 
+/// A request as logs show it (Lm::Shown).
+using ShownRequest = std::function<std::string(const LmRequest& request)>;
 /// The lines of samples_ROW_*.jsonl by row: one for each document and filter.
-std::map<std::string, std::string> SampleLogs(const ScoredTask& task);
+std::map<std::string, std::string> SampleLogs(const ScoredTask& task, const ShownRequest& shown);
 /// SHA-256 of the hashes of all samples of a row, by row.
-std::map<std::string, std::string> TaskHashes(const ScoredTask& task);
+std::map<std::string, std::string> TaskHashes(const ScoredTask& task, const ShownRequest& shown);
 
 /// For people.
 std::string ResultsTable(const nlohmann::json& results);

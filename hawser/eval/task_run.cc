@@ -171,7 +171,8 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
   json["model_name_sanitized"] = ModelName(options.model);
   json["chat_template"] = options.chat ? nlohmann::json(tokenizer.chat_template()) : nlohmann::json();
   json["task_hashes"] = nlohmann::json::object();
-  for (const ScoredTask& scored : tasks) json["task_hashes"].update(nlohmann::json(TaskHashes(scored)));
+  const auto shown = [&](const LmRequest& request) { return lm->Shown(request); };
+  for (const ScoredTask& scored : tasks) json["task_hashes"].update(nlohmann::json(TaskHashes(scored, shown)));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   json["total_evaluation_time_seconds"] = fmt::format("{:.3f}", seconds);
   result.text = ResultsTable(json);
@@ -185,7 +186,7 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
   result.finished_before = false;
   MakeDirectories(folder);
   for (const ScoredTask& scored : tasks) {
-    for (const auto& [row, lines] : SampleLogs(scored)) {
+    for (const auto& [row, lines] : SampleLogs(scored, shown)) {
       WriteFileAtomically(folder / fmt::format("samples_{}_{}.jsonl", Sanitized(row), time), lines);
     }
   }
