@@ -30,6 +30,12 @@ constexpr DataFile kFiles[] = {
      "ybisk/ybisk.github.io/21edab439af693b961be2f069e8690a88d3b4e37/piqa/data/valid.jsonl"},
     {"piqa", "piqa/valid-labels.lst", 3676, "b4192dc3a2a0363d9d60ccf79800cbbe2f32ebb17726efdde6970e0b8131bceb",
      "ybisk/ybisk.github.io/21edab439af693b961be2f069e8690a88d3b4e37/piqa/data/valid-labels.lst"},
+    {"piqa_train", "piqa/train.jsonl", 0, "f032ea264350c9cc30e7f872ea2a8576f4a97f2e",
+     "ybisk/ybisk.github.io/21edab439af693b961be2f069e8690a88d3b4e37/piqa/data/train.jsonl"},
+    {"piqa_train", "piqa/train-labels.lst", 32226, "df8ae080c41f02f88e81f6932d425f4b7ee72f433ad552e6a30d45e358e8f8bb",
+     "ybisk/ybisk.github.io/21edab439af693b961be2f069e8690a88d3b4e37/piqa/data/train-labels.lst"},
+    {"hellaswag_train", "hellaswag/hellaswag_train.jsonl", 0, "1997e15fe638ef2aeec6993471159295cd75aab7",
+     "rowanz/hellaswag/a29ff8e9a04bba4bd6588223785ce105328adc57/data/hellaswag_train.jsonl"},
     {"winogrande", "winogrande/winogrande_xl_validation.jsonl", 312369,
      "ea1592526f3bfdd0948ed3acb1b4dfa3f83d23698917118688ee1df7f8d4b8d7",
      "mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/scripts/eval/local_data/language_understanding/"
@@ -65,6 +71,15 @@ const DataFile& Known(std::string_view path) {
   const auto found = std::ranges::find(kFiles, path, &DataFile::path);
   HAWSER_CHECK(found != std::end(kFiles));
   return *found;
+}
+
+/// As git names a file of these bytes.
+std::string BlobHash(std::string_view text) {
+  Digest digest(Digest::Kind::kSha1);
+  digest.Add(fmt::format("blob {}", text.size()));
+  digest.Add(std::string_view("\0", 1));
+  digest.Add(text);
+  return digest.Hex();
 }
 
 /// Errors: kIo.
@@ -105,13 +120,11 @@ bool HasDataFile(const fs::path& given, std::string_view path) {
 }
 
 void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view text) {
-  if (static_cast<int64_t>(text.size()) != file.bytes) {
-    Fail(ErrorKind::kFormat, "{}: {} bytes, {} as this program knows it has {}", place.string(), text.size(), file.path,
-         file.bytes);
-  }
-  if (const std::string hash = Sha256(text); hash != file.sha256) {
-    Fail(ErrorKind::kFormat, "{}: SHA-256 {}, {} as this program knows it has {}", place.string(), hash, file.path,
-         file.sha256);
+  const bool blob = file.sha256.size() == 40;
+  if (const std::string hash = blob ? BlobHash(text) : Sha256(text); hash != file.sha256) {
+    const std::string wanted = file.bytes > 0 ? fmt::format("{} bytes, ", file.bytes) : "";
+    Fail(ErrorKind::kFormat, "{}: {} bytes, {} {}; {} as this program knows it has {}{}", place.string(), text.size(),
+         blob ? "git's hash" : "SHA-256", hash, file.path, wanted, file.sha256);
   }
 }
 

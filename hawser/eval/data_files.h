@@ -1,5 +1,5 @@
-// eval/data_files.h - the files of public data sets that tasks read, known by name, size and SHA-256. Where to get
-// each, and under which licence: docs/EVAL.md.
+// eval/data_files.h - the files of public data sets that tasks read, known by name, size and SHA-256, or by the hash of
+// the repository that holds them. Where to get each, and under which licence: docs/EVAL.md.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@
 namespace hawser {
 
 struct DataFile {
-  std::string_view set;   // "mmlu", of `hawser pull data:mmlu`
-  std::string_view path;  // in a folder of data: "mmlu/test.jsonl"
-  int64_t bytes = 0;
-  std::string_view sha256;
+  std::string_view set;         // "mmlu", of `hawser pull data:mmlu`
+  std::string_view path;        // in a folder of data: "mmlu/test.jsonl"
+  int64_t bytes = 0;            // 0: not known
+  std::string_view sha256;      // or 40 digits: the file's name as a blob of git
   std::string_view place = "";  // on raw.githubusercontent.com; empty: it is made from other files (docs/EVAL.md)
 };
 std::span<const DataFile> DataFiles();

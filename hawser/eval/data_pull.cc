@@ -19,7 +19,9 @@ namespace fs = std::filesystem;
 
 constexpr int kTries = 4;
 
-/// The whole file, which is to have `bytes`.
+constexpr int64_t kMostBytes = int64_t{1} << 28;  // of a file whose size is not known
+
+/// The whole file, which is to have `bytes`; 0: nobody knows.
 std::string Fetch(const std::string& url, int64_t bytes) {
   std::string why;
   for (int attempt = 0; attempt < kTries; ++attempt) {
@@ -33,7 +35,7 @@ std::string Fetch(const std::string& url, int64_t bytes) {
       if (head.status != 200) return false;
       text.append(piece);
       bar.Update(static_cast<int64_t>(text.size()));
-      return static_cast<int64_t>(text.size()) <= bytes;
+      return static_cast<int64_t>(text.size()) <= (bytes > 0 ? bytes : kMostBytes);
     });
     if (response.status == 200 && response.failure.empty()) return text;
     why = response.failure.empty() ? fmt::format("the server answers {}", response.status) : response.failure;
@@ -73,7 +75,7 @@ DataPull PullData(std::string_view set) {
       MakeDirectories(ParentFolder(path));
       WriteFileAtomically(path, text);
     }
-    pull.files.push_back({std::string(file.path), file.bytes, !there});
+    pull.files.push_back({std::string(file.path), static_cast<int64_t>(fs::file_size(path)), !there});
   }
   if (pull.files.empty()) Fail(ErrorKind::kUsage, "unknown data set '{}'{}", set, SuggestName(set, sets));
   return pull;

@@ -5,8 +5,10 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
+#include "hawser/eval/context_lines.h"
 #include "hawser/eval/data_files.h"
 #include "hawser/eval/harness.h"
+#include "hawser/eval/haystack.h"
 #include "hawser/eval/python_text.h"
 #include "hawser/eval/tasks.h"
 #include "hawser/io/json.h"
@@ -16,12 +18,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::vector<HarnessDoc> PiqaDocs(const TaskInput& input) {
-  const std::string labels = ReadDataFile(input.data_dir, "piqa/valid-labels.lst");
+std::vector<HarnessDoc> PiqaDocs(const TaskInput& input, const std::string& part) {
+  const std::string path = "piqa/" + part + ".jsonl";
+  const std::string labels = ReadDataFile(input.data_dir, "piqa/" + part + "-labels.lst");
   const std::vector<std::string_view> gold = SplitWords(labels, "\n");
   std::vector<HarnessDoc> docs;
-  for (const nlohmann::json& line : ReadDataLines(input.data_dir, "piqa/valid.jsonl")) {
-    const JsonObject doc(line, "piqa");
+  for (const nlohmann::json& line : ReadDataLines(input.data_dir, path)) {
+    const JsonObject doc(line, path);
     HarnessDoc out{.query = "Question: " + doc.String("goal") + "\nAnswer:"};
     out.choices = {doc.String("sol1"), doc.String("sol2")};
     out.gold = gold.at(docs.size()) == "1" ? 1 : 0;
@@ -76,6 +79,36 @@ std::vector<HarnessDoc> HellaswagDocs(const TaskInput& input, std::string_view p
   return docs;
 }
 
+/// Python's str.capitalize().
+std::string Capitalized(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = CodePointAt(text, at);
+    if (c.length == 0) Fail(ErrorKind::kFormat, "'{}' is not UTF-8", text);
+    const auto code = static_cast<utf8proc_int32_t>(c.value);
+    AppendUtf8(out, static_cast<char32_t>(at == 0 ? utf8proc_totitle(code) : utf8proc_tolower(code)));
+    at += c.length;
+  }
+  return out;
+}
+
+/// The training set, in the form of its authors.
+std::vector<HarnessDoc> HellaswagExamples(const TaskInput& input) {
+  const char* path = "hellaswag/hellaswag_train.jsonl";
+  std::vector<HarnessDoc> docs;
+  for (const nlohmann::json& line : ReadDataLines(input.data_dir, path)) {
+    const JsonObject doc(line, path);
+    const std::string second = Capitalized(doc.String("ctx_b"));
+    HarnessDoc out{.query = HellaswagText(doc.String("activity_label") + ": " + doc.String("ctx_a") + " " + second)};
+    out.gold = static_cast<int32_t>(doc.Int("label", 0, 3));
+    for (const auto& ending : line.at("endings").get<std::vector<std::string>>()) {
+      out.choices.push_back(HellaswagText(ending));
+    }
+    docs.push_back(std::move(out));
+  }
+  return docs;
+}
+
 std::vector<HarnessDoc> WinograndeDocs(const TaskInput& input) {
   std::vector<HarnessDoc> docs;
   for (const nlohmann::json& line : ReadDataLines(input.data_dir, "winogrande/winogrande_xl_validation.jsonl")) {
@@ -88,6 +121,37 @@ std::vector<HarnessDoc> WinograndeDocs(const TaskInput& input) {
         Json{{"context_options", out.contexts}, {"continuation", out.choices[0]}, {"gold", out.gold}});
     docs.push_back(std::move(out));
   }
+  return docs;
+}
+
+/// The training set (train_xl.jsonl), in the form of its authors. It comes without a hash that is known here.
+std::vector<HarnessDoc> WinograndeExamples(const TaskInput& input) {
+  std::vector<HarnessDoc> docs;
+  const std::filesystem::path path = FindData(input.data_dir, "winogrande/train_xl.jsonl");
+  std::error_code code;
+  if (!std::filesystem::exists(path, code)) {
+    Fail(ErrorKind::kIo,
+         "{}: not found; examples are drawn from this file of the authors' winogrande_1.1.zip: put it there, or say "
+         "by --data-dir where else it is",
+         path.string());
+  }
+  ReadJsonItems(path, [&](const nlohmann::json& line) {
+    const JsonObject doc(line, "item");
+    const std::string sentence = doc.String("sentence");
+    const size_t blank = sentence.find('_');
+    const std::string answer = doc.String("answer");
+    if (blank == sentence.npos || (answer != "1" && answer != "2")) {
+      Fail(ErrorKind::kFormat, "wanted a sentence with a _ and the answer 1 or 2, found '{}' and '{}'", sentence,
+           answer);
+    }
+    HarnessDoc out{.gold = answer == "2" ? 1 : 0};
+    for (const char* option : {"option1", "option2"}) {
+      out.contexts.push_back(sentence.substr(0, blank) + doc.String(option));
+    }
+    out.choices = {std::string(PythonStrip(std::string_view(sentence).substr(blank + 1)))};
+    docs.push_back(std::move(out));
+    return true;
+  });
   return docs;
 }
 
@@ -112,15 +176,26 @@ std::vector<HarnessDoc> ArcFile(const TaskInput& input, const std::string& path)
   return docs;
 }
 
-/// Examples of these tasks are of their training sets, which are no part of the known data.
-int64_t NoShots(const TaskInput& input) { return input.options.Int("shots", 0, 0, 0); }
+/// Examples are drawn from the training set, as if the document might be there: these tasks say nowhere which part
+/// asks and which part shows.
+std::vector<Sample> WithTraining(const TaskInput& input, HarnessSet set,
+                                 std::vector<HarnessDoc> (*training)(const TaskInput& input)) {
+  const int64_t shots = Shots(input, 0);
+  if (shots > 0) set.pool = training(input);
+  set.spare_example = true;
+  return ChoiceSamples(input, set, shots);
+}
 
 std::vector<Sample> PiqaSamples(const TaskInput& input) {
-  return ChoiceSamples(input, {.docs = PiqaDocs(input)}, NoShots(input));
+  return WithTraining(input, {.docs = PiqaDocs(input, "valid")},
+                      [](const TaskInput& in) { return PiqaDocs(in, "train"); });
 }
 std::vector<Sample> HellaswagSamples(const TaskInput& input) {
   const std::string protocol = input.options.OneOf("protocol", "harness", kProtocols);
-  std::vector<Sample> samples = ChoiceSamples(input, {.docs = HellaswagDocs(input, protocol)}, NoShots(input));
+  if (protocol != "harness" && input.options.Int("shots", 0, 0, 1000) > 0) {
+    Fail(ErrorKind::kUsage, "shots is for protocol=harness: {} shows no examples", protocol);
+  }
+  std::vector<Sample> samples = WithTraining(input, {.docs = HellaswagDocs(input, protocol)}, HellaswagExamples);
   for (Sample& sample : samples) {
     if (protocol != "harness") sample.choices.clear();  // lengths are those of tokens
     if (protocol == "llamacpp") sample.requests[0].split = LmRequest::Split::kCommon;
@@ -128,7 +203,7 @@ std::vector<Sample> HellaswagSamples(const TaskInput& input) {
   return samples;
 }
 std::vector<Sample> WinograndeSamples(const TaskInput& input) {
-  return ChoiceSamples(input, {.docs = WinograndeDocs(input)}, NoShots(input));
+  return WithTraining(input, {.docs = WinograndeDocs(input)}, WinograndeExamples);
 }
 template <bool kHard>
 std::vector<Sample> ArcSamples(const TaskInput& input) {
@@ -146,19 +221,21 @@ const Task kPiqa = {.name = "piqa",
                     .samples = PiqaSamples,
                     .score = ScoreChoice,
                     .metrics = ChoiceMetrics(),
+                    .options = "shots=K (data:piqa_train)",
                     .data = "piqa"};
 const Task kHellaswag = {.name = "hellaswag",
                          .summary = "how a description goes on, 4 choices",
                          .samples = HellaswagSamples,
                          .score = ScoreChoice,
                          .metrics = ChoiceMetrics(),
-                         .options = "protocol=harness|llamacpp|llmc",
+                         .options = "shots=K (data:hellaswag_train), protocol=harness|llamacpp|llmc",
                          .data = "hellaswag"};
 const Task kWinogrande = {.name = "winogrande",
                           .summary = "whom a pronoun means, 2 choices",
                           .samples = WinograndeSamples,
                           .score = ScoreChoice,
                           .metrics = {{.name = "acc"}},
+                          .options = "shots=K (winogrande/train_xl.jsonl)",
                           .data = "winogrande"};
 const Task kArcEasy = {.name = "arc_easy",
                        .summary = "science questions of schools, the easy ones",

@@ -194,6 +194,128 @@ TEST_F(HarnessOracle, ALimitKeepsThePrompts) {
   for (size_t s = 0; s < few.size(); ++s) EXPECT_EQ(ArgumentsOf(few[s]), ArgumentsOf(all[s]));
 }
 
+TEST_F(HarnessOracle, InAChatExamplesAreTurns) {
+  const auto first = [](std::string_view text) {
+    const TaskInput input{.options = TaskOptions(text), .limit = 1, .chat = true};
+    return FindTask(input.options.task()).samples(input).at(0).requests;
+  };
+  const std::vector<LmRequest> plain = Samples("mmlu:shots=2,subjects=anatomy", 1).at(0).requests;
+  const LmRequest mmlu = first("mmlu:shots=2,subjects=anatomy").at(0);
+  std::string all;
+  for (size_t t = 0; t < mmlu.before.size(); ++t) {
+    EXPECT_EQ(mmlu.before[t].role, t == 0 ? "system" : t % 2 == 1 ? "user" : "assistant");
+    all += mmlu.before[t].text + (t == 0 ? "" : t % 2 == 1 ? " " : "\n\n");
+  }
+  EXPECT_EQ(mmlu.before.size(), 5);
+  EXPECT_EQ(all + mmlu.context, plain.at(0).context);  // the same words
+  EXPECT_EQ(mmlu.continuations, (std::vector<std::string>{"A", "B", "C", "D"}));
+  const std::vector<LmRequest> winogrande = first("winogrande");
+  ASSERT_EQ(winogrande.size(), 2);
+  EXPECT_TRUE(winogrande[0].before.empty());
+  EXPECT_FALSE(winogrande[0].continuations.at(0).starts_with(" "));
+  // A last word has its blank everywhere, and behind the prompt of an example there is one more.
+  const LmRequest word = first("lambada_openai:shots=1").at(0);
+  EXPECT_TRUE(word.continuations.at(0).starts_with(" "));
+  EXPECT_TRUE(word.before.at(1).text.starts_with(" "));
+  const LmRequest told = Samples("lambada_openai:shots=1", 1).at(0).requests.at(0);
+  EXPECT_EQ(told.context, word.before[0].text + " " + word.before[1].text + "\n\n" + word.context);
+  const LmRequest text = first("gsm8k_cot").at(0);
+  EXPECT_EQ(text.before.size(), 16);
+  EXPECT_TRUE(text.before[1].text.ends_with("The answer is 6."));
+}
+
+TEST(HarnessExamples, ADocumentIsNoExampleOfItself) {
+  HarnessSet set{.spare_example = true};
+  for (int i = 0; i < 6; ++i) {
+    HarnessDoc doc{.query = std::to_string(i), .choices = {"x"}};
+    doc.doc = std::make_shared<const nlohmann::ordered_json>(nlohmann::ordered_json{{"number", i / 2}});  // in pairs
+    set.pool.push_back(doc);
+  }
+  set.docs = set.pool;
+  const TaskInput input{.options = TaskOptions("any:shots=4")};
+  PythonRandom random(1234);
+  for (const Prompted& prompt : HarnessPrompts(input, set, 4)) {
+    // As the harness does it: one more is drawn; where copies of the document leave too few, again without them.
+    std::vector<size_t> drawn = random.SampleIndices(6, 5);
+    const int64_t own = (*prompt.doc->doc)["number"];
+    std::erase_if(drawn, [&](size_t i) { return static_cast<int64_t>(i / 2) == own; });
+    if (drawn.size() < 4) {
+      std::vector<size_t> others;
+      for (size_t i = 0; i < 6; ++i) {
+        if (static_cast<int64_t>(i / 2) != own) others.push_back(i);
+      }
+      drawn = random.SampleIndices(4, 4);
+      for (size_t& i : drawn) i = others[i];
+    }
+    std::string wanted;
+    for (size_t i = 0; i < 4; ++i) wanted += std::to_string(drawn[i]) + " x\n\n";
+    EXPECT_EQ(prompt.contexts.at(0), wanted + prompt.doc->query);
+  }
+  EXPECT_THROW(HarnessPrompts(input, set, 6), Error);  // six are there, and one of them is spare
+  EXPECT_THROW(HarnessPrompts(input, set, 5), Error);  // of which two are the document
+}
+
+TEST_F(HarnessOracle, ExamplesOfTrainingSets) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "hawser_training_sets";
+  std::filesystem::remove_all(folder);
+  MakeDirectories(folder);
+  std::filesystem::create_directory_symlink(root_ / "piqa", folder / "piqa");
+  MakeDirectories(folder / "winogrande");
+  std::filesystem::create_symlink(root_ / "winogrande/winogrande_xl_validation.jsonl",
+                                  folder / "winogrande/winogrande_xl_validation.jsonl");
+  const auto ask = [&](std::string_view text) {
+    const TaskInput input{.options = TaskOptions(text), .data_dir = folder, .limit = 2};
+    return FindTask(input.options.task()).samples(input);
+  };
+  const auto refused = [&](std::string_view text, std::string_view part) {
+    try {
+      ask(text);
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string_view(error.what()).find(part), std::string_view::npos) << error.what();
+    }
+  };
+  if (!HasDataFile(folder, "piqa/train.jsonl")) refused("piqa:shots=5", "hawser pull data:piqa_train");
+  refused("winogrande:shots=1", "winogrande_1.1.zip");
+  refused("hellaswag:protocol=llmc,shots=1", "protocol=harness");
+  const std::filesystem::path train = folder / "winogrande/train_xl.jsonl";
+  WriteFileAtomically(train, R"({"sentence":"Ann saw Bea, so _ waved.","option1":"Ann","option2":"Bea","answer":"2"})"
+                             "\n"
+                             R"({"sentence":"The _ sank.","option1":"rope","option2":"mast","answer":"1"})"
+                             "\n");
+  const std::vector<Sample> plain = ask("winogrande"), shown = ask("winogrande:shots=1");
+  PythonRandom random(1234);
+  const std::string examples[] = {"Ann saw Bea, so Bea waved.\n\n", "The rope sank.\n\n"};
+  for (size_t s = 0; s < 2; ++s) {
+    const std::string example = examples[random.SampleIndices(2, 2)[0]];
+    for (size_t r = 0; r < 2; ++r) {
+      EXPECT_EQ(shown[s].requests[r].context, example + plain[s].requests[r].context);
+      EXPECT_EQ(shown[s].requests[r].continuations, plain[s].requests[r].continuations);
+    }
+  }
+  refused("winogrande:shots=2", "at most 1 can be drawn");
+  WriteFileAtomically(train, R"({"sentence":"No place.","option1":"a","option2":"b","answer":"2"})");
+  refused("winogrande:shots=1", "a sentence with a _");
+  std::filesystem::remove_all(folder);
+}
+
+TEST(DataFiles, AreKnownByEitherHash) {
+  const DataFile blob{.set = "a", .path = "a/b", .bytes = 0, .sha256 = "ce013625030ba8dba906f756967f9e9ca394464a"};
+  CheckDataFile(blob, "here", "hello\n");  // as `git hash-object` names it
+  EXPECT_THROW(CheckDataFile(blob, "here", "hello"), Error);
+  const std::string hash = Sha256("hello\n");
+  const DataFile whole{.set = "a", .path = "a/b", .bytes = 6, .sha256 = hash};
+  CheckDataFile(whole, "here", "hello\n");
+  try {
+    CheckDataFile(whole, "here", "hell");
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    for (const std::string& part : {hash, Sha256("hell"), std::string("6 bytes"), std::string("4 bytes")}) {
+      EXPECT_NE(std::string_view(error.what()).find(part), std::string_view::npos) << error.what();
+    }
+  }
+}
+
 TEST_F(HarnessOracle, Gsm8kExtraction) {
   const nlohmann::json wanted = ParseJson(ReadFile(root_ / "oracles/gsm8k_extraction_expected.json"));
   std::vector<std::string> gold;
