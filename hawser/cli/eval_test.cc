@@ -162,6 +162,9 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   WriteFileAtomically(folder_ / "cut/answers.jsonl", log.substr(0, second + 40));
   EXPECT_NE(run("cut", "").out.find("--resume goes on"), std::string::npos);
   EXPECT_NE(run("cut", "--resume --kv window:20").out.find("another run"), std::string::npos);
+  const CommandResult fewer =
+      Eval("piqa --limit 3" + tokenizer_ + " --resume --output '" + (folder_ / "cut").string() + "'");
+  EXPECT_NE(fewer.out.find("with limit 12, this one 3"), std::string::npos) << fewer.out;
   EXPECT_EQ(results("cut").size(), 0u);
   const CommandResult resumed = run("cut", "--resume");
   ASSERT_EQ(resumed.code, 0) << resumed.out;

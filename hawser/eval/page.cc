@@ -35,6 +35,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
 @media (max-width: 700px) {
   body { margin: 1rem auto; padding: 0 1rem; }
   .plots { gap: 1rem; }
+  th, td { padding: .3rem .4rem; }
   .plots > div { padding: 0; }
   .wide { display: none; }
   .narrow { display: block; }

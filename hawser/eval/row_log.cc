@@ -9,15 +9,17 @@
 namespace hawser {
 namespace {
 
-/// The first thing in which two runs differ, for people.
+/// The first thing in which two runs differ, for people: one that a user gave rather than a number that follows from
+/// it.
 std::string Difference(const nlohmann::json& held, const nlohmann::json& asked) {
+  std::string plain;
   for (const auto& [key, value] : asked.items()) {
     const nlohmann::json other = held.is_object() && held.contains(key) ? held[key] : nlohmann::json();
     if (other == value) continue;
     if (value.is_object() && other.is_object()) return Difference(other, value);
-    return fmt::format("{} {}, this one {}", key, ShownJson(other), ShownJson(value));
+    if (plain.empty()) plain = fmt::format("{} {}, this one {}", key, ShownJson(other), ShownJson(value));
   }
-  return "more than this one";
+  return plain.empty() ? "more than this one" : plain;
 }
 
 }  // namespace
