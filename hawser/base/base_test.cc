@@ -21,20 +21,14 @@
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
 #include "hawser/base/text.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
 
-std::filesystem::path Fresh(const std::string& name) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / ("hawser_base_" + name);
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
-  return folder;
-}
-
 // Opening a pipe waits for the other end, reading a device need not end: both are refused unopened.
 TEST(FileTest, RefusesWhatIsNoRegularFile) {
-  const std::filesystem::path folder = Fresh("kinds");
+  const std::filesystem::path folder = FreshFolder("kinds");
   const auto refused = [](const std::filesystem::path& path, std::string_view what) {
     for (const auto& read :
          std::initializer_list<std::function<void()>>{[&] { MappedFile file(path); }, [&] { ReadFile(path); },
@@ -58,7 +52,7 @@ TEST(FileTest, RefusesWhatIsNoRegularFile) {
 }
 
 TEST(FileTest, ReadsInPiecesWhatItReadsWhole) {
-  const std::filesystem::path path = Fresh("pieces") / "file";
+  const std::filesystem::path path = FreshFolder("pieces") / "file";
   std::string text(size_t{3} << 20, 'a');
   for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 7 + i / 251);
   for (const size_t size : {size_t{0}, size_t{5}, size_t{1} << 20, text.size() - 3}) {
@@ -157,7 +151,7 @@ TEST(BufferTest, AlignedAndZero) {
 }
 
 TEST(FileTest, AtomicWriteReplacesOnlyWhenWhole) {
-  const std::filesystem::path folder = Fresh("atomic");
+  const std::filesystem::path folder = FreshFolder("atomic");
   const std::filesystem::path path = folder / "a.bin";
   WriteFileAtomically(path, "old");
   EXPECT_THROW(WriteFileAtomically(path,
@@ -173,7 +167,7 @@ TEST(FileTest, AtomicWriteReplacesOnlyWhenWhole) {
 }
 
 TEST(FileTest, AFullDiskLeavesTheOldFile) {
-  const std::filesystem::path path = Fresh("full") / "a.bin";
+  const std::filesystem::path path = FreshFolder("full") / "a.bin";
   WriteFileAtomically(path, "old");
   rlimit kept{};
   getrlimit(RLIMIT_FSIZE, &kept);

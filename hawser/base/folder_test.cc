@@ -96,7 +96,7 @@ TEST(ReplaceFolderTest, WhatAKilledProcessLeftIsRemoved) {
 }
 
 TEST(ReplaceFolderTest, EveryFaultLeavesOldOrNewAndNoLitterAfterTheNext) {
-  const WalkFolder parent("replace_faults");
+  const WalkFolder parent;
   const fs::path folder = parent / "m";
   const auto write = [&](const std::string& text) {
     const FolderLock lock(folder);

@@ -11,6 +11,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/size.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -20,9 +21,7 @@ namespace fs = std::filesystem;
 class Limits : public ::testing::Test {
  protected:
   void SetUp() override {
-    root_ = fs::path(::testing::TempDir()) /
-            fmt::format("limits_{}", ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(root_);
+    root_ = FreshFolder("limits");
     Write("proc/meminfo", "MemTotal: 4000 kB\nMemAvailable: 3000 kB\n");
   }
   void TearDown() override { fs::remove_all(root_); }

@@ -79,7 +79,7 @@ TEST(FileTest, OnlyRegularFilesAreWritten) {
 }
 
 TEST(FileFaultTest, EveryFaultOfAWriteLeavesOldOrNewAndNoLitterAfterTheNext) {
-  const WalkFolder folder("faults");
+  const WalkFolder folder;
   const fs::path path = folder / "a.json";
   const std::string old(300, 'o'), fresh(200, 'n');
   for (const char* kind : {"fail", "full", "cut", "short"}) {
@@ -226,7 +226,7 @@ TEST(LockTest, ALockSaysWhoHoldsItAndEndsWithItsProcess) {
 }
 
 TEST(LockTest, EveryFaultOfALockLeavesTheFolderFree) {
-  const WalkFolder memory("lock_faults");
+  const WalkFolder memory;
   const fs::path& folder = memory.path();
   for (const char* kind : {"fail", "full", "cut"}) {
     for (int64_t k = 1; k <= 4; ++k) {

@@ -8,6 +8,7 @@
 #include "hawser/base/file.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/testing/test_data.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -21,9 +22,7 @@ class DriftCommandTest : public ::testing::Test {
     HAWSER_NEEDS_DATA("models/stories260k/checkpoint_v1.bin");
     const std::filesystem::path root = TestData() / "models/stories260k";
     model_ = "'" + (root / "checkpoint_v1.bin").string() + "' --tokenizer '" + (root / "tokenizer.bin").string() + "'";
-    folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_drift_test";
-    std::filesystem::remove_all(folder_);
-    MakeDirectories(folder_);
+    folder_ = FreshFolder("drift_command");
     std::string text;
     for (int i = 0; i < 20; ++i) text += "Once upon a time, there was a little girl who had a red ball. She ran.\n";
     WriteFileAtomically(folder_ / "story.txt", text);

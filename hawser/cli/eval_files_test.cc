@@ -7,6 +7,7 @@
 #include "hawser/base/file.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -16,8 +17,7 @@ using testing::CommandResult;
 using testing::RunHawser;
 
 fs::path Fresh(const std::string& name) {
-  const fs::path folder = fs::path(::testing::TempDir()) / ("hawser_eval_files_" + name);
-  fs::remove_all(folder);
+  const fs::path folder = FreshPath("eval_files_" + name);
   MakeDirectories(folder);
   return folder;
 }

@@ -10,6 +10,7 @@
 #include "hawser/base/file.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/testing/test_data.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -24,9 +25,7 @@ class EvalCommand : public ::testing::Test {
     const std::filesystem::path root = TestData();
     model_ = (root / "models/stories260k/checkpoint_v1.bin").string();
     tokenizer_ = " --tokenizer '" + (root / "models/stories260k/tokenizer.bin").string() + "'";
-    folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_eval_test";
-    std::filesystem::remove_all(folder_);
-    MakeDirectories(folder_);
+    folder_ = FreshFolder("eval_command");
     std::string text;
     for (int i = 0; i < 60; ++i) text += "Once upon a time, there was a little girl who had a red ball.\n";
     data_ = Write("story.txt", text);

@@ -1,6 +1,5 @@
 // FocusLLM as people use it: candidates trained beside a model, read by generate and eval, refused elsewhere.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 #include "hawser/base/folder.h"
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/zoo/focus_file.h"
@@ -25,8 +25,7 @@ using testing::RunHawser;
 class FocusCommand : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_focus_test_{}", getpid());
-    fs::remove_all(folder_);
+    folder_ = FreshPath("focus_command");
     MakeDirectories(folder_ / "text");
     MakeDirectories(folder_ / "base");
     WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));

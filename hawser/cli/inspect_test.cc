@@ -1,6 +1,5 @@
 // The inspect command as people and scripts run it, and docs/PATTERNS.md, whose pictures it must have drawn.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
 #include "hawser/testing/test_data.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/tok/byte_level.h"
 
 namespace hawser {
@@ -38,7 +38,7 @@ TEST(InspectCommand, JsonFigures) {
 }
 
 TEST(InspectCommand, ResetPositionsAndSvg) {
-  const std::filesystem::path file = std::filesystem::temp_directory_path() / "hawser_inspect_test.svg";
+  const std::filesystem::path file = FreshPath("inspect.svg");
   const CommandResult run = Inspect("anchor-reset --docs 2,3 --svg '" + file.string() + "'");
   EXPECT_EQ(run.code, 0);
   EXPECT_NE(run.out.find("positions      0 1 2 1 2 3\n"), std::string::npos) << run.out;
@@ -82,7 +82,7 @@ TEST(InspectCommand, Separators) {
   EXPECT_GT(json["data"]["density"], 0.01);
   EXPECT_LE(json["data"]["gap"]["median"], json["data"]["gap"]["p99"]);
   // Gaps of 1 to 10 tokens, each once: 99 % of ten is all of them.
-  const std::filesystem::path text = std::filesystem::temp_directory_path() / "hawser_inspect_gaps.txt";
+  const std::filesystem::path text = FreshPath("inspect_gaps.txt");
   std::string dots = ".";
   for (size_t gap = 1; gap <= 10; ++gap) dots += std::string(gap - 1, 'x') + '.';
   WriteFileAtomically(text, dots);
@@ -105,7 +105,7 @@ TEST(InspectCommand, SeparatorsByAttention) {
   const std::string command = "inspect separators '" + (folder / "checkpoint_v1.bin").string() + "' --tokenizer '" +
                               (folder / "tokenizer.bin").string() + "' ";
   const std::string text = "--data '" + (TestData() / "pg19/test/12204.txt").string() + "' ";
-  const std::filesystem::path svg = std::filesystem::temp_directory_path() / "hawser_inspect_attention.svg";
+  const std::filesystem::path svg = FreshPath("inspect_attention.svg");
   const std::string measure = "--attention --tokens 128 --sequences 2 --window 16 --top 3 ";
   const CommandResult run = testing::RunHawser(command + text + measure + "--json --svg '" + svg.string() + "'");
   ASSERT_EQ(run.code, 0) << run.out;
@@ -179,9 +179,7 @@ TEST(InspectCommand, MultiBosPositions) {
 class InspectData : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("hawser_inspect_data_" + std::to_string(getpid()));
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
+    folder_ = FreshFolder("inspect_data");
     WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
     std::string lines;
     for (uint64_t i = 0; i < 60; ++i) {

@@ -1,6 +1,5 @@
 // What people type, and what the machine under them allows: suggestions, sizes, pipes, limits, full disks.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <map>
@@ -13,6 +12,7 @@
 #include "hawser/base/size.h"
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/tok/byte_level.h"
 
 namespace hawser {
@@ -25,9 +25,7 @@ using testing::RunHawser;
 class People : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_people_test_{}", getpid());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
+    folder_ = FreshFolder("people");
     WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
     WriteFileAtomically(folder_ / "r.toml",
                         "tokenizer = \".\"\ncontext = 64\nsteps = 6\nbatch_tokens = 128\ncheckpoint_every = 2\n"

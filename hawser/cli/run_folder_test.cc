@@ -64,7 +64,7 @@ class RunFolder : public ::testing::Test {
     return result;
   }
 
-  const WalkFolder folder_{"run_folder"};
+  const WalkFolder folder_;
 };
 
 TEST_F(RunFolder, TheSecondProcessSaysWhoHoldsIt) {

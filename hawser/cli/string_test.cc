@@ -10,6 +10,7 @@
 
 #include "hawser/base/file.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -25,9 +26,7 @@ class StringCommand : public ::testing::Test {
     }
     model_ = "'" + (root / "checkpoint_v1.bin").string() + "'";
     tokenizer_ = " --tokenizer '" + (root / "tokenizer.bin").string() + "' ";
-    folder_ = std::filesystem::path(::testing::TempDir()) / "hawser_string_test";
-    std::filesystem::remove_all(folder_);
-    MakeDirectories(folder_);
+    folder_ = FreshFolder("string_command");
     std::string text;
     for (int i = 0; i < 60; ++i) text += "Once upon a time, there was a little girl who had a red ball.\n";
     WriteFileAtomically(folder_ / "story.txt", text);

@@ -20,6 +20,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/tokenizer.h"
 #include "hawser/train/checkpoint.h"
@@ -37,8 +38,7 @@ constexpr int kSteps = 40;
 class TrainCommand : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_train_test_{}", getpid());
-    fs::remove_all(folder_);
+    folder_ = FreshPath("train_command");
     MakeDirectories(folder_ / "text");
     WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
     for (uint64_t i = 0; i < 40; ++i) {

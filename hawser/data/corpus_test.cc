@@ -6,6 +6,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/testing/byte_tokenizer.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -15,12 +16,7 @@ using testing::ByteTokenizer;
 
 class CorpusTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ("corpus_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
-    MakeDirectories(folder_);
-  }
+  void SetUp() override { folder_ = FreshFolder("corpus"); }
   void TearDown() override { fs::remove_all(folder_); }
   fs::path Write(const std::string& name, std::string_view contents) {
     const fs::path path = folder_ / name;

@@ -10,6 +10,7 @@
 #include "hawser/data/corpus.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -20,11 +21,7 @@ using Ids = std::vector<int32_t>;
 
 class ShardsTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ("shards_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
-  }
+  void SetUp() override { folder_ = FreshPath("shards"); }
   void TearDown() override { fs::remove_all(folder_); }
   fs::path folder_;
 };

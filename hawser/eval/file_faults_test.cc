@@ -88,7 +88,7 @@ class FileFaults : public ::testing::Test {
   /// A run of `config` with every fault, gone on with afterwards.
   void ExpectRunsGoOn(const TrainConfig& config, const std::vector<std::string>& kinds);
 
-  const WalkFolder folder_{"file_faults"};
+  const WalkFolder folder_;
   const std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
 };
 

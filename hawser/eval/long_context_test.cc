@@ -23,6 +23,7 @@
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/test_data.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -202,8 +203,7 @@ void CheckTask(const std::string& text, const std::filesystem::path& data, size_
 }
 
 TEST(LongTasks, TheTruthScoresFull) {
-  const fs::path data = fs::path(::testing::TempDir()) / "hawser_long_tasks";
-  fs::remove_all(data);
+  const fs::path data = FreshPath("long_tasks");
   MakeDirectories(data / "longbench" / "data");
   MakeDirectories(data / "longbench_v2");
   MakeDirectories(data / "infinitebench");
@@ -244,7 +244,7 @@ TEST(LongTasks, TheTruthScoresFull) {
 }
 
 TEST(FileScores, PartsAndFaults) {
-  const fs::path file = fs::path(::testing::TempDir()) / "hawser_file_scores.jsonl";
+  const fs::path file = FreshPath("file_scores.jsonl");
   const auto scores = [&](std::string_view task, const std::string& text) {
     WriteFileAtomically(file, text);
     return ScoreFile(task, file);

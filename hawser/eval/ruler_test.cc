@@ -16,6 +16,7 @@
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/test_data.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -77,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(All, RulerGolden,
 fs::path WriteEssay() {
   std::string text;
   for (int i = 0; i < 3000; ++i) text += fmt::format("Line {} has words. ", i);
-  const fs::path path = fs::path(::testing::TempDir()) / "hawser_ruler_essay.txt";
+  const fs::path path = FreshPath("ruler_essay.txt");
   WriteFileAtomically(path, text);
   return path;
 }
@@ -149,7 +150,7 @@ TEST(Ruler, SaysWhatDoesNotFit) {
 }
 
 TEST(Ruler, NamesWhatFetchesTheWords) {
-  const fs::path none = fs::path(::testing::TempDir()) / "hawser_ruler_no_data";
+  const fs::path none = FreshPath("ruler_no_data");
   MakeDirectories(none);
   try {
     MakeRulerSamples(TaskOf("cwe"), {.data_dir = none}, testing::ByteTokenizer());
@@ -182,8 +183,7 @@ TEST(RulerScore, AllCountsSharesAndAnyOneIsEnough) {
 
 TEST(RulerScore, AnswersOfTheTruthScoreFull) {
   const testing::ByteTokenizer tokenizer;
-  const fs::path folder = fs::path(::testing::TempDir()) / "hawser_ruler_pred";
-  fs::remove_all(folder);
+  const fs::path folder = FreshPath("ruler_pred");
   MakeDirectories(folder);
   for (const char* name : {"niah_multikey_3", "vt", "fwe"}) {
     std::string right;

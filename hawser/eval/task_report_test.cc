@@ -12,6 +12,7 @@
 #include "hawser/eval/heat_map.h"
 #include "hawser/eval/passkey.h"
 #include "hawser/eval/report.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -81,8 +82,7 @@ TEST(TaskReport, LabelsSayWhatDiffers) {
 }
 
 TEST(TaskReport, ReadsFoldersAndFiles) {
-  const fs::path folder = fs::path(::testing::TempDir()) / "hawser_task_report";
-  fs::remove_all(folder);
+  const fs::path folder = FreshPath("task_report");
   MakeDirectories(folder / "run" / "small");
   WriteFileAtomically(folder / "run" / "small" / "results_2026-01-01T00-00-00.json", Results("full", 0.2).dump());
   WriteFileAtomically(folder / "run" / "small" / "results_2026-01-02T00-00-00.json", Results("full", 0.4).dump());

@@ -18,6 +18,7 @@
 #include "hawser/model/kv_shape.h"
 #include "hawser/testing/model_reference.h"
 #include "hawser/testing/stream_reference.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace hawser {
@@ -744,7 +745,7 @@ TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
     const auto chunked = logits_of(&whole, 0, 40);
     for (int32_t t = 0; t < 40; ++t) last = logits_of(&single, t, 1);
     EXPECT_TRUE(near(chunked, last, kTolerance));
-    const auto file = std::filesystem::path(::testing::TempDir()) / "hawser_dynamic_state";
+    const auto file = FreshPath("dynamic_state");
     SaveKvState(single, ModelFingerprint(params_), file, {});
     KvCache loaded = cache_of(policy, 0);
     LoadKvState(file, ModelFingerprint(params_), &loaded);

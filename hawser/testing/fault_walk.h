@@ -10,30 +10,22 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file_fault.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 
 /// An empty folder in memory where the system has one, as walks sync files thousands of times; removed at the end.
 class WalkFolder {
  public:
-  explicit WalkFolder(const std::string& name) {
-    const std::filesystem::path memory = "/dev/shm";
-    const std::filesystem::path root =
-        access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::path(::testing::TempDir());
-    path_ = root / fmt::format("hawser_{}_{}", name, getpid());
-    Clear();
-  }
-  ~WalkFolder() { std::filesystem::remove_all(path_); }
-
   void Clear() const {
-    std::filesystem::remove_all(path_);
-    std::filesystem::create_directories(path_);
+    std::filesystem::remove_all(path());
+    std::filesystem::create_directories(path());
   }
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::filesystem::path& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return folder_.path(); }
+  std::filesystem::path operator/(const std::filesystem::path& name) const { return path() / name; }
 
  private:
-  std::filesystem::path path_;
+  UniqueFolder folder_{access("/dev/shm", W_OK) == 0 ? "/dev/shm" : TestRoot()};
 };
 
 struct FaultWalk {

@@ -1,5 +1,5 @@
-// testing/hostile.h - files for tests: a fresh folder, errors checked for kind and words, and every way to cut a file
-// short or flip a bit of it.
+// testing/hostile.h - files for tests: a fresh folder (test_folder.h), errors checked for kind and words, and every way
+// to cut a file short or flip a bit of it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,16 +15,9 @@
 #include <string_view>
 
 #include "hawser/base/error.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
-
-/// An empty folder that the test may fill; `name` is the test's own.
-inline std::filesystem::path FreshFolder(const std::string& name) {
-  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / ("hawser_" + name);
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
-  return folder;
-}
 
 inline void WriteBytes(const std::filesystem::path& path, std::string_view bytes) {
   std::filesystem::remove(path);  // some file systems sync a file that is truncated and written again

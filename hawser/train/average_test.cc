@@ -1,7 +1,6 @@
 #include "hawser/train/average.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <functional>
@@ -10,6 +9,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/checkpoint.h"
 #include "hawser/train/lora.h"
@@ -53,7 +53,7 @@ class AverageTest : public ::testing::Test {
 
   ModelSpec spec_ = TinySpec();
   std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
-  fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_average_{}", getpid());
+  fs::path folder_ = FreshPath("average");
 };
 
 TEST_F(AverageTest, IsTheMeanInDouble) {

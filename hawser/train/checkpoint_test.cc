@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -12,6 +11,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/metrics.h"
 
@@ -74,7 +74,7 @@ class CheckpointTest : public ::testing::Test {
     EXPECT_EQ(info->step, step);
     EXPECT_TRUE(arenas == Arenas(static_cast<uint64_t>(step) * 10));
   }
-  fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_checkpoints_{}", getpid());
+  fs::path folder_ = FreshPath("checkpoints");
 };
 
 TEST_F(CheckpointTest, ComesBackBitForBit) {

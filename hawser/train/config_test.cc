@@ -10,6 +10,7 @@
 
 #include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/train/toml.h"
 
 namespace hawser {
@@ -163,8 +164,7 @@ TEST(TrainConfig, SizesAndBytesGoThroughARecipe) {
 }
 
 TEST(TrainConfig, PathsOfARecipeAreFromItsFolder) {
-  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "hawser_recipe_folder";
-  std::filesystem::create_directories(folder);
+  const std::filesystem::path folder = FreshFolder("recipe");
   std::ofstream(folder / "r.toml") << "data = [\"text\", \"/abs\"]\ntokenizer = \"../tok\"\nsteps = 3\n";
   TrainConfig c;
   ApplyRecipeFile(c, folder / "r.toml");

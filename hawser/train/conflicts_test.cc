@@ -1,13 +1,13 @@
 #include "hawser/train/conflicts.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/data/synthetic.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/tok/byte_level.h"
 
 namespace hawser {
@@ -18,8 +18,7 @@ namespace fs = std::filesystem;
 class ConflictsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_conflicts_{}", getpid());
-    MakeDirectories(folder_);
+    folder_ = FreshFolder("conflicts");
     WriteFileAtomically(folder_ / "tokenizer.json", ByteLevelTokenizerJson(SyntheticWords()));
     for (const char* name : {"a.txt", "b.txt", "c.txt"}) WriteFileAtomically(folder_ / name, "text");
   }

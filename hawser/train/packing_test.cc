@@ -1,7 +1,6 @@
 #include "hawser/train/packing.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -11,6 +10,7 @@
 #include "hawser/device/registry.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/model_reference.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/trainer.h"
 
@@ -50,7 +50,7 @@ class ValidationSetTest : public ::testing::Test {
   // Two documents in one sequence, one over the edge of it, one that is longer than a sequence.
   static inline const std::vector<std::string> kTexts = {"harbour", "the tide", "a rope of many strands",
                                                          "it is slack water and the boats lie still at their moorings"};
-  const fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_packing_test_{}", getpid());
+  const fs::path folder_ = FreshFolder("packing");
   const testing::ByteTokenizer tokenizer_;
   ModelSpec spec_ = TinySpec({.vocab = 256, .layers = 2, .context = kContext, .tie = true});
 };

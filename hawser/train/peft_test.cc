@@ -107,7 +107,7 @@ class PeftTest : public ::testing::Test {
     throw std::logic_error(name);
   }
 
-  const fs::path folder_ = FreshFolder("peft_test_" + std::to_string(getpid()));
+  const fs::path folder_ = FreshFolder("peft");
   const std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
 };
 

@@ -1,7 +1,6 @@
 #include "hawser/train/tensorboard.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -11,6 +10,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/testing/test_folder.h"
 
 namespace hawser {
 namespace {
@@ -146,7 +146,7 @@ class TensorBoardTest : public ::testing::Test {
     }
     return steps;
   }
-  fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_tensorboard_{}", getpid());
+  fs::path folder_ = FreshPath("tensorboard");
 };
 
 TEST_F(TensorBoardTest, ComesBackRecordByRecord) {

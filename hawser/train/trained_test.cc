@@ -2,7 +2,6 @@
 #include "hawser/train/trained.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -16,6 +15,7 @@
 #include "hawser/io/json.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/testing/model_reference.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/train/lora.h"
 #include "hawser/train/peft.h"
@@ -330,8 +330,7 @@ TEST_F(TrainedTest, EmbeddingsAndNormsBesideAdapters) {  // LongLoRA, arXiv:2309
 }
 
 TEST_F(TrainedTest, PeftFolder) {
-  const std::filesystem::path folder =
-      std::filesystem::path(::testing::TempDir()) / fmt::format("hawser_peft_{}", getpid());
+  const std::filesystem::path folder = FreshPath("peft");
   Trainer trainer = Make(LoraConfig({"q_proj", "mlp.down_proj"}), LoudModel(Spec(), 3));
   trainer.Step(Sequences(1));
   SavePeft(trainer.adapters(), {.rank = 3, .alpha = 5, .targets = {}}, "base", folder);

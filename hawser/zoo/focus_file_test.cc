@@ -1,7 +1,6 @@
 #include "hawser/zoo/focus_file.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -15,6 +14,7 @@
 #include "hawser/io/safetensors.h"
 #include "hawser/model/fingerprint.h"
 #include "hawser/model/places.h"
+#include "hawser/testing/test_folder.h"
 #include "hawser/testing/tiny_model.h"
 #include "hawser/zoo/pairing.h"
 
@@ -26,9 +26,7 @@ namespace fs = std::filesystem;
 class FocusFile : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("hawser_focus_file_{}", getpid());
-    fs::remove_all(folder_);
-    MakeDirectories(folder_);
+    folder_ = FreshFolder("focus_file");
     InitializeCandidates(LoudModel(spec_, 6), &candidates_);
     Save(file());
   }
