@@ -91,6 +91,15 @@ std::string Join(std::string_view name, const FormPrinter& value, const FormPrin
   return text;
 }
 
+std::vector<std::string> Items(const FormPrinter& value, const FormPrinter& standard) {
+  std::vector<std::string> items;
+  for (size_t i = 0; i < value.items().size(); ++i) {
+    const auto& [doc, item] = value.items()[i];
+    if (doc.required || item != standard.items()[i].second) items.push_back(fmt::format("{}={}", doc.key, item));
+  }
+  return items;
+}
+
 void RefuseName(std::string_view what, std::string_view text, std::string_view name,
                 std::span<const std::string_view> known) {
   Fail(ErrorKind::kUsage, "{} '{}': unknown '{}'{}", what, text, name, SuggestName(name, known));
@@ -142,7 +151,11 @@ void FormReader::Finish() const {
   const std::string_view key = KeyOf(parts_.front()).value_or(parts_.front());
   if (Contains(given_, key)) Fail(ErrorKind::kUsage, "{} '{}': '{}' is given twice", what_, text_, key);
   if (keys_.empty()) Fail(ErrorKind::kUsage, "{} '{}': {} takes no options", what_, text_, name_);
-  Fail(ErrorKind::kUsage, "{} '{}': {} has no '{}'{}", what_, text_, name_, key, SuggestName(key, keys_));
+  if (parts_.front() == key && Contains(keys_, key)) {
+    Fail(ErrorKind::kUsage, "{} '{}': {} needs a value, as in {}=VALUE", what_, text_, key, key);
+  }
+  const std::string has = name_.empty() ? "unknown" : fmt::format("{} has no", name_);
+  Fail(ErrorKind::kUsage, "{} '{}': {} '{}'{}", what_, text_, has, key, SuggestName(key, keys_));
 }
 
 void FormLister::Add(const FieldDoc& doc, const std::string& values, const std::string& standard) {

@@ -127,6 +127,9 @@ std::string Values(const FieldDoc& doc) {
 class FormReader {
  public:
   FormReader(std::string_view what, std::string_view text);
+  /// The parts of a text that has no name.
+  FormReader(std::string_view what, std::string_view text, std::vector<std::string_view> parts)
+      : what_(what), text_(text), parts_(std::move(parts)) {}
 
   std::string_view name() const { return name_; }
 
@@ -200,6 +203,8 @@ void ForEachAlternative(Body&& body) {
 
 /// "NAME:item,item": fields as they are in a default value are left out, but not required ones.
 std::string Join(std::string_view name, const FormPrinter& value, const FormPrinter& standard);
+/// The items key=value of such fields, for a text without a name.
+std::vector<std::string> Items(const FormPrinter& value, const FormPrinter& standard);
 [[noreturn]] void RefuseName(std::string_view what, std::string_view text, std::string_view name,
                              std::span<const std::string_view> known);
 }  // namespace form

@@ -1,20 +1,27 @@
 #include "hawser/pos/numerics.h"
 
-#include <algorithm>
-#include <iterator>
+#include <array>
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/form.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
+
+template <>
+struct EnumNames<FloatFormat> {
+  static constexpr std::array<std::string_view, 5> kNames = {"f64", "f32", "tf32", "f16", "bf16"};
+};
+template <>
+struct EnumNames<RopeAngle> {
+  static constexpr std::array<std::string_view, 4> kNames = {"turns", "f64", "f32", "iterated"};
+};
+
 namespace {
 
 using F = FloatFormat;
 using A = RopeAngle;
-
-constexpr std::string_view kFormats[] = {"f64", "f32", "tf32", "f16", "bf16"};
-constexpr std::string_view kAngles[] = {"turns", "f64", "f32", "iterated"};
 
 constexpr RopeNumericsName kNamed[] = {
     {"f64", "f64 throughout, phases too", {F::kF64, F::kF64, A::kF64, F::kF64, F::kF64, F::kF64}},
@@ -43,20 +50,19 @@ constexpr RopeNumericsName kNamed[] = {
     {"ggml", "angles by repeated f32 multiplication, f32 q and k", {.angle = A::kIterated, .qk = F::kF32}},
 };
 
-constexpr std::string_view kFields[] = {"inv_freq", "positions", "angle", "table", "math", "qk"};
-
-/// The place of `value` in `names`.
-template <class Names>
-size_t Choose(std::string_view text, std::string_view key, std::string_view value, const Names& names) {
-  for (size_t i = 0; i < std::size(names); ++i) {
-    if (names[i] == value) return i;
-  }
-  Fail(ErrorKind::kUsage, "rope numerics '{}': {}='{}'{}", text, key, value, SuggestName(value, names));
+template <class Visitor>
+void VisitNumerics(RopeNumerics& n, Visitor&& v) {
+  v(n.inv_freq, {"inv_freq", "frequencies"});
+  v(n.positions, {"positions", "position ids"});
+  v(n.angle, {"angle", "how positions and frequencies are multiplied"});
+  v(n.table, {"table", "cos and sin"});
+  v(n.math, {"math", "the rotation"});
+  v(n.qk, {"qk", "rotated queries and keys"});
 }
 
 }  // namespace
 
-std::string_view Name(FloatFormat format) { return kFormats[static_cast<size_t>(format)]; }
+std::string_view Name(FloatFormat format) { return EnumNames<FloatFormat>::kNames[static_cast<size_t>(format)]; }
 
 std::span<const RopeNumericsName> NamedRopeNumerics() { return kNamed; }
 
@@ -70,24 +76,9 @@ RopeNumerics ParseRopeNumerics(std::string_view text) {
     Fail(ErrorKind::kUsage, "unknown rope numerics '{}'{}", text, SuggestName(text, known));
   }
   RopeNumerics numerics;
-  uint32_t given = 0;
-  for (const std::string_view field : SplitAt(text, '+')) {
-    const size_t equals = std::min(field.find('='), field.size());
-    const std::string_view key = field.substr(0, equals), value = field.substr(std::min(equals + 1, field.size()));
-    const size_t index = Choose(text, "field", key, kFields);
-    if (given >> index & 1) Fail(ErrorKind::kUsage, "rope numerics '{}': '{}' is given twice", text, key);
-    given |= 1u << index;
-    if (key == "angle") {
-      numerics.angle = static_cast<RopeAngle>(Choose(text, key, value, kAngles));
-      continue;
-    }
-    const auto format = static_cast<FloatFormat>(Choose(text, key, value, kFormats));
-    if (key == "inv_freq") numerics.inv_freq = format;
-    if (key == "positions") numerics.positions = format;
-    if (key == "table") numerics.table = format;
-    if (key == "math") numerics.math = format;
-    if (key == "qk") numerics.qk = format;
-  }
+  FormReader reader("rope numerics", text, SplitAt(text, '+'));
+  VisitNumerics(numerics, reader);
+  reader.Finish();
   return numerics;
 }
 
@@ -95,18 +86,11 @@ std::string ToString(const RopeNumerics& n) {
   for (const RopeNumericsName& named : kNamed) {
     if (named.value == n) return std::string(named.name);
   }
-  const RopeNumerics base;
-  std::string text;
-  const auto add = [&](std::string_view key, std::string_view value) {
-    text += fmt::format("{}{}={}", text.empty() ? "" : "+", key, value);
-  };
-  if (n.inv_freq != base.inv_freq) add("inv_freq", Name(n.inv_freq));
-  if (n.positions != base.positions) add("positions", Name(n.positions));
-  if (n.angle != base.angle) add("angle", kAngles[static_cast<size_t>(n.angle)]);
-  if (n.table != base.table) add("table", Name(n.table));
-  if (n.math != base.math) add("math", Name(n.math));
-  if (n.qk) add("qk", Name(*n.qk));
-  return text;
+  RopeNumerics given = n, usual;
+  FormPrinter value, standard;
+  VisitNumerics(given, value);
+  VisitNumerics(usual, standard);
+  return fmt::format("{}", fmt::join(form::Items(value, standard), "+"));
 }
 
 }  // namespace hawser

@@ -36,14 +36,10 @@ std::vector<std::string_view> QueryScaleKeys() {
   return lister.keys();
 }
 
-void ReadQueryScale(std::string_view text, std::string_view key, std::string_view value, QueryScale* scale) {
-  VisitScale(*scale, [&](auto& field, const FieldDoc& doc) {
-    if (doc.key == key) form::Item("rope", text, doc, value).Read(&field);
-  });
-}
+void ReadQueryScale(FormReader& reader, QueryScale* scale) { VisitScale(*scale, reader); }
 
-void CompleteQueryScale(const std::vector<std::string_view>& given, int64_t context, QueryScale* scale) {
-  const auto has = [&](std::string_view key) { return std::ranges::find(given, key) != given.end(); };
+void CompleteQueryScale(const FormReader& reader, int64_t context, QueryScale* scale) {
+  const auto has = [&](std::string_view key) { return reader.Given(key); };
   for (const std::string_view key : QueryScaleKeys()) {
     if (!*scale && key != "q_temp" && has(key)) {
       Fail(ErrorKind::kUsage, "{} needs q_temp=logn or q_temp=floor_log", key);

@@ -11,6 +11,8 @@
 
 namespace hawser {
 
+class FormReader;
+
 /// kLog: t = max(1, ln(p + 1) / ln context), entropy-aware (arXiv:2401.07004); kFloorLog: t = 1 + rate ln(floor((p + 1)
 /// / context) + 1), as Llama 4 and later Mistral models. Layers before `first_layer` have t = 1.
 enum class QueryScaleKind : uint8_t { kNone, kLog, kFloorLog };
@@ -34,11 +36,11 @@ struct QueryScale {
 
 /// q_temp=logn|floor_log, q_context, q_first, q_rate: keys that every rope text takes.
 std::vector<std::string_view> QueryScaleKeys();
-/// Reads one of these keys of the rope text `text`. Errors: kUsage.
-void ReadQueryScale(std::string_view text, std::string_view key, std::string_view value, QueryScale* scale);
-/// Fills in what the `given` keys of a rope text left open: the context of the model before it was scaled, and of kLog
+/// Takes them of a rope text. Errors: kUsage.
+void ReadQueryScale(FormReader& reader, QueryScale* scale);
+/// Fills in what the keys that `reader` was given left open: the context of the model before it was scaled, and of kLog
 /// layer 2 as the first. Errors: kUsage for keys without a kind or of another, and a context that is too short.
-void CompleteQueryScale(const std::vector<std::string_view>& given, int64_t context, QueryScale* scale);
+void CompleteQueryScale(const FormReader& reader, int64_t context, QueryScale* scale);
 /// ",q_temp=logn,q_context=4096": what a rope text has of it; empty for none.
 std::string QueryScaleFields(const QueryScale& scale);
 

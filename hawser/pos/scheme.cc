@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -10,10 +11,20 @@
 #include <utility>
 
 #include "hawser/base/error.h"
-#include "hawser/base/size.h"
+#include "hawser/base/form.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
+
+template <>
+struct EnumNames<YarnRamp> {
+  static constexpr std::array<std::string_view, 2> kNames = {"index", "rotations"};
+};
+template <>
+struct EnumNames<YarnBlend> {
+  static constexpr std::array<std::string_view, 2> kNames = {"frequency", "period"};
+};
+
 namespace {
 
 // 113 bits: a phase increment has 64 correct bits only if the frequency has more.
@@ -33,27 +44,36 @@ std::string_view Name(RopeKind kind) { return kNames[static_cast<size_t>(kind)];
 constexpr std::string_view kEntropyAware = "eabf";
 constexpr double kEntropyAwareTheta = 500000;
 
-// The keys of a scheme's text form.
-std::span<const std::string_view> Keys(RopeKind kind) {
-  static constexpr std::string_view kPlain[] = {"theta", "numerics", "factor", "original"};
-  static constexpr std::string_view kLlama3[] = {"theta", "numerics", "factor", "original", "low", "high"};
-  static constexpr std::string_view kYarn[] = {"theta",     "numerics",         "factor", "original",
-                                               "beta_fast", "beta_slow",        "ramp",   "truncate",
-                                               "blend",     "attention_factor", "mscale", "mscale_all_dim"};
-  static constexpr std::string_view kLong[] = {"theta", "numerics", "factor",          "original",
-                                               "short", "long",     "attention_factor"};
-  switch (kind) {
-    case RopeKind::kDefault:
-      return std::span(kPlain).first(2);
-    case RopeKind::kLong:
-      return kLong;
-    case RopeKind::kYarn:
-      return kYarn;
-    case RopeKind::kLlama3:
-      return kLlama3;
-    default:
-      return kPlain;
+/// The keys of a scheme's text form. `numerics`: text of spec.numerics, empty for the default.
+template <class Visitor>
+void VisitScheme(RopeKind kind, RopeSpec& spec, std::string& numerics, Visitor&& v) {
+  RopeScaling& s = spec.scaling;
+  if (kind != RopeKind::kDefault) {
+    v(s.factor, {"factor"});
+    v(s.original, {"original", "tokens of the first context", 1, 0x1p53});
   }
+  if (kind == RopeKind::kYarn) {
+    v(s.beta_fast, {"beta_fast"});
+    v(s.beta_slow, {"beta_slow"});
+    v(s.truncate, {.key = "truncate", .no = "0", .yes = "1"});
+    v(s.ramp, {"ramp"});
+    v(s.blend, {"blend"});
+  }
+  if (kind == RopeKind::kLlama3) {
+    v(s.low_freq_factor, {"low"});
+    v(s.high_freq_factor, {"high"});
+  }
+  if (kind == RopeKind::kLong) {
+    v(s.short_divisors, {"short"});
+    v(s.long_divisors, {"long"});
+  }
+  if (kind == RopeKind::kYarn || kind == RopeKind::kLong) v(s.attention_factor, {"attention_factor"});
+  if (kind == RopeKind::kYarn) {
+    v(s.mscale, {"mscale"});
+    v(s.mscale_all_dim, {"mscale_all_dim"});
+  }
+  v(spec.theta, {"theta"});
+  v(numerics, {"numerics"});
 }
 
 Quad Power(Quad x, int32_t n) {
@@ -177,19 +197,14 @@ void CheckQueryScale(const RopeSpec& spec) {
 /// ApplyRopeText without a fold.
 RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
   RopeSpec spec = base;
-  const auto number = [&](std::string_view key, std::string_view value) {
-    const std::optional<double> x = ParseNumber<double>(value);
-    if (!x || !std::isfinite(*x)) Fail(ErrorKind::kUsage, "rope '{}': {}='{}' is not a number", text, key, value);
-    return *x;
-  };
   if (text.starts_with("theta=")) {
     if (spec.scaling.kind == RopeKind::kNtk) spec.scaling = {};
-    spec.theta = number("theta", text.substr(6));
+    form::Item("rope", text, {"theta"}, text.substr(6)).Read(&spec.theta);
     Validate(spec);
     return spec;
   }
-  const size_t colon = text.find(':');
-  const std::string_view name = text.substr(0, colon);
+  FormReader reader("rope", text);
+  const std::string_view name = reader.name();
   const bool entropy_aware = name == kEntropyAware;
   const auto kind = entropy_aware ? std::begin(kNames) : std::find(std::begin(kNames), std::end(kNames), name);
   if (name == "alibi") {
@@ -204,67 +219,18 @@ RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t co
     Fail(ErrorKind::kUsage, "rope '{}': unknown scheme '{}'{}, or string, theta=B", text, name,
          SuggestName(name, known));
   }
-  RopeScaling s{.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
-  const std::span<const std::string_view> known = Keys(s.kind);
-  spec.numerics = {};
+  RopeScaling& s = spec.scaling = {.kind = static_cast<RopeKind>(kind - std::begin(kNames))};
   if (entropy_aware) spec.theta = kEntropyAwareTheta;
   spec.query_scale = {.kind = entropy_aware ? QueryScaleKind::kLog : QueryScaleKind::kNone};
-  const std::vector<std::string_view> query_keys = QueryScaleKeys();
   spec.fold = {};
-
-  std::vector<std::string_view> given;
-  const std::string_view fields = colon == text.npos ? std::string_view() : text.substr(colon + 1);
-  for (std::string_view field : SplitWords(fields, ", ")) {
-    const size_t equals = std::min(field.find('='), field.size());
-    const std::string_view key = field.substr(0, equals);
-    const std::string_view value = field.substr(std::min(equals + 1, field.size()));
-    const bool of_query = std::ranges::find(query_keys, key) != query_keys.end();
-    if (!of_query && std::find(known.begin(), known.end(), key) == known.end()) {
-      Fail(ErrorKind::kUsage, "rope '{}': {} has no key '{}'{}", text, name, key, SuggestName(key, known));
-    }
-    if (std::find(given.begin(), given.end(), key) != given.end()) {
-      Fail(ErrorKind::kUsage, "rope '{}': '{}' is given twice", text, key);
-    }
-    given.push_back(key);
-    const auto choose = [&](std::string_view no, std::string_view yes) {
-      if (value != no && value != yes) {
-        Fail(ErrorKind::kUsage, "rope '{}': {}='{}'; wanted {} or {}", text, key, value, no, yes);
-      }
-      return value == yes;
-    };
-    if (of_query) {
-      ReadQueryScale(text, key, value, &spec.query_scale);
-    } else if (key == "original") {
-      const std::optional<int64_t> tokens = ParseSize(value);
-      if (!tokens || *tokens < 1) Fail(ErrorKind::kUsage, "rope '{}': original='{}' is no context length", text, value);
-      s.original = *tokens;
-    } else if (key == "short" || key == "long") {
-      std::vector<double>& list = key == "short" ? s.short_divisors : s.long_divisors;
-      for (const std::string_view word : SplitAt(value, '+')) list.push_back(number(key, word));
-    } else if (key == "numerics") {
-      spec.numerics = ParseRopeNumerics(value);
-    } else if (key == "truncate") {
-      s.truncate = choose("0", "1");
-    } else if (key == "ramp") {
-      s.ramp = choose("index", "rotations") ? YarnRamp::kRotations : YarnRamp::kIndex;
-    } else if (key == "blend") {
-      s.blend = choose("frequency", "period") ? YarnBlend::kPeriod : YarnBlend::kFrequency;
-    } else {
-      const double x = number(key, value);
-      if (key == "theta") spec.theta = x;
-      if (key == "factor") s.factor = x;
-      if (key == "beta_fast") s.beta_fast = x;
-      if (key == "beta_slow") s.beta_slow = x;
-      if (key == "attention_factor") s.attention_factor = x;
-      if (key == "mscale") s.mscale = x;
-      if (key == "mscale_all_dim") s.mscale_all_dim = x;
-      if (key == "low") s.low_freq_factor = x;
-      if (key == "high") s.high_freq_factor = x;
-    }
-  }
+  std::string numerics;
+  VisitScheme(s.kind, spec, numerics, reader);
+  ReadQueryScale(reader, &spec.query_scale);
+  reader.Finish();
+  spec.numerics = numerics.empty() ? RopeNumerics() : ParseRopeNumerics(numerics);
   if (s.kind != RopeKind::kDefault) {
     if (s.original == 0) s.original = OriginalContext(base, context);
-    if (std::find(given.begin(), given.end(), "factor") == given.end()) {
+    if (!reader.Given("factor")) {
       if (wanted <= s.original || s.original == 0) {
         Fail(ErrorKind::kUsage,
              "rope '{}': {} needs a factor, as in {}:factor=8, or a --context beyond {} tokens to take it from", text,
@@ -273,9 +239,8 @@ RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t co
       s.factor = static_cast<double>(wanted) / static_cast<double>(s.original);
     }
   }
-  spec.scaling = s;
   WithFrame(fmt::format("rope '{}'", text), [&] {
-    CompleteQueryScale(given, s.original > 0 ? s.original : OriginalContext(base, context), &spec.query_scale);
+    CompleteQueryScale(reader, s.original > 0 ? s.original : OriginalContext(base, context), &spec.query_scale);
     CheckQueryScale(spec);
   });
   WithFrame(fmt::format("rope '{}'", text), [&] { Validate(spec); });
@@ -317,8 +282,11 @@ std::string RopeHelp() {
   static_assert(std::size(kSummaries) == std::size(kNames));
   std::string text;
   for (size_t i = 0; i < std::size(kNames); ++i) {
-    text += fmt::format("  {:<9} {}\n            keys: {}\n", kNames[i], kSummaries[i],
-                        fmt::join(Keys(static_cast<RopeKind>(i)), ", "));
+    RopeSpec spec;
+    std::string numerics;
+    FormLister lister;
+    VisitScheme(static_cast<RopeKind>(i), spec, numerics, lister);
+    text += fmt::format("  {:<9} {}\n            keys: {}\n", kNames[i], kSummaries[i], fmt::join(lister.keys(), ", "));
   }
   return text +
          fmt::format(
@@ -330,37 +298,17 @@ std::string RopeHelp() {
 }
 
 std::string ToString(const RopeSpec& spec) {
-  const RopeScaling& s = spec.scaling;
-  const RopeScaling defaults;
+  RopeSpec given = spec, standard;
+  // What a scaling says in any case.
+  standard.scaling.factor = standard.scaling.low_freq_factor = standard.scaling.high_freq_factor = 0;
+  std::string numerics = spec.numerics == RopeNumerics() ? "" : hawser::ToString(spec.numerics), none;
+  FormPrinter value, usual;
+  VisitScheme(spec.scaling.kind, given, numerics, value);
+  VisitScheme(spec.scaling.kind, standard, none, usual);
   std::string fields;
-  const auto add = [&](std::string_view key, const auto& value) { fields += fmt::format(",{}={}", key, value); };
-  if (s.kind != RopeKind::kDefault) {
-    add("factor", s.factor);
-    if (s.original != 0) add("original", s.original);
-  }
-  if (s.kind == RopeKind::kYarn) {
-    if (s.beta_fast != defaults.beta_fast) add("beta_fast", s.beta_fast);
-    if (s.beta_slow != defaults.beta_slow) add("beta_slow", s.beta_slow);
-    if (!s.truncate) add("truncate", 0);
-    if (s.ramp == YarnRamp::kRotations) add("ramp", "rotations");
-    if (s.blend == YarnBlend::kPeriod) add("blend", "period");
-    if (s.attention_factor) add("attention_factor", *s.attention_factor);
-    if (s.mscale) add("mscale", *s.mscale);
-    if (s.mscale_all_dim) add("mscale_all_dim", *s.mscale_all_dim);
-  }
-  if (s.kind == RopeKind::kLlama3) {
-    add("low", s.low_freq_factor);
-    add("high", s.high_freq_factor);
-  }
-  if (s.kind == RopeKind::kLong) {
-    add("short", fmt::format("{}", fmt::join(s.short_divisors, "+")));
-    add("long", fmt::format("{}", fmt::join(s.long_divisors, "+")));
-    if (s.attention_factor) add("attention_factor", *s.attention_factor);
-  }
-  if (spec.theta != RopeSpec().theta) add("theta", spec.theta);
-  if (spec.numerics != RopeNumerics()) add("numerics", hawser::ToString(spec.numerics));
+  for (const std::string& item : form::Items(value, usual)) fields += ',' + item;
   fields += QueryScaleFields(spec.query_scale);
-  std::string text(Name(s.kind));
+  std::string text(Name(spec.scaling.kind));
   if (!fields.empty()) text += ':' + fields.substr(1);
   if (spec.fold.active()) text += ',' + hawser::ToString(spec.fold);
   return text;

@@ -204,7 +204,7 @@ TEST(Frequencies, AllPublishedVectors) {
     if (key.starts_with("yarn_rotation_ramp")) text = "yarn:ramp=rotations";
     if (key.starts_with("llama3")) text = "llama3:low=1,high=4";
     if (text.empty()) return std::nullopt;
-    if (v.contains("factor")) text += ",factor=" + v["factor"].dump();
+    if (v.contains("factor")) text += (text.ends_with(':') ? "factor=" : ",factor=") + v["factor"].dump();
     const int64_t original = v.value("original_max_position_embeddings", v.value("max_position_embeddings", 4096));
     return Spec(text, v["base"], original, v.value("dim", v.value("rotary_dim", 0)));
   };
@@ -376,7 +376,7 @@ TEST(QueryScale, IsPartOfARopeText) {
       {"default:q_temp=floor_log,q_rate=-1", "q_rate='-1'"},
       {"default:q_temp=floor_log,q_first=99999", "q_first='99999'"},
       {"default:q_temp=logn,q_temp=logn", "given twice"},
-      {"eabf:factor=2", "has no key 'factor'"},
+      {"eabf:factor=2", "eabf has no 'factor'"},
       {"yarn:factor=8,original=64,q_temp=logn", "give attention_factor=1"}};
   for (const auto& [text, reason] : kWrong) {
     try {
@@ -457,6 +457,9 @@ TEST(RopeText, Errors) {
   for (const char* text : {"",
                            "linear:",
                            "linear:factor",
+                           "linear:,factor=8",
+                           "linear:factor=8,,original=64",
+                           "linear:factor=8,",
                            "linear:factor=0",
                            "linear:factor=-8",
                            "linear:factor=0.5",
@@ -515,7 +518,7 @@ TEST(RopeText, DamagedTextIsRefusedOrRead) {
       ASSERT_EQ(error.kind(), ErrorKind::kUsage) << text;
     }
   }
-  EXPECT_GT(read, 1000);
+  EXPECT_GT(read, 500);
 }
 
 TEST(RopeText, MaxContext) {

@@ -66,7 +66,7 @@ TEST(Objective, TextsParseBackAndWrongOnesAreNamed) {
                                                         {"longce:gamma=5", "no 'gamma'"},
                                                         {"longce:k=0", "k='0'"},
                                                         {"longce:k=4,k=5", "twice"},
-                                                        {"longce:delta", "no 'delta'"},
+                                                        {"longce:delta", "delta needs a value"},
                                                         {"longce:most=0.5", "a number from 1"},
                                                         {"longce:most=nan", "most='nan'"}};
   for (const auto& [text, reason] : kWrong) {
