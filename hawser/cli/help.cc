@@ -135,9 +135,16 @@ parentheses or behind |. --json-schema FILE makes the grammar of a JSON Schema (
 }
 
 std::string RecipePage() {
-  return "Keys of a recipe (TOML) and of --set key=value, with what holds where nothing is said.\n"
-         "Whole numbers may be sizes: --set context=16k, or context = \"16k\" in a file.\n\n" +
-         ToToml(TrainConfig());
+  std::string text =
+      "Keys of a recipe (TOML) and of --set key=value, with what holds where nothing is said.\n"
+      "Whole numbers may be sizes: --set context=16k, or context = \"16k\" in a file. Keys of a model from scratch,\n"
+      "model.width and so on, stand in the table [model] of a file.\n\n";
+  for (const RecipeKey& key : RecipeKeys()) {
+    std::string help(key.help);
+    std::erase(help, '`');
+    text += fmt::format("{} = {}\n    {}\n", key.key, key.standard, help);
+  }
+  return text;
 }
 
 std::string SizesPage() {

@@ -17,128 +17,18 @@
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
 #include "hawser/tok/utf8.h"
+#include "hawser/train/config_keys.h"
 #include "hawser/train/toml.h"
 #include "hawser/zoo/builtin.h"
 
 namespace hawser {
 namespace {
 
+/// What a recipe calls the values of an enum; of the dtypes it knows two.
 template <class E>
-using Names = std::vector<std::pair<E, std::string_view>>;
-const Names<Schedule>& NamesOf(Schedule) {
-  static const Names<Schedule> names = {{Schedule::kConstant, "constant"},
-                                        {Schedule::kCosine, "cosine"},
-                                        {Schedule::kLinear, "linear"},
-                                        {Schedule::kWsd, "wsd"}};
-  return names;
-}
-const Names<DType>& NamesOf(DType) {
-  static const Names<DType> names = {{DType::kF32, "f32"}, {DType::kBF16, "bf16"}};
-  return names;
-}
-const Names<Recompute>& NamesOf(Recompute) {
-  static const Names<Recompute> names = {{Recompute::kNone, "none"}, {Recompute::kLayer, "layer"}};
-  return names;
-}
-const Names<Overflow>& NamesOf(Overflow) {
-  static const Names<Overflow> names = {{Overflow::kRestart, "restart"},
-                                        {Overflow::kSplit, "split"},
-                                        {Overflow::kDrop, "drop"},
-                                        {Overflow::kFit, "fit"},
-                                        {Overflow::kBestFit, "best-fit"}};
-  return names;
-}
-
-const Names<LossRows>& NamesOf(LossRows) {
-  static const Names<LossRows> names = {{LossRows::kDocument, "document"}, {LossRows::kAll, "all"}};
-  return names;
-}
-
-const Names<BosRule>& NamesOf(BosRule) {
-  static const Names<BosRule> names = {{BosRule::kAuto, "auto"}, {BosRule::kOn, "on"}, {BosRule::kOff, "off"}};
-  return names;
-}
-
-const Names<Upsample>& NamesOf(Upsample) {
-  static const Names<Upsample> names = {
-      {Upsample::kNone, "none"}, {Upsample::kGlobal, "global"}, {Upsample::kPerSource, "per-source"}};
-  return names;
-}
-
-/// Whether a key changes what is computed, or only what is written down about it.
-enum class Matters : bool { kNo, kYes };
-
-/// visit(key, field, matters) for every key, in the order of the printed recipe (tables last, as TOML wants).
-template <class Config, class Visitor>
-void VisitKeys(Config& c, Visitor&& visit) {
-  constexpr Matters kYes = Matters::kYes, kNo = Matters::kNo;
-  visit("model", c.model, kYes);
-  visit("tokenizer", c.tokenizer, kYes);
-  visit("data", c.data, kYes);
-  visit("source", c.sources, kYes);
-  visit("holdout", c.holdout, kYes);
-  visit("context", c.context, kYes);
-  visit("shrink_context", c.shrink_context, kNo);
-  visit("attention", c.attention, kYes);
-  visit("rope", c.rope, kYes);
-  visit("rope_numerics", c.rope_numerics, kYes);
-  visit("positions", c.positions, kYes);
-  visit("objective", c.objective, kYes);
-  visit("softmax", c.softmax, kYes);
-  visit("segments", c.segments, kYes);
-  visit("segment_separators", c.segment_separators, kYes);
-  visit("steps", c.steps, kYes);
-  visit("tokens", c.tokens, kYes);
-  visit("lengthened", c.lengthened, kYes);
-  visit("batch_tokens", c.batch_tokens, kYes);
-  visit("micro_batch", c.micro_batch, kYes);
-  visit("lr", c.lr, kYes);
-  visit("schedule", c.schedule, kYes);
-  visit("warmup", c.warmup, kYes);
-  visit("decay", c.decay, kYes);
-  visit("min_lr_ratio", c.min_lr_ratio, kYes);
-  visit("beta1", c.beta1, kYes);
-  visit("beta2", c.beta2, kYes);
-  visit("eps", c.eps, kYes);
-  visit("weight_decay", c.weight_decay, kYes);
-  visit("clip", c.clip, kYes);
-  visit("seed", c.seed, kYes);
-  visit("dtype", c.dtype, kYes);
-  visit("recompute", c.recompute, kNo);  // to the same bits
-  visit("overflow", c.overflow, kYes);
-  visit("lookahead", c.lookahead, kYes);
-  visit("bos", c.bos, kYes);
-  visit("eos", c.eos, kYes);
-  visit("anchor", c.anchor, kYes);
-  visit("min_document", c.min_document, kYes);
-  visit("first_token_from_anchor", c.first_token_from_anchor, kYes);
-  visit("loss_rows", c.loss_rows, kYes);
-  visit("train_only", c.train_only, kYes);
-  visit("freeze", c.freeze, kYes);
-  visit("adapter", c.adapter, kYes);
-  visit("lora_rank", c.lora_rank, kYes);
-  visit("lora_alpha", c.lora_alpha, kYes);
-  visit("lora_targets", c.lora_targets, kYes);
-  visit("upsample", c.upsample, kYes);
-  visit("long_document", c.long_document, kYes);
-  visit("short_keep", c.short_keep, kYes);
-  visit("checkpoint_every", c.checkpoint_every, kNo);
-  visit("keep", c.keep, kNo);
-  visit("average_last", c.average_last, kYes);
-  visit("log_every", c.log_every, kNo);
-  visit("validate_every", c.validate_every, kNo);
-  visit("validate_sequences", c.validate_sequences, kNo);
-  visit("model.vocab", c.dims.vocab, kYes);
-  visit("model.width", c.dims.width, kYes);
-  visit("model.layers", c.dims.layers, kYes);
-  visit("model.heads", c.dims.heads, kYes);
-  visit("model.kv_heads", c.dims.kv_heads, kYes);
-  visit("model.head_dim", c.dims.head_dim, kYes);
-  visit("model.mlp_width", c.dims.mlp_width, kYes);
-  visit("model.theta", c.dims.theta, kYes);
-  visit("model.norm_eps", c.dims.norm_eps, kYes);
-  visit("model.tie_embeddings", c.dims.tie_embeddings, kYes);
-}
+constexpr auto kNamesOf = EnumNames<E>::kNames;
+template <>
+constexpr std::array<std::string_view, 2> kNamesOf<DType> = {"f32", "bf16"};
 
 // TOML is UTF-8, paths are bytes: a text that is none stands in a recipe as a file: URI (RFC 8089).
 constexpr std::string_view kUri = "file:";
@@ -212,15 +102,10 @@ template <class E>
 requires std::is_enum_v<E>
 void Assign(std::string_view key, const toml::node& node, E& field) {
   const auto value = node.value_exact<std::string>();
-  std::string wanted;
-  for (const auto& [member, name] : NamesOf(E{})) {
-    if (value && *value == name) {
-      field = member;
-      return;
-    }
-    wanted += fmt::format("{}\"{}\"", wanted.empty() ? "" : " or ", name);
-  }
-  FailType(key, wanted, node);
+  const auto& names = kNamesOf<E>;
+  const auto found = std::ranges::find(names, value.value_or(""));
+  if (found == names.end()) FailType(key, fmt::format("\"{}\"", fmt::join(names, "\" or \"")), node);
+  field = static_cast<E>(found - names.begin());
 }
 void Assign(std::string_view key, const toml::node& node, BosRule& field) {
   if (const auto value = node.value_exact<bool>()) {
@@ -274,10 +159,7 @@ std::string Print(int64_t value) { return fmt::format("{}", value); }
 std::string Print(double value) { return fmt::format("{}", value); }
 template <class E>
 requires std::is_enum_v<E> std::string Print(E value) {
-  for (const auto& [member, name] : NamesOf(E{})) {
-    if (member == value) return fmt::format("\"{}\"", name);
-  }
-  Fail(ErrorKind::kInternal, "a value of a recipe has no name");
+  return fmt::format("\"{}\"", kNamesOf<E>.at(static_cast<size_t>(value)));
 }
 std::string Print(const SourceConfig& source);
 template <class T>
@@ -318,9 +200,9 @@ void CheckSources(const TrainConfig& c) {
 void AssignKey(TrainConfig& config, std::string_view key, const toml::node& node) {
   bool found = false;
   std::vector<std::string_view> known;
-  VisitKeys(config, [&](std::string_view name, auto& field, Matters) {
-    known.push_back(name);
-    if (name != key) return;
+  VisitKeys(config, [&](auto& field, const KeyDoc& doc) {
+    known.push_back(doc.key);
+    if (doc.key != key) return;
     Assign(key, node, field);
     found = true;
   });
@@ -345,6 +227,15 @@ void InRange(std::string_view key, T value, T low, T high) {
   Fail(ErrorKind::kUsage, "recipe key \"{}\" must be in [{}, {}], found {}", key, low, high, value);
 }
 
+template <class T>
+void InRange(const KeyDoc& doc, T value) {
+  const auto x = static_cast<double>(value);
+  if (x >= doc.least && x <= doc.most) return;  // false for NaN
+  if (doc.most == KeyDoc().most)
+    Fail(ErrorKind::kUsage, "recipe key \"{}\" must be {} or more, found {}", doc.key, doc.least, value);
+  InRange(doc.key, x, doc.least, doc.most);
+}
+
 /// Pairs of a step and the steps of the plan up to there, each later and longer than the one before.
 void CheckLengthened(const TrainConfig& c) {
   const std::vector<int64_t>& pairs = c.lengthened;
@@ -365,10 +256,7 @@ void CheckLengthened(const TrainConfig& c) {
 
 }  // namespace
 
-std::string_view Name(Schedule schedule) {
-  const auto& names = NamesOf(schedule);
-  return std::ranges::find(names, schedule, &std::pair<Schedule, std::string_view>::first)->second;
-}
+std::string_view Name(Schedule schedule) { return EnumNames<Schedule>::kNames.at(static_cast<size_t>(schedule)); }
 
 void ApplyRecipe(TrainConfig& config, std::string_view toml, std::string_view origin) {
   const toml::table table = ParseToml(toml, origin);
@@ -430,16 +318,17 @@ void ApplySetting(TrainConfig& config, std::string_view setting) {
   }
   if (table.size() != 1) table = toml::table{{"value", std::string(value)}};
   // Text needs no quotes, even where it could be read as a number.
-  VisitKeys(config, [&](std::string_view name, const auto& field, Matters) {
+  VisitKeys(config, [&](const auto& field, const KeyDoc& doc) {
     const bool is_text = std::is_same_v<std::decay_t<decltype(field)>, std::string>;
-    if (name == key && is_text && !table["value"].is_string()) table.insert_or_assign("value", std::string(value));
+    if (doc.key == key && is_text && !table["value"].is_string()) table.insert_or_assign("value", std::string(value));
   });
   AssignKey(config, key, *table.get("value"));
 }
 
 std::string ToToml(const TrainConfig& config) {
   std::string out;
-  VisitKeys(config, [&](std::string_view key, const auto& field, Matters) {
+  VisitKeys(config, [&](const auto& field, const KeyDoc& doc) {
+    const std::string_view key = doc.key;
     const size_t dot = key.find('.');
     if (dot == std::string_view::npos) {
       // A model that is continued is a key; one from scratch is a table of the same name.
@@ -453,7 +342,6 @@ std::string ToToml(const TrainConfig& config) {
 }
 
 void Validate(const TrainConfig& c) {
-  constexpr int64_t kMany = int64_t{1} << 40;
   CheckSources(c);
   if (c.data.empty() && c.sources.empty())
     Fail(ErrorKind::kUsage, "no data: give files or folders of text (recipe key \"data\", --data)");
@@ -461,39 +349,14 @@ void Validate(const TrainConfig& c) {
   if (c.steps != 0 && c.tokens != 0) {
     Fail(ErrorKind::kUsage, "steps = {} and tokens = {} contradict each other: give one of them", c.steps, c.tokens);
   }
-  InRange("holdout", c.holdout, int64_t{0}, kMany);
-  InRange("context", c.context, int64_t{0}, int64_t{1} << 30);
-  InRange("steps", c.steps, int64_t{0}, kMany);
-  InRange("tokens", c.tokens, int64_t{0}, int64_t{1} << 50);
+  VisitKeys(c, [](const auto& field, const KeyDoc& doc) {
+    if constexpr (std::is_arithmetic_v<std::decay_t<decltype(field)>>) InRange(doc, field);
+  });
   CheckLengthened(c);
-  InRange("batch_tokens", c.batch_tokens, int64_t{1}, int64_t{1} << 32);
-  InRange("micro_batch", c.micro_batch, int64_t{0}, kMany);
-  InRange("lr", c.lr, 0.0, 1e3);
-  InRange("seed", c.seed, int64_t{0}, std::numeric_limits<int64_t>::max());
-  InRange("warmup", c.warmup, int64_t{0}, kMany);
-  InRange("decay", c.decay, 0.0, 1.0);
-  InRange("min_lr_ratio", c.min_lr_ratio, 0.0, 1.0);
-  InRange("beta1", c.beta1, 0.0, 0.999999);
-  InRange("beta2", c.beta2, 0.0, 0.999999);
-  InRange("eps", c.eps, 0.0, 1.0);
-  InRange("weight_decay", c.weight_decay, 0.0, 1e3);
-  InRange("clip", c.clip, 0.0, 1e9);
-  InRange("lookahead", c.lookahead, int64_t{1}, int64_t{1} << 20);
-  InRange("min_document", c.min_document, int64_t{1}, int64_t{1} << 30);
-  InRange("lora_rank", c.lora_rank, int64_t{0}, int64_t{1} << 16);
-  InRange("lora_alpha", c.lora_alpha, 0.0, 1e6);
-  InRange("long_document", c.long_document, int64_t{1}, kMany);
-  InRange("short_keep", c.short_keep, 0.0, 1.0);
-  InRange("checkpoint_every", c.checkpoint_every, int64_t{0}, kMany);
-  InRange("keep", c.keep, int64_t{1}, kMany);
-  InRange("average_last", c.average_last, int64_t{0}, kMany);
   if (c.average_last > c.keep) {
     Fail(ErrorKind::kUsage, "average_last = {} needs as many checkpoints: set keep = {} or more, found {}",
          c.average_last, c.average_last, c.keep);
   }
-  InRange("log_every", c.log_every, int64_t{1}, kMany);
-  InRange("validate_every", c.validate_every, int64_t{0}, kMany);
-  InRange("validate_sequences", c.validate_sequences, int64_t{1}, kMany);
   if (c.validate_every > 0 && c.holdout == 0) {
     Fail(ErrorKind::kUsage, "validate_every = {} needs files to validate on: set holdout", c.validate_every);
   }
@@ -502,17 +365,26 @@ void Validate(const TrainConfig& c) {
 std::vector<std::string> KeysThatMatter(const TrainConfig& a, const TrainConfig& b) {
   std::vector<std::string> left, right, differ;
   std::vector<std::string_view> keys;
-  VisitKeys(a, [&](std::string_view key, const auto& field, Matters matters) {
-    keys.push_back(key);
-    left.push_back(matters == Matters::kYes ? Print(field) : "");
+  VisitKeys(a, [&](const auto& field, const KeyDoc& doc) {
+    keys.push_back(doc.key);
+    left.push_back(doc.matters == Matters::kYes ? Print(field) : "");
   });
-  VisitKeys(b, [&](std::string_view, const auto& field, Matters matters) {
-    right.push_back(matters == Matters::kYes ? Print(field) : "");
+  VisitKeys(b, [&](const auto& field, const KeyDoc& doc) {
+    right.push_back(doc.matters == Matters::kYes ? Print(field) : "");
   });
   for (size_t i = 0; i < keys.size(); ++i) {
     if (left[i] != right[i]) differ.emplace_back(keys[i]);
   }
   return differ;
+}
+
+std::vector<RecipeKey> RecipeKeys() {
+  const TrainConfig standard;
+  std::vector<RecipeKey> keys;
+  VisitKeys(standard, [&](const auto& field, const KeyDoc& doc) {
+    keys.push_back({.key = doc.key, .standard = Print(field), .help = doc.help});
+  });
+  return keys;
 }
 
 double DefaultLearningRate(int64_t width) {

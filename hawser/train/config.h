@@ -129,6 +129,14 @@ void ApplySetting(TrainConfig& config, std::string_view setting);
 /// Every key; ApplyRecipe of it to a default config gives the same config. Texts that are not UTF-8 are file: URIs.
 std::string ToToml(const TrainConfig& config);
 
+struct RecipeKey {
+  std::string_view key;
+  std::string standard;  // as ToToml prints it
+  std::string_view help;
+};
+/// Every key with its default and what it means, as docs/TRAINING.md lists them.
+std::vector<RecipeKey> RecipeKeys();
+
 /// Ranges and contradictions. Errors: kUsage naming the key.
 void Validate(const TrainConfig& config);
 

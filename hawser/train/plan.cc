@@ -99,9 +99,6 @@ void SetFocus(int64_t old_context, TrainPlan* plan) {
 /// Bilevel positions for a model from scratch. Errors: kUsage.
 void SetSegments(const TrainConfig& config, const Tokenizer& tokenizer, ModelSpec* spec) {
   if (config.segments == 0) return;
-  if (config.segments < 0 || config.segments > 1 << 20) {
-    Fail(ErrorKind::kUsage, "segments must be from 1 to {}, found {}", 1 << 20, config.segments);
-  }
   spec->segments.places = static_cast<int32_t>(config.segments);
   const std::vector<uint8_t> flags = ModelSeparators(&tokenizer, config.segment_separators, spec->vocab);
   for (size_t id = 0; id < flags.size(); ++id) {
