@@ -3,41 +3,99 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
+#include <array>
+#include <iterator>
+#include <optional>
 
 #include "hawser/base/error.h"
+#include "hawser/base/form.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
+
+template <>
+struct EnumNames<Scope> {
+  static constexpr std::array<std::string_view, 2> kNames = {"seq", "doc"};
+};
+
 namespace {
 
-enum Field : unsigned { kScope = 1, kWindow = 2, kSinks = 4, kSep = 8, kAnchors = 16, kEvery = 32, kFullLayers = 64 };
-
+constexpr std::string_view kWhat = "attention pattern";
 constexpr int32_t kMostLayers = 4096;  // of any model
 
-int32_t ParseCount(std::string_view word, std::string_view value, int32_t least) {
-  const std::optional<int64_t> count = ParseSize(value);
-  if (!count || *count < least || *count > std::numeric_limits<int32_t>::max()) {
-    Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted a whole number of tokens, {} or more", word, least);
+/// The fields of a text form as they stand there.
+struct PatternFields {
+  Scope scope = Scope::kSequence;
+  int32_t anchors = 0, sinks = 0, every = 0;
+  std::string window = "all", separators = {}, full_layers = {};
+
+  template <class Visitor>
+  void Fields(Visitor&& v) {
+    constexpr double kMost = AttnPattern::kAll;
+    v(scope, {"scope"});
+    v(anchors, {"anchors", "", 0, kMost});
+    v(sinks, {"sinks", "", 0, kMost});
+    v(window, {"window"});
+    v(every, {"every", "", 1, kMost});
+    v(separators, {"sep"});
+    v(full_layers, {"full-layers"});
   }
-  return static_cast<int32_t>(*count);
+};
+
+/// Words that say what some fields are.
+struct PatternName {
+  std::string_view name;
+  std::array<std::string_view, 2> fields;
+};
+constexpr PatternName kNames[] = {{"full", {"scope=seq", "window=all"}},
+                                  {"intra", {"scope=doc"}},
+                                  {"anchor", {"scope=doc", "anchors=1"}},
+                                  {"sep", {"sep=text"}}};
+
+/// The fields of a text, names written out. Errors: kUsage for a word that is neither a name nor a field.
+std::vector<std::string_view> FieldsOf(std::string_view text) {
+  std::vector<std::string_view> parts;
+  for (const std::string_view word : SplitWords(text)) {
+    const auto* named = std::ranges::find(kNames, word, &PatternName::name);
+    if (named == std::end(kNames)) {
+      parts.push_back(word);
+      continue;
+    }
+    for (const std::string_view field : named->fields) {
+      if (!field.empty()) parts.push_back(field);
+    }
+  }
+  if (parts.empty()) Fail(ErrorKind::kUsage, "{}: empty text; the pattern without limits is 'full'", kWhat);
+  FormLister fields;
+  PatternFields().Fields(fields);
+  std::vector<std::string_view> known;
+  for (const PatternName& named : kNames) known.push_back(named.name);
+  known.insert(known.end(), fields.keys().begin(), fields.keys().end());
+  for (const std::string_view part : parts) {
+    if (part.find('=') != part.npos || std::ranges::find(fields.keys(), part) != fields.keys().end()) continue;
+    Fail(ErrorKind::kUsage, "{} '{}': unknown '{}'{}", kWhat, text, part, SuggestName(part, known));
+  }
+  return parts;
 }
 
-int32_t ParseWindow(std::string_view word, std::string_view value) {
-  return value == "all" ? AttnPattern::kAll : ParseCount(word, value, 1);
+int32_t ParseWindow(std::string_view text, std::string_view window) {
+  if (window == "all") return AttnPattern::kAll;
+  const std::optional<int64_t> tokens = ParseSize(window);
+  if (tokens && *tokens >= 1 && *tokens <= AttnPattern::kAll) return static_cast<int32_t>(*tokens);
+  Fail(ErrorKind::kUsage, "{} '{}': window='{}'; wanted a whole number of tokens, 1 or more, or all", kWhat, text,
+       window);
 }
 
 std::string WindowText(int32_t window) { return window == AttnPattern::kAll ? "all" : fmt::format("{}", window); }
 
 /// The text after `sep=`, checked as far as it can be without a tokenizer.
-std::string ParseSeparatorForm(std::string_view word, std::string_view value) {
-  const bool plain = value.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789+-") == value.npos;
-  if (value.empty() || !plain) {
-    Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted sep=text, a preset (sep=neox-20) or ids (sep=13+11)",
-         word);
+std::string ParseSeparatorForm(std::string_view text, const std::string& form) {
+  if (form.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789+-") != form.npos) {
+    Fail(ErrorKind::kUsage, "{} '{}': sep='{}'; wanted sep=text, a preset (sep=neox-20) or ids (sep=13+11)", kWhat,
+         text, form);
   }
-  return std::string(value == "text" ? "" : value);
+  return form == "text" ? "" : form;
 }
 
 }  // namespace
@@ -70,10 +128,8 @@ bool IsFullLayer(const std::vector<int32_t>& full_layers, int32_t layer, int32_t
   return is_full;
 }
 
-AttnPattern AttnPattern::OfLayer(int32_t layer, int32_t layers) const {
+AttnPattern LayeredPattern::OfLayer(int32_t layer, int32_t layers) const {
   AttnPattern of = *this;
-  of.layer_windows.clear();
-  of.full_layers.clear();
   if (!layer_windows.empty()) {
     if (static_cast<int32_t>(layer_windows.size()) != layers) {
       Fail(ErrorKind::kUsage, "attention pattern: {} windows for {} layers; give one, or one for each layer",
@@ -90,17 +146,15 @@ AttnPattern AttnPattern::OfLayer(int32_t layer, int32_t layers) const {
   return of;
 }
 
-AttnPattern AttnPattern::OfFirstLayers(int32_t count, int32_t layers) const {
+LayeredPattern LayeredPattern::OfFirstLayers(int32_t count, int32_t layers) const {
   if (!layered()) return *this;
-  AttnPattern of = *this;
+  LayeredPattern of(static_cast<const AttnPattern&>(*this));
   of.window = kAll;
-  of.layer_windows.clear();
-  of.full_layers.clear();
   for (int32_t layer = 0; layer < count; ++layer) of.layer_windows.push_back(OfLayer(layer, layers).window);
   return of;
 }
 
-LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, const AttnPattern& own) {
+LayerPatterns PatternsOfLayers(const LayeredPattern& pattern, int32_t layers, const LayeredPattern& own) {
   LayerPatterns patterns;
   for (int32_t layer = 0; layer < layers; ++layer) {
     AttnPattern of = pattern.OfLayer(layer, layers);
@@ -112,91 +166,62 @@ LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, const
   return patterns;
 }
 
-AttnPattern ParsePattern(std::string_view text) {
-  AttnPattern pattern;
-  unsigned given = 0;
-  const std::vector<std::string_view> words = SplitWords(text);
-  if (words.empty()) Fail(ErrorKind::kUsage, "attention pattern: empty text; the pattern without limits is 'full'");
-  for (std::string_view word : words) {
-    const size_t equals = word.find('=');
-    const std::string_view name = word.substr(0, equals);
-    const bool bare = equals == word.npos;
-    const std::string_view value = bare ? std::string_view() : word.substr(equals + 1);
-    unsigned sets = 0;
-    if (bare && name == "full") {
-      sets = kScope | kWindow;
-    } else if (bare && name == "intra") {
-      sets = kScope;
-      pattern.scope = Scope::kDocument;
-    } else if (bare && name == "anchor") {
-      sets = kScope | kAnchors;
-      pattern.scope = Scope::kDocument;
-      pattern.anchors = 1;
-    } else if (bare && name == "sep") {
-      sets = kSep;
-      pattern.separators = true;
-    } else if (name == "scope") {
-      sets = kScope;
-      if (value != "doc" && value != "seq") {
-        Fail(ErrorKind::kUsage, "attention pattern: '{}': wanted scope=doc or scope=seq", word);
-      }
-      pattern.scope = value == "doc" ? Scope::kDocument : Scope::kSequence;
-    } else if (!bare && name == "sep") {
-      sets = kSep;
-      pattern.separators = true;
-      pattern.separator_set = ParseSeparatorForm(word, value);
-    } else if (name == "window") {
-      sets = kWindow;
-      const std::vector<std::string_view> parts = SplitAt(value, '+');
-      if (parts.size() < 2) {
-        pattern.window = ParseWindow(word, value);
-      } else {
-        for (const std::string_view part : parts) pattern.layer_windows.push_back(ParseWindow(word, part));
-      }
-    } else if (name == "full-layers") {
-      sets = kFullLayers;
-      pattern.full_layers = ParseLayerList(value);
-    } else if (name == "every") {
-      sets = kEvery;
-      pattern.every = ParseCount(word, value, 1);
-    } else if (name == "sinks") {
-      sets = kSinks;
-      pattern.sinks = ParseCount(word, value, 0);
-    } else if (name == "anchors") {
-      sets = kAnchors;
-      pattern.anchors = ParseCount(word, value, 0);
-    } else {
-      Fail(ErrorKind::kUsage, "attention pattern: unknown '{}'{}", word,
-           SuggestName(name, {"full", "intra", "anchor", "scope", "window", "full-layers", "sinks", "anchors", "sep",
-                              "every"}));
-    }
-    if (given & sets)
-      Fail(ErrorKind::kUsage, "attention pattern: '{}' sets a field that '{}' has set before", word, text);
-    given |= sets;
+LayeredPattern ParseLayeredPattern(std::string_view text) {
+  PatternFields fields;
+  FormReader reader(kWhat, text, FieldsOf(text));
+  fields.Fields(reader);
+  reader.Finish();
+  LayeredPattern pattern(AttnPattern{.scope = fields.scope,
+                                     .sinks = fields.sinks,
+                                     .separators = !fields.separators.empty(),
+                                     .anchors = fields.anchors,
+                                     .every = fields.every});
+  pattern.separator_set = ParseSeparatorForm(text, fields.separators);
+  std::vector<int32_t> windows;
+  for (const std::string_view window : SplitAt(fields.window, '+')) windows.push_back(ParseWindow(text, window));
+  if (windows.size() == 1) {
+    pattern.window = windows.front();
+  } else {
+    pattern.layer_windows = std::move(windows);
+  }
+  if (reader.Given("full-layers")) {
+    pattern.full_layers = WithFrame(kWhat, [&] { return ParseLayerList(fields.full_layers); });
   }
   return pattern;
 }
 
-std::string ToString(const AttnPattern& pattern) {
-  const auto is = [&](const AttnPattern& named) { return pattern == named; };
-  if (is({})) return "full";
-  if (is({.scope = Scope::kDocument})) return "intra";
-  if (is({.scope = Scope::kDocument, .anchors = 1})) return "anchor";
-  std::string text;
-  if (pattern.scope == Scope::kDocument) text += " scope=doc";
-  if (pattern.anchors != 0) text += fmt::format(" anchors={}", pattern.anchors);
-  if (pattern.sinks != 0) text += fmt::format(" sinks={}", pattern.sinks);
-  if (pattern.window != AttnPattern::kAll) text += fmt::format(" window={}", pattern.window);
-  if (!pattern.layer_windows.empty()) {
-    text += " window=";
-    for (size_t i = 0; i < pattern.layer_windows.size(); ++i) {
-      text += (i > 0 ? "+" : "") + WindowText(pattern.layer_windows[i]);
-    }
+AttnPattern ParsePattern(std::string_view text) {
+  const LayeredPattern pattern = ParseLayeredPattern(text);
+  if (pattern.layered()) Fail(ErrorKind::kUsage, "{} '{}': wanted that of one layer, without lists", kWhat, text);
+  return pattern.OfLayer(0, 1);
+}
+
+std::string ToString(const LayeredPattern& pattern) {
+  PatternFields fields{.scope = pattern.scope,
+                       .anchors = pattern.anchors,
+                       .sinks = pattern.sinks,
+                       .every = pattern.every,
+                       .window = WindowText(pattern.window),
+                       .full_layers = fmt::format("{}", fmt::join(pattern.full_layers, "+"))};
+  if (pattern.separators) fields.separators = pattern.separator_set.empty() ? "text" : pattern.separator_set;
+  for (size_t i = 0; i < pattern.layer_windows.size(); ++i) {
+    if (i == 0)
+      fields.window.clear();
+    else
+      fields.window += '+';
+    fields.window += WindowText(pattern.layer_windows[i]);
   }
-  if (pattern.every != 0) text += fmt::format(" every={}", pattern.every);
-  if (pattern.separators) text += pattern.separator_set.empty() ? " sep" : " sep=" + pattern.separator_set;
-  if (!pattern.full_layers.empty()) text += fmt::format(" full-layers={}", fmt::join(pattern.full_layers, "+"));
-  return text.substr(1);
+  PatternFields full;
+  FormPrinter given, usual;
+  fields.Fields(given);
+  full.Fields(usual);
+  std::vector<std::string> items = form::Items(given, usual);
+  if (items.empty()) return "full";
+  const std::string text = fmt::format("{}", fmt::join(items, " "));
+  if (text == "scope=doc") return "intra";
+  if (text == "scope=doc anchors=1") return "anchor";
+  std::ranges::replace(items, std::string("sep=text"), std::string("sep"));
+  return fmt::format("{}", fmt::join(items, " "));
 }
 
 TokenLayout MakeLayout(int32_t prefix, const std::vector<int32_t>& document_lengths) {

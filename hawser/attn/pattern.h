@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace hawser {
@@ -13,12 +14,8 @@ namespace hawser {
 /// kDocument: packed documents do not see each other.
 enum class Scope : uint8_t { kSequence, kDocument };
 
-/// Text form (parses back to the same value): `full`, `window=W`, `intra`, `anchor` (= scope=doc anchors=1), or raw
-/// fields separated by blanks: `scope=doc anchors=1 sinks=3 window=256 sep full-layers=0+31`. A window may be given for
-/// every layer, `window=all+64+64+256`, and full-layers names the layers (from 0; negative: from the last) that see all
-/// of their scope. `every=5` pins each fifth token (FixLLM); `sep=FORM` says which tokens separate (tok/separators.h).
-/// Sources: AnchorAttention arXiv:2411.13476 section 3; StreamingLLM arXiv:2309.17453; SepLLM arXiv:2412.12094
-/// section 3 and (every) appendix I.
+/// What the queries of one layer see. `every=5` pins each fifth token (FixLLM). Sources: AnchorAttention
+/// arXiv:2411.13476 section 3; StreamingLLM arXiv:2309.17453; SepLLM arXiv:2412.12094 section 3 and (every) appendix I.
 struct AttnPattern {
   static constexpr int32_t kAll = std::numeric_limits<int32_t>::max();
 
@@ -29,8 +26,6 @@ struct AttnPattern {
   int32_t anchors = 0;             // first tokens of the sequence, visible across documents
   int32_t every = 0;               // of the tokens of the scope after its sinks each every-th, always visible; 0: none
   std::string separator_set = {};  // the form after `sep=`; empty: the text rule
-  std::vector<int32_t> layer_windows = {};  // one a layer, then `window` is kAll; empty: `window` in all of them
-  std::vector<int32_t> full_layers = {};    // window, sinks, every and separators mean nothing to them
 
   bool operator==(const AttnPattern&) const = default;
 
@@ -38,12 +33,28 @@ struct AttnPattern {
   bool Pins(int64_t place, bool separator) const {
     return place < sinks || (every > 0 && (place - sinks + 1) % every == 0) || (separators && separator);
   }
+};
+
+/// What each layer of a model sees: one pattern, but for the windows and the layers that are listed. It is no pattern
+/// of one layer, and passes for none.
+struct LayeredPattern : private AttnPattern {
+  LayeredPattern() = default;
+  LayeredPattern(AttnPattern all) : AttnPattern(std::move(all)) {}  // NOLINT: the same in all layers
+
+  using AttnPattern::anchors, AttnPattern::every, AttnPattern::scope, AttnPattern::separator_set,
+      AttnPattern::separators, AttnPattern::sinks, AttnPattern::window;
+  std::vector<int32_t> layer_windows = {};  // one a layer, then `window` is kAll; empty: `window` in all of them
+  std::vector<int32_t> full_layers = {};    // window, sinks, every and separators mean nothing to them
+
+  bool operator==(const LayeredPattern&) const = default;
+  friend bool operator==(const LayeredPattern& a, const AttnPattern& b) { return a == LayeredPattern(b); }
+
+  /// Whether layers may differ.
   bool layered() const { return !layer_windows.empty() || !full_layers.empty(); }
-  /// What one layer of a model with `layers` sees: a pattern without layer_windows and full_layers. Errors: kUsage if
-  /// the pattern is meant for another number of layers.
+  /// What one layer of a model with `layers` sees. Errors: kUsage if this is meant for another number of layers.
   AttnPattern OfLayer(int32_t layer, int32_t layers) const;
   /// For a model of `count` layers that see what the first `count` of `layers` see. Errors: OfLayer.
-  AttnPattern OfFirstLayers(int32_t count, int32_t layers) const;
+  LayeredPattern OfFirstLayers(int32_t count, int32_t layers) const;
 };
 
 /// The patterns that the layers of a model have, each once, and the place of each layer's among them.
@@ -52,11 +63,17 @@ struct LayerPatterns {
   std::vector<size_t> of_layer;  // [layers]
 };
 /// `own`: the windows that the model has itself, which narrow those of the pattern layer by layer. Errors: OfLayer.
-LayerPatterns PatternsOfLayers(const AttnPattern& pattern, int32_t layers, const AttnPattern& own = {});
+LayerPatterns PatternsOfLayers(const LayeredPattern& pattern, int32_t layers, const LayeredPattern& own = {});
 
-/// Errors: kUsage with the unknown or contradictory field, and the nearest known one.
+/// Text form (parses back to the same value): `full`, `window=W`, `intra`, `anchor` (= scope=doc anchors=1), or raw
+/// fields separated by blanks: `scope=doc anchors=1 sinks=3 window=256 sep full-layers=0+31`. A window may be given for
+/// every layer, `window=all+64+64+256`, and full-layers names the layers (from 0; negative: from the last) that see all
+/// of their scope. `sep=FORM` says which tokens separate (tok/separators.h). Errors: kUsage with the unknown or
+/// contradictory field, and the nearest known one.
+LayeredPattern ParseLayeredPattern(std::string_view text);
+std::string ToString(const LayeredPattern& pattern);
+/// The same of one layer. Errors: kUsage for lists of layers.
 AttnPattern ParsePattern(std::string_view text);
-std::string ToString(const AttnPattern& pattern);
 
 /// `0+31`, `0+1+-2+-1`: sorted, each once, within [-4096, 4095]. Errors: kUsage. IsFullLayer resolves negative numbers;
 /// errors: kUsage for a layer that the model has not.
@@ -87,8 +104,7 @@ inline int64_t PlaceInScope(const AttnPattern& p, const TokenLayout& t, int32_t 
   return p.scope == Scope::kDocument ? t.Index(k) - t.Index(begin) : t.Index(k);
 }
 
-/// The predicate every schedule expands to, and the oracle of its tests. q and k are key numbers;
-/// `p` is the pattern of one layer.
+/// The predicate every schedule expands to, and the oracle of its tests. q and k are key numbers.
 inline bool Visible(const AttnPattern& p, const TokenLayout& t, int32_t q, int32_t k) {
   if (k > q || t.IsPadding(q) || t.IsPadding(k)) return false;
   if (t.Index(k) < p.anchors) return true;

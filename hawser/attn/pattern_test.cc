@@ -3,24 +3,12 @@
 #include <gtest/gtest.h>
 
 #include "hawser/attn/variant.h"
-#include "hawser/base/error.h"
 #include "hawser/base/rng.h"
 #include "hawser/base/text.h"
+#include "hawser/testing/hostile.h"
 
 namespace hawser {
 namespace {
-
-template <class Body>
-std::string UsageMessage(Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kUsage) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
 
 TEST(Pattern, NamedForms) {
   EXPECT_EQ(ParsePattern("full"), AttnPattern{});
@@ -39,7 +27,7 @@ TEST(Pattern, PrintsWhatItParses) {
                            "scope=doc anchors=1 sinks=3 window=256 sep", "scope=doc anchors=2", "anchors=1",
                            "sinks=3 window=256 sep=neox-20 full-layers=0+31", "window=64+all+8 sep=13+11",
                            "sinks=1 window=9 every=5", "window=4 full-layers=-2+-1+0"}) {
-    EXPECT_EQ(ToString(ParsePattern(text)), text);
+    EXPECT_EQ(ToString(ParseLayeredPattern(text)), text);
   }
   Rng rng{.seed = 1};
   for (int i = 0; i < 500; ++i) {
@@ -54,28 +42,37 @@ TEST(Pattern, PrintsWhatItParses) {
 }
 
 TEST(Pattern, LayersHaveWindowsOfTheirOwn) {
-  const AttnPattern p = ParsePattern("sinks=3 window=64 sep full-layers=0+-1");
+  const LayeredPattern p = ParseLayeredPattern("sinks=3 window=64 sep full-layers=0+-1");
   EXPECT_EQ(p.OfLayer(0, 4), AttnPattern{});
   EXPECT_EQ(p.OfLayer(1, 4), ParsePattern("sinks=3 window=64 sep"));
   EXPECT_EQ(p.OfLayer(3, 4), AttnPattern{});
   EXPECT_EQ(p.OfLayer(3, 5), ParsePattern("sinks=3 window=64 sep"));
-  const AttnPattern list = ParsePattern("scope=doc anchors=1 sinks=3 window=64+all+8 sep=neox-9");
+  const LayeredPattern list = ParseLayeredPattern("scope=doc anchors=1 sinks=3 window=64+all+8 sep=neox-9");
   EXPECT_EQ(list.OfLayer(0, 3), ParsePattern("scope=doc anchors=1 sinks=3 window=64 sep=neox-9"));
   EXPECT_EQ(list.OfLayer(1, 3), ParsePattern("anchor"));
   EXPECT_EQ(list.OfLayer(2, 3).window, 8);
   EXPECT_NE(UsageMessage([&] { list.OfLayer(0, 4); }).find("3 windows for 4 layers"), std::string::npos);
   EXPECT_NE(UsageMessage([&] { p.OfLayer(0, 0); }).find("full-layers"), std::string::npos);
-  EXPECT_NE(UsageMessage([] { ParsePattern("full-layers=7").OfLayer(0, 4); }).find("4 layers"), std::string::npos);
-  EXPECT_EQ(ParsePattern("window=4 full-layers=-2+-1+0").full_layers, (std::vector<int32_t>{-2, -1, 0}));
+  EXPECT_NE(UsageMessage([] { ParseLayeredPattern("full-layers=7").OfLayer(0, 4); }).find("4 layers"),
+            std::string::npos);
+  EXPECT_EQ(ParseLayeredPattern("window=4 full-layers=-2+-1+0").full_layers, (std::vector<int32_t>{-2, -1, 0}));
   EXPECT_EQ(ParsePattern("sep=text"), ParsePattern("sep"));
+}
+
+TEST(Pattern, ListsOfLayersAreNoPatternOfOne) {
+  for (const char* text : {"window=64+all+8", "sep full-layers=0"}) {
+    EXPECT_NE(UsageMessage([&] { ParsePattern(text); }).find("without lists"), std::string::npos) << text;
+  }
+  EXPECT_EQ(ParseLayeredPattern("sinks=3 window=9"), ParsePattern("sinks=3 window=9"));
+  static_assert(!std::is_convertible_v<LayeredPattern, AttnPattern>);
 }
 
 TEST(Pattern, TheFirstLayersAlone) {
   for (const char* text : {"anchor", "window=64+all+8+64 sep", "sinks=3 window=9 sep full-layers=0+-1",
                            "scope=doc anchors=1 window=all+8+all+4 every=3 full-layers=1", "sep full-layers=3"}) {
-    const AttnPattern pattern = ParsePattern(text);
+    const LayeredPattern pattern = ParseLayeredPattern(text);
     for (int32_t count = 1; count <= 4; ++count) {
-      const AttnPattern first = pattern.OfFirstLayers(count, 4);
+      const LayeredPattern first = pattern.OfFirstLayers(count, 4);
       for (int32_t layer = 0; layer < count; ++layer) {
         const AttnPattern want = pattern.OfLayer(layer, 4), got = first.OfLayer(layer, count);
         // With a window of everything the other fields show nothing more.
@@ -86,18 +83,18 @@ TEST(Pattern, TheFirstLayersAlone) {
       }
     }
   }
-  UsageMessage([] { ParsePattern("window=4+5+6").OfFirstLayers(2, 4); });
+  UsageMessage([] { ParseLayeredPattern("window=4+5+6").OfFirstLayers(2, 4); });
 }
 
 TEST(Pattern, LayersOfOnePatternAreGrouped) {
   const LayerPatterns same = PatternsOfLayers(ParsePattern("anchor"), 4);
   EXPECT_EQ(same.distinct, std::vector<AttnPattern>{ParsePattern("anchor")});
   EXPECT_EQ(same.of_layer, std::vector<size_t>(4, 0));
-  const AttnPattern pattern = ParsePattern("sinks=3 window=64+all+8+64 sep");
+  const LayeredPattern pattern = ParseLayeredPattern("sinks=3 window=64+all+8+64 sep");
   const LayerPatterns mixed = PatternsOfLayers(pattern, 4);
   EXPECT_EQ(mixed.distinct.size(), 3u);
   EXPECT_EQ(mixed.of_layer, (std::vector<size_t>{0, 1, 2, 0}));
-  const LayerPatterns narrowed = PatternsOfLayers(pattern, 4, ParsePattern("window=32 full-layers=1"));
+  const LayerPatterns narrowed = PatternsOfLayers(pattern, 4, ParseLayeredPattern("window=32 full-layers=1"));
   for (int32_t layer = 0; layer < 4; ++layer) {
     const auto at = static_cast<size_t>(layer);
     EXPECT_EQ(mixed.distinct[mixed.of_layer[at]], pattern.OfLayer(layer, 4)) << layer;
@@ -110,7 +107,7 @@ TEST(Pattern, LayersOfOnePatternAreGrouped) {
 }
 
 TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
-  const auto message = [](const char* text) { return UsageMessage([&] { ParsePattern(text); }); };
+  const auto message = [](const char* text) { return UsageMessage([&] { ParseLayeredPattern(text); }); };
   EXPECT_NE(message("windw=4").find("did you mean 'window'"), std::string::npos) << message("windw=4");
   EXPECT_NE(message("ancor").find("did you mean 'anchor'"), std::string::npos);
   EXPECT_NE(message("zzzzzzzzzz").find("nearest: full"), std::string::npos);
@@ -154,6 +151,7 @@ TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
                            "window= 4"}) {
     EXPECT_FALSE(message(text).empty()) << text;
   }
+  EXPECT_NE(message("sep window").find("window needs a value"), std::string::npos) << message("sep window");
   EXPECT_FALSE(UsageMessage([] { ParsePattern(std::string(100000, 'w')); }).empty());
 }
 
@@ -168,7 +166,7 @@ TEST(Variant, NamedForms) {
 
 TEST(Variant, FieldsWithADashAreNoFlags) {
   EXPECT_EQ(ParseVariant("sinks=3 window=9 sep full-layers=0+31").pattern,
-            ParsePattern("sinks=3 window=9 sep full-layers=0+31"));
+            ParseLayeredPattern("sinks=3 window=9 sep full-layers=0+31"));
   EXPECT_EQ(ToString(ParseVariant("anchor-reset")), "anchor-reset");
 }
 

@@ -15,10 +15,6 @@ void CheckLength(const char* name, size_t length, int32_t size) {
 
 void Validate(const AttnPattern& pattern, const TokenLayout& layout, int32_t num_queries) {
   if (pattern.window < 1) Fail(ErrorKind::kUsage, "attention pattern: window={}; wanted 1 or more", pattern.window);
-  if (pattern.layered()) {
-    Fail(ErrorKind::kUsage, "attention pattern '{}': layers differ; a schedule is that of one layer",
-         ToString(pattern));
-  }
   if (pattern.sinks < 0 || pattern.anchors < 0 || pattern.every < 0) {
     Fail(ErrorKind::kUsage, "attention pattern: sinks={} anchors={} every={}; wanted 0 or more", pattern.sinks,
          pattern.anchors, pattern.every);

@@ -72,7 +72,7 @@ AttnVariant ParseVariant(std::string_view text) {
       for (const std::string_view flag : SplitAt(flags.substr(1), '-')) set(flag);
     }
   }
-  variant.pattern = ParsePattern(pattern);
+  variant.pattern = ParseLayeredPattern(pattern);
   WithFrame(fmt::format("attention variant '{}'", text), [&] { Validate(variant); });
   return variant;
 }
@@ -99,7 +99,7 @@ void Validate(const AttnVariant& v) {
 std::string ToString(const AttnVariant& variant) {
   std::string text = ToString(variant.pattern);
   if (variant.multi_bos) {
-    AttnPattern rest = variant.pattern;
+    LayeredPattern rest = variant.pattern;
     rest.scope = Scope::kSequence;
     text = kMultiBos;
     if (rest != AttnPattern{}) text.append(1, ' ').append(ToString(rest));

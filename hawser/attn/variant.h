@@ -14,7 +14,7 @@ namespace hawser {
 /// back. Positions are continuous unless reset. multi-bos is the anchor without a key that all documents share:
 /// scope=doc, and a copy of the anchor at the start of every document, each at position 0.
 struct AttnVariant {
-  AttnPattern pattern = {};
+  LayeredPattern pattern = {};
   bool multi_bos = false;        // every document begins with its own copy of the anchor at position 0
   bool reset_positions = false;  // positions restart at every document (after the anchor where there is one)
   bool tags = false;             // every document starts with its source name, not trained on
@@ -28,7 +28,7 @@ struct AttnVariant {
 /// stands in the context), with shared anchors, or without scope=doc. Errors: kUsage with the reason.
 void Validate(const AttnVariant& variant);
 
-/// Errors: kUsage as ParsePattern and Validate, and for an unknown or repeated flag.
+/// Errors: kUsage as ParseLayeredPattern and Validate, and for an unknown or repeated flag.
 AttnVariant ParseVariant(std::string_view text);
 std::string ToString(const AttnVariant& variant);
 

@@ -109,7 +109,7 @@ int RunTaskList(const EvalOptions& options, Command command, const CommonOptions
                          .chat = options.chat,
                          .batch_tokens = options.ppl.batch_tokens};
   if (!options.kv.empty()) engine.kv = ParseKvForm(options.kv);
-  if (!options.attention.empty()) engine.attention = ParsePattern(options.attention);
+  if (!options.attention.empty()) engine.attention = ParseLayeredPattern(options.attention);
   const ModelToRun run = OpenEvalModel(options);
   if (engine.max_length == 0) engine.max_length = run.model.spec.context;
   const auto backend = MakeBackend(common.device);

@@ -107,7 +107,7 @@ Sight EvalSight(const EvalOptions& options) {
   }
   Sight sight;
   if (!options.kv.empty()) sight.kv = ParseKvForm(options.kv);
-  if (!options.attention.empty()) sight.pattern = ParsePattern(options.attention);
+  if (!options.attention.empty()) sight.pattern = ParseLayeredPattern(options.attention);
   return sight;
 }
 

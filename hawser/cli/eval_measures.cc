@@ -54,7 +54,7 @@ void ReadProtocol(const EvalOptions& options, PplOptions* ppl) {
   if (!stream && ppl->stretch > 0) Fail(ErrorKind::kUsage, "--stretch is for streams: use --protocol streaming");
   if (stream && ppl->stride > 0) Fail(ErrorKind::kUsage, "--stride is for windows, a stream has none");
   if (!options.kv.empty()) ppl->kv = options.kv;
-  if (!options.attention.empty()) ppl->pattern = ParsePattern(options.attention);
+  if (!options.attention.empty()) ppl->pattern = ParseLayeredPattern(options.attention);
 }
 
 int RunPpl(const EvalOptions& given, const TaskOptions& fields, const CommonOptions& common) {

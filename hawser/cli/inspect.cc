@@ -74,7 +74,7 @@ std::vector<int32_t> Positions(const AttnVariant& variant, const TokenLayout& la
 }
 
 /// What one layer of the smallest model that the pattern fits sees.
-AttnPattern LayerPattern(const AttnPattern& pattern, int32_t layer) {
+AttnPattern LayerPattern(const LayeredPattern& pattern, int32_t layer) {
   auto layers = std::max(static_cast<int32_t>(pattern.layer_windows.size()), layer + 1);
   for (const int32_t full : pattern.full_layers) layers = std::max(layers, full < 0 ? -full : full + 1);
   return pattern.OfLayer(layer, layers);
@@ -82,13 +82,14 @@ AttnPattern LayerPattern(const AttnPattern& pattern, int32_t layer) {
 
 int RunPattern(const InspectOptions& options, const CommonOptions& common) {
   AttnVariant variant = ParseVariant(fmt::format("{}", fmt::join(options.pattern, " ")));
-  if (variant.pattern.layered()) variant.pattern = LayerPattern(variant.pattern, options.layer);
-  const TokenLayout layout = MakeInspectLayout(options, variant.pattern.anchors);
+  const AttnPattern pattern = LayerPattern(variant.pattern, options.layer);
+  variant.pattern = pattern;
+  const TokenLayout layout = MakeInspectLayout(options, pattern.anchors);
   AttnSchedule schedule;
   double seconds = 1e9;  // best of three: what a warm training loop sees
   for (int i = 0; i < 3; ++i) {
     const auto begin = std::chrono::steady_clock::now();
-    schedule = CompileSchedule(variant.pattern, layout);
+    schedule = CompileSchedule(pattern, layout);
     seconds = std::min(seconds, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   const TileStats tiles = CountTiles(schedule, options.query_tile, options.key_tile);

@@ -18,7 +18,7 @@ constexpr double kWeights[] = {3, 1, 0.5};
 constexpr int kDocuments[] = {4, 60, 25};
 constexpr int64_t kLongest = 40;
 const PackOptions kOptions{
-    .length = 32, .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 1}}, .anchor = {1}};
+    .length = 32, .variant = {.pattern = AttnPattern{.scope = Scope::kDocument, .anchors = 1}}, .anchor = {1}};
 
 DocumentSet Make() {
   DocumentSet set;

@@ -20,9 +20,10 @@ DocumentSet MakeCorpus(int64_t count) {
   return DocumentSet(documents);
 }
 
-const PackOptions kOneSource{.length = 64,
-                             .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 1}, .interleaved = true},
-                             .anchor = {1}};
+const PackOptions kOneSource{
+    .length = 64,
+    .variant = {.pattern = AttnPattern{.scope = Scope::kDocument, .anchors = 1}, .interleaved = true},
+    .anchor = {1}};
 
 bool Same(const PackedSequence& a, const PackedSequence& b) {
   return a.ids == b.ids && a.positions == b.positions && a.targets == b.targets && a.weights == b.weights &&

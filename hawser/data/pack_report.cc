@@ -37,7 +37,7 @@ std::vector<PackReport::Bucket> Histogram(const DocumentSet& documents) {
 
 /// Visible pairs a token of `drawn` in the mean, the shared anchor apart.
 double PairsOfToken(const DocumentSet& documents, const std::vector<uint32_t>& drawn, const PackOptions& options) {
-  const AttnPattern& pattern = options.variant.pattern;
+  const LayeredPattern& pattern = options.variant.pattern;
   const int64_t copies =
       options.variant.multi_bos ? static_cast<int64_t>(std::max<size_t>(options.anchor.size(), 1)) : 0;
   const int64_t own = copies > 0 ? copies : pattern.anchors == 0 && options.bos >= 0 ? 1 : 0;
@@ -59,7 +59,7 @@ double PairsOfToken(const DocumentSet& documents, const std::vector<uint32_t>& d
 
 double ExpectedDensity(const DocumentSet& documents, const PackOptions& options, const Loader& loader, uint64_t seed,
                        const UpsampleOptions& upsample) {
-  const AttnPattern& pattern = options.variant.pattern;
+  const LayeredPattern& pattern = options.variant.pattern;
   if (pattern.window != AttnPattern::kAll || pattern.layered()) return -1;
   if (pattern.scope == Scope::kSequence) return 1;
   double pairs = 0;
@@ -166,7 +166,7 @@ std::vector<PackReport::Run> PositionRuns(const PackedSequence& sequence) {
 
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
                           const UpsampleOptions& upsample, int64_t max_sequences, int32_t layers,
-                          const AttnPattern& own) {
+                          const LayeredPattern& own) {
   PackReport report;
   report.context = options.length;
   report.attention = ToString(options.variant);

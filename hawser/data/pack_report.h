@@ -71,10 +71,10 @@ std::vector<PackReport::Run> PositionRuns(const PackedSequence& sequence);
 
 /// Packs an epoch as a Loader of `seed` does; `max_sequences` > 0: measures no more of them. Where layers differ, pairs
 /// and tiles are the mean over `layers` layers; `own` as in PatternsOfLayers. Errors: as Loader, and
-/// AttnPattern::OfLayer.
+/// LayeredPattern::OfLayer.
 PackReport MeasurePacking(const DocumentSet& documents, const PackOptions& options, uint64_t seed,
                           const UpsampleOptions& upsample = {}, int64_t max_sequences = 0, int32_t layers = 1,
-                          const AttnPattern& own = {});
+                          const LayeredPattern& own = {});
 
 nlohmann::json ToJson(const PackReport& report);
 std::string ToText(const PackReport& report);

@@ -93,10 +93,11 @@ TEST(PackerTest, AnchorStandsOnceAtTheStart) {
 }
 
 TEST(PackerTest, SeveralAnchorTokens) {
-  const auto out = Pack({.length = 7,
-                         .variant = {.pattern = {.scope = Scope::kDocument, .anchors = 2}, .reset_positions = true},
-                         .anchor = {8, 9}},
-                        kThree);
+  const auto out =
+      Pack({.length = 7,
+            .variant = {.pattern = AttnPattern{.scope = Scope::kDocument, .anchors = 2}, .reset_positions = true},
+            .anchor = {8, 9}},
+           kThree);
   EXPECT_EQ(out[0].ids, (Ids{8, 9, 100, 101, 102, 2100, 2101}));
   EXPECT_EQ(out[0].positions, (Positions{0, 1, 2, 3, 4, 2, 3}));
   EXPECT_EQ(out[0].targets, (Ids{-1, -1, 101, 102, -1, 2101, -1}));
@@ -211,8 +212,8 @@ Case RandomCase(uint64_t number) {
   const auto anchors = static_cast<int32_t>(rng.Below(3));
   o.variant.multi_bos = anchors > 0 && rng.Below(2) != 0;
   const bool documents = o.variant.multi_bos || rng.Below(3) != 0;
-  o.variant.pattern = {.scope = documents ? Scope::kDocument : Scope::kSequence,
-                       .anchors = o.variant.multi_bos ? 0 : anchors};
+  o.variant.pattern = AttnPattern{.scope = documents ? Scope::kDocument : Scope::kSequence,
+                                  .anchors = o.variant.multi_bos ? 0 : anchors};
   o.variant.reset_positions = documents && !o.variant.multi_bos && rng.Below(2) != 0;
   o.variant.tags = rng.Below(3) == 0;
   o.variant.interleaved = documents && rng.Below(3) == 0;

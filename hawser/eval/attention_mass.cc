@@ -19,8 +19,9 @@ class MassProbe final : public ForwardingBackend {
  public:
   MassProbe(Backend* backend, const ModelSpec& spec, const AttentionMassOptions& options, AttentionMass* result)
       : ForwardingBackend(backend), backend_(backend), spec_(spec), options_(options), result_(result) {
-    near_ = PatternsOfLayers({.window = static_cast<int32_t>(std::min<int64_t>(options.window, AttnPattern::kAll))},
-                             spec.layers, OwnPattern(spec));
+    near_ = PatternsOfLayers(
+        AttnPattern{.window = static_cast<int32_t>(std::min<int64_t>(options.window, AttnPattern::kAll))}, spec.layers,
+        OwnPattern(spec));
   }
 
   /// Before a text is read.

@@ -27,7 +27,7 @@ std::string_view Trimmed(std::string_view text) {
 Sight ParseSight(std::string_view text) {
   if (text.empty()) return {};
   const size_t end = text.find_first_of(":,= \t\n");
-  const auto pattern = [&]() -> Sight { return {.kv = std::nullopt, .pattern = ParsePattern(text)}; };
+  const auto pattern = [&]() -> Sight { return {.kv = std::nullopt, .pattern = ParseLayeredPattern(text)}; };
   if (end != text.npos && text[end] != ':' && text[end] != ',') return pattern();
   try {
     return {.kv = ParseKvForm(text), .pattern = {}};

@@ -28,14 +28,14 @@ TEST(Methods, CachesPatternsAndPositions) {
   EXPECT_EQ(methods[0].sight, (Sight{.kv = KvForm()}));
   EXPECT_EQ(methods[1].name, "sink:4,796");
   EXPECT_EQ(methods[1].sight.kv, ParseKvForm("sink:4,796"));
-  EXPECT_EQ(methods[2].sight, (Sight{.pattern = ParsePattern("window=256")}));
-  EXPECT_EQ(methods[3].sight.pattern, ParsePattern("sinks=3 window=64 sep"));
+  EXPECT_EQ(methods[2].sight, (Sight{.pattern = ParseLayeredPattern("window=256")}));
+  EXPECT_EQ(methods[3].sight.pattern, ParseLayeredPattern("sinks=3 window=64 sep"));
   EXPECT_EQ(methods[4].rope, "yarn:factor=2,original=512");
   EXPECT_EQ(methods[4].name, "sepllm @ yarn:factor=2,original=512");
   EXPECT_EQ(methods[5].sight, Sight());
   EXPECT_EQ(methods[5].rope, "ntk:factor=4");
   EXPECT_EQ(methods[6].sight.kv, ParseKvForm("sep:3,256"));
-  EXPECT_EQ(methods[7].sight.pattern, ParsePattern("intra"));
+  EXPECT_EQ(methods[7].sight.pattern, ParseLayeredPattern("intra"));
 
   // Presets take options as in --kv; patterns take theirs behind blanks.
   const std::vector<Method> more =
@@ -44,7 +44,7 @@ TEST(Methods, CachesPatternsAndPositions) {
   EXPECT_EQ(more[0].sight.kv, ParseKvForm("sepllm,dtype=q8_0"));
   EXPECT_EQ(more[1].sight.kv, ParseKvForm("bounded:64"));
   EXPECT_EQ(more[2].sight.kv, ParseKvForm("streaming"));
-  for (size_t m = 3; m < 7; ++m) EXPECT_EQ(more[m].sight.pattern, ParsePattern(more[m].name)) << more[m].name;
+  for (size_t m = 3; m < 7; ++m) EXPECT_EQ(more[m].sight.pattern, ParseLayeredPattern(more[m].name)) << more[m].name;
 
   ExpectError(ErrorKind::kUsage, {"no methods to compare"}, [] { ParseMethods(" ; ;"); });
   ExpectError(ErrorKind::kUsage, {"method 'sikn:4,60'", "sikn"}, [] { ParseMethods("full; sikn:4,60"); });

@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kLongRows = 16384;  // of a sequence: longer ones are read in chunks, through a cache
 constexpr int64_t kGroup = 48;        // prompts whose texts are made together
 
-AttnPattern ModelPattern(const EngineLmOptions& options) { return options.attention.value_or(AttnPattern()); }
+LayeredPattern ModelPattern(const EngineLmOptions& options) { return options.attention.value_or(AttnPattern()); }
 
 }  // namespace
 
@@ -57,7 +57,7 @@ struct EngineLm::Impl {
     form = options.kv ? *options.kv : options.attention ? FormOfPattern(*options.attention) : OwnForm(spec);
     packed = options.prefix == nullptr && (!options.kv || *options.kv == KvForm());
     cache_separators = ModelSeparators(&tokenizer, form.separator_set, spec.vocab);
-    const AttnPattern pattern = ModelPattern(options);
+    const LayeredPattern pattern = ModelPattern(options);
     if (pattern.separators) pattern_separators = ModelSeparators(&tokenizer, pattern.separator_set, spec.vocab);
     const LayerPatterns layers = PatternsOfLayers(pattern, spec.layers, OwnPattern(spec));
     branches = options.share && spec.segments.places == 0 && !DependsOnLength(spec.rope) &&
@@ -147,7 +147,7 @@ struct EngineLm::Impl {
   }
 };
 
-KvForm FormOfPattern(const AttnPattern& pattern) {
+KvForm FormOfPattern(const LayeredPattern& pattern) {
   if (!pattern.layer_windows.empty()) {
     Fail(ErrorKind::kUsage, "--attention {}: windows a layer are no cache yet; give them as --kv sep:A,W+W+...",
          ToString(pattern));

@@ -21,7 +21,7 @@ namespace hawser {
 
 struct EngineLmOptions {
   std::optional<KvForm> kv = std::nullopt;              // none: what the model itself keeps
-  std::optional<AttnPattern> attention = std::nullopt;  // not with kv
+  std::optional<LayeredPattern> attention = std::nullopt;  // not with kv
   int64_t max_length = 0;                               // 0: the model's context
   /// An indexed prefix that every prompt begins with, or null. It is not read again; likelihoods come through caches.
   std::shared_ptr<const SqueezedReader> prefix = nullptr;
@@ -51,6 +51,6 @@ class EngineLm : public Lm {
 };
 
 /// The cache in which a stream sees what `pattern` lets one sequence see. Errors: kUsage where there is none.
-KvForm FormOfPattern(const AttnPattern& pattern);
+KvForm FormOfPattern(const LayeredPattern& pattern);
 
 }  // namespace hawser

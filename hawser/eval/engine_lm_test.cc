@@ -95,7 +95,7 @@ TEST(EngineLm, SharedContextsGiveTheSame) {
   // Through a cache that keeps everything, one that goes back to where a choice begins, and one that cannot.
   ExpectNear(engine.Ask(requests, {.kv = ParseKvForm("full:dtype=f32")}), alone, 1e-6);
   const std::vector<LmAnswer> window = engine.Ask(requests, {.kv = ParseKvForm("window:24")});
-  ExpectNear(engine.Ask(requests, {.attention = ParsePattern("window=24")}), window, 1e-6);
+  ExpectNear(engine.Ask(requests, {.attention = ParseLayeredPattern("window=24")}), window, 1e-6);
   // Stems that are forked are what is read from the beginning, also where keys are dropped and moved.
   for (const char* form : {"sink:3,20", "sep-stream:2,4,8,24", "sep-stream:2,4,8,24,prefill=dense"}) {
     const std::vector<LmAnswer> together = engine.Ask(requests, {.kv = ParseKvForm(form)});
@@ -110,7 +110,7 @@ TEST(EngineLm, SharedContextsGiveTheSame) {
     }
   }
   EXPECT_GT(std::abs(window[0].likelihoods[0].ll - alone[0].likelihoods[0].ll), 1e-3);
-  ExpectNear(engine.Ask(requests, {.attention = ParsePattern("sinks=3 window=24 sep")}),
+  ExpectNear(engine.Ask(requests, {.attention = ParseLayeredPattern("sinks=3 window=24 sep")}),
              engine.Ask(requests, {.kv = ParseKvForm("sep:3,24,positions=absolute")}), 1e-6);
 }
 

@@ -43,7 +43,7 @@ double KeptByCache(Backend* backend, const ModelSpec& spec, const KvForm& form, 
   return cache.usage().mean;
 }
 
-double KeptByPattern(const ModelSpec& spec, const AttnPattern& pattern, std::span<const int32_t> ids,
+double KeptByPattern(const ModelSpec& spec, const LayeredPattern& pattern, std::span<const int32_t> ids,
                      const std::vector<uint8_t>& separators) {
   const LayerPatterns layers = PatternsOfLayers(pattern, spec.layers, OwnPattern(spec));
   TokenLayout layout{.size = static_cast<int32_t>(ids.size())};

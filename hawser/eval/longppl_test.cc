@@ -129,7 +129,7 @@ TEST_F(LongPpl, ShortContextsAreWhatEachSliceGivesAlone) {
     for (int64_t b = phase; b < n - 1; b += kPhased.first()) {
       lengths.push_back(static_cast<int32_t>(std::min(kPhased.first(), n - 1 - b)));
     }
-    Batch batch{.pattern = ParsePattern("intra")};
+    Batch batch{.pattern = ParseLayeredPattern("intra")};
     batch.ids.assign(tokens.begin(), tokens.end() - 1);
     batch.targets.assign(tokens.begin() + 1, tokens.end());
     batch.weights.assign(batch.ids.size(), 1);
@@ -259,7 +259,8 @@ TEST_F(LongPpl, SameBitsForAnyThreads) {
 TEST_F(LongPpl, ACacheThatKeepsAllReadsAsAPass) {
   const std::vector<int32_t> ids = tokenizer().Encode(Logs(200)[0].text);
   TextReader pass = Reader(), cached = Reader({.kv = KvForm()}),
-             window = Reader({.pattern = ParsePattern("window=32")}), kept = Reader({.kv = ParseKvForm("window:32")});
+             window = Reader({.pattern = ParseLayeredPattern("window=32")}),
+             kept = Reader({.kv = ParseKvForm("window:32")});
   const TextNats a = pass.Read(ids), b = cached.Read(ids), c = window.Read(ids), d = kept.Read(ids);
   for (size_t t = 0; t < ids.size(); ++t) {
     EXPECT_NEAR(a.nats[t], b.nats[t], 1e-4);

@@ -57,7 +57,7 @@ struct PplOptions {
   int64_t stride = 0;           // S; 0: L/2. Given with `windowed` it makes it `sliding`
   int64_t max_tokens = 0;       // predicted at most (windowed protocols: read at most); 0: all
   int64_t batch_tokens = 8192;  // rows of one pass over windows; a longer window goes alone
-  AttnPattern pattern;          // of windows
+  LayeredPattern pattern;       // of windows
   std::string kv = "full";      // of streams
   // The stream goes on behind these tokens, of a cache that was declared for `context` (0: not): there is no BOS then,
   // and the first token is read and not predicted. Null: it begins.
@@ -115,7 +115,7 @@ struct PplReport {
   std::string bos_token;                         // as written in the vocabulary
   std::string bos_rule;                          // why, for people
   std::string kv_policy;                         // streams
-  AttnPattern pattern;                           // windows
+  LayeredPattern pattern;                        // windows
   int64_t tokens = 0;                            // predicted
   double nll = 0;                                // nats, summed
   double nll_squares = 0;                        // sum of squares

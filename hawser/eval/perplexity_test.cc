@@ -156,7 +156,7 @@ TEST_F(PerplexityTest, OnePassEqualsTheStreamTokenForToken) {
 TEST_F(PerplexityTest, WindowedPatternEqualsTheStreamUnderTheSameWindow) {
   const std::vector<TextDocument> documents = {{.path = "a", .text = RandomText(120, 2)}};
   const PplReport a =
-      Measure({.protocol = kFull, .pattern = {.window = 20, .sinks = 4, .separators = true}}, documents);
+      Measure({.protocol = kFull, .pattern = AttnPattern{.window = 20, .sinks = 4, .separators = true}}, documents);
   const PplReport b = Measure({.protocol = kStreaming, .kv = "sep:4,20"}, documents);
   const PplReport full = Measure({.protocol = kFull}, documents);
   EXPECT_NEAR(a.nll, b.nll, 1e-3);

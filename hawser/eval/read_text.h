@@ -21,7 +21,7 @@ namespace hawser {
 /// What is seen of the tokens before: through a cache where there is one, else by the pattern.
 struct Sight {
   std::optional<KvForm> kv = std::nullopt;
-  AttnPattern pattern = {};
+  LayeredPattern pattern = {};
 
   bool operator==(const Sight&) const = default;
 };

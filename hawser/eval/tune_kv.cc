@@ -28,8 +28,8 @@ class Judge {
   PplReport Measure(const std::vector<int32_t>& windows) const {
     PplOptions options{.context = options_.context, .max_tokens = options_.max_tokens};
     options.bos = options_.bos;
-    options.pattern = {
-        .sinks = options_.sinks, .separators = true, .separator_set = options_.separator_set, .layer_windows = windows};
+    options.pattern = AttnPattern{.sinks = options_.sinks, .separators = true, .separator_set = options_.separator_set};
+    options.pattern.layer_windows = windows;
     return MeasurePerplexity(backend_, params_, tokenizer_, documents_, options);
   }
   double Nll(const PplReport& report) const { return report.nll / static_cast<double>(report.tokens); }

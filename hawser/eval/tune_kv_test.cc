@@ -52,7 +52,7 @@ TEST_F(TuneKvTest, MeetsTheBudgetAndJudgesOnOtherText) {
   // What a choice costs is what its text form measures.
   const size_t half = documents_[0].text.find('\n', documents_[0].text.size() / 2);
   const KvForm form = ParseKvForm(r.adaptive.Kv(3, ""));
-  AttnPattern pattern{.sinks = 3, .separators = true};
+  LayeredPattern pattern = AttnPattern{.sinks = 3, .separators = true};
   for (int32_t l = 0; l < 5; ++l) {
     const AttnPattern of = MakeKvPolicy(form.OfLayer(l, 5))->Pattern();
     pattern.layer_windows.push_back(of.window);

@@ -165,7 +165,7 @@ Batch Anchored() {
 class BlockFormsTest : public ::testing::TestWithParam<Form> {
  protected:
   double TwinLoss(const ReferenceModel& twin, const Batch& batch) const {
-    AttnPattern pattern = batch.pattern;
+    const LayeredPattern pattern = batch.pattern;
     const LayerPatterns of = PatternsOfLayers(pattern, spec_.layers, OwnPattern(spec_));
     const TokenLayout& layout = batch.sequences[0].layout;
     const ReferenceModel::Output out = twin.ForwardLayers(
@@ -274,7 +274,7 @@ TEST_P(BlockFormsTest, GradientsOfSomeParametersAndInBf16) {
 
 TEST_P(BlockFormsTest, DecodingEqualsScoring) {
   const std::vector<int32_t> ids = Ids(40, 5);
-  const auto scored = [&](const AttnPattern& pattern) {
+  const auto scored = [&](const LayeredPattern& pattern) {
     const LayerPatterns of = PatternsOfLayers(pattern, spec_.layers, OwnPattern(spec_));
     TokenLayout layout = MakeLayout(0, {static_cast<int32_t>(ids.size())});
     for (const int32_t id : ids) layout.is_separator.push_back(id % 5 == 0);
@@ -300,7 +300,7 @@ TEST_P(BlockFormsTest, DecodingEqualsScoring) {
     }
     return logits;
   };
-  const auto expect = [&](const AttnPattern& pattern, const char* form) {
+  const auto expect = [&](const LayeredPattern& pattern, const char* form) {
     const std::vector<std::vector<double>> want = scored(pattern);
     for (const size_t most : {1, 7, 40}) {
       const Matrix got = decoded(form, most);
@@ -314,7 +314,7 @@ TEST_P(BlockFormsTest, DecodingEqualsScoring) {
     }
   };
   expect({}, "full");
-  expect({.window = 8, .sinks = 3, .separators = true}, "sep:3,8");
+  expect(AttnPattern{.window = 8, .sinks = 3, .separators = true}, "sep:3,8");
   for (const char* stream : {"sep-stream:2,4,6,20", "sink:3,9", "sink:3,9,positions=absolute"}) {
     const Matrix one = decoded(stream, 1), many = decoded(stream, 30);
     for (size_t i = 0; i < ids.size() * 30; ++i) {

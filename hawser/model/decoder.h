@@ -40,7 +40,7 @@ struct Batch {
   std::vector<int32_t> extra_rows, extra_targets;
   std::vector<float> extra_weights;
   std::vector<Sequence> sequences;
-  AttnPattern pattern;  // may differ between layers
+  LayeredPattern pattern;
 
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 };

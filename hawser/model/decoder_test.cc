@@ -35,7 +35,7 @@ struct Packed {
   std::vector<int32_t> ids;
   std::vector<int64_t> positions;
   TokenLayout layout;
-  AttnPattern pattern;
+  LayeredPattern pattern;
 };
 
 std::vector<int64_t> Iota(int64_t n, int64_t from = 0) {

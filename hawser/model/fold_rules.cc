@@ -27,7 +27,7 @@ void CheckTrainable(const ModelSpec& spec) {
        ToString(spec.rope));
 }
 
-void CheckFold(const ModelSpec& spec, const AttnPattern& pattern) {
+void CheckFold(const ModelSpec& spec, const LayeredPattern& pattern) {
   CheckNetwork(spec);
   const LayerPatterns patterns = PatternsOfLayers(pattern, spec.layers, OwnPattern(spec));
   for (int32_t layer = 0; layer < spec.layers; ++layer) {

@@ -13,6 +13,6 @@ void CheckTrainable(const ModelSpec& spec);
 /// Whole texts under `pattern`: the layers that fold may have no window (of the pattern's or their own) that is wider
 /// than the shift; a narrower one sees no far key but pinned ones. Nor may the softmax be another than the standard
 /// one, or rotations count segments. `spec` has a fold.
-void CheckFold(const ModelSpec& spec, const AttnPattern& pattern);
+void CheckFold(const ModelSpec& spec, const LayeredPattern& pattern);
 
 }  // namespace hawser

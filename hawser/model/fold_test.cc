@@ -62,7 +62,7 @@ ModelSpec FoldSpec(int32_t kv_heads, const std::string& rope) {
 
 /// Logits of a text from distances alone: each key stands at its folded distance from the query that sees it.
 std::vector<std::vector<double>> DenseFolded(const ParamStore& params, const FoldedText& text,
-                                             const AttnPattern& pattern) {
+                                             const LayeredPattern& pattern) {
   const ModelSpec& spec = params.spec();
   std::vector<AttnPattern> of;
   const LayerPatterns patterns = PatternsOfLayers(pattern, spec.layers, OwnPattern(spec));
@@ -176,7 +176,7 @@ TEST_F(FoldedStream, ChunksAndSingleTokensAreTheDensePositionMatrix) {
       const auto one_by_one = Feed(params, kv, {1});
       const bool exact = kv != "full:dtype=q8_0";
       if (!pattern.empty()) {
-        EXPECT_LT(Worst(one_by_one, DenseFolded(params, text_, ParsePattern(pattern))), kFoldNear) << kv;
+        EXPECT_LT(Worst(one_by_one, DenseFolded(params, text_, ParseLayeredPattern(pattern))), kFoldNear) << kv;
       }
       for (const std::vector<int>& sizes : {std::vector<int>{75}, {1, 10, 3}, {16}, {40, 1}}) {
         EXPECT_LT(Worst(Feed(params, kv, sizes), one_by_one), exact ? kFoldNear : 0.2) << kv << " " << sizes[0];
@@ -303,7 +303,7 @@ TEST(FoldedModel, WhatIsRefusedByName) {
   says([&] { decoder.ForwardBackward(batch, 1, Recompute::kNone, &grads); }, "is not trained with");
   batch.pattern = ParsePattern("window=12");
   says([&] { decoder.Score(batch, nullptr); }, "the window of layer 0 of 12 tokens is wider than the shift");
-  says([&] { CheckFold(spec, ParsePattern("window=all+64")); }, "the window of layer 1 of 64 tokens");
+  says([&] { CheckFold(spec, ParseLayeredPattern("window=all+64")); }, "the window of layer 1 of 64 tokens");
   for (const char* kv : {"sink:4,20", "sep-stream:1,2,3,20", "sink:4,20,positions=cachelen", "bounded:20"}) {
     says([&] { cache(spec, kv); }, "pass positions=absolute");
   }

@@ -176,7 +176,7 @@ void KvDecodeTest::ExpectSameAsScored(const char* pattern, const char* policy) {
   Batch batch;
   batch.ids = ids_;
   batch.weights.assign(kTokens, 1.0f);
-  batch.pattern = ParsePattern(pattern);
+  batch.pattern = ParseLayeredPattern(pattern);
   TokenLayout layout;
   layout.size = kTokens;
   for (int32_t t = 0; t < kTokens; ++t) {

@@ -17,7 +17,7 @@ KvShape KvShapeOf(const ModelSpec& spec, DType activations) {
                 .standard_softmax = spec.softmax == SoftmaxSpec(),
                 .segments = spec.segments};
   if (spec.places == Places::kAlibi) shape.alibi = spec.alibi;
-  const AttnPattern own = OwnPattern(spec);
+  const LayeredPattern own = OwnPattern(spec);
   for (int32_t layer = 0; layer < spec.layers; ++layer) {
     KvLayerShape& of = shape.layers.emplace_back();
     of.window = own.OfLayer(layer, spec.layers).window;

@@ -139,9 +139,12 @@ float AttentionScale(const ModelSpec& spec) {
   return spec.attn_scale > 0 ? spec.attn_scale : 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
 }
 
-AttnPattern OwnPattern(const ModelSpec& spec) {
-  if (spec.sliding_window == 0) return {};
-  return {.window = spec.sliding_window, .full_layers = spec.full_layers};
+LayeredPattern OwnPattern(const ModelSpec& spec) {
+  LayeredPattern own;
+  if (spec.sliding_window == 0) return own;
+  own.window = spec.sliding_window;
+  own.full_layers = spec.full_layers;
+  return own;
 }
 
 DType QkvDType(const ModelSpec& spec, DType activations) {

@@ -95,7 +95,7 @@ bool ScalesQueries(const ModelSpec& spec, int32_t layer);
 float AttentionScale(const ModelSpec& spec);
 
 /// What the model's own windows let each layer see, as a pattern that narrows others (PatternsOfLayers).
-AttnPattern OwnPattern(const ModelSpec& spec);
+LayeredPattern OwnPattern(const ModelSpec& spec);
 
 /// The dtype of queries, keys and values, cached ones too: f32 where rope.numerics.qk is, else that of activations.
 /// Errors: kUnsupported for a rotation in other formats than f32 and bf16, and a qk that is neither f32 nor the dtype

@@ -39,7 +39,7 @@ class ReferenceModel {
   };
 
   Output Forward(const std::vector<int32_t>& ids, const std::vector<int64_t>& positions, const TokenLayout& layout,
-                 const AttnPattern& pattern) const {
+                 const LayeredPattern& pattern) const {
     std::vector<AttnPattern> of;
     for (int32_t layer = 0; layer < spec_.layers; ++layer) of.push_back(pattern.OfLayer(layer, spec_.layers));
     return ForwardLayers(

@@ -129,14 +129,14 @@ class VariantOracle : public ::testing::Test {
   using Values = std::vector<double>;
   struct Engine {
     std::string name;
-    std::function<Values(const PackedSequence&, const AttnPattern&)> nll;  // of TargetOf(id), a row
+    std::function<Values(const PackedSequence&, const LayeredPattern&)> nll;  // of TargetOf(id), a row
     double tolerance;
   };
 
   /// What is asked of a row depends on its token alone, so that it moves with it.
   static int32_t TargetOf(int32_t id) { return (id * 7 + 3) % kVocab; }
 
-  static Batch Asked(const std::vector<PackedSequence>& sequences, const AttnPattern& pattern) {
+  static Batch Asked(const std::vector<PackedSequence>& sequences, const LayeredPattern& pattern) {
     Batch batch = MakeBatch(sequences, pattern);
     for (size_t t = 0; t < batch.ids.size(); ++t) {
       batch.targets[t] = TargetOf(batch.ids[t]);
@@ -144,7 +144,7 @@ class VariantOracle : public ::testing::Test {
     }
     return batch;
   }
-  Values Kernels(Decoder* decoder, const PackedSequence& s, const AttnPattern& pattern) {
+  Values Kernels(Decoder* decoder, const PackedSequence& s, const LayeredPattern& pattern) {
     std::vector<float> nll(s.ids.size());
     decoder->Score(Asked({s}, pattern), nll.data());
     return {nll.begin(), nll.end()};
@@ -174,7 +174,7 @@ class VariantOracle : public ::testing::Test {
 
   /// Losses of three sequences of unlike lengths, in one batch and each alone.
   std::pair<Values, Values> TogetherAndAlone(Decoder* decoder, const char* variant) const {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     const std::vector<PackedSequence> rows = {Pack(texts_, variant), Pack({texts_[3], texts_[2]}, variant, 5),
                                               Pack({texts_[1]}, variant)};
     const auto score = [&](const std::vector<PackedSequence>& sequences) {

@@ -56,7 +56,7 @@ void NoteSizes(const TrainConfig& recipe, const TrainPlan& plan, Notes* notes) {
   notes->If(c.min_document > length,
             "min_document = {} is longer than a sequence of {}: documents that would fill one are dropped",
             c.min_document, length);
-  const AttnPattern& pattern = plan.variant.pattern;
+  const LayeredPattern& pattern = plan.variant.pattern;
   notes->If(pattern.window != AttnPattern::kAll && pattern.window >= length,
             "window={} has no effect: a sequence has {} tokens", pattern.window, length);
 }

@@ -43,7 +43,7 @@ class FirstToken : public ::testing::Test {
     return sequence;
   }
 
-  double TwinLoss(const PackedSequence& s, const AttnPattern& pattern) const {
+  double TwinLoss(const PackedSequence& s, const LayeredPattern& pattern) const {
     const ReferenceModel::Output out = twin_.Forward(s.ids, s.positions, s.layout, pattern);
     double loss = 0;
     for (size_t t = 0; t < s.ids.size(); ++t) {
@@ -117,7 +117,7 @@ TEST_F(FirstToken, LossIsThatOfEveryDocumentAloneBehindTheAnchor) {
 
 TEST_F(FirstToken, GradientsAreTheCentralDifferencesOfTheTwin) {
   for (const char* text : {"anchor", "scope=doc anchors=2"}) {
-    const AttnPattern pattern = ParseVariant(text).pattern;
+    const LayeredPattern pattern = ParseVariant(text).pattern;
     const PackedSequence packed = Pack(text);
     StepStats stats;
     const std::vector<float> grads = Gradients(params_, MakeBatch({{packed}}, pattern), &stats);
@@ -224,7 +224,7 @@ TEST_F(FirstToken, AStepCountsThem) {
   TrainConfig config;
   config.steps = 2;
   config.lr = 1e-3;
-  const AttnPattern pattern = ParseVariant("anchor").pattern;
+  const LayeredPattern pattern = ParseVariant("anchor").pattern;
   const std::vector<PackedSequence> sequences = {Pack("anchor"), Pack("anchor", 2)};
   const double want = (TwinLoss(sequences[0], pattern) + TwinLoss(sequences[1], pattern)) / (2 * (33 - 4 + 4));
   for (const int64_t together : {1, 2}) {

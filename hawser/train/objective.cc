@@ -65,7 +65,7 @@ Objective ParseObjective(std::string_view text) {
 }
 
 std::vector<float> ShortContextNats(Decoder* decoder, std::span<const PackedSequence> sequences,
-                                    const AttnPattern& pattern, const LongCe& long_ce, int64_t rows_at_once,
+                                    const LayeredPattern& pattern, const LongCe& long_ce, int64_t rows_at_once,
                                     ShortPasses* passes) {
   std::vector<float> nats;
   WindowBatch windows{.batch = {.pattern = pattern}};

@@ -57,7 +57,7 @@ struct ShortPasses {
 /// no target of any weight, or too little before it. Windows of documents (data/windows.h) run behind the anchors that
 /// the pattern shares, their positions shifted to begin there, about `rows_at_once` rows in a batch.
 std::vector<float> ShortContextNats(Decoder* decoder, std::span<const PackedSequence> sequences,
-                                    const AttnPattern& pattern, const LongCe& long_ce, int64_t rows_at_once,
+                                    const LayeredPattern& pattern, const LongCe& long_ce, int64_t rows_at_once,
                                     ShortPasses* passes);
 
 }  // namespace hawser

@@ -90,7 +90,7 @@ TEST_F(ObjectiveTest, ShortNatsAreThoseOfWindowsAlone) {
       SCOPED_TRACE(std::string(variant) + " " + positions);
       const LongCe long_ce{.k = 8, .delta = 5};
       const auto sequences = GainSequences(variant, positions);
-      const AttnPattern pattern = ParseVariant(variant).pattern;
+      const LayeredPattern pattern = ParseVariant(variant).pattern;
       ShortPasses passes, others;
       const auto nats = ShortContextNats(&decoder, sequences, pattern, long_ce, 200, &passes);
       const auto smaller = ShortContextNats(&decoder, sequences, pattern, long_ce, 1, &others);
@@ -147,7 +147,7 @@ TEST_F(ObjectiveTest, ShortDocumentsTrainAsEver) {
 TEST_F(ObjectiveTest, AStepIsThatOfTheWeightsItsGainsMake) {
   for (const char* variant : {"anchor", "full", "intra-reset"}) {
     std::vector<PackedSequence> sequences = GainSequences(variant);
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     Trainer gained = Make(variant, "longce:k=8,delta=4,most=3");
     Decoder decoder(backend_.get(), &weights_);
     ShortPasses passes;

@@ -30,7 +30,7 @@ UpsampleOptions MakeUpsampleOptions(const TrainConfig& config);
 /// document, which only some variants learn from BOS, does not count. Errors: kUsage where the files hold nothing to
 /// count.
 struct ValidationSet {
-  AttnPattern pattern;
+  LayeredPattern pattern;
   std::vector<PackedSequence> sequences;
 };
 ValidationSet MakeValidationSet(const TrainPlan& plan, const Tokenizer& tokenizer);

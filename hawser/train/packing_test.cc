@@ -24,10 +24,7 @@ constexpr int32_t kBos = 1, kContext = 32;
 
 class ValidationSetTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    fs::remove_all(folder_);
-    MakeDirectories(folder_);
-  }
+  void SetUp() override {}
   void TearDown() override { fs::remove_all(folder_); }
 
   TrainPlan Plan(const std::string& attention, const std::vector<std::string>& texts = kTexts) {

@@ -215,7 +215,7 @@ TEST_F(TrainedTest, AdaptersAtZeroChangeNothing) {
     TrainConfig plain = Config();
     plain.dtype = dtype;
     Trainer without = Make(plain, Cast(weights, DType::kF32));
-    const AttnPattern pattern = ParseVariant("intra").pattern;
+    const LayeredPattern pattern = ParseVariant("intra").pattern;
     EXPECT_EQ(trainer.Score(Sequences(5), pattern), without.Score(Sequences(5), pattern));
   }
 }
@@ -301,7 +301,7 @@ TEST_F(TrainedTest, AdaptersTrainAloneAndMergeToWhatWasTrained) {
     // What is saved is what was computed with, to the last bit in either dtype.
     const ParamStore merged = Cast(trainer.Merged(), dtype);
     Decoder decoder(backend_.get(), &merged);
-    const AttnPattern pattern = ParseVariant("intra").pattern;
+    const LayeredPattern pattern = ParseVariant("intra").pattern;
     std::vector<float> nll(kLength);
     const std::vector<PackedSequence> one = Sequences(50, 1);
     const StepStats stats = decoder.Score(MakeBatch(one, pattern), nll.data());
@@ -322,7 +322,7 @@ TEST_F(TrainedTest, EmbeddingsAndNormsBesideAdapters) {  // LongLoRA, arXiv:2309
       EXPECT_EQ(SameBits(trainer.weights().Get(info.role, info.layer), weights.Get(info.role, info.layer)), !changes)
           << info.name;
     }
-    const AttnPattern pattern = ParseVariant("intra").pattern;
+    const LayeredPattern pattern = ParseVariant("intra").pattern;
     const double score = trainer.Score(Sequences(9), pattern);
     trainer.ResumeAfter(3);  // builds what the decoder reads anew
     EXPECT_EQ(score, trainer.Score(Sequences(9), pattern)) << Name(dtype);
@@ -345,7 +345,6 @@ TEST_F(TrainedTest, PeftFolder) {
   EXPECT_EQ(config["peft_type"], "LORA");
   EXPECT_EQ(config["base_model_name_or_path"], "base");
   EXPECT_EQ(config["target_modules"].size(), 4u);
-  std::filesystem::remove_all(folder);
 }
 
 TEST(StateBytes, CountWhatATrainerHolds) {

@@ -56,7 +56,7 @@ int64_t CountPadding(const PackedSequence& sequence) {
   return std::ranges::count_if(sequence.layout.is_padding, [](uint8_t flag) { return flag != 0; });
 }
 
-Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern) {
+Batch MakeBatch(std::span<const PackedSequence> sequences, const LayeredPattern& pattern) {
   Batch batch;
   batch.pattern = pattern;
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
@@ -119,7 +119,7 @@ int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config, int64
   return std::max<int64_t>(1, kMicroBatchBytes / std::max<int64_t>(1, bytes));
 }
 
-Trainer::Trainer(Backend* backend, const TrainConfig& config, AttnPattern pattern, ParamStore weights)
+Trainer::Trainer(Backend* backend, const TrainConfig& config, LayeredPattern pattern, ParamStore weights)
     : backend_(backend),
       config_(config),
       pattern_(pattern),
@@ -309,7 +309,7 @@ double Trainer::ScoreCandidates(std::span<const PackedSequence> sequences, int64
   return weight > 0 ? loss / weight : 0.0;
 }
 
-double Trainer::Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern, int64_t at_once) {
+double Trainer::Score(std::span<const PackedSequence> sequences, const LayeredPattern& pattern, int64_t at_once) {
   if (at_once <= 0) at_once = config_.micro_batch;
   if (focus_ != nullptr) return ScoreCandidates(sequences, at_once);
   double loss = 0, weight = 0;

@@ -38,7 +38,7 @@ struct StepReport {
 int64_t CountPadding(const PackedSequence& sequence);
 
 /// Packed sequences as one batch: rows concatenated, one layout each.
-Batch MakeBatch(std::span<const PackedSequence> sequences, const AttnPattern& pattern);
+Batch MakeBatch(std::span<const PackedSequence> sequences, const LayeredPattern& pattern);
 
 /// Bytes of activations that `rows` tokens need in forward and backward, logits not counted.
 int64_t ActivationBytes(const ModelSpec& spec, DType dtype, Recompute recompute, int64_t rows);
@@ -63,7 +63,7 @@ int64_t ChooseMicroBatch(const ModelSpec& spec, const TrainConfig& config, int64
 class Trainer {
  public:
   /// `weights` F32 with their final spec (context, rope). config.steps and config.micro_batch must be set.
-  Trainer(Backend* backend, const TrainConfig& config, AttnPattern pattern, ParamStore weights);
+  Trainer(Backend* backend, const TrainConfig& config, LayeredPattern pattern, ParamStore weights);
 
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
@@ -74,7 +74,7 @@ class Trainer {
   StepReport Step(std::span<const PackedSequence> sequences);
 
   /// Nats per trained token of `sequences`, `at_once` of them in a batch (0: a micro-batch), without an update.
-  double Score(std::span<const PackedSequence> sequences, const AttnPattern& pattern, int64_t at_once = 0);
+  double Score(std::span<const PackedSequence> sequences, const LayeredPattern& pattern, int64_t at_once = 0);
 
   const ModelSpec& spec() const { return weights_.spec(); }
   int64_t step() const { return step_; }
@@ -104,7 +104,7 @@ class Trainer {
 
   Backend* backend_;
   TrainConfig config_;
-  AttnPattern pattern_;
+  LayeredPattern pattern_;
   Objective objective_;
   ParamStore weights_;
   ParamStore adapters_;

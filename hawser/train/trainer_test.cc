@@ -318,7 +318,7 @@ TEST_F(TrainerTest, GradientsOfAWeightedLossByDifferences) {
     config.warmup = 0;
     config.clip = 0;
     Trainer trainer = Make(config);
-    const AttnPattern pattern = options.variant.pattern;
+    const LayeredPattern pattern = options.variant.pattern;
     const double loss = trainer.Step(sequences).loss;
     EXPECT_NEAR(loss, trainer.Score(sequences, pattern), 1e-6) << "what is trained is what is scored";
     auto* weights = static_cast<float*>(trainer.state().weights->arena().data);

@@ -17,7 +17,7 @@ namespace {
 TEST_F(VariantOracle, T1_PackedEqualsSeparateRunsAtThePackedPositions) {
   for (const char* variant : kVariants) {
     if (!IsDocumentScope(variant)) continue;
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     PackedSequence packed = Pack(texts_, variant);
     for (const bool any_positions : {false, true}) {
       if (any_positions) {
@@ -64,7 +64,7 @@ TEST_F(VariantOracle, T3_ContinuousEqualsResetWithoutAnAnchor) {
   // In 16 bits rounding tells them apart, by no more than bf16 is apart from f32 anyway.
   const ParamStore low = Cast(params_, DType::kBF16);
   Decoder decoder(backend_.get(), &low);
-  const AttnPattern pattern = ParseVariant("intra").pattern;
+  const LayeredPattern pattern = ParseVariant("intra").pattern;
   const Values exact = Nll(Engines()[0], texts_, "intra");
   const Values intra = Kernels(&decoder, Pack(texts_, "intra"), pattern);
   const Values reset = Kernels(&decoder, Pack(texts_, "intra-reset"), pattern);
@@ -101,7 +101,7 @@ TEST_F(VariantOracle, T5_PermutingDocuments) {
 
 TEST_F(VariantOracle, T6_CopiesOfTheAnchorEqualOneAtEqualPositions) {
   const PackedSequence shared = Pack(texts_, "anchor"), copies = AtAnchorPositions(Pack(texts_, "multi-bos"), shared);
-  const AttnPattern anchor = ParseVariant("anchor").pattern, intra = ParseVariant("multi-bos").pattern;
+  const LayeredPattern anchor = ParseVariant("anchor").pattern, intra = ParseVariant("multi-bos").pattern;
   const auto one = Rows(shared), many = Rows(copies);
   for (const Engine& engine : Engines()) {
     const Values a = engine.nll(shared, anchor), b = engine.nll(copies, intra);
@@ -190,7 +190,7 @@ TEST_F(VariantOracle, T11_OneDocumentBehindTheAnchorIsFullAttention) {
 
 TEST_F(VariantOracle, T12_TheAnchorDependsOnNothing) {
   for (const char* variant : {"anchor", "anchor-reset", "anchor-tag", "anchor-interleaved"}) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     const PackedSequence packed = Pack(texts_, variant);
     PackedSequence other = Pack({texts_[3], texts_[0]}, variant);
     for (int64_t& position : other.positions) position += 77;
@@ -208,7 +208,7 @@ TEST_F(VariantOracle, T12_TheAnchorDependsOnNothing) {
 
 TEST_F(VariantOracle, T13_InterleavedEqualsASeparateRunAtTheGappedPositionsNotTheUnsplitDocument) {
   for (const char* variant : {"intra-interleaved", "anchor-interleaved"}) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     const PackedSequence packed = Pack(texts_, variant);
     int64_t chunks = 0;
     for (const Segment& segment : packed.segments) chunks += segment.chunk > 0;

@@ -135,7 +135,7 @@ TEST_F(VariantOracleBf16, T18_PairCountersAreTheFormulas) {
 TEST_F(VariantOracleBf16, T19_PaddingIsInert) {
   const GradientCase c;
   for (const char* variant : kVariants) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     const PackedSequence plain = Pack(texts_, variant), padded = Pack(texts_, variant, 7);
     const size_t n = plain.ids.size();
     std::vector<float> nll(n), with(n + 7);
@@ -167,7 +167,7 @@ TEST_F(VariantOracleBf16, T21_ScoringGivesTheLossOfTraining) { ExpectScoringGive
 TEST_F(VariantOracleBf16, T22_PartsOfABatchAddUpToIt) {
   const GradientCase c;
   for (const char* variant : kVariants) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     std::vector<PackedSequence> sequences = {Pack(c.texts, variant), Pack({c.texts[2]}, variant, 3),
                                              Pack({c.texts[1], c.texts[0]}, variant)};
     std::fill(sequences[0].weights.begin(), sequences[0].weights.begin() + 6, 0.0f);

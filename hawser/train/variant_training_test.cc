@@ -38,7 +38,7 @@ TEST_F(VariantOracle, T14_TheAnchorsGradientIsTheSumOverDocumentsAndOverCopies) 
   GradientCase c;
   const PackedSequence shared = Pack(c.texts, "anchor");
   const PackedSequence copies = AtAnchorPositions(Pack(c.texts, "multi-bos"), shared);
-  const AttnPattern anchor = ParseVariant("anchor").pattern, intra = ParseVariant("multi-bos").pattern;
+  const LayeredPattern anchor = ParseVariant("anchor").pattern, intra = ParseVariant("multi-bos").pattern;
   const Batch whole = MakeBatch({{shared}}, anchor);
   const std::vector<float> sum = c.Gradients(backend_.get(), whole);
   std::vector<double> parts(c.spec.width, 0.0);
@@ -58,7 +58,7 @@ TEST_F(VariantOracle, T14_TheAnchorsGradientIsTheSumOverDocumentsAndOverCopies) 
 
   // The twin by central differences: shared and copied anchor alike, and the kernels too.
   ReferenceModel twin(c.params);
-  const auto loss = [&](const PackedSequence& s, const AttnPattern& pattern) {
+  const auto loss = [&](const PackedSequence& s, const LayeredPattern& pattern) {
     const ReferenceModel::Output out = twin.Forward(s.ids, s.positions, s.layout, pattern);
     double total = 0;
     for (size_t t = 0; t < s.ids.size(); ++t) {
@@ -69,7 +69,7 @@ TEST_F(VariantOracle, T14_TheAnchorsGradientIsTheSumOverDocumentsAndOverCopies) 
   const ParamInfo& embedding = c.params.layout().Find(Role::kEmbedding, -1);
   for (int32_t i = 0; i < c.spec.width; i += 5) {
     double& w = twin.arena()[embedding.offset + kBos * embedding.cols + i];
-    const auto difference = [&](const PackedSequence& s, const AttnPattern& pattern) {
+    const auto difference = [&](const PackedSequence& s, const LayeredPattern& pattern) {
       const double kept = w, step = 1e-5;
       w = kept + step;
       const double up = loss(s, pattern);
@@ -109,7 +109,7 @@ TEST_F(VariantOracle, T15_T16_GradientsOfDocumentsReachTheAnchorAndNoOtherDocume
 }
 
 TEST_F(VariantOracle, T17_LossIsTheSumOfSeparateRuns) {
-  const auto score = [&](const PackedSequence& s, const AttnPattern& pattern) {
+  const auto score = [&](const PackedSequence& s, const LayeredPattern& pattern) {
     std::vector<float> nll(s.ids.size());
     return decoder_.Score(MakeBatch({{s}}, pattern), nll.data());
   };
@@ -160,12 +160,12 @@ TEST_F(VariantOracle, T18_PairCountersAreTheFormulas) {
 
 TEST_F(VariantOracle, T19_PaddingIsInertAndEveryOtherRowSeesItself) {
   for (const char* variant : kVariants) {
-    const AttnPattern pattern = ParseVariant(variant).pattern;
+    const LayeredPattern pattern = ParseVariant(variant).pattern;
     const PackedSequence plain = Pack(texts_, variant), padded = Pack(texts_, variant, 7);
     const size_t n = plain.ids.size();
     ASSERT_EQ(padded.ids.size(), n + 7);
     for (int32_t q = 0; q < padded.layout.size; ++q) {
-      EXPECT_EQ(Visible(pattern, padded.layout, q, q), q < static_cast<int32_t>(n)) << variant;
+      EXPECT_EQ(Visible(pattern.OfLayer(0, spec_.layers), padded.layout, q, q), q < static_cast<int32_t>(n)) << variant;
     }
     std::vector<float> nll(n), with(n + 7);
     decoder_.Score(MakeBatch({{plain}}, pattern), nll.data());
@@ -187,7 +187,7 @@ TEST_F(VariantOracle, T20_TheFirstDocumentDoesNotCountTheAnchorTwice) {
   Decoder decoder(backend_.get(), &flat);
   const ReferenceModel twin(flat);
   const PackedSequence packed = Pack(texts_, "anchor");
-  const AttnPattern pattern = ParseVariant("anchor").pattern;
+  const LayeredPattern pattern = ParseVariant("anchor").pattern;
   const Values got = Kernels(&decoder, packed, pattern);
   const ReferenceModel::Output want = twin.Forward(packed.ids, packed.positions, packed.layout, pattern);
   for (size_t t = 0; t < got.size(); ++t) {
