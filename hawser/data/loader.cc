@@ -7,11 +7,10 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 
 namespace hawser {
 namespace {
-
-constexpr uint64_t kSourceStream = 0x6d6978;  // seeds of the sources of a mixture
 
 int64_t TextTokens(const PackedSequence& sequence) {
   int64_t sum = 0;
@@ -28,7 +27,7 @@ Loader::Loader(const DocumentSet* documents, PackOptions options, uint64_t seed,
   if (mixture.empty()) BeginEpoch();
   for (size_t s = 0; s < mixture.size(); ++s) {
     HAWSER_CHECK(mixture[s].weight > 0);
-    sources_.emplace_back(new Loader(documents, options_, RandomBits(seed, kSourceStream, s), &mixture[s]));
+    sources_.emplace_back(new Loader(documents, options_, RandomBits(seed, streams::kSource, s), &mixture[s]));
   }
 }
 
@@ -45,12 +44,13 @@ void Loader::BeginEpoch() {
     order_.resize(static_cast<size_t>(source_->end - source_->begin));
     std::iota(order_.begin(), order_.end(), static_cast<uint32_t>(source_->begin));
   }
-  Rng rng{.seed = seed_, .stream = epoch};
+  Rng rng{.seed = seed_, .stream = streams::Epoch(epoch)};
   for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[rng.Below(i)]);
   cursor_ = 0;
   if (source_ != nullptr && packer_ != nullptr) return;
   draws_ = rng;
-  packer_ = std::make_unique<Packer>(options_, RandomBits(seed_, epoch, std::numeric_limits<uint64_t>::max()));
+  packer_ = std::make_unique<Packer>(options_,
+                                     RandomBits(seed_, streams::Epoch(epoch), std::numeric_limits<uint64_t>::max()));
 }
 
 void Loader::GoOn() {

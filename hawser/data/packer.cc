@@ -8,13 +8,13 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 
 namespace hawser {
 namespace {
 
 constexpr int32_t kMinChunk = 8;  // tokens of the shortest chunk of an interleaved document
 constexpr int64_t kSkipped = 4;   // sequences of text between two chunks at most; of five the authors' code takes one
-constexpr uint64_t kPositionStream = 0x706f736974696f6e, kTextStream = 0x736b6970;
 
 int32_t Size(const std::vector<int32_t>& v) { return static_cast<int32_t>(v.size()); }
 
@@ -111,7 +111,7 @@ void MapPositions(const PackOptions& options, PackedSequence* sequence) {
   const Pose* pose = std::get_if<Pose>(&options.positions);
   PackedSequence& s = *sequence;
   for (const TextRows& text : TextsToMap(options, s)) {
-    Rng rng{.seed = s.draw, .stream = static_cast<uint64_t>(text.begin)};
+    Rng rng{.seed = s.draw, .stream = streams::Text(text.begin)};
     const int64_t room = options.reach - s.positions[text.begin] - (text.end - text.begin);
     int32_t row = text.begin;
     bool moved = false;
@@ -414,7 +414,7 @@ Packer::Piece Packer::Cut(const Document& document, int64_t offset, int32_t room
     piece.skipped = {0};
     return piece;
   }
-  Rng rng{.seed = RandomBits(seed_, kTextStream, state_->cuts++)};
+  Rng rng{.seed = RandomBits(seed_, streams::kText, state_->cuts++)};
   const int32_t copies = options_.variant.multi_bos ? Size(own_bos_) : 0;
   int32_t end = copies;
   for (const int32_t chunk : DrawChunks(pose->chunks, piece.size - copies, &rng)) {
@@ -509,7 +509,7 @@ void Packer::Close() {
   }
   s.ready.push_back({.segments = std::move(s.segments),
                      .ids = std::move(s.ids),
-                     .draw = RandomBits(seed_, kPositionStream, static_cast<uint64_t>(counts_.sequences)),
+                     .draw = RandomBits(seed_, streams::kPositions, static_cast<uint64_t>(counts_.sequences)),
                      .token_weights = std::move(s.weights)});
   ++counts_.sequences;
   s.segments.clear();
@@ -518,7 +518,7 @@ void Packer::Close() {
 }
 
 void Packer::Interleave(uint64_t number, std::vector<Segment>* segments) const {
-  Rng rng{.seed = seed_, .stream = number};
+  Rng rng{.seed = seed_, .stream = streams::Sequence(number)};
   std::vector<Segment> chunks;
   std::vector<int32_t> order;        // of documents, one entry a chunk
   std::vector<int32_t> first_chunk;  // [documents]

@@ -6,12 +6,12 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 
 namespace hawser {
 namespace {
 
 constexpr int kThrows = 1000;
-constexpr uint64_t kStream = 0x7570;  // apart from the streams that shuffle documents
 
 void Shuffle(std::vector<uint32_t>& list, Rng& rng) {
   for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[rng.Below(i)]);
@@ -35,7 +35,7 @@ std::vector<uint32_t> DrawDocuments(const DocumentSet& documents, const Upsample
     c.tokens += documents.length(d);
     if (options.kind == Upsample::kPerSource) all[documents.source(d)].push_back(d);
   }
-  Rng rng{.seed = RandomBits(seed, kStream, epoch)};
+  Rng rng{.seed = RandomBits(seed, streams::kUpsample, epoch)};
   int64_t tokens_kept = 0;
   // A chance of short_keep may strike none of a few documents: another throw, so that no epoch is empty.
   for (int throws = 0; tokens_kept == 0 && throws < (options.short_keep > 0 ? kThrows : 1); ++throws) {

@@ -8,6 +8,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/drift_layers.h"
 #include "hawser/eval/drift_rows.h"
@@ -457,7 +458,7 @@ void KaimingUniform(ParamStore& weights, uint64_t seed) {
   for (const ParamInfo& info : weights.layout().params()) {
     float* w = weights.Get(info.role, info.layer).Row<float>(0);
     const double bound = std::sqrt(6.0 / static_cast<double>(info.cols));
-    Rng rng{seed, static_cast<uint64_t>(info.role) << 32 | static_cast<uint32_t>(info.layer + 1), 0};
+    Rng rng{seed, streams::Tensor(static_cast<uint32_t>(info.role), info.layer), 0};
     for (int64_t i = 0; i < info.size(); ++i) {
       w[i] = info.vector ? 1.0f : static_cast<float>(bound * (2 * rng.Uniform() - 1));
     }

@@ -4,11 +4,12 @@
 #include <cmath>
 
 #include "hawser/base/error.h"
+#include "hawser/base/streams.h"
 
 namespace hawser {
 
 Sampler::Sampler(const SamplerOptions& options, int32_t vocab)
-    : options_(options), rng_{.seed = options.seed, .stream = 0x73616d706c65}, seen_(vocab), banned_(vocab) {
+    : options_(options), rng_{.seed = options.seed, .stream = streams::kSampler}, seen_(vocab), banned_(vocab) {
   const auto check = [](bool ok, const char* field, const char* bounds, double found) {
     if (!ok) Fail(ErrorKind::kUsage, "{} must be {}, found {}", field, bounds, found);
   };

@@ -7,6 +7,7 @@
 
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 #include "hawser/io/convert.h"
 
 namespace hawser {
@@ -264,7 +265,7 @@ void InitializeParams(ParamStore& params, uint64_t seed) {
   for (const ParamInfo& info : params.layout().params()) {
     const bool to_residual = info.role == Role::kAttnOut || info.role == Role::kDown;
     const double std = 0.02 * std::sqrt(1024.0 / params.spec().width) * (to_residual ? residual : 1.0);
-    const uint64_t stream = static_cast<uint64_t>(info.role) << 32 | static_cast<uint32_t>(info.layer + 1);
+    const uint64_t stream = streams::Tensor(static_cast<uint32_t>(info.role), info.layer);
     const Mat tensor = params.At(info);
     const float constant = info.part == Part::kBias || params.spec().block.norm_plus_one ? 0.0f : 1.0f;
     ParallelChunks(info.size(), 1 << 14, [&](int64_t begin, int64_t end) {

@@ -5,11 +5,10 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 
 namespace hawser {
 namespace {
-
-constexpr uint64_t kFocusStream = uint64_t{0xf0c5} << 40;
 
 int64_t Most(const std::vector<int64_t>& values) { return *std::ranges::max_element(values); }
 
@@ -108,7 +107,7 @@ double FocusText::weight() const {
 }
 
 FocusText DrawFocusText(const PackedSequence& sequence, const FocusLoss& focus) {
-  Rng rng{.seed = sequence.draw, .stream = kFocusStream};
+  Rng rng{.seed = sequence.draw, .stream = streams::kFocus};
   FocusText text{.chunk = focus.chunk[rng.Below(focus.chunk.size())]};
   const int64_t wanted = focus.targets[rng.Below(focus.targets.size())];
   const bool reconstruct = rng.Uniform() < focus.reconstruct;

@@ -9,6 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/streams.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -66,8 +67,7 @@ ParamLayout LoraLayout(const ParamLayout& all, const LoraSpec& lora) {
 void InitializeLora(ParamStore* adapters, uint64_t seed) {
   ForEachPair(adapters->layout(), [&](const ParamInfo& a, const ParamInfo& b) {
     const double bound = 1.0 / std::sqrt(static_cast<double>(a.cols));
-    const uint64_t stream =
-        uint64_t{1} << 48 | static_cast<uint64_t>(a.role) << 32 | static_cast<uint32_t>(a.layer + 1);
+    const uint64_t stream = streams::Adapter(static_cast<uint32_t>(a.role), a.layer);
     float* values = adapters->At(a).Row<float>(0);
     Rng rng{seed, stream};
     for (int64_t i = 0; i < a.size(); ++i) values[i] = static_cast<float>(bound * (2 * rng.Uniform() - 1));
