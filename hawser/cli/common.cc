@@ -41,7 +41,11 @@ LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_
   LoadedModel model = LoadModel(options.model, options.tokenizer);
   NeedTokenizer(model, options);
   if (!options.adapter.empty()) MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
-  if (!rope.empty()) ApplyPlaces(rope, model.spec.context, context, &model.params.mutable_spec());
+  if (!rope.empty()) {
+    ModelSpec spec = model.spec;
+    ApplyPlaces(rope, spec.context, context, &spec);
+    model.params = std::move(model.params).WithSpec(std::move(spec));
+  }
   return model;
 }
 

@@ -210,7 +210,7 @@ TEST_F(DriftTest, OneSideAloneRoundsLessThanBoth) {
 }
 
 TEST_F(DriftTest, WindowOfTheModelIsKept) {
-  params_.mutable_spec().sliding_window = 8;
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.sliding_window = 8; });
   const DriftReport r = Measure("bf16-qk");
   EXPECT_GT(r.shifts[0].total.l1, 0);
   EXPECT_EQ(r.shifts[0].logits.back().d, Measure("bf16-qk", {.lengths = {8}}).shifts[0].logits[0].d);
@@ -269,7 +269,8 @@ TEST_F(DriftTest, RefusesWhatHasNoAnswer) {
   sequences_ = {{1, 64}};
   EXPECT_EQ(kind({.deltas = {0}}), ErrorKind::kUsage);
   sequences_ = {Ids(8)};
-  params_.mutable_spec().rope.scaling = {.kind = RopeKind::kDynamic, .factor = 2, .original = 64};
+  ChangeSpec(&params_,
+             [&](ModelSpec& spec) { spec.rope.scaling = {.kind = RopeKind::kDynamic, .factor = 2, .original = 64}; });
   EXPECT_EQ(kind({.deltas = {0}}), ErrorKind::kUnsupported);
   EXPECT_THROW(ParseDriftMode("forces"), Error);
   EXPECT_EQ(ParseDriftSide(Name(DriftSide::kKeys)), DriftSide::kKeys);

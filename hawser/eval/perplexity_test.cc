@@ -292,20 +292,21 @@ TEST_F(PerplexityTest, StretchesOfAGivenLengthChangeNoPrediction) {
 
 TEST_F(PerplexityTest, LengthDependentRopeFollowsWhatIsSeen) {
   const RopeSpec plain = params_.spec().rope;
-  params_.mutable_spec().rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32);
-  params_.mutable_spec().context = 32;
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32); });
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.context = 32; });
   const std::vector<TextDocument> documents = {{.path = "a", .text = RandomText(127, 8)}};
   const PplOptions whole{.protocol = PplProtocol::kTruncate, .context = 128};
   const PplReport longer = Measure(whole, documents);
-  params_.mutable_spec().context = 256;
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.context = 256; });
   EXPECT_EQ(Measure(whole, documents).nll, longer.nll) << "the spec's context does not count";
   EXPECT_EQ(Measure({.protocol = PplProtocol::kTruncate, .context = 512}, documents).nll, longer.nll)
       << "nor does a window that is not full";
   // The same base throughout, as ntk.
   const double stretch = 4.0 * 127 / 32 - 3;  // BOS and all tokens but the last go in
-  params_.mutable_spec().rope = ApplyRopeText(plain, fmt::format("ntk:factor={}", stretch), 32);
+  ChangeSpec(&params_,
+             [&](ModelSpec& spec) { spec.rope = ApplyRopeText(plain, fmt::format("ntk:factor={}", stretch), 32); });
   EXPECT_NEAR(Measure(whole, documents).nll, longer.nll, 1e-3);
-  params_.mutable_spec().rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32);
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.rope = ApplyRopeText(plain, "dynamic:factor=4,original=32", 32); });
   // A stream whose length is declared has that base from its start; one that grows has it at its end.
   EXPECT_NEAR(Measure({.protocol = kStreaming, .context = 127}, documents).nll, longer.nll, 2e-3);
   const PplReport grown = Measure({.protocol = kStreaming}, documents);

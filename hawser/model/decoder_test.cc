@@ -252,8 +252,7 @@ TEST_F(DecoderTest, GradientsOfSomeParametersAreTheSameBits) {
 TEST_F(DecoderTest, SlidingWindowOfTheModelNarrowsThePattern) {
   ModelSpec narrow = spec_;
   narrow.sliding_window = 4;
-  ParamStore params = LoudModel(spec_, 5);
-  params.mutable_spec() = narrow;
+  const ParamStore params = LoudModel(spec_, 5).WithSpec(narrow);
   Decoder decoder(backend_.get(), &params);
   Packed packed = Pack({documents_[2]}, "full");
   std::vector<float> nll(packed.ids.size());
@@ -269,8 +268,7 @@ TEST_F(DecoderTest, LayersWithoutTheModelsWindowSeeAll) {
   ModelSpec mixed = spec_;
   mixed.sliding_window = 4;
   mixed.full_layers = {1};
-  ParamStore params = LoudModel(spec_, 5);
-  params.mutable_spec() = mixed;
+  const ParamStore params = LoudModel(spec_, 5).WithSpec(mixed);
   Decoder decoder(backend_.get(), &params);
   Packed packed = Pack({documents_[2]}, "full");
   std::vector<float> nll(packed.ids.size());
@@ -291,7 +289,7 @@ struct Trained {
 Trained TrainOnce(Backend* backend, const ParamStore& params, std::string_view numerics, DType dtype,
                   Recompute recompute = Recompute::kNone) {
   ParamStore weights = Cast(params, dtype);
-  weights.mutable_spec().rope.numerics = ParseRopeNumerics(numerics);
+  ChangeSpec(&weights, [&](ModelSpec& spec) { spec.rope.numerics = ParseRopeNumerics(numerics); });
   Decoder decoder(backend, &weights);
   ParamStore grads(params.spec(), DType::kF32);
   const Batch batch = MakeBatch({Pack({RandomIds(9, 64, 1), RandomIds(80, 64, 3)}, "anchor")}, 64);
@@ -346,7 +344,7 @@ TEST_F(DecoderTest, GradientsBelongToTheRoundedTables) {
 TEST_F(DecoderTest, ServingRotatesAsTrainingDid) {
   for (const char* numerics : {"reference", "f32-qk", "bf16-table"}) {
     ParamStore weights = Cast(params_, DType::kBF16);
-    weights.mutable_spec().rope.numerics = ParseRopeNumerics(numerics);
+    ChangeSpec(&weights, [&](ModelSpec& spec) { spec.rope.numerics = ParseRopeNumerics(numerics); });
     Decoder decoder(backend_.get(), &weights);
     const Packed packed = Pack({RandomIds(60, 64, 9)}, "full");
     const Batch batch = MakeBatch({packed}, 64);

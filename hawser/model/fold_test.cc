@@ -244,7 +244,7 @@ TEST_F(FoldedStream, ShortTextsAndAFoldOfNothingArePlain) {
   const ParamStore plain = LoudModel(FoldSpec(2, "default"), 14);
   const auto with = [&](const std::string& rope) {
     ParamStore params = LoudModel(FoldSpec(2, "default"), 14);
-    ApplyPlaces(rope, params.spec().context, 0, &params.mutable_spec());
+    ChangeSpec(&params, [&](ModelSpec& spec) { ApplyPlaces(rope, spec.context, 0, &spec); });
     return params;
   };
   const auto want = Feed(plain, "full", {7});

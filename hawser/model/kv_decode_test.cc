@@ -211,7 +211,7 @@ TEST_F(KvDecodeTest, E1_FundamentalFormEqualsScoringWithItsPattern) {
 TEST_F(KvDecodeTest, E1_HoldsForOtherSoftmaxesToo) {
   const Logits standard = Decode("full");
   for (const char* softmax : {"self-adjust", "self-adjust:nb=0.5", "self-adjust-product"}) {
-    params_.mutable_spec().softmax = ParseSoftmax(softmax);
+    ChangeSpec(&params_, [&](ModelSpec& spec) { spec.softmax = ParseSoftmax(softmax); });
     EXPECT_GT(Difference(Decode("full"), standard), kVisible) << softmax;
     ExpectSameAsScored("full", "full");
     ExpectSameAsScored("sinks=3 window=8 sep full-layers=0", "sep:3,8,full-layers=0");
@@ -251,7 +251,9 @@ TEST_F(KvDecodeTest, BilevelPositionsAreTheSameInCachesAndBatches) {
 
 TEST_F(KvDecodeTest, QueriesGrowWithTheirPositionInEveryCache) {
   const Logits still = Decode("full");
-  params_.mutable_spec().rope.query_scale = {.kind = QueryScaleKind::kLog, .context = 6, .first_layer = 1};
+  ChangeSpec(&params_, [&](ModelSpec& spec) {
+    spec.rope.query_scale = {.kind = QueryScaleKind::kLog, .context = 6, .first_layer = 1};
+  });
   EXPECT_GT(Difference(Decode("full"), still), kVisible);
   for (const int32_t most : {1, 40}) {
     EXPECT_LT(Difference(Decode("full", most), still, 0, 6), kTolerance) << "below the context";
@@ -284,19 +286,19 @@ TEST_F(KvDecodeTest, SinksReadByASecondQueryStandAtRanks) {
   const RopeSpec plain = spec_.rope;
   for (const RopeScaling& scaling : scalings) {
     for (const RopePairing pairing : {RopePairing::kHalf, RopePairing::kAdjacent}) {
-      RopeSpec& rope = params_.mutable_spec().rope;
-      rope = plain;
+      RopeSpec rope = plain;
       if (pairing == RopePairing::kAdjacent) rope.rotary_dim /= 2;
       rope.pairing = pairing;
       rope.scaling = scaling;
+      ChangeSpec(&params_, [&](ModelSpec& spec) { spec.rope = rope; });
       ExpectDense("sink:3,12", SinkPlan(3, 12));
       ExpectDense("sink:0,12", SinkPlan(0, 12));
     }
   }
-  params_.mutable_spec().rope = plain;
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.rope = plain; });
   ExpectDense("sink:1,20", SinkPlan(1, 20));
   ExpectDense("window:13,positions=rank", PatternPlan({.window = 13}));
-  params_.mutable_spec().unplaced_layers = {1};
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.unplaced_layers = {1}; });
   ExpectDense("sink:3,12", SinkPlan(3, 12));
   // Before anything is dropped it is full attention, with all that can be held it always is.
   EXPECT_LT(Difference(Decode("sink:3,60", 40), Decode("full"), 0, 63), kTolerance);
@@ -304,7 +306,7 @@ TEST_F(KvDecodeTest, SinksReadByASecondQueryStandAtRanks) {
 }
 
 TEST_F(KvDecodeTest, BiasesByDistanceAreThoseOfRanks) {
-  params_.mutable_spec().places = Places::kAlibi;
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.places = Places::kAlibi; });
   ExpectDense("sink:3,12", SinkPlan(3, 12));
   ExpectDense("sep-stream:2,4,6,20", StreamPlan({.a = 2, .s = 4, .w = 6, .c = 20}, false));
 }
@@ -691,7 +693,7 @@ TEST_F(KvDecodeTest, ModelsWithAWindowOfTheirOwn) {
   Plan plan = StreamPlan({.a = 2, .s = 4, .w = 6, .c = 20}, false);
   for (int64_t t = 0; t < kTokens; ++t) std::erase_if(plan.attended[t], [&](int64_t k) { return t - k >= 9; });
   const auto stream = Dense(plan, KvPositions::kAbsolute);
-  params_.mutable_spec().sliding_window = 9;  // the decoder's too
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.sliding_window = 9; });  // the decoder's too
   for (int32_t most : {1, 20}) {
     EXPECT_LT(Difference(Decode("full", most), narrow), kTolerance);
     EXPECT_LT(Difference(Decode("sep-stream:2,4,6,20,positions=absolute", most), stream), kTolerance);
@@ -701,8 +703,8 @@ TEST_F(KvDecodeTest, ModelsWithAWindowOfTheirOwn) {
 TEST_F(KvDecodeTest, ModelsWithAWindowInSomeLayers) {
   const Logits mixed = Decode("window:9,full-layers=1"), narrow = Decode("window:9");
   EXPECT_GT(Difference(mixed, narrow), 100 * kTolerance);
-  params_.mutable_spec().sliding_window = 9;
-  params_.mutable_spec().full_layers = {1};
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.sliding_window = 9; });
+  ChangeSpec(&params_, [&](ModelSpec& spec) { spec.full_layers = {1}; });
   spec_ = params_.spec();
   for (int32_t most : {1, 20}) {
     for (const char* policy : {"full", "window:9,full-layers=1"}) {
@@ -712,7 +714,8 @@ TEST_F(KvDecodeTest, ModelsWithAWindowInSomeLayers) {
 }
 
 TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
-  params_.mutable_spec().rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8};
+  ChangeSpec(&params_,
+             [&](ModelSpec& spec) { spec.rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8}; });
   spec_ = params_.spec();
   Decoder decoder(backend_.get(), &params_);
   const auto cache_of = [&](const char* policy, int64_t length) {
@@ -755,7 +758,8 @@ TEST_F(KvDecodeTest, KeysTurnWithALengthThatGrows) {
   }
   // Of one layer the keys do not depend on what came before: the last row is that of a pass over all with one base.
   params_ = LoudModel(TinySpec({.layers = 1, .context = kTokens}), 17);
-  params_.mutable_spec().rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8};
+  ChangeSpec(&params_,
+             [&](ModelSpec& spec) { spec.rope.scaling = {.kind = RopeKind::kDynamic, .factor = 4, .original = 8}; });
   spec_ = params_.spec();
   Decoder shallow(backend_.get(), &params_);
   KvCache grown = cache_of("full", 0), fixed = cache_of("full", 40);

@@ -115,7 +115,8 @@ bool IsNorm(Role role) {
 /// A number for each part of each role of each layer.
 size_t Slot(Role role, int32_t layer, Part part) {
   constexpr size_t kRoles = static_cast<size_t>(Role::kEmbeddingNorm) + 1;
-  return (static_cast<size_t>(layer + 1) * kRoles + static_cast<size_t>(role)) * 2 + static_cast<size_t>(part);
+  constexpr size_t kParts = static_cast<size_t>(Part::kAdapterB) + 1;
+  return (static_cast<size_t>(layer + 1) * kRoles + static_cast<size_t>(role)) * kParts + static_cast<size_t>(part);
 }
 
 std::vector<ParamInfo> AllParams(const ModelSpec& spec) {
@@ -143,7 +144,8 @@ std::vector<ParamInfo> AllParams(const ModelSpec& spec) {
 }  // namespace
 
 bool ContinuesGroup(const ParamInfo& info, const ParamInfo& before) {
-  if (info.layer != before.layer || info.part != before.part) return false;
+  const auto kind = [](Part part) { return part == Part::kAdapterB ? Part::kAdapterA : part; };  // A and B alternate
+  if (info.layer != before.layer || kind(info.part) != kind(before.part)) return false;
   const auto follows = [&](Role role, Role previous) { return info.role == role && before.role == previous; };
   return follows(Role::kKey, Role::kQuery) || follows(Role::kValue, Role::kKey) || follows(Role::kUp, Role::kGate);
 }
@@ -159,6 +161,7 @@ ParamLayout::ParamLayout(std::vector<ParamInfo> tensors) : params_(std::move(ten
     size_ += info.size();
     const size_t slot = Slot(info.role, info.layer, info.part);
     if (slot >= index_.size()) index_.resize(slot + 1, -1);
+    HAWSER_CHECK(index_[slot] < 0);
     index_[slot] = static_cast<int32_t>(i);
   }
   align();
@@ -185,6 +188,12 @@ ParamStore::ParamStore(const ModelSpec& spec, ParamLayout layout, DType dtype)
       partial_(true),
       arena_(1, layout_->size(), dtype) {
   HAWSER_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+}
+
+ParamStore ParamStore::WithSpec(ModelSpec spec) && {
+  HAWSER_CHECK(partial_ || ParamLayout(spec).size() == size());
+  spec_ = std::move(spec);
+  return std::move(*this);
 }
 
 Mat ParamStore::At(const ParamInfo& info) {

@@ -32,8 +32,9 @@ enum class Role : uint8_t {
   kEmbeddingNorm,  // [1, C]
 };
 
-/// A bias is [1, rows of its weight], that of a norm [1, cols].
-enum class Part : uint8_t { kWeight, kBias };
+/// A bias is [1, rows of its weight], that of a norm [1, cols]. An adapter of a weight is the product B A of
+/// kAdapterB [rows, rank] and kAdapterA [rank, cols].
+enum class Part : uint8_t { kWeight, kBias, kAdapterA, kAdapterB };
 
 struct ParamInfo {
   std::string name;  // of every family the one Llama's files use: "model.layers.0.self_attn.q_proj.weight"
@@ -83,7 +84,8 @@ class ParamStore {
   ParamStore(const ModelSpec& spec, ParamLayout layout, DType dtype);
 
   const ModelSpec& spec() const { return spec_; }
-  ModelSpec& mutable_spec() { return spec_; }  // for values that do not move tensors (context, rope, token ids)
+  /// The same tensors for a spec that says something else of what they do not depend on (context, rope, token ids).
+  ParamStore WithSpec(ModelSpec spec) &&;
   const ParamLayout& layout() const { return *layout_; }
   DType dtype() const { return arena_.view().dtype; }
   int64_t size() const { return layout_->size(); }

@@ -38,6 +38,14 @@ inline ModelSpec TinySpec(const TinyDims& dims = {}) {
   return spec;
 }
 
+/// The same tensors under a spec that `change(spec)` has changed.
+template <class Change>
+void ChangeSpec(ParamStore* params, Change&& change) {
+  ModelSpec spec = params->spec();
+  change(spec);
+  *params = std::move(*params).WithSpec(std::move(spec));
+}
+
 /// TinySpec with seeded weights. Norm weights are drawn around 1 too, so that a forgotten one shows.
 inline ParamStore TinyModel(const ModelSpec& spec, uint64_t seed, DType dtype = DType::kF32) {
   ParamStore params(spec, DType::kF32);

@@ -58,8 +58,16 @@ ParamLayout LoraLayout(const ParamLayout& all, const LoraSpec& lora) {
     if (std::none_of(lora.targets.begin(), lora.targets.end(), [&](const auto& t) { return IsTarget(info, t); })) {
       continue;
     }
-    adapters.push_back({Module(info) + ".lora_A.weight", info.role, info.layer, lora.rank, info.cols});
-    adapters.push_back({Module(info) + ".lora_B.weight", info.role, info.layer, info.rows, lora.rank});
+    const auto add = [&](const char* name, Part part, int64_t rows, int64_t cols) {
+      adapters.push_back({.name = Module(info) + name,
+                          .role = info.role,
+                          .layer = info.layer,
+                          .rows = rows,
+                          .cols = cols,
+                          .part = part});
+    };
+    add(".lora_A.weight", Part::kAdapterA, lora.rank, info.cols);
+    add(".lora_B.weight", Part::kAdapterB, info.rows, lora.rank);
   }
   return ParamLayout(std::move(adapters));
 }

@@ -230,8 +230,7 @@ StartingPoint LoadStart(const TrainPlan& plan) {
     InitializeParams(start.weights, static_cast<uint64_t>(plan.config.seed));
   } else {
     LoadedModel model = LoadModel(plan.config.model, plan.config.tokenizer);
-    start.weights = std::move(model.params);
-    start.weights.mutable_spec() = plan.spec;
+    start.weights = std::move(model.params).WithSpec(plan.spec);
     start.tokenizer = model.tokenizer;
   }
   CheckTokenizer(plan, start.tokenizer.get());

@@ -52,7 +52,7 @@ ParamLayout TrainedLayout(const ParamLayout& all, const TrainConfig& config) {
   for (size_t i = 0; i < all.params().size(); ++i) {
     const ParamInfo& info = all.params()[i];
     if ((!default_on && !only[i]) || frozen[i]) continue;
-    if (adapters.TryFind(info.role, info.layer) != nullptr) {
+    if (adapters.TryFind(info.role, info.layer, Part::kAdapterA) != nullptr) {
       Fail(ErrorKind::kUsage, "{}: both adapted (\"lora_targets\") and trained itself (\"train_only\"): choose one",
            info.name);
     }
@@ -74,7 +74,7 @@ ParamLayout GradientLayout(const ParamLayout& all, const ParamLayout& trained, c
     const auto last = params.begin() + static_cast<std::ptrdiff_t>(end);
     if (std::any_of(first, last, [&](const ParamInfo& info) {
           return trained.TryFind(info.role, info.layer) != nullptr ||
-                 adapters.TryFind(info.role, info.layer) != nullptr;
+                 adapters.TryFind(info.role, info.layer, Part::kAdapterA) != nullptr;
         })) {
       wanted.insert(wanted.end(), first, last);
     }

@@ -135,6 +135,9 @@ TEST(LoraLayout, TargetsAreModules) {
   ASSERT_EQ(adapters.params().size(), 8u);
   EXPECT_EQ(adapters.params()[0].name, "model.layers.0.self_attn.q_proj.lora_A.weight");
   EXPECT_EQ(adapters.params()[1].name, "model.layers.0.self_attn.q_proj.lora_B.weight");
+  EXPECT_EQ(&adapters.Find(Role::kQuery, 0, Part::kAdapterA), &adapters.params()[0]);
+  EXPECT_EQ(&adapters.Find(Role::kQuery, 0, Part::kAdapterB), &adapters.params()[1]);
+  EXPECT_EQ(adapters.TryFind(Role::kQuery, 0), nullptr) << "an adapter is no weight";
   EXPECT_EQ(adapters.params()[0].rows, 3);
   EXPECT_EQ(adapters.params()[0].cols, 24);
   EXPECT_EQ(adapters.params()[1].rows, 40);

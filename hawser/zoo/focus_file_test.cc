@@ -88,7 +88,7 @@ TEST_F(FocusFile, TheModelMayLieInAnotherWay) {
   EXPECT_EQ(ValuesFingerprint(Weights(rounded)), ValuesFingerprint(Weights(weights_)));
 
   ParamStore adjacent = Cast(weights_, DType::kF32);
-  adjacent.mutable_spec().rope.pairing = RopePairing::kAdjacent;
+  ChangeSpec(&adjacent, [&](ModelSpec& spec) { spec.rope.pairing = RopePairing::kAdjacent; });
   ParamStore expected = Cast(candidates_, DType::kF32);
   for (ParamStore* store : {&adjacent, &expected}) {
     for (const ParamInfo& info : store->layout().params()) {

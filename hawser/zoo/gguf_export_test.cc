@@ -216,7 +216,8 @@ TEST_F(GgufExportTest, TokenizersComeAlong) {
   const std::string json = tokenizer->JsonText();
   spec.bos = tokenizer->bos();
   spec.eos = {5, tokenizer->eos(), 6};
-  model.spec = model.params.mutable_spec() = spec;
+  model.params = std::move(model.params).WithSpec(spec);
+  model.spec = spec;
   model.tokenizer = tokenizer;
   ExportGguf(std::move(model), {.model = folder_}, DType::kF32, Path("x.gguf"));
   const LoadedModel again = LoadModel(Path("x.gguf"));

@@ -61,8 +61,8 @@ class HfExportTest : public ::testing::Test {
   /// The model with a context of 512, NTK-scaled.
   ParamStore Extended() const {
     ParamStore params = Cast(params_, DType::kF32);
-    params.mutable_spec().rope = ApplyRopeText(spec_.rope, "ntk:factor=4", 128);
-    params.mutable_spec().context = 512;
+    ChangeSpec(&params, [&](ModelSpec& spec) { spec.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", 128); });
+    ChangeSpec(&params, [&](ModelSpec& spec) { spec.context = 512; });
     return params;
   }
 
