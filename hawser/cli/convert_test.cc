@@ -140,7 +140,7 @@ TEST_F(ConvertCommand, RandomWeightsOfAShape) {
   EXPECT_NE(file.params.Get(Role::kQuery, 0).Row<float>(0)[0],
             LoadModel(Path("r.gguf")).params.Get(Role::kQuery, 0).Row<float>(0)[0]);
   for (const char* wrong : {"2.2b", "layers=0,width=64", "layers=2", "width=64,1.1b", "layers=2,width=64,depth=3",
-                            "layers=2,width=64,heads=5,kv_heads=3"}) {
+                            "layers=2,width=64,heads=5,kv_heads=3", "layers=2,,width=64"}) {
     const CommandResult run = RunHawser(std::string("convert --random ") + wrong + Quoted("w") + " 2>&1");
     EXPECT_EQ(run.code, 2) << wrong << ": " << run.out;
     EXPECT_NE(run.out.find("--random"), std::string::npos) << run.out;

@@ -63,7 +63,7 @@ std::vector<Method> FitMethods(const EvalOptions& options, const ModelToRun& run
   const auto separators = [&](const std::string& form) {
     return ModelSeparators(run.model.tokenizer.get(), form, run.weights.spec().vocab);
   };
-  std::string fitted;
+  std::vector<std::string> fitted;
   for (const std::string_view piece : SplitAt(options.methods, ';')) {
     std::string text(StripText(piece));
     if (text.find('?') != text.npos) {
@@ -71,9 +71,9 @@ std::vector<Method> FitMethods(const EvalOptions& options, const ModelToRun& run
         return KeptKeys(backend, run.weights.spec(), ParseMethods(candidate).at(0).sight, ids, separators);
       });
     }
-    fitted.append(fitted.empty() ? "" : ";").append(text);
+    fitted.push_back(std::move(text));
   }
-  return ParseMethods(fitted);
+  return ParseMethods(fmt::format("{}", fmt::join(fitted, ";")));
 }
 
 /// What a folder of results is of, so that another comparison is not mixed in.

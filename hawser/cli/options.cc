@@ -142,6 +142,35 @@ const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>&
   return app;
 }
 
+const CLI::Option* FindOption(const CLI::App* app, const std::string& name) {
+  for (; app != nullptr; app = app->get_parent()) {
+    if (const CLI::Option* option = app->get_option_no_throw(name)) return option;
+  }
+  return nullptr;
+}
+
+/// Refuses lists with nothing between two commas, which CLI11 leaves out.
+void CheckLists(const CLI::App* program, const std::vector<std::string>& words) {
+  size_t at = 0;
+  const CLI::App* app = FindCommand(program, words, &at);
+  const CLI::Option* list = nullptr;
+  for (; at < words.size() && words[at] != "--"; ++at) {
+    std::string_view value = words[at];
+    if (value.starts_with("--")) {
+      const size_t equals = std::min(value.find('='), value.size());
+      list = FindOption(app, std::string(value.substr(0, equals)));
+      value.remove_prefix(std::min(equals + 1, value.size()));
+      if (equals == words[at].size()) continue;
+    }
+    if (list == nullptr || list->get_delimiter() == '\0') continue;
+    const std::vector<std::string_view> items = SplitAt(value, list->get_delimiter());
+    if (items.size() > 1 && std::ranges::find(items, "") != items.end()) {
+      Fail(ErrorKind::kUsage, "{}: nothing stands between two '{}' or at an end of \"{}\"", list->get_name(),
+           list->get_delimiter(), value);
+    }
+  }
+}
+
 /// Says what is wrong with a command line that CLI11 does not take.
 [[noreturn]] void FailParse(const CLI::App* program, const std::vector<std::string>& words, const std::string& reason) {
   size_t at = 0;
@@ -308,6 +337,7 @@ bool Program::Parse(int argc, char** argv, std::string* text) {
     if (words.size() < 2 || command->get_name() != words[0] || command->get_require_subcommand_min() > 0) continue;
     for (CLI::App* part : command->get_subcommands({})) part->disabled(part->get_name() != words[1]);
   }
+  CheckLists(app_.get(), words);
   try {
     app_->parse(argc, argv);
     return true;

@@ -65,9 +65,12 @@ const nlohmann::json& ListOf(const JsonObject& object, const char* key) {
 
 std::vector<Method> ParseMethods(std::string_view text) {
   std::vector<Method> methods;
+  if (text.find_first_not_of("; ") == text.npos) {
+    Fail(ErrorKind::kUsage, "no methods to compare; give such as --methods \"full; sink:4,796; sepllm; window=256\"");
+  }
   for (const std::string_view piece : SplitAt(text, ';')) {
     const std::string_view name = Trimmed(piece);
-    if (name.empty()) continue;
+    if (name.empty()) Fail(ErrorKind::kUsage, "methods '{}': nothing stands between two ';' or at an end", text);
     const size_t at = name.find('@');
     Method method{.name = std::string(name), .sight = {}};
     WithFrame(fmt::format("method '{}' (a cache or an attention pattern, and behind @ a position scheme)", name), [&] {
@@ -82,9 +85,6 @@ std::vector<Method> ParseMethods(std::string_view text) {
       Fail(ErrorKind::kUsage, "method '{}' is there twice, also as '{}'", method.name, same->name);
     }
     methods.push_back(std::move(method));
-  }
-  if (methods.empty()) {
-    Fail(ErrorKind::kUsage, "no methods to compare; give such as --methods \"full; sink:4,796; sepllm; window=256\"");
   }
   return methods;
 }

@@ -23,7 +23,7 @@ namespace {
 TEST(Methods, CachesPatternsAndPositions) {
   const std::vector<Method> methods = ParseMethods(
       "full; sink:4,796 ;window=256;sinks=3 window=64 sep; sepllm @ yarn:factor=2,original=512; @ ntk:factor=4;"
-      "sep:a=3,n=256; intra;");
+      "sep:a=3,n=256; intra");
   ASSERT_EQ(methods.size(), 8u);
   EXPECT_EQ(methods[0].sight, (Sight{.kv = KvForm()}));
   EXPECT_EQ(methods[1].name, "sink:4,796");
@@ -47,6 +47,9 @@ TEST(Methods, CachesPatternsAndPositions) {
   for (size_t m = 3; m < 7; ++m) EXPECT_EQ(more[m].sight.pattern, ParseLayeredPattern(more[m].name)) << more[m].name;
 
   ExpectError(ErrorKind::kUsage, {"no methods to compare"}, [] { ParseMethods(" ; ;"); });
+  for (const char* text : {"full;; window=3", "full;", "; full"}) {
+    ExpectError(ErrorKind::kUsage, {"nothing stands between"}, [&] { ParseMethods(text); });
+  }
   ExpectError(ErrorKind::kUsage, {"method 'sikn:4,60'", "sikn"}, [] { ParseMethods("full; sikn:4,60"); });
   ExpectError(ErrorKind::kUsage, {"method 'windw=3'"}, [] { ParseMethods("windw=3"); });
   ExpectError(ErrorKind::kUsage, {"method 'yarn:factor=2'", "behind @"}, [] { ParseMethods("yarn:factor=2"); });

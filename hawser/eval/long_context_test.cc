@@ -240,6 +240,7 @@ TEST(LongTasks, TheTruthScoresFull) {
   EXPECT_THROW(CheckTask("longbench:sets=hotpot", data, 0), Error);
   EXPECT_THROW(CheckTask("longbench:sets=qmsum", data, 0), Error);
   EXPECT_THROW(CheckTask("passkey:lengths=100", data, 0), Error);
+  EXPECT_THROW(CheckTask("passkey:variant=landmark,lengths=1500++2500,depths=3,trials=2", data, 0), Error);
   EXPECT_THROW(CheckTask("niah:lengths=9,haystack=" + essay_path, data, 0), Error);
 }
 

@@ -275,7 +275,10 @@ std::span<const RulerTask> RulerTasks() { return kTasks; }
 
 std::vector<const RulerTask*> ParseRulerTasks(std::string_view text) {
   std::vector<const RulerTask*> tasks;
-  const std::vector<std::string_view> wanted = SplitWords(text, "+,");
+  std::vector<std::string_view> wanted;
+  for (const std::string_view list : SplitAt(text, ',')) {
+    for (const std::string_view name : SplitAt(list, '+')) wanted.push_back(name);
+  }
   std::vector<bool> used(wanted.size(), false);
   for (const RulerTask& task : kTasks) {
     bool take = false;
@@ -287,10 +290,10 @@ std::vector<const RulerTask*> ParseRulerTasks(std::string_view text) {
     if (take) tasks.push_back(&task);
   }
   const auto unknown = std::ranges::find(used, false);
-  if (unknown != used.end() || wanted.empty()) {
+  if (unknown != used.end()) {
     std::vector<std::string_view> known = {"all"};
     for (const RulerTask& task : kTasks) known.push_back(task.name);
-    const std::string_view name = wanted.empty() ? "" : wanted[static_cast<size_t>(unknown - used.begin())];
+    const std::string_view name = wanted[static_cast<size_t>(unknown - used.begin())];
     Fail(ErrorKind::kUsage, "ruler: unknown task '{}'{}", name, SuggestName(name, known));
   }
   return tasks;

@@ -17,7 +17,7 @@ std::vector<Sample> RulerSamples(const TaskInput& input) {
   RulerOptions options{.data_dir = input.data_dir};
   const std::vector<int64_t> lengths = TaskLengths(input, "length", "4096");
   std::string names;
-  for (const std::string& name : input.options.List("tasks", "all")) names += name + "+";
+  for (const std::string& name : input.options.List("tasks", "all")) names += (names.empty() ? "" : "+") + name;
   const std::vector<const RulerTask*> tasks = ParseRulerTasks(names);
   options.samples = input.options.Int("samples", 500, 1, int64_t{1} << 20);
   options.haystack = input.options.Text("haystack", "pg19");

@@ -165,7 +165,8 @@ TEST(Ruler, TasksByNameFamilyAndGlob) {
   EXPECT_EQ(ParseRulerTasks("niah").size(), 8u);
   EXPECT_EQ(ParseRulerTasks("vt+qa").size(), 3u);
   EXPECT_EQ(ParseRulerTasks("niah_single_*,cwe").size(), 4u);
-  for (const char* wrong : {"", "nih", "vt+x"}) EXPECT_THROW(ParseRulerTasks(wrong), Error) << wrong;
+  for (const char* wrong : {"", "nih", "vt+x", "vt++qa", "vt,", "+vt"})
+    EXPECT_THROW(ParseRulerTasks(wrong), Error) << wrong;
 }
 
 TEST(RulerScore, AllCountsSharesAndAnyOneIsEnough) {

@@ -44,7 +44,11 @@ double TaskOptions::Real(const std::string& key, double fallback, double low, do
 
 std::vector<std::string> TaskOptions::List(const std::string& key, const std::string& fallback) const {
   const std::string text = Text(key, fallback);
-  const std::vector<std::string_view> items = SplitWords(text, "+");
+  if (text.empty()) return {};
+  const std::vector<std::string_view> items = SplitAt(text, '+');
+  if (std::ranges::find(items, "") != items.end()) {
+    Fail(ErrorKind::kUsage, "{} is '{}', wanted a list joined by +, without gaps", key, text);
+  }
   return {items.begin(), items.end()};
 }
 

@@ -49,7 +49,7 @@ std::string Lower(std::string_view text) {
 
 Sizes ParseSizes(std::string_view shape) {
   Sizes sizes;
-  for (const std::string_view part : SplitWords(shape, ",")) {
+  for (const std::string_view part : SplitAt(shape, ',')) {
     const size_t equals = part.find('=');
     if (equals == part.npos) {
       const auto named = std::ranges::find_if(kNamed, [&](const NamedSizes& n) { return n.name == Lower(part); });
