@@ -14,6 +14,7 @@
 #include "hawser/base/file.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/inspect.h"
+#include "hawser/data/packer.h"
 #include "hawser/eval/picture_file.h"
 
 namespace hawser {
@@ -61,16 +62,21 @@ TokenLayout MakeInspectLayout(const InspectOptions& options, int32_t anchors) {
   return layout;
 }
 
-// As the packer gives them, where they are not 0, 1, 2, ...
-std::vector<int32_t> Positions(const AttnVariant& variant, const TokenLayout& layout, int32_t anchors) {
-  std::vector<int32_t> positions(layout.size);
-  for (int32_t k = 0; k < layout.size; ++k) {
-    const int32_t offset = k - layout.doc_begin[k];
-    positions[k] = variant.reset_positions && k >= anchors ? anchors + offset
-                   : variant.multi_bos && offset == 0      ? 0
-                                                           : k;
+/// Those that the packer gives to documents of a layout whose first tokens are anchors.
+std::vector<int64_t> Positions(const AttnVariant& variant, const TokenLayout& layout, int32_t anchors) {
+  PackedSequence sequence;
+  sequence.ids.resize(static_cast<size_t>(layout.size));
+  for (int32_t begin = 0, end = 0; begin < layout.size; begin = end) {
+    while (end < layout.size && layout.DocBegin(end) == begin) ++end;
+    const bool anchor = begin < anchors;
+    sequence.segments.push_back({.document = anchor ? Segment::kAnchor : begin,
+                                 .begin = begin,
+                                 .length = end - begin,
+                                 .bos_tokens = variant.multi_bos && !anchor ? 1 : 0,
+                                 .place = begin});
   }
-  return positions;
+  DeriveFromSegments({.length = layout.size, .variant = variant}, &sequence);
+  return sequence.positions;
 }
 
 /// What one layer of the smallest model that the pattern fits sees.
@@ -104,7 +110,7 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
     const std::string title = fmt::format("{}: {} tokens, density {:.4g}", name, layout.size, schedule.Density());
     WritePicture(options.svg, DrawPatternSvg(schedule, layout, title));
   }
-  std::vector<int32_t> positions;
+  std::vector<int64_t> positions;
   if ((variant.reset_positions || variant.multi_bos) && drawn) {
     positions = Positions(variant, layout, schedule.num_anchors);
   }
