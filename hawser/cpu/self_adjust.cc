@@ -154,6 +154,9 @@ struct Room {
 
 /// The numbers of a call that forward, backward and decode share.
 struct Heads {
+  explicit Heads(const AttnShape& shape)
+      : group(shape.heads / shape.kv_heads), dim(shape.head_dim), scale(shape.scale), softmax(shape.softmax) {}
+
   const TileKernels& t = GetTileKernels(CurrentIsa(), DType::kF32);
   int32_t group, dim;
   float scale;
@@ -218,10 +221,7 @@ StoredHead HeadOf(const KvRows& rows, const AttnUnit& unit, int32_t dim, KeyRota
 }  // namespace
 
 void SelfAdjustForward(const AttentionArgs& args) {
-  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
-                .dim = args.shape.head_dim,
-                .scale = args.shape.scale,
-                .softmax = args.shape.softmax};
+  const Heads h(args.shape);
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
   const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   ForPieces(
@@ -246,10 +246,7 @@ void SelfAdjustForward(const AttentionArgs& args) {
 }
 
 void SelfAdjustDecode(const DecodeArgs& args) {
-  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
-                .dim = args.shape.head_dim,
-                .scale = args.shape.scale,
-                .softmax = args.shape.softmax};
+  const Heads h(args.shape);
   const auto rows = static_cast<int64_t>(args.rows.size());
   int64_t slots = 0;
   for (const DecodeArgs::Row& row : args.rows) slots += row.k.rows();
@@ -352,10 +349,7 @@ void KeyBackward(const Heads& h, const AttentionBackwardArgs& args, const AttnUn
 }  // namespace
 
 void SelfAdjustBackward(const AttentionBackwardArgs& args) {
-  const Heads h{.group = args.shape.heads / args.shape.kv_heads,
-                .dim = args.shape.head_dim,
-                .scale = args.shape.scale,
-                .softmax = args.shape.softmax};
+  const Heads h(args.shape);
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
   const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;
   std::vector<RowState> states(static_cast<size_t>(args.q.rows * args.shape.heads));

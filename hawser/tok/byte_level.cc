@@ -148,18 +148,21 @@ std::string ByteLevelTokenizerJson(const std::vector<std::string>& words) {
                                    {"pre_tokenizer", byte_level},
                                    {"post_processor", bos_first},
                                    {"decoder", byte_level},
-                                   {"model",
-                                    {{"type", "BPE"},
-                                     {"dropout", nullptr},
-                                     {"unk_token", nullptr},
-                                     {"continuing_subword_prefix", nullptr},
-                                     {"end_of_word_suffix", nullptr},
-                                     {"fuse_unk", false},
-                                     {"byte_fallback", false},
-                                     {"ignore_merges", false},
-                                     {"vocab", std::move(vocab)},
-                                     {"merges", std::move(merge_list)}}}};
+                                   {"model", BpeModelJson(std::move(vocab), std::move(merge_list), false)}};
   return document.dump();
+}
+
+nlohmann::json BpeModelJson(nlohmann::json vocab, nlohmann::json merges, bool whole_words) {
+  return {{"type", "BPE"},
+          {"dropout", nullptr},
+          {"unk_token", nullptr},
+          {"continuing_subword_prefix", nullptr},
+          {"end_of_word_suffix", nullptr},
+          {"fuse_unk", false},
+          {"byte_fallback", false},
+          {"ignore_merges", whole_words},
+          {"vocab", std::move(vocab)},
+          {"merges", std::move(merges)}};
 }
 
 }  // namespace hawser

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,5 +28,8 @@ bool ByteLevelToBytes(std::string_view text, std::string& out);
 /// ("the", " the") where both occur. Any other text falls apart into smaller pieces and bytes.
 /// Errors: kUsage for a word that is empty, not UTF-8, or that the pattern cuts in two ("it's").
 std::string ByteLevelTokenizerJson(const std::vector<std::string>& words);
+
+/// The "model" of such a file. whole_words: words of the vocabulary are taken before any merge.
+nlohmann::json BpeModelJson(nlohmann::json vocab, nlohmann::json merges, bool whole_words);
 
 }  // namespace hawser

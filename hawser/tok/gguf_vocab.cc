@@ -130,17 +130,7 @@ std::unique_ptr<BpeTokenizer> ByteLevelTokenizer(const GgufFile& file) {
       {"post_processor",
        {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}}},
       {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"ignore_merges", rule.whole_words},
-        {"vocab", std::move(vocab)},
-        {"merges", std::move(merges)}}}};
+      {"model", BpeModelJson(std::move(vocab), std::move(merges), rule.whole_words)}};
   auto tokenizer = std::make_unique<BpeTokenizer>(document.dump(), TokenizerOrigin{.kind = "GGUF byte-level BPE"});
   tokenizer->set_bos(SpecialId(file, "bos", tokens.size(), -1));
   tokenizer->set_eos(SpecialId(file, "eos", tokens.size(), -1));

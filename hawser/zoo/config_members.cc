@@ -49,28 +49,26 @@ void ConfigMembers::Know(std::initializer_list<std::string_view> keys) {
   for (const std::string_view key : keys) known_.emplace_back(key);
 }
 
-void ConfigMembers::Int(std::string_view keys, int32_t* value, std::optional<int64_t> fallback, int64_t least) {
+template <class T>
+void ConfigMembers::Whole(std::string_view keys, T* value, std::optional<int64_t> fallback, int64_t least,
+                          int64_t most) {
   std::string key;
   const nlohmann::json* found = Find(keys, &key);
   if (!reading()) {
     (*out_)[key] = *value;
   } else if (found != nullptr || !fallback) {
-    *value = static_cast<int32_t>(in_->Int(key.c_str(), least, INT32_MAX));
+    *value = static_cast<T>(in_->Int(key.c_str(), least, most));
   } else {
-    *value = static_cast<int32_t>(*fallback);
+    *value = static_cast<T>(*fallback);
   }
 }
 
+void ConfigMembers::Int(std::string_view keys, int32_t* value, std::optional<int64_t> fallback, int64_t least) {
+  Whole(keys, value, fallback, least, INT32_MAX);
+}
+
 void ConfigMembers::Int(std::string_view keys, int64_t* value, std::optional<int64_t> fallback, int64_t least) {
-  std::string key;
-  const nlohmann::json* found = Find(keys, &key);
-  if (!reading()) {
-    (*out_)[key] = *value;
-  } else if (found != nullptr || !fallback) {
-    *value = in_->Int(key.c_str(), least, kMaxContext);
-  } else {
-    *value = *fallback;
-  }
+  Whole(keys, value, fallback, least, kMaxContext);
 }
 
 void ConfigMembers::Number(std::string_view keys, float* value, double fallback) {

@@ -54,6 +54,8 @@ class ConfigMembers {
  private:
   /// The first of the alternatives that is given; null where none is.
   const nlohmann::json* Find(std::string_view keys, std::string* key);
+  template <class T>
+  void Whole(std::string_view keys, T* value, std::optional<int64_t> fallback, int64_t least, int64_t most);
   const JsonObject* in_ = nullptr;
   nlohmann::ordered_json* out_ = nullptr;
   std::vector<std::string> known_;
