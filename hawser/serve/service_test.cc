@@ -79,6 +79,40 @@ TEST(WebServer, AnswersUnderWayAtTheEndAreLetGo) {
   EXPECT_TRUE(answer.expired());
 }
 
+TEST(WebServer, RequestsOfClientsThatLeftWhileTheyWaitedAreDropped) {
+  std::promise<void> asked, released;
+  std::atomic<int> handled = 0;
+  const auto handler = [&](const WebRequest&, const std::shared_ptr<WebReply>& reply) {
+    if (++handled == 1) {
+      asked.set_value();
+      released.get_future().wait();
+    }
+    reply->Send(200, "text/plain", "a");
+  };
+  WebServer server({.port = 0, .workers = 1}, handler, [](int) { return std::string(); });
+  std::future<void> run = std::async(std::launch::async, [&] { server.Run(); });
+  const std::string request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  std::future<std::string> first = std::async(std::launch::async, AnswerTo, server.port(), request);
+  asked.get_future().wait();
+  const auto wait_for = [&](size_t connections) {
+    while (server.connections() != connections) std::this_thread::yield();
+  };
+  {
+    boost::asio::io_context loop;
+    boost::asio::ip::tcp::socket socket(loop);
+    socket.connect({boost::asio::ip::make_address("127.0.0.1"), server.port()});
+    boost::asio::write(socket, boost::asio::buffer(request));
+    wait_for(2);
+  }
+  wait_for(1);
+  released.set_value();
+  EXPECT_TRUE(first.get().starts_with("HTTP/1.1 200 "));
+  EXPECT_TRUE(AnswerTo(server.port(), request).starts_with("HTTP/1.1 200 "));
+  EXPECT_EQ(handled, 2);
+  server.Stop(std::chrono::seconds(1));
+  run.get();
+}
+
 TEST(Service, FaultsOfItsOwnAreToldByNameAndALackOfMemoryToBeTriedAgain) {
   const ApiError inner = OwnFault(Error(ErrorKind::kInternal, "a secret"));
   EXPECT_EQ(inner.status(), 500);

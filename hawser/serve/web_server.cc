@@ -129,8 +129,20 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   /// The answer to one request.
   class Reply final : public WebReply, public std::enable_shared_from_this<Reply> {
    public:
-    Reply(std::shared_ptr<Connection> connection, unsigned version, bool keep_alive, bool head)
-        : connection_(std::move(connection)), version_(version), keep_alive_(keep_alive), head_(head) {}
+    Reply(std::shared_ptr<Connection> connection, WebRequest request, unsigned version, bool keep_alive, bool head)
+        : connection_(std::move(connection)),
+          request_(std::move(request)),
+          version_(version),
+          keep_alive_(keep_alive),
+          head_(head) {}
+
+    /// What is asked, once. Nothing where the client is gone: nobody wants an answer, and what it sent is freed
+    /// already.
+    std::optional<WebRequest> TakeRequest() {
+      const std::lock_guard lock(mutex_);
+      if (gone_) return std::nullopt;
+      return std::exchange(request_, {});
+    }
 
     void Send(int status, std::string_view type, std::string body, const Headers& headers) override {
       const std::lock_guard lock(mutex_);
@@ -185,6 +197,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
         const std::lock_guard lock(mutex_);
         if (gone_) return;
         gone_ = true;
+        request_ = {};
         unsent_.clear();
         if (!done_) what = std::move(on_gone_);
         on_gone_ = nullptr;
@@ -241,6 +254,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
 
     mutable std::mutex mutex_;
     std::shared_ptr<Connection> connection_;
+    WebRequest request_;
     unsigned version_;
     bool keep_alive_, head_;
     bool begun_ = false, done_ = false, writing_ = false;
@@ -312,14 +326,17 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     const bool keep_alive = message.keep_alive() && !server_->stopping;
     const unsigned version = message.version();
     request.body = std::move(parser_->get().body());
-    reply_ = std::make_shared<Reply>(this->shared_from_this(), version, keep_alive, request.method == "HEAD");
+    const bool head = request.method == "HEAD";
+    reply_ = std::make_shared<Reply>(this->shared_from_this(), std::move(request), version, keep_alive, head);
     beast::get_lowest_layer(stream_).expires_never();
     Watch();
-    asio::post(server_->workers, [server = server_, reply = reply_, request = std::move(request)] {
+    asio::post(server_->workers, [server = server_, reply = reply_] {
+      const std::optional<WebRequest> request = reply->TakeRequest();
+      if (!request) return;
       try {
-        server->handler(request, reply);
+        server->handler(*request, reply);
       } catch (const std::exception& error) {
-        LogLine(fmt::format("{} {}: {}", request.method, request.path, error.what()));
+        LogLine(fmt::format("{} {}: {}", request->method, request->path, error.what()));
         reply->Send(500, "application/json", server->refused(500), {});
         reply->End();
       }
@@ -342,7 +359,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   }
 
   void Refuse(int status) {
-    reply_ = std::make_shared<Reply>(this->shared_from_this(), 11, /*keep_alive=*/false, /*head=*/false);
+    reply_ = std::make_shared<Reply>(this->shared_from_this(), WebRequest(), 11, /*keep_alive=*/false, /*head=*/false);
     reply_->Send(status, "application/json", server_->refused(status), {});
   }
 
