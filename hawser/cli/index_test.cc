@@ -162,7 +162,8 @@ TEST_F(IndexCommand, StatesGoOnBehindAPrefix) {
       Run("generate", "--ignore-eos --json --temperature 0.8 --max-new 14 --load-state" + At("s.kv"));
   ASSERT_EQ(second.code, 0) << second.out;
   std::vector<int32_t> ids = json::parse(first.out)["ids"];
-  for (const int32_t id : json::parse(second.out)["ids"]) ids.push_back(id);
+  const auto rest = json::parse(second.out)["ids"].get<std::vector<int32_t>>();
+  ids.insert(ids.end(), rest.begin(), rest.end());
   EXPECT_EQ(ids, json::parse(whole.out)["ids"].get<std::vector<int32_t>>());
   EXPECT_EQ(json::parse(second.out)["kv"]["prefix"]["keep"], "0.4");
   EXPECT_EQ(Run("generate", "--max-new 2 --keep 0.9 --load-state" + At("s.kv")).code, 0);

@@ -370,8 +370,7 @@ TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
 
 // A dense prompt is held as a whole until it is read, whatever stays of it then.
 TEST_F(SchedulerTest, DensePromptsAreGivenRoomForAllOfThem) {
-  for (const char* form :
-       {"sink:2,10,prefill=dense", "sep-stream:2,4,8,24,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
+  for (const char* form : {"sink:2,10,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
     Request request{.prompt = Prompt(3, 400), .kv = ParseKvForm(form)};
     request.generate = {.max_new = 5, .sampler = {.temperature = 0}};
     const int64_t room = New({})->NewCache(*request.kv)->BytesFor(400, 5);

@@ -85,7 +85,7 @@ TEST_F(CacheBytesTest, AreNoMoreThanWasSaidBefore) {
 // A dense prompt is held as a whole, and no more than that.
 TEST_F(CacheBytesTest, OfADensePromptAreThoseOfAllItsTokens) {
   const int64_t full = New("full").BytesFor(2000, 10);
-  for (const char* form : {"sink:4,60,prefill=dense", "snapkv:50", "tova:50", "expected:50"}) {
+  for (const char* form : {"sink:4,60,prefill=dense", "snapkv:80", "tova:50", "expected:50"}) {
     KvCache cache = New(form);
     EXPECT_GE(cache.BytesFor(2000, 10), 2 * 2000 * cache.row_bytes()) << form;
     const int64_t copies = form == std::string("sink:4,60,prefill=dense") ? 2 : 1;  // at most: keys that may turn
