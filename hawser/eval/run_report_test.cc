@@ -8,7 +8,7 @@
 namespace hawser {
 namespace {
 
-size_t Count(std::string_view text, std::string_view what) {
+size_t Occurrences(std::string_view text, std::string_view what) {
   size_t count = 0;
   for (size_t at = 0; (at = text.find(what, at)) != text.npos; at += what.size()) ++count;
   return count;
@@ -32,7 +32,7 @@ TEST(RunReport, ShowsEveryCurveAndTheRecipe) {
   lines[9]["validation_loss"] = 1.0;
   lines[19]["validation_loss"] = 1.5;
   const std::string page = RunReportPage("a <run>", "lr = 1\nattention = \"anchor\"\n", lines);
-  EXPECT_EQ(Count(page, "<svg xmlns"), 2 * 5u) << "for wide and for narrow pages";
+  EXPECT_EQ(Occurrences(page, "<svg xmlns"), 2 * 5u) << "for wide and for narrow pages";
   for (const char* text : {"<footer>Written 20", " UTC by hawser ", " cores", "prefers-color-scheme: dark"}) {
     EXPECT_NE(page.find(text), std::string::npos) << text;
   }
@@ -42,8 +42,8 @@ TEST(RunReport, ShowsEveryCurveAndTheRecipe) {
     EXPECT_NE(page.find(text), std::string::npos) << text;
   }
   EXPECT_EQ(page.find("http", page.find("</svg>")), page.find("http://www.w3.org/2000/svg", page.find("</svg>")));
-  EXPECT_EQ(Count(page, "<script"), 0u);
-  EXPECT_EQ(Count(page, "src="), 0u);
+  EXPECT_EQ(Occurrences(page, "<script"), 0u);
+  EXPECT_EQ(Occurrences(page, "src="), 0u);
 }
 
 TEST(RunReport, LongRunsStaySmallAndKeepTheirMeans) {
@@ -51,7 +51,7 @@ TEST(RunReport, LongRunsStaySmallAndKeepTheirMeans) {
   for (int64_t step = 1; step <= 100000; ++step) lines.push_back(Line(step));
   const std::string page = RunReportPage("run", "", lines);
   EXPECT_LT(page.size(), 400000u);
-  EXPECT_EQ(Count(page, "fill-opacity"), 2 * 5u) << "each mean has its spread";
+  EXPECT_EQ(Occurrences(page, "fill-opacity"), 2 * 5u) << "each mean has its spread";
   EXPECT_NE(page.find("100,000"), std::string::npos);
 }
 
@@ -65,7 +65,7 @@ TEST(RunReport, WhateverTheLogHolds) {
       {{"step", -(int64_t{1} << 62)}, {"loss", 1e300}, {"tokens", 1e300}, {"seconds", 1e-300}, {"lr", {1, 2}}}};
   for (size_t n = 1; n <= odd.size(); ++n) {
     const std::string page = RunReportPage("run", "", {odd.begin(), odd.begin() + static_cast<std::ptrdiff_t>(n)});
-    EXPECT_EQ(Count(page, "nan"), 0u);
+    EXPECT_EQ(Occurrences(page, "nan"), 0u);
     EXPECT_NE(page.find("</html>"), std::string::npos);
   }
 }
