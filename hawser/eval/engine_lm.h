@@ -20,9 +20,9 @@
 namespace hawser {
 
 struct EngineLmOptions {
-  std::optional<KvForm> kv = std::nullopt;              // none: what the model itself keeps
+  std::optional<KvForm> kv = std::nullopt;                 // none: what the model itself keeps
   std::optional<LayeredPattern> attention = std::nullopt;  // not with kv
-  int64_t max_length = 0;                               // 0: the model's context
+  int64_t max_length = 0;                                  // 0: the model's context
   /// An indexed prefix that every prompt begins with, or null. It is not read again; likelihoods come through caches.
   std::shared_ptr<const SqueezedReader> prefix = nullptr;
   BosRule bos = BosRule::kAuto;
