@@ -29,6 +29,10 @@ struct CommonOptions {
   double progress = 10;
 };
 
+void AddCommonOptions(Command command, CommonOptions& common);
+/// --force, the last of them: where a command has one of its own, that one stands for both.
+void AddForceOption(Command command, CommonOptions& common);
+
 /// Declares the options of `command`; the returned function runs it (only when it was parsed) and returns the exit
 /// code.
 using CommandSetup = std::function<int()> (*)(Command command, CommonOptions& common);

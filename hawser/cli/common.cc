@@ -85,6 +85,23 @@ std::unique_ptr<Tokenizer> OpenTokenizer(const ModelOptions& options) {
   }
 }
 
+void AddCommonOptions(Command command, CommonOptions& common) {
+  command.Add("--json", common.json, "One JSON object on stdout");
+  command.Add("--quiet", common.quiet, "No log lines and no progress bars");
+  command
+      .Add("--threads", common.threads,
+           "Threads; 0: one per core that affinity, OMP_NUM_THREADS and control groups allow")
+      .Range(0, 4096);
+  command.Add("--seed", common.seed, "Seed of everything random");
+  command.Add("--device", common.device, "Device: cpu");
+  command.Add("--progress", common.progress, "Seconds between lines of progress where stderr is no terminal; 0: none")
+      .RangeReal(0, 1e9);
+}
+
+void AddForceOption(Command command, CommonOptions& common) {
+  if (!command.Declares("--force")) command.Add("--force", common.force, "Go on although memory does not suffice");
+}
+
 std::function<int()> SetupParts(Command command, std::span<const CommandRow> parts, CommonOptions& common) {
   std::vector<std::pair<Command, std::function<int()>>> runs;
   for (const CommandRow& row : parts) {

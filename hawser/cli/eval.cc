@@ -12,21 +12,12 @@
 #include "hawser/cli/command.h"
 #include "hawser/cli/eval_files.h"
 #include "hawser/cli/eval_measures.h"
-#include "hawser/cli/focus.h"
-#include "hawser/eval/engine_lm.h"
-#include "hawser/eval/focus_lm.h"
+#include "hawser/cli/eval_tasks.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/task_run.h"
 
 namespace hawser {
 namespace {
-
-const std::vector<const char*>& TaskFlags() {
-  static const std::vector<const char*> kFlags = {"--attention", "--batch-tokens", "--limit", "--data-dir",
-                                                  "--output",    "--resume",       "--chat",  "--bootstrap",
-                                                  "--focus",     "--index",        "--keep"};
-  return kFlags;
-}
 
 const EvalMeasure* FindMeasure(std::string_view name) {
   const auto found = std::ranges::find(EvalMeasures(), name, &EvalMeasure::name);
@@ -87,61 +78,6 @@ int List(const CommonOptions& common) {
   return 0;
 }
 
-/// What answers: the model with its caches, or through candidates.
-std::unique_ptr<Lm> MakeLm(const EvalOptions& options, const EngineLmOptions& engine, const ModelToRun& run,
-                           Backend* backend) {
-  const Tokenizer& tokenizer = *run.model.tokenizer;
-  if (options.focus.empty()) return std::make_unique<EngineLm>(backend, run.weights, tokenizer, engine);
-  if (engine.kv || engine.attention || engine.prefix != nullptr) {
-    Fail(ErrorKind::kUsage,
-         "--focus does not go with --kv, --attention and --index: chunks and window have caches of their own");
-  }
-  const FocusToRun focus = OpenFocus(options.focus, run.weights);
-  return std::make_unique<FocusLm>(
-      backend, run.weights, focus.candidates, tokenizer,
-      FocusLmOptions{
-          .focus = focus.options, .max_length = options.ppl.context, .bos = engine.bos, .chat = engine.chat});
-}
-
-int RunTaskList(const EvalOptions& options, Command command, const CommonOptions& common) {
-  EngineLmOptions engine{.max_length = options.ppl.context,
-                         .bos = ParseBosRule(options.bos),
-                         .chat = options.chat,
-                         .batch_tokens = options.ppl.batch_tokens};
-  if (!options.kv.empty()) engine.kv = ParseKvForm(options.kv);
-  if (!options.attention.empty()) engine.attention = ParseLayeredPattern(options.attention);
-  const ModelToRun run = OpenEvalModel(options);
-  if (engine.max_length == 0) engine.max_length = run.model.spec.context;
-  const auto backend = MakeBackend(common.device);
-  LogLine(backend->Describe());
-  engine.prefix = OpenPrefixOf(options.prefix, options.keep_given, backend.get(), run.weights, /*declared_length=*/0);
-  const std::unique_ptr<Lm> lm = MakeLm(options, engine, run, backend.get());
-  TaskRunOptions tasks{.tasks = options.tasks,
-                       .data_dir = options.data_dir,
-                       .output = options.output,
-                       .resume = options.resume,
-                       .limit = options.limit,
-                       .seed = common.seed,
-                       .seed_given = command.Has("--seed"),
-                       .chat = options.chat,
-                       .bootstrap = options.bootstrap};
-  AddModelTo(&tasks.model, options, run);
-  if (!options.model.adapter.empty()) tasks.model["adapter"] = options.model.adapter.string();
-  if (!options.focus.empty()) tasks.model["focus"] = options.focus;
-  if (engine.prefix != nullptr) {
-    tasks.model["index"] = options.prefix.index.string();
-    tasks.model["keep"] = ToString(engine.prefix->rule());
-  }
-  const TaskRunResult result = RunTasks(lm.get(), *run.model.tokenizer, tasks);
-  if (result.finished_before) LogLine(fmt::format("finished before: {}", result.file.string()));
-  if (common.json) {
-    PrintJson(result.results);
-  } else {
-    PrintText(result.text + (result.file.empty() ? "" : result.file.string() + "\n"));
-  }
-  return 0;
-}
-
 int RunEval(const EvalOptions& options, Command command, const CommonOptions& common) {
   if (options.list) return List(common);
   if (options.model.model.empty()) {
@@ -159,7 +95,7 @@ int RunEval(const EvalOptions& options, Command command, const CommonOptions& co
     return measure->run(options, fields, common);
   }
   RefuseOthers(command, options.tasks.front(), TaskFlags());
-  return RunTaskList(options, command, common);
+  return RunTaskList(options, command.Has("--seed"), common);
 }
 
 }  // namespace
@@ -178,30 +114,17 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--documents", options->documents, "Documents to ask (retrieval), each as long as --context")
       .Range(1, 1 << 20)
       .ShowDefault();
-  command
-      .Add("--context", options->ppl.context,
-           "Tokens of a window, or of a task's longest input; default: the model's own context. Of a stream: the "
-           "length declared to position schemes that depend on it; default: they follow what is seen. longppl: tokens "
-           "of the judge that each text is cut to; default: the judge's context, at most 32768. compare: the same, or "
-           "of the model where nobody judges")
-      .Range(2, int64_t{1} << 30);
+  AddRunOptions(
+      command, *options,
+      {.context = "Tokens of a window, or of a task's longest input; default: the model's own context. Of a stream: "
+                  "the length declared to position schemes that depend on it; default: they follow what is seen. "
+                  "longppl: tokens of the judge that each text is cut to; default: the judge's context, at most "
+                  "32768. compare: the same, or of the model where nobody judges",
+       .index = "The prefix in this file, which hawser index wrote: the text of ppl goes on behind it, prompts of "
+                "tasks begin with it"});
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
               "lines; with --kv the default is streaming");
-  command.Add(
-      "--kv", options->kv,
-      "Cache policy of a stream, text or task: full (default), streaming, sepllm, bounded:800, ...; see help kv");
-  AddPrefixOptions(
-      command, options->prefix,
-      "The prefix in this file, which hawser index wrote: the text of ppl goes on behind it, prompts of tasks begin "
-      "with it");
-  command.Add(
-      "--rope", options->rope,
-      "Position scheme instead of the model's: yarn:factor=8, alibi:ntk,factor=4, theta=5e6, ...; see help rope");
-  command.Add(
-      "--attention", options->attention,
-      "What a token of a window, text or task sees: full, window=W, sinks=3 window=256 sep full-layers=0+31, ...");
-  AddFocusOption(command, options->focus);
   command.Add("--max-tokens", options->ppl.max_tokens, "Tokens of text at most; 0: all")
       .Range(0, std::numeric_limits<int64_t>::max());
   command
@@ -214,20 +137,6 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
            "Report a stream by stretches of N tokens (default: at most 128 of them); compare draws stretches of N "
            "tokens (256)")
       .Range(1, std::numeric_limits<int64_t>::max());
-  command
-      .Add("--batch-tokens", options->ppl.batch_tokens,
-           "Tokens of one forward pass over windows, or over texts of tasks")
-      .Range(1, std::numeric_limits<int64_t>::max())
-      .ShowDefault();
-  command.Add("--dtype", options->dtype, "Weights and activations: f32, bf16, or auto: as they lie in the file")
-      .OneOf({"f32", "bf16", "auto"})
-      .ShowDefault();
-  command
-      .Add("--bos", options->bos,
-           "BOS in front of a text: auto (ppl: the convention of the protocol; retrieval: the tokenizer's rule), on or "
-           "off")
-      .OneOf({"auto", "on", "off"})
-      .ShowDefault();
   command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each").Writes();
   command.Add(
       "--methods", options->methods,
@@ -242,16 +151,10 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--judge-rope", options->judge_rope, "Its position scheme instead of its own");
   command.Add("--keys", options->keys, "Instead of a judge: the key tokens of an earlier --save-keys").Excludes(judge);
   command.Add("--save-keys", options->save_keys, "Write the key tokens that the judge found").Writes();
-  command
-      .Add("--limit", options->limit,
-           "Ask the first N samples of each row of a task, or read the first N texts; 0: all")
-      .Range(0, std::numeric_limits<int64_t>::max());
   command.Add("--data-dir", options->data_dir,
               "Folder of the tasks' data (default: HAWSER_DATA); the cache of hawser pull data:NAME is looked in too");
   command.Add("--output", options->output,
               "Folder of the run: answers or methods as they come, then results and report.html");
-  command.Add("--resume", options->resume, "Go on with the run in --output: nothing is done twice");
-  command.Add("--chat", options->chat, "Prompts of tasks become turns of a chat, by the model's template");
   command.Add("--bootstrap", options->bootstrap, "Resamples for error bars of perplexities; 0: none, of compare 2000")
       .Range(0, int64_t{1} << 24);
   return [options, command, &common, files = SetupEvalFiles(command, common)] {

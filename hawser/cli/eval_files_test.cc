@@ -54,6 +54,75 @@ TEST(EvalFiles, RulerGenThenScore) {
   EXPECT_EQ(ParseJson(one.out)["scores"][0]["score"], 50);
 }
 
+TEST(EvalFiles, RulerRunAnswersWhatGenMade) {
+  const fs::path folder = Fresh("run");
+  const std::string data = (folder / "data").string(), out = (folder / "out").string();
+  ASSERT_EQ(RunHawser("eval ruler gen --tokenizer builtin --max-seq-length 500 --num-samples 2 --task "
+                      "fwe,niah_single_1 "
+                      "--quiet --out " +
+                      data)
+                .code,
+            0);
+  // The layout of the original's prepared data.
+  MakeDirectories(folder / "data" / "fwe");
+  fs::rename(folder / "data" / "fwe.jsonl", folder / "data" / "fwe" / "validation.jsonl");
+  const std::string run = "eval ruler run builtin --quiet --data " + data + " --out " + out;
+  const CommandResult first = RunHawser(run + " --max-seq-length 500 --kv sink:4,252 --json");
+  ASSERT_EQ(first.code, 0) << first.out;
+  const nlohmann::json results = ParseJson(first.out);
+  EXPECT_EQ(results["n-samples"]["ruler_500_fwe"]["effective"], 2);
+  EXPECT_NE(results["engine"].dump().find("sink:4,252"), std::string::npos) << results["engine"];
+
+  // The same samples, made on the way, are answered the same.
+  const CommandResult direct =
+      RunHawser("eval builtin ruler:length=500,samples=2,tasks=fwe+niah_single_1 --quiet --kv sink:4,252 --output " +
+                (folder / "direct").string());
+  ASSERT_EQ(direct.code, 0) << direct.out;
+  for (const char* name : {"fwe.jsonl", "niah_single_1.jsonl"}) {
+    EXPECT_EQ(ReadFile(folder / "out" / name), ReadFile(folder / "direct" / name));
+  }
+  const CommandResult scored = RunHawser("eval ruler score --pred " + out + " --json");
+  ASSERT_EQ(scored.code, 0) << scored.out;
+  for (const char* name : {"fwe", "niah_single_1"}) {
+    EXPECT_NEAR(ParseJson(scored.out)["models"][0]["tasks"][name]["score"].get<double>(),
+                100 * results["results"][std::string("ruler_500_") + name]["score,none"].get<double>(), 0.006);
+  }
+
+  EXPECT_EQ(RunHawser(run + " 2>&1").code, 2);  // another run is there
+  const auto fails = [&](const std::string& with, int code, const std::string& says) {
+    const CommandResult result = RunHawser("eval ruler run builtin --quiet --out " + out + "2 " + with + " 2>&1");
+    EXPECT_EQ(result.code, code) << with << ": " << result.out;
+    EXPECT_NE(result.out.find(says), std::string::npos) << with << ": " << result.out;
+  };
+  fails("", 2, "--data");
+  fails("--data " + out + "/absent", 2, "no samples");
+  fails("--data " + data + " --task vt", 3, "no samples of vt");
+  fails("--data " + data + " --task fwx", 2, "unknown task");
+  fails("--data " + data + " --context 300", 2, "beyond the longest input of 300");
+  for (const auto& [line, says] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"{\"input\":\"a\"}", "line 1: wanted a list \"outputs\""},
+           {"{\"input\":\"a\",\"outputs\":[]}", "line 1: wanted a list"},
+           {"{\"input\":\"a\",\"outputs\":[1]}", "wanted texts"},
+           {"{\"input\":7,\"outputs\":[\"1\"]}", "input"},
+           {"[[", "line 1"},
+           {"\n", "no samples"}}) {
+    WriteFileAtomically(folder / "data" / "vt.jsonl", line);
+    fails("--data " + data, 3, says);
+  }
+}
+
+TEST(EvalFiles, PartsTakeNoOptionsOfTheirParent) {
+  for (const char* part : {"ruler gen --tokenizer builtin --out x", "ruler score --pred x",
+                           "ruler run builtin --data x --out x", "score --task vt --pred x"}) {
+    const CommandResult result = RunHawser(std::string("eval ") + part + " --stretch 3 2>&1");
+    EXPECT_EQ(result.code, 2) << part;
+    EXPECT_NE(result.out.find("unknown option '--stretch'"), std::string::npos) << result.out;
+  }
+  const CommandResult help = RunHawser("eval ruler run --help");
+  EXPECT_NE(help.out.find("what hawser eval ruler takes: --json"), std::string::npos) << help.out;
+  EXPECT_EQ(help.out.find("--stretch"), std::string::npos) << help.out;
+}
+
 TEST(EvalFiles, FaultsAreOneLine) {
   const fs::path folder = Fresh("faults");
   const auto fails = [](const std::string& arguments, int code, const std::string& says) {
@@ -63,7 +132,7 @@ TEST(EvalFiles, FaultsAreOneLine) {
     EXPECT_EQ(std::ranges::count(result.out, '\n'), 1) << result.out;
   };
   const std::string out = " --tokenizer builtin --num-samples 1 --out " + folder.string();
-  fails("eval ruler", 2, "gen, score");
+  fails("eval ruler", 2, "gen, run, score");
   fails("eval ruler gen", 2, "required");
   fails("eval ruler gen --task vtt" + out, 2, "did you mean 'vt'");
   fails("eval ruler gen --task fwe --max-seq-length 100" + out, 2, "100 tokens are too few");
@@ -73,6 +142,10 @@ TEST(EvalFiles, FaultsAreOneLine) {
   fails("eval ruler score --pred " + folder.string(), 2, "no predictions");
   fails("eval score --task vtt --pred /absent", 2, "did you mean 'vt'");
   fails("eval score --task vt --pred /absent", 3, "/absent");
+  // All tasks that fit a length, and a note of the others.
+  const CommandResult some = RunHawser("eval builtin ruler:length=300,samples=1 2>&1");
+  EXPECT_EQ(some.code, 0) << some.out;
+  EXPECT_NE(some.out.find("left out at 300 tokens"), std::string::npos) << some.out;
   // Behind a model the words are tasks.
   fails("eval builtin score", 2, "unknown task 'score'");
   fails("eval builtin ruler:length=1M --quiet", 2, "beyond the longest input");

@@ -74,19 +74,9 @@ int Run(int argc, char** argv) {
   std::vector<std::pair<Command, std::function<int()>>> commands;
   for (const CommandRow& row : kCommands) {
     Command command = program.AddCommand(row.name, row.summary);
-    command.Add("--json", common.json, "One JSON object on stdout");
-    command.Add("--quiet", common.quiet, "No log lines and no progress bars");
-    command
-        .Add("--threads", common.threads,
-             "Threads; 0: one per core that affinity, OMP_NUM_THREADS and control groups allow")
-        .Range(0, 4096);
-    command.Add("--seed", common.seed, "Seed of everything random");
-    command.Add("--device", common.device, "Device: cpu");
-    command.Add("--progress", common.progress, "Seconds between lines of progress where stderr is no terminal; 0: none")
-        .RangeReal(0, 1e9);
+    AddCommonOptions(command, common);
     commands.emplace_back(command, row.setup(command, common));
-    // Where a command has one of its own, that one stands for both.
-    if (!command.Declares("--force")) command.Add("--force", common.force, "Go on although memory does not suffice");
+    AddForceOption(command, common);
   }
   std::string text;
   if (!program.Parse(argc, argv, &text)) {
@@ -99,7 +89,7 @@ int Run(int argc, char** argv) {
   CheckDevice(common.device);
   for (auto& [command, run] : commands) {
     if (!command.parsed()) continue;
-    AllowTooLarge(command.Has("--force"));
+    AllowTooLarge(common.force || command.Has("--force"));
     return run();
   }
   return ExitCode(ErrorKind::kUsage);

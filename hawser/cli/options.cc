@@ -57,9 +57,12 @@ std::string CheckReal(const std::string& text) {
 }
 
 /// The names of the options of `app` and of what it lies in.
+/// Whose options `app` takes besides its own, or null.
+const CLI::App* Above(const CLI::App* app) { return app->get_fallthrough() ? app->get_parent() : nullptr; }
+
 std::vector<std::string> OptionNames(const CLI::App* app) {
   std::vector<std::string> names;
-  for (; app != nullptr; app = app->get_parent()) {
+  for (; app != nullptr; app = Above(app)) {
     for (const CLI::Option* option : app->get_options()) {
       for (const std::string& name : option->get_lnames()) {
         if (std::ranges::find(names, "--" + name) == names.end()) names.push_back("--" + name);
@@ -70,7 +73,7 @@ std::vector<std::string> OptionNames(const CLI::App* app) {
 }
 
 bool Takes(const CLI::App* app, const std::string& option) {
-  for (; app != nullptr; app = app->get_parent()) {
+  for (; app != nullptr; app = Above(app)) {
     if (app->get_option_no_throw(option) != nullptr) return true;
   }
   return false;
@@ -143,7 +146,7 @@ const CLI::App* FindCommand(const CLI::App* app, const std::vector<std::string>&
 }
 
 const CLI::Option* FindOption(const CLI::App* app, const std::string& name) {
-  for (; app != nullptr; app = app->get_parent()) {
+  for (; app != nullptr; app = Above(app)) {
     if (const CLI::Option* option = app->get_option_no_throw(name)) return option;
   }
   return nullptr;
@@ -304,19 +307,18 @@ CommandOption Command::AddCall(const std::string& name, std::function<void(const
 }
 
 Command Command::AddCommand(const std::string& name, const std::string& summary) {
-  const Command part = AddFirstCommand(name, summary);
-  app_->require_subcommand(1);
-  return part;
-}
-
-Command Command::AddFirstCommand(const std::string& name, const std::string& summary) {
   CLI::App* part = app_->add_subcommand(name, summary)->fallthrough();
   part->footer([app = app_] {
     std::vector<std::string> names = OptionNames(app);
     std::erase_if(names, [](const std::string& option) { return option == "--help" || option == "--version"; });
     return fmt::format("\nAlso takes what {} takes: {}", PathOf(app), fmt::join(names, ", "));
   });
+  app_->require_subcommand(1);
   return Command(part);
+}
+
+Command Command::AddFirstCommand(const std::string& name, const std::string& summary) {
+  return Command(app_->add_subcommand(name, summary));
 }
 
 Program::Program(const std::string& name, const std::string& summary, const std::string& version)
@@ -372,7 +374,7 @@ bool Command::Declares(const std::string& name) const { return app_->get_option_
 bool Command::parsed() const { return app_->parsed(); }
 
 bool Command::Has(const std::string& name) const {
-  for (const CLI::App* app = app_; app != nullptr; app = app->get_parent()) {
+  for (const CLI::App* app = app_; app != nullptr; app = Above(app)) {
     if (const CLI::Option* option = app->get_option_no_throw(name)) return option->count() > 0;
   }
   return false;

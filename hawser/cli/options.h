@@ -51,8 +51,8 @@ class Command {
 
   /// A subcommand that takes the options of its parents too. One of the subcommands has to be given.
   Command AddCommand(const std::string& name, const std::string& summary);
-  /// A subcommand that may be left out: it is meant where its name is the first word behind this command, and anywhere
-  /// else the word is an argument as any.
+  /// A subcommand that may be left out, with options of its own alone: it is meant where its name is the first word
+  /// behind this command, and anywhere else the word is an argument as any.
   Command AddFirstCommand(const std::string& name, const std::string& summary);
 
   bool parsed() const;

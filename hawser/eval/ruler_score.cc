@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
 #include "hawser/base/folder.h"
@@ -80,22 +79,6 @@ std::vector<RulerTaskScore> ScoreRulerFolder(const std::filesystem::path& folder
     }
   }
   return scores;
-}
-
-std::string RulerDataLines(const std::vector<RulerSample>& samples) {
-  std::string lines;
-  for (const RulerSample& sample : samples) {
-    nlohmann::ordered_json line = {{"index", sample.index},
-                                   {"input", sample.input},
-                                   {"outputs", sample.outputs},
-                                   {"length", sample.length},
-                                   {"length_w_model_temp", sample.length},
-                                   {"answer_prefix", sample.answer_prefix}};
-    if (sample.answer_char) line["answer_char"] = *sample.answer_char;
-    if (sample.answer_token) line["token_position_answer"] = *sample.answer_token;
-    lines += line.dump(-1, ' ', /*ensure_ascii=*/true) + "\n";
-  }
-  return lines;
 }
 
 std::string RulerSummaryCsv(const std::vector<RulerTaskScore>& scores) {

@@ -1,4 +1,4 @@
-// eval/ruler_score.h - RULER's scores, of one answer and of folders of predictions; and its files of data.
+// eval/ruler_score.h - RULER's scores, of one answer and of folders of predictions.
 #pragma once
 
 #include <filesystem>
@@ -26,9 +26,6 @@ struct RulerTaskScore {
 /// Of TASK.jsonl, the pieces TASK-N.jsonl in the order of N, and TASK.MODEL.jsonl; by model, in the order of tasks.
 /// Errors: kIo, kFormat; kUsage for a folder without any.
 std::vector<RulerTaskScore> ScoreRulerFolder(const std::filesystem::path& folder);
-
-/// Lines of JSON, a sample each, as the original's validation.jsonl but with a running "index".
-std::string RulerDataLines(const std::vector<RulerSample>& samples);
 
 /// summary.csv and submission.csv of one model, as the original lays them out.
 std::string RulerSummaryCsv(const std::vector<RulerTaskScore>& scores);

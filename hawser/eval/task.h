@@ -112,6 +112,10 @@ struct Task {
   std::vector<Metric> metrics;
   std::string_view options = "";  // for people: "shots=K, subjects=A+B"
   std::string_view data = "";     // what `hawser pull data:NAME` fetches for it; empty: it needs nothing
+  /// The answers as the scorers of the benchmark read them: contents of files by their path in the folder of the run.
+  /// `answers`: those of each sample. Null: the sample logs are all.
+  std::map<std::string, std::string> (*predictions)(std::span<const Sample> samples,
+                                                    std::span<const std::vector<LmAnswer>> answers) = nullptr;
 };
 
 /// All tasks, in the order of --list.

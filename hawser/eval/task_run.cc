@@ -189,6 +189,12 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
     for (const auto& [row, lines] : SampleLogs(scored, shown)) {
       WriteFileAtomically(folder / fmt::format("samples_{}_{}.jsonl", Sanitized(row), time), lines);
     }
+    if (scored.task->predictions == nullptr) continue;
+    for (const auto& [name, lines] : scored.task->predictions(scored.samples, scored.answers)) {
+      const fs::path file = options.output / name;
+      MakeDirectories(file.parent_path());
+      WriteFileAtomically(file, lines);
+    }
   }
   const ReportRun run_shown{.name = ModelName(options.model), .results = json};
   WriteTaskReport(options.output / "report.html",

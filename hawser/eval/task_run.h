@@ -36,8 +36,9 @@ struct TaskRunResult {
 std::vector<LmRequest> TaskRequests(const TaskRunOptions& options, const Tokenizer& tokenizer, int64_t max_length);
 
 /// With `output`: OUTPUT/answers.jsonl grows while the model answers; OUTPUT/MODEL/samples_TASK_TIME.jsonl and last
-/// OUTPUT/MODEL/results_TIME.json are written when all is known, in the forms of lm-evaluation-harness. TIME is that of
-/// the first start. Errors: those of the tasks and of AnswerLog; kUsage for a task named twice.
+/// OUTPUT/MODEL/results_TIME.json are written when all is known, in the forms of lm-evaluation-harness, and before it
+/// Task::predictions. TIME is that of the first start. Errors: those of the tasks and of AnswerLog; kUsage for a task
+/// named twice.
 TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions& options);
 
 /// Every task with what it measures, for --list.
