@@ -18,34 +18,13 @@
 #include "hawser/model/kv_shape.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/hostile.h"
+#include "hawser/testing/scheduled_texts.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace hawser {
 namespace {
 
 constexpr int64_t kIndexed = 400;
-
-struct IndexedHeard {
-  std::vector<TokenLogprob> tokens;
-  int64_t cached = -1;
-  Event end;
-  std::optional<Error> error;
-
-  EventSink Sink() {
-    return [this](const Event& event) {
-      if (event.kind == Event::Kind::kStart) cached = event.cached_tokens;
-      if (event.kind == Event::Kind::kToken) tokens.push_back(event.token);
-      if (event.kind == Event::Kind::kEnd) end = event;
-      if (event.kind == Event::Kind::kError) error = event.error;
-      return true;
-    };
-  }
-  std::vector<int32_t> ids() const {
-    std::vector<int32_t> ids;
-    for (const TokenLogprob& token : tokens) ids.push_back(token.id);
-    return ids;
-  }
-};
 
 class IndexedPrefixTest : public ::testing::Test {
  protected:
@@ -79,8 +58,8 @@ class IndexedPrefixTest : public ::testing::Test {
     Generation generation(&decoder_, &cache);
     return Generate(generation, request.prompt, tokenizer_, request.generate).ids;
   }
-  IndexedHeard Ask(Scheduler* scheduler, Request request) {
-    IndexedHeard heard;
+  Heard Ask(Scheduler* scheduler, Request request) {
+    Heard heard;
     scheduler->Submit(std::move(request), heard.Sink());
     while (scheduler->Step()) {
     }
@@ -102,7 +81,7 @@ TEST_F(IndexedPrefixTest, PromptsThatBeginWithItAreNotReadThatFar) {
   for (const int64_t more : {1, 20, 100}) {
     const Request request = Behind(5, more);
     const int64_t read = scheduler->stats().prompt_tokens;
-    const IndexedHeard heard = Ask(scheduler.get(), request);
+    const Heard heard = Ask(scheduler.get(), request);
     EXPECT_EQ(heard.ids(), Dense(request)) << more;  // all keys are read
     EXPECT_EQ(heard.cached, kIndexed);
     EXPECT_EQ(heard.end.prompt_tokens, kIndexed + more);
@@ -126,7 +105,7 @@ TEST_F(IndexedPrefixTest, OthersRunAsWithoutIt) {
   others[3].prompt_logprobs = true;
   others[3].top_logprobs = 0;
   for (const Request& request : others) {
-    const IndexedHeard heard = Ask(scheduler.get(), request);
+    const Heard heard = Ask(scheduler.get(), request);
     EXPECT_EQ(heard.ids(), Dense(request));
     EXPECT_EQ(heard.cached, 0);
     EXPECT_EQ(heard.end.indexed_tokens, 0);
@@ -144,7 +123,7 @@ TEST_F(IndexedPrefixTest, WhatIsReadIsSaidByTheSchedulerOrTheRequest) {
   EXPECT_LE(share, 0.2);
   Request more = Behind(5, 20);
   more.keep = ParseKeepRule("0.6");
-  const IndexedHeard heard = Ask(scheduler.get(), more);
+  const Heard heard = Ask(scheduler.get(), more);
   EXPECT_EQ(heard.cached, kIndexed);  // what was read by another rule is another text
   EXPECT_GT(heard.end.indexed_share, 0.4);
   // By the same rule what prompts have in common behind the prefix is read once.
@@ -158,10 +137,10 @@ TEST_F(IndexedPrefixTest, SeedsGiveTheSameBitsAtAnyLoad) {
   request.top_logprobs = 2;
   request.share = false;
   const SchedulerOptions options{.slots = 8, .rows = 24, .prefix_bytes = 1 << 20};
-  const IndexedHeard alone = Ask(New("0.3", options).get(), request);
+  const Heard alone = Ask(New("0.3", options).get(), request);
   const auto scheduler = New("0.3", options);
-  std::vector<IndexedHeard> others(6);
-  IndexedHeard busy;
+  std::vector<Heard> others(6);
+  Heard busy;
   for (size_t i = 0; i < others.size(); ++i) {
     if (i == 3) scheduler->Submit(request, busy.Sink());
     scheduler->Submit(i % 2 == 0 ? Behind(i, 30) : Request{.prompt = Ids(i, 50), .generate = {.max_new = 9}},
@@ -181,10 +160,10 @@ TEST_F(IndexedPrefixTest, SeedsGiveTheSameBitsAtAnyLoad) {
 TEST_F(IndexedPrefixTest, WhatIsReadDoesNotHangOnLoad) {
   const Request request = Behind(5, 250);
   const SchedulerOptions options{.slots = 8, .rows = 100};
-  const IndexedHeard alone = Ask(New("0.3", options).get(), request);
+  const Heard alone = Ask(New("0.3", options).get(), request);
   const auto scheduler = New("0.3", options);
-  std::vector<IndexedHeard> others(4);
-  IndexedHeard busy;
+  std::vector<Heard> others(4);
+  Heard busy;
   for (size_t i = 0; i < others.size(); ++i) {
     if (i == 2) scheduler->Submit(request, busy.Sink());
     scheduler->Submit({.prompt = Ids(i + 20, 130 + 7 * static_cast<int64_t>(i)), .generate = {.max_new = 20}},
@@ -211,7 +190,7 @@ TEST_F(IndexedPrefixTest, ATextGoesOnBehindIt) {
   std::vector<int32_t> ids;
   for (const int64_t more : {11, 19}) {
     part.generate.max_new = more;
-    const IndexedHeard heard = Ask(scheduler.get(), part);
+    const Heard heard = Ask(scheduler.get(), part);
     const std::vector<int32_t> some = heard.ids();
     ids.insert(ids.end(), some.begin(), some.end());
     EXPECT_EQ(heard.end.indexed_tokens, kIndexed);

@@ -5,109 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <numeric>
-#include <thread>
 
 #include "hawser/base/parallel.h"
 #include "hawser/base/rng.h"
-#include "hawser/device/registry.h"
 #include "hawser/infer/generation.h"
 #include "hawser/model/kv_shape.h"
-#include "hawser/testing/byte_tokenizer.h"
-#include "hawser/testing/tiny_model.h"
+#include "hawser/testing/scheduled_texts.h"
 
 namespace hawser {
 namespace {
-
-/// What a request told.
-struct Heard {
-  std::vector<TokenLogprob> prompt, tokens;
-  std::string text;
-  std::vector<int64_t> read;
-  int64_t cached = -1;
-  std::optional<StopReason> stop;
-  std::optional<Error> error;
-  Event end;
-
-  EventSink Sink(int64_t most = INT64_MAX) {
-    return [this, most](const Event& event) {
-      EXPECT_FALSE(stop || error) << "an event behind the last";
-      switch (event.kind) {
-        case Event::Kind::kStart:
-          cached = event.cached_tokens;
-          break;
-        case Event::Kind::kProgress:
-          read.push_back(event.read_tokens);
-          break;
-        case Event::Kind::kPromptToken:
-          prompt.push_back(event.token);
-          break;
-        case Event::Kind::kToken:
-          tokens.push_back(event.token);
-          text += event.text;
-          break;
-        case Event::Kind::kEnd:
-          text += event.text;
-          stop = event.stop;
-          end = event;
-          break;
-        case Event::Kind::kError:
-          error = event.error;
-          break;
-      }
-      return static_cast<int64_t>(tokens.size()) < most;
-    };
-  }
-  std::vector<int32_t> ids() const {
-    std::vector<int32_t> ids;
-    for (const TokenLogprob& token : tokens) ids.push_back(token.id);
-    return ids;
-  }
-};
-
-class SchedulerTest : public ::testing::Test {
- protected:
-  SchedulerTest() { SetThreads(1); }
-  ~SchedulerTest() override { SetThreads(0); }
-
-  std::unique_ptr<Scheduler> New(SchedulerOptions options) {
-    return std::make_unique<Scheduler>(backend_.get(), &decoder_, &tokenizer_, DType::kF32, options);
-  }
-  std::vector<int32_t> Prompt(uint64_t seed, int64_t length) {
-    Rng rng{.seed = seed, .stream = 3};
-    std::vector<int32_t> ids;
-    for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>(rng.Below(64)));
-    return ids;
-  }
-  GenerateResult Alone(const Request& request) {
-    const std::string form = request.kv ? ToString(*request.kv) : "full";
-    KvCache cache = NewKvCache(backend_.get(), spec_, ParseKvForm(form), {}, DType::kF32, 0);
-    Generation generation(&decoder_, &cache);
-    return Generate(generation, request.prompt, tokenizer_, request.generate);
-  }
-  /// The nats of each token of `ids` behind those before it, from a pass of its own.
-  std::vector<float> Logprobs(const std::vector<int32_t>& ids) {
-    KvCache cache = NewKvCache(backend_.get(), spec_, {}, {}, DType::kF32, 0);
-    std::vector<float> nll(ids.size());
-    std::vector<int32_t> targets(ids.begin() + 1, ids.end());
-    targets.push_back(-1);
-    decoder_.ExtendScore(ids, targets, &cache, nll.data());
-    for (float& x : nll) x = -x;
-    nll.pop_back();
-    return nll;
-  }
-  static void RunAll(Scheduler* scheduler) {
-    while (scheduler->Step()) {
-    }
-  }
-
-  ModelSpec spec_ = TinySpec();
-  ParamStore params_ = LoudModel(spec_, 23);
-  testing::ByteTokenizer tokenizer_{64};
-  std::unique_ptr<Backend> backend_ = MakeBackend("cpu");
-  Decoder decoder_{backend_.get(), &params_};
-};
 
 TEST_F(SchedulerTest, ManyTextsAtOnceAreEachAlone) {
   const auto scheduler = New({.slots = 3, .rows = 7, .prefix_bytes = 1 << 20});
@@ -286,30 +193,6 @@ TEST_F(SchedulerTest, LogprobOfIsTheLogOfTheSoftmax) {
   EXPECT_EQ(order, (std::vector<int32_t>{1, 2, 0, 4, 3}));
 }
 
-TEST_F(SchedulerTest, TextsEndWhenNobodyListensOrTheyAreCancelled) {
-  const auto scheduler = New({.slots = 2, .rows = 16});
-  Request request{.prompt = {1, 2, 3}};
-  request.generate = {.max_new = 50, .sampler = {.temperature = 0}};
-  Heard gone, cancelled, waiting, whole;
-  scheduler->Submit(request, gone.Sink(/*most=*/4));
-  const uint64_t id = scheduler->Submit(request, cancelled.Sink());
-  scheduler->Submit(request, whole.Sink());
-  const uint64_t later = scheduler->Submit(request, waiting.Sink());
-  for (int i = 0; i < 3; ++i) scheduler->Step();
-  std::thread([&] {
-    scheduler->Cancel(id);
-    scheduler->Cancel(later);
-    scheduler->Cancel(12345);
-  }).join();
-  RunAll(scheduler.get());
-  EXPECT_EQ(gone.tokens.size(), 4u);
-  EXPECT_FALSE(gone.stop);
-  EXPECT_EQ(cancelled.stop, StopReason::kCancelled);
-  EXPECT_EQ(cancelled.tokens.size(), 3u);
-  EXPECT_EQ(waiting.stop, StopReason::kCancelled);
-  EXPECT_EQ(whole.ids(), Alone(request).ids);
-}
-
 TEST_F(SchedulerTest, HigherPrioritiesComeFirstAndTheQueueHasAnEnd) {
   const auto scheduler = New({.slots = 1, .rows = 16, .queue = 3});
   Request request{.prompt = {1, 2, 3}};
@@ -369,6 +252,7 @@ TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {
 }
 
 // A dense prompt is held as a whole until it is read, whatever stays of it then.
+
 TEST_F(SchedulerTest, DensePromptsAreGivenRoomForAllOfThem) {
   for (const char* form : {"sink:2,10,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
     Request request{.prompt = Prompt(3, 400), .kv = ParseKvForm(form)};
@@ -390,43 +274,6 @@ TEST_F(SchedulerTest, DensePromptsAreGivenRoomForAllOfThem) {
     EXPECT_EQ(two.ids(), one.ids()) << form;
     EXPECT_EQ(one.ids(), Alone(request).ids) << form;
   }
-}
-
-TEST_F(SchedulerTest, AFaultEndsItsOwnRequestAlone) {
-  // Token 60 has an embedding that no number holds, so that what reads it ends in NaN.
-  params_.Get(Role::kEmbedding).Row<float>(60)[0] = NAN;
-  Decoder decoder(backend_.get(), &params_);
-  Scheduler scheduler(backend_.get(), &decoder, &tokenizer_, DType::kF32, {.slots = 3, .rows = 16});
-  Request good{.prompt = {1, 2, 3, 4}}, bad{.prompt = {1, 60, 3}};
-  good.generate = bad.generate = {.max_new = 8, .sampler = {.temperature = 0, .never = {60}}};
-  Heard first, second, third;
-  scheduler.Submit(good, first.Sink());
-  scheduler.Submit(bad, second.Sink());
-  scheduler.Submit(good, third.Sink());
-  RunAll(&scheduler);
-  ASSERT_TRUE(second.error);
-  EXPECT_EQ(second.error->kind(), ErrorKind::kNumeric);
-  EXPECT_EQ(first.tokens.size(), 8u);
-  EXPECT_EQ(third.ids(), first.ids());
-}
-
-TEST_F(SchedulerTest, AListenerThatFailsEndsItsOwnRequestAlone) {
-  const auto scheduler = New({.slots = 3, .rows = 16});
-  Request request{.prompt = {1, 2, 3, 4}};
-  request.generate = {.max_new = 8, .sampler = {.temperature = 0}};
-  Heard first, third;
-  int heard = 0;
-  scheduler->Submit(request, first.Sink());
-  scheduler->Submit(request, [&](const Event&) -> bool {
-    if (++heard == 4) throw std::bad_alloc();
-    return true;
-  });
-  scheduler->Submit(request, third.Sink());
-  RunAll(scheduler.get());
-  EXPECT_EQ(heard, 4);
-  EXPECT_EQ(first.ids(), Alone(request).ids);
-  EXPECT_EQ(third.ids(), first.ids());
-  EXPECT_EQ(scheduler->stats().running, 0);
 }
 
 TEST_F(SchedulerTest, TellsWhatTheCacheHolds) {
@@ -485,71 +332,6 @@ TEST_F(SchedulerTest, ATextGoesOnFromRequestToRequestAsIfItWereOne) {
       EXPECT_EQ(shown + text->state.held, wanted.text) << form;
     }
   }
-}
-
-TEST_F(SchedulerTest, ATextThatIsLeftIsWholeAgain) {
-  const auto scheduler = New({.slots = 2, .rows = 7});
-  Request request{.prompt = Prompt(4, 30)};
-  request.generate = {.max_new = 1000, .sampler = {.temperature = 0}};
-  request.kv = ParseKvForm("sink:2,10");
-  Request first = request;
-  first.generate.max_new = 20;
-  const std::vector<int32_t> wanted = Alone(first).ids;
-  for (const int steps : {0, 2, 9}) {            // waiting, reading, writing
-    for (const bool vanishes : {false, true}) {  // or cancelled
-      const auto text = std::make_shared<LongText>();
-      text->cache = scheduler->NewCache(*request.kv);
-      request.behind = text;
-      Heard heard, other;
-      scheduler->Submit({.prompt = {1}, .generate = {.max_new = 60}}, other.Sink());
-      scheduler->Step();  // from now on prompts are read in pieces
-      bool gone = false;
-      const EventSink sink = heard.Sink();
-      const uint64_t id = scheduler->Submit(request, [&](const Event& event) { return sink(event) && !gone; });
-      for (int i = 0; i < steps; ++i) scheduler->Step();
-      vanishes ? void(gone = true) : scheduler->Cancel(id);
-      if (vanishes && steps < 9) scheduler->Cancel(id);  // nothing is told while it waits or reads
-      RunAll(scheduler.get());
-      ASSERT_NE(text->cache, nullptr) << steps;
-      std::vector<int32_t> ids = heard.ids();
-      Request rest = first;
-      rest.behind = text;
-      if (steps > 0) rest.prompt.clear();
-      rest.generate.max_new = 20 - static_cast<int64_t>(ids.size());
-      Heard then;
-      scheduler->Submit(rest, then.Sink());
-      RunAll(scheduler.get());
-      const std::vector<int32_t> more = then.ids();
-      ids.insert(ids.end(), more.begin(), more.end());
-      EXPECT_EQ(ids, wanted) << steps << " " << vanishes;
-    }
-  }
-}
-
-TEST_F(SchedulerTest, ProgressIsToldAndTimeRunsOut) {
-  const auto scheduler = New({.slots = 2, .rows = 10});
-  Request slow{.prompt = {1}};
-  slow.generate = {.max_new = 100};
-  Request request{.prompt = Prompt(3, 35), .progress = true};
-  request.generate = {.max_new = 1};
-  Request late = request;
-  late.timeout = std::chrono::milliseconds(1);
-  Heard a, b, c;
-  scheduler->Submit(slow, a.Sink());
-  scheduler->Step();
-  scheduler->Submit(request, b.Sink());
-  scheduler->Submit(late, c.Sink());
-  std::this_thread::sleep_for(std::chrono::milliseconds(3));
-  RunAll(scheduler.get());
-  EXPECT_EQ(b.read, (std::vector<int64_t>{10, 20, 30, 35}));
-  ASSERT_TRUE(c.error);
-  EXPECT_NE(std::string_view(c.error->what()).find("1 ms"), std::string_view::npos);
-  Heard d;
-  scheduler->Submit(slow, d.Sink());
-  scheduler->Step();
-  scheduler->EndAll(Error(ErrorKind::kIo, "the server ends"));
-  ASSERT_TRUE(d.error);
-  EXPECT_THROW(scheduler->Submit(slow, d.Sink()), Error);
 }
 
 }  // namespace
