@@ -7,11 +7,23 @@
 #include <thread>
 #include <vector>
 
+#include "hawser/base/out_of_memory.h"
 #include "hawser/infer/scheduler.h"
+#include "hawser/ops/forwarding_backend.h"
 #include "hawser/testing/scheduled_texts.h"
 
 namespace hawser {
 namespace {
+
+/// Runs out of memory where pass number `fails` of a decoder begins.
+struct FailingPasses : ForwardingBackend {
+  using ForwardingBackend::ForwardingBackend;
+  void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale) override {
+    if (++passes == fails) throw OutOfMemory(ErrorKind::kIo, "no room");
+    ForwardingBackend::EmbedForward(table, ids, y, scale);
+  }
+  int64_t passes = 0, fails = 0;
+};
 
 TEST_F(SchedulerTest, TextsEndWhenNobodyListensOrTheyAreCancelled) {
   const auto scheduler = New({.slots = 2, .rows = 16});
@@ -137,6 +149,44 @@ TEST_F(SchedulerTest, ProgressIsToldAndTimeRunsOut) {
   scheduler->EndAll(Error(ErrorKind::kIo, "the server ends"));
   ASSERT_TRUE(d.error);
   EXPECT_THROW(scheduler->Submit(slow, d.Sink()), Error);
+}
+
+// A prompt whose policy takes it piece by piece needs several passes, and single tokens beside it the first alone.
+TEST_F(SchedulerTest, WhatAPassHasReachedGoesOnWhereItFailsLater) {
+  FailingPasses backend(backend_.get());
+  Decoder decoder(&backend, &params_);
+  Scheduler scheduler(&backend, &decoder, &tokenizer_, DType::kF32, {.slots = 3, .rows = 64});
+  Request good{.prompt = {1, 2, 3, 4}}, bad{.prompt = Prompt(5, 60), .kv = ParseKvForm("sep-stream:2,4,8,24")};
+  good.generate = bad.generate = {.max_new = 8, .sampler = {.temperature = 0}};
+  Heard first, second;
+  scheduler.Submit(good, first.Sink());
+  scheduler.Step();
+  scheduler.Submit(bad, second.Sink());
+  backend.fails = backend.passes + 2;
+  RunAll(&scheduler);
+  EXPECT_FALSE(first.error);
+  EXPECT_EQ(first.ids(), Alone(good).ids);
+  ASSERT_TRUE(second.error);
+  EXPECT_EQ(second.error->kind(), ErrorKind::kIo);
+  EXPECT_EQ(scheduler.stats().running, 0);
+}
+
+TEST_F(SchedulerTest, APassThatFailsIsRunAgainForEach) {
+  FailingPasses backend(backend_.get());
+  Decoder decoder(&backend, &params_);
+  Scheduler scheduler(&backend, &decoder, &tokenizer_, DType::kF32, {.slots = 3, .rows = 64});
+  Request request{.prompt = {1, 2, 3, 4}};
+  request.generate = {.max_new = 8, .sampler = {.temperature = 0}};
+  Request other = request;
+  other.prompt = {7, 8};
+  Heard first, second;
+  scheduler.Submit(request, first.Sink());
+  scheduler.Submit(other, second.Sink());
+  scheduler.Step();
+  backend.fails = backend.passes + 1;
+  RunAll(&scheduler);
+  EXPECT_EQ(first.ids(), Alone(request).ids);
+  EXPECT_EQ(second.ids(), Alone(other).ids);
 }
 
 }  // namespace

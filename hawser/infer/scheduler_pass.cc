@@ -60,6 +60,7 @@ class Scheduler::Sink : public RowSink {
     });
     for (size_t r = 0; r < rows.size(); ++r) {
       Slot* slot = slots_[rows[r].chunk];
+      ++slot->heard;
       if (slot->over) continue;
       if (results[r].error) {  // the pass still has its cache
         slot->next = -1;
@@ -107,12 +108,16 @@ int64_t Scheduler::Piece(const Slot& slot, int64_t rows) const {
   return odd < n ? n - odd : rows < options_.rows ? 0 : n;
 }
 
-/// One pass with all, or where that fails one with each, so that only those end whose own it was.
+/// One pass with all, or where that fails one with each that it has not reached, so that only those end whose own it
+/// was.
 void Scheduler::RunPass(std::span<Slot* const> slots) {
   std::vector<DecodeChunk> chunks;
+  std::vector<int64_t> rows;  // that are wanted
   for (Slot* slot : slots) {
-    chunks.push_back(
-        {.cache = slot->cache.get(), .tokens = slot->to_feed, .wanted = slot->wanted(), .apart = slot->apart()});
+    const Wanted wanted = slot->wanted();
+    slot->heard = 0;
+    rows.push_back(wanted == Wanted::kAll ? std::ssize(slot->to_feed) : wanted == Wanted::kLast ? 1 : 0);
+    chunks.push_back({.cache = slot->cache.get(), .tokens = slot->to_feed, .wanted = wanted, .apart = slot->apart()});
   }
   Sink sink(this, slots);
   std::optional<Error> failed;
@@ -122,14 +127,16 @@ void Scheduler::RunPass(std::span<Slot* const> slots) {
   } catch (...) {
     failed = CaughtError();
   }
-  for (Slot* slot : slots) {
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Slot* slot = slots[i];
     if (slot->over) continue;
-    const bool untouched = slot->cache->seen() == slot->before + static_cast<int64_t>(slot->fed.size());
-    if (untouched && slots.size() > 1) {
+    const int64_t seen = slot->seen_of_pass();
+    if (seen == std::ssize(slot->to_feed) && slot->heard == rows[i]) continue;  // it failed behind that
+    if (seen == 0 && slots.size() > 1) {
       RunPass({&slot, 1});
       continue;
     }
-    if (!untouched) slot->cache.reset();  // nobody knows what it has seen
+    if (seen > 0) slot->cache.reset();  // nobody knows what it has seen
     Fault(slot, *failed);
   }
 }

@@ -35,6 +35,7 @@ struct Scheduler::Slot {
   std::unique_ptr<KvCache> cache;
   std::vector<int32_t> fed;      // what the cache has seen
   std::vector<int32_t> to_feed;  // in this pass
+  int64_t heard = 0;             // rows of this pass that were wanted and have come
   int64_t cached = 0;            // tokens of the prompt that did not have to be read
   int64_t before = 0;            // tokens that the cache had seen when the request began
   int64_t left_over = 0;         // of the prompt: tokens that were pending
@@ -49,6 +50,8 @@ struct Scheduler::Slot {
     if (reading() && request.prompt_logprobs) return Wanted::kAll;
     return reading() && to_feed.size() < rest().size() ? Wanted::kNone : Wanted::kLast;
   }
+  /// Tokens of this pass that its cache has seen.
+  int64_t seen_of_pass() const { return cache->seen() - before - static_cast<int64_t>(fed.size()); }
   /// What of a dense prompt stays hangs on where it began and ended.
   bool shares() const { return request.share && request.behind == nullptr && form.prefill == KvPrefill::kSparse; }
   bool apart() const { return !shares(); }
