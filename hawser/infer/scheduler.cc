@@ -13,7 +13,8 @@
 namespace hawser {
 namespace {
 
-constexpr int64_t kMostRows = 1024;  // of a step in which no text waits for its next token
+constexpr int64_t kMostRows = 1024;    // of a step in which no text waits for its next token
+constexpr size_t kSeparatorSets = 64;  // that are known at once: a client may name any
 
 }  // namespace
 
@@ -52,6 +53,7 @@ std::unique_ptr<KvCache> Scheduler::NewCache(const KvForm& form) const {
     const std::lock_guard lock(separators_mutex_);
     auto known = separators_.find(form.separator_set);
     if (known == separators_.end()) {
+      if (separators_.size() >= kSeparatorSets) separators_.clear();
       known =
           separators_.emplace(form.separator_set, ModelSeparators(tokenizer_, form.separator_set, spec.vocab)).first;
     }
@@ -84,7 +86,7 @@ bool Scheduler::Step() {
   for (const auto& slot : slots_) (slot->reading() ? reading : pass).push_back(slot.get());
   std::ranges::stable_partition(pass, &Slot::shares);  // products of many rows are of those that follow one another
   for (Slot* slot : pass) slot->to_feed = {slot->next};
-  int64_t rows = pass.empty() ? kMostRows : options_.rows;
+  int64_t rows = pass.empty() ? std::max(kMostRows, options_.rows) : options_.rows;
   std::ranges::stable_sort(reading, std::greater(), [](const Slot* s) { return s->request.priority; });
   for (Slot* slot : reading) {
     if (rows == 0) break;

@@ -85,6 +85,17 @@ TEST_F(SchedulerTest, WhatIsNotSharedIsTheSameToTheBitAtAnyLoad) {
   }
 }
 
+// Pieces that do not depend on the load may be longer than what a step reads of others.
+TEST_F(SchedulerTest, LongPiecesOfTextsApartAreRead) {
+  const auto scheduler = New({.slots = 2, .rows = 3000});
+  Request request{.prompt = Prompt(6, 1100), .share = false};
+  request.generate = {.max_new = 1, .sampler = {.temperature = 0}};
+  Heard heard;
+  scheduler->Submit(request, heard.Sink());
+  RunAll(scheduler.get());
+  EXPECT_EQ(heard.ids(), Alone(request).ids);
+}
+
 TEST_F(SchedulerTest, PrefixesAreReadOnce) {
   const auto scheduler = New({.slots = 4, .rows = 64, .prefix_bytes = 8 << 20});
   const std::vector<int32_t> shared = Prompt(5, 100);
