@@ -100,9 +100,8 @@ void CheckCacheFits(const KvCache& cache, int64_t prompt, int64_t more) {
   const bool all = cache.form().keeps_all();
   if (!all && cache.form().prefill != KvPrefill::kDense) return;
   if (!all) more = 0;
-  constexpr int64_t kMost = int64_t{1} << 40;  // tokens: far beyond any machine, and their bytes are still a number
-  const int64_t tokens = cache.seen() - cache.prefix_tokens() + prompt + std::min(more, kMost);
-  CheckFits(fmt::format("a cache of {}", Counted(tokens, "token")), cache.BytesFor(prompt, std::min(more, kMost)));
+  const int64_t tokens = cache.seen() - cache.prefix_tokens() + prompt + more;
+  CheckFits(fmt::format("a cache of {}", Counted(tokens, "token")), cache.BytesFor(prompt, more));
 }
 
 std::string CacheText(const KvCache& cache) {

@@ -49,9 +49,9 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
                                          : slot->indexed   ? NewIndexedCache(slot->form, request.keep)
                                                            : NewCache(slot->form);
   const KvCache& cache = behind != nullptr ? *behind->cache : *fresh;
-  slot->reserved = cache.BytesFor(prompt - cache.seen(), std::min(most, int64_t{1} << 40));
+  slot->reserved = cache.BytesFor(prompt - cache.seen(), most);
   if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
-    Fail(ErrorKind::kUsage, "keys and values of {} tokens take {} bytes, and {} are allowed", prompt + most,
+    Fail(ErrorKind::kUsage, "keys and values of {} tokens and {} more take {} bytes, and {} are allowed", prompt, most,
          slot->reserved, options_.kv_bytes);
   }
   slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt,

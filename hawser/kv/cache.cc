@@ -125,8 +125,9 @@ int64_t KvCache::bytes() const {
 }
 
 int64_t KvCache::BytesFor(int64_t prompt, int64_t more) const {
+  constexpr int64_t kMost = int64_t{1} << 36;  // tokens: far beyond any machine, and their bytes are still a number
   int64_t sum = 0;
-  for (const KvGroup& group : groups_) sum += group.BytesFor(prompt, more);
+  for (const KvGroup& group : groups_) sum += group.BytesFor(std::min(prompt, kMost), std::min(more, kMost));
   return sum;
 }
 

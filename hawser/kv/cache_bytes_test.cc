@@ -95,5 +95,11 @@ TEST_F(CacheBytesTest, OfADensePromptAreThoseOfAllItsTokens) {
   EXPECT_LT(New("sink:4,60").BytesFor(2000, 10), full);
 }
 
+TEST_F(CacheBytesTest, OfAnyNumberOfTokensAreANumber) {
+  for (const char* form : {"full", "full:dtype=q8_0", "sink:4,60,prefill=dense", "snapkv:25%,window=8"}) {
+    EXPECT_GT(New(form).BytesFor(INT64_MAX, INT64_MAX), int64_t{1} << 40) << form;
+  }
+}
+
 }  // namespace
 }  // namespace hawser

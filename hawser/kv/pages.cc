@@ -77,8 +77,9 @@ bool KvPages::Extend(int64_t more, int64_t most) {
   const bool moves = base_ + size > capacity();
   if (moves) {
     int64_t slots = WithSpare(size);
-    if (most >= 0 && slots > capacity())
+    if (most >= 0 && slots > capacity()) {
       slots = std::min(WithSpare(std::max(size, most)), std::max(slots, 2 * capacity()));
+    }
     Place(std::max(slots, capacity()));
   } else {
     Own();
