@@ -35,7 +35,10 @@ bool IsId(const std::string& name) {
 }  // namespace
 
 Sessions::Sessions(const Scheduler* scheduler, const Weights* weights, SessionOptions options)
-    : scheduler_(scheduler), weights_(weights), options_(std::move(options)) {
+    : scheduler_(scheduler),
+      weights_(weights),
+      model_(options.folder.empty() ? 0 : ModelFingerprint(*weights)),
+      options_(std::move(options)) {
   if (options_.folder.empty()) return;
   MakeDirectories(options_.folder);
   Find();
@@ -83,7 +86,7 @@ void Sessions::FindOne(const fs::path& path) {
                     .indexed = info.prefix.empty() ? 0 : prefix->tokens(),
                     .saved = true,
                     .begun = notes.BoolOr("begun", true)};
-    if (notes.String("model") != fmt::format("{:016x}", ModelFingerprint(*weights_))) {
+    if (notes.String("model") != fmt::format("{:016x}", model_)) {
       Fail(ErrorKind::kUsage, "it is of another model");
     }
     sessions_.emplace(path.stem().string(), std::move(session));
@@ -158,12 +161,7 @@ std::string Sessions::Add(std::shared_ptr<LongText> text, bool begun) {
     sessions_.emplace(id, session);
   }
   if (!saver_.joinable()) return id;
-  std::optional<Error> failed;
-  try {
-    Write(id, session, *session.text);
-  } catch (const Error& error) {
-    failed = error;
-  }
+  const std::optional<Error> failed = TryWrite(id, session, *session.text);
   const std::lock_guard lock(mutex_);
   sessions_[id].busy = false;
   sessions_[id].saved = !failed;
@@ -196,7 +194,7 @@ std::string Sessions::CreateFrom(const std::string& id) {
 std::shared_ptr<LongText> Sessions::Load(const std::string& id, const std::string& form, bool indexed) const {
   auto text = std::make_shared<LongText>();
   text->cache = NewCache(ParseKvForm(form), indexed);
-  const nlohmann::json notes = LoadKvState(FileOf(id), ModelFingerprint(*weights_), text->cache.get());
+  const nlohmann::json notes = LoadKvState(FileOf(id), model_, text->cache.get());
   text->state = WithFrame(FileOf(id).string(), [&] { return ParseTextState(notes, weights_->spec().vocab); });
   return text;
 }
@@ -283,19 +281,18 @@ void Sessions::RunSaver() {
     jobs_.pop_front();
     const Session session = sessions_[job.id];
     lock.unlock();
-    std::optional<Error> failed;
-    try {
-      Write(job.id, session, *job.text);
-    } catch (const Error& error) {
-      failed = error;
-      LogLine(fmt::format("session {} is not saved: {}", job.id, error.what()));
-    }
+    const std::optional<Error> failed = TryWrite(job.id, session, *job.text);
+    if (failed) LogLine(fmt::format("session {} is not saved: {}", job.id, failed->what()));
     lock.lock();
     sessions_[job.id].saved = !failed;
     sessions_[job.id].busy = false;
     Evict();
     lock.unlock();
-    if (job.then) job.then(failed ? &*failed : nullptr);
+    try {
+      if (job.then) job.then(failed ? &*failed : nullptr);
+    } catch (const std::exception& error) {  // out of memory, say, while an answer is made
+      LogLine(fmt::format("session {}: {}", job.id, error.what()));
+    }
     lock.lock();
   }
 }
@@ -306,8 +303,20 @@ void Sessions::Write(const std::string& id, const Session& session, const LongTe
                       {"used", session.used},
                       {"bytes", session.bytes},
                       {"begun", session.begun},
-                      {"model", fmt::format("{:016x}", ModelFingerprint(*weights_))}};
-  SaveKvState(*text.cache, ModelFingerprint(*weights_), FileOf(id), notes);
+                      {"model", fmt::format("{:016x}", model_)}};
+  SaveKvState(*text.cache, model_, FileOf(id), notes);
+}
+
+/// What went wrong, whatever it was: who waits for this has a session to give back.
+std::optional<Error> Sessions::TryWrite(const std::string& id, const Session& session, const LongText& text) const {
+  try {
+    Write(id, session, text);
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::exception& error) {
+    return Error(ErrorKind::kIo, error.what());
+  }
+  return std::nullopt;
 }
 
 void Sessions::Delete(const std::string& id) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -96,12 +97,14 @@ class Sessions {
   std::unique_ptr<KvCache> NewCache(const KvForm& form, bool indexed) const;
   std::shared_ptr<LongText> Load(const std::string& id, const std::string& form, bool indexed) const;
   void Write(const std::string& id, const Session& session, const LongText& text) const;
+  std::optional<Error> TryWrite(const std::string& id, const Session& session, const LongText& text) const;
   void Return(Job job);
   void Release(const std::string& id);
   void RunSaver();
 
   const Scheduler* scheduler_;
   const Weights* weights_;
+  const uint64_t model_;  // fingerprint, where there is a folder
   const SessionOptions options_;
   std::mutex mutex_;  // of what follows
   Map sessions_;
