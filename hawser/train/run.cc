@@ -1,12 +1,13 @@
 #include "hawser/train/run.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
+#include <csignal>
 #include <map>
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "hawser/base/error.h"
@@ -18,8 +19,6 @@
 #include "hawser/base/size.h"
 #include "hawser/data/loader.h"
 #include "hawser/data/pack_report.h"
-#include "hawser/io/json.h"
-#include "hawser/io/safetensors.h"
 #include "hawser/model/places.h"
 #include "hawser/train/average.h"
 #include "hawser/train/checkpoint.h"
@@ -28,11 +27,11 @@
 #include "hawser/train/metrics.h"
 #include "hawser/train/packing.h"
 #include "hawser/train/peft.h"
+#include "hawser/train/run_folder.h"
+#include "hawser/train/run_result.h"
+#include "hawser/train/run_text.h"
 #include "hawser/train/tensorboard.h"
-#include "hawser/train/trained.h"
 #include "hawser/train/trainer.h"
-#include "hawser/zoo/focus_file.h"
-#include "hawser/zoo/hf_export.h"
 #include "hawser/zoo/load.h"
 
 namespace hawser {
@@ -40,188 +39,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kRecipe = "recipe.toml";
-constexpr const char* kMark = "hawser.json";
-constexpr const char* kMetrics = "metrics.jsonl";
-constexpr const char* kCheckpoints = "checkpoints";
-
-/// The recipe of a run in progress. Errors: kUsage naming the keys whose values `config` does not share; it may have
-/// more steps.
-TrainConfig CheckSameRecipe(TrainConfig config, std::string_view recipe, const std::string& origin) {
-  TrainConfig before;
-  ApplyRecipe(before, recipe, origin);
-  if (before.steps > config.steps) {
-    Fail(ErrorKind::kUsage, "cannot resume: {} steps, and {} has {}: a run can be made longer, not shorter",
-         config.steps, origin, before.steps);
-  }
-  config.steps = before.steps;
-  config.lengthened = before.lengthened;
-  if (const std::vector<std::string> keys = KeysThatMatter(before, config); !keys.empty()) {
-    Fail(ErrorKind::kUsage, "cannot resume: recipe key \"{}\" is not as in {}; use another --out or the same recipe",
-         fmt::join(keys, "\", \""), origin);
-  }
-  return before;
-}
-
-[[noreturn]] void FailForeign(const fs::path& out) {
-  Fail(ErrorKind::kUsage, "{}: exists and is no run folder; give --out a new one", out.string());
-}
-
-/// True if `out` holds a run to go on with.
-bool EnterRunFolder(const TrainPlan& plan, const fs::path& out, bool resume) {
-  std::error_code code;
-  const fs::path recipe = out / kRecipe;
-  const bool is_run = fs::exists(recipe, code);
-  if (!is_run && !IsUnused(out)) FailForeign(out);
-  if (is_run && !resume) {
-    Fail(ErrorKind::kUsage, "{}: holds a run already; go on with --resume, or give --out another folder", out.string());
-  }
-  if (is_run) CheckSameRecipe(plan.config, ReadFile(recipe), recipe.string());
-  return is_run;
-}
-
-/// Errors: kUsage where all of the text, with what packing puts before and after documents, fills no context.
-void CheckText(const DocumentSet& documents, const PackOptions& pack) {
-  int64_t tokens = pack.variant.pattern.anchors;
-  for (int64_t d = 0; d < documents.size() && tokens < pack.length; ++d) {
-    tokens += PackedTokens(pack, documents.length(d), documents.tag_tokens(d));
-  }
-  if (tokens >= pack.length) return;
-  Fail(ErrorKind::kUsage,
-       "the data hold {} tokens in {} documents, less than one context of {}{}; give more text or a shorter --context",
-       documents.tokens(), documents.size(), pack.length,
-       tokens == documents.tokens() ? "" : fmt::format(" ({} with BOS, anchor, tags and EOS)", tokens));
-}
-
-bool Gains(const TrainPlan& plan) { return std::holds_alternative<LongCe>(plan.objective); }
-bool Plain(const TrainPlan& plan) { return std::holds_alternative<PlainCe>(plan.objective); }
-
-/// Errors: kUsage where no document is long enough for the objective to tell far context from near.
-void CheckObjective(const TrainPlan& plan, const DocumentSet& documents, const PackOptions& pack) {
-  if (Plain(plan)) return;
-  const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
-  const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
-  // What a document has to be longer than. A window may be shorter than its least where the text is.
-  const int64_t wanted =
-      long_ce != nullptr ? long_ce->k + long_ce->delta : *std::ranges::min_element(focus->targets) + 1;
-  int64_t longest = 0;
-  for (int64_t d = 0; d < documents.size() && longest <= wanted; ++d) {
-    longest = std::max(longest, PackedTokens(pack, documents.length(d), documents.tag_tokens(d)));
-  }
-  if (longest > wanted) return;
-  if (focus != nullptr) {
-    Fail(ErrorKind::kUsage,
-         "objective = \"{}\": the longest document has {} tokens, which leaves no memory beside a window and the "
-         "targets; give longer documents",
-         plan.config.objective, longest);
-  }
-  Fail(ErrorKind::kUsage,
-       "objective = \"{}\": the longest document has {} tokens, k + delta are {}: no token has a far context; give "
-       "longer documents or smaller k and delta",
-       plan.config.objective, longest, wanted);
-}
-
-RunSummary ReadMark(const fs::path& out) {
-  const fs::path path = out / kMark;
-  const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
-  const JsonObject object(json, path.string());
-  constexpr int64_t kMany = int64_t{1} << 53;
-  RunSummary summary;
-  summary.steps = object.Int("steps", 0, kMany);
-  summary.tokens = object.Int("tokens", 0, kMany);
-  summary.padding = object.IntOr("padding", 0, 0, kMany);
-  summary.targets = object.IntOr("targets", 0, 0, kMany);
-  summary.loss = object.Number("final_loss");
-  summary.seconds = object.Number("seconds");
-  summary.density = object.Number("density");
-  summary.was_finished = true;
-  summary.out = out;
-  return summary;
-}
-
-/// The summary of a run that is finished: it has all steps of `config`, and the model is there. A log line says what is
-/// wrong with one that claims to be.
-std::optional<RunSummary> FinishedSummary(const TrainConfig& config, const fs::path& out) {
-  std::error_code code;
-  if (!fs::exists(out / kMark, code)) return std::nullopt;
-  try {
-    RunSummary summary = ReadMark(out);
-    if (summary.steps != config.steps) return std::nullopt;
-    if (TrainsCandidates(config)) {
-      ReadSafetensors(out / kFocusFileName);
-    } else {
-      InspectModel(out);
-    }
-    return summary;
-  } catch (const Error& error) {
-    LogLine(
-        fmt::format("{}: the run is finished, but what it trained is not whole: {}; it is written again from the last "
-                    "checkpoint",
-                    out.string(), error.what()));
-    return std::nullopt;
-  }
-}
-
-/// What was done, for the card of the model.
-std::string CardNote(const TrainPlan& plan, const HfSource& source) {
-  const TrainConfig& config = plan.config;
-  return fmt::format(
-      "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}{}, context {} (before: {}); weights stored "
-      "as {}.",
-      config.steps, plan.tokens_per_step(), config.attention, PlacesText(plan.spec),
-      IsPlain(plan.positions) ? "" : fmt::format(", positions {}", config.positions), plan.spec.context, source.context,
-      Name(config.dtype));
-}
-
-void SaveModel(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokenizer, HfSource source,
-               const RunSummary& summary, Backend* backend) {
-  const TrainConfig& config = plan.config;
-  nlohmann::json mark = summary.ToJson();
-  source.note = CardNote(plan, source);
-  const auto save = [&](const ParamStore& weights) {
-    ExportHuggingFace(weights, tokenizer, config.dtype, source, summary.out);
-  };
-  const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
-  if (config.lora_rank > 0 && config.average_last < 2)
-    SavePeft(trainer.adapters(), LoraOf(config), config.model, summary.out / "adapter");
-  if (focus != nullptr) {
-    SaveFocusAdapters(trainer.adapters(), trainer.weights(), ShapeOf(*focus), /*sync=*/1, config.model, config.dtype,
-                      summary.out / kFocusFileName);
-  } else if (config.average_last > 1) {
-    const fs::path checkpoints = summary.out / kCheckpoints;
-    const std::vector<int64_t> steps = LastCheckpoints(checkpoints, config.average_last);
-    save(AverageCheckpoints(checkpoints, steps, plan.spec, config, backend));
-    mark["averaged_steps"] = steps;
-  } else if (config.lora_rank > 0) {
-    save(trainer.Merged());
-  } else {
-    save(trainer.weights());
-  }
-  mark.erase("out");
-  mark["attention"] = config.attention;  // of training; the model itself is an ordinary causal one
-  mark["rope"] = PlacesText(plan.spec);
-  mark["context"] = plan.spec.context;
-  if (!IsPlain(plan.positions)) mark["positions"] = config.positions;
-  if (!Plain(plan)) mark["objective"] = config.objective;
-  WriteFileAtomically(summary.out / kMark, mark.dump(2) + "\n");
-}
-
 /// Weights with the spec of the plan, from scratch or from the model to continue, and their tokenizer.
 struct StartingPoint {
   ParamStore weights;
   std::shared_ptr<Tokenizer> tokenizer;
   HfSource source = {};
 };
-
-void CheckTokenizer(const TrainPlan& plan, const Tokenizer* tokenizer) {
-  if (tokenizer == nullptr) {
-    Fail(ErrorKind::kUsage, "{}: brings no tokenizer; give one with --tokenizer", plan.config.model);
-  }
-  if (tokenizer->vocab_size() > plan.spec.vocab) {
-    Fail(ErrorKind::kUsage, "the tokenizer has {} ids, the model {}; give the model's own with --tokenizer",
-         tokenizer->vocab_size(), plan.spec.vocab);
-  }
-}
 
 StartingPoint LoadStart(const TrainPlan& plan) {
   StartingPoint start{.tokenizer = plan.tokenizer};
@@ -263,17 +86,14 @@ class Run {
         backend_(backend),
         tokenizer_(std::move(start.tokenizer)),
         source_(std::move(start.source)),
-        pack_(MakePackOptions(plan, *tokenizer_)),
-        documents_(TrainingDocuments(plan, *tokenizer_)),
+        text_(ReadRunText(plan, *tokenizer_)),
         validation_(config_.validate_every > 0 ? MakeValidationSet(plan, *tokenizer_) : ValidationSet{}),
-        loader_(&documents_, pack_, static_cast<uint64_t>(config_.seed), MakeUpsampleOptions(config_)),
+        loader_(&text_.documents, text_.pack, static_cast<uint64_t>(config_.seed), text_.upsample),
         trainer_(backend, config_, plan.variant.pattern, std::move(start.weights)),
         info_{.recipe = ToToml(config_),
               .seed = static_cast<uint64_t>(config_.seed),
-              .data_hash = documents_.Hash(config_.upsample == Upsample::kPerSource),
+              .data_hash = text_.documents.Hash(config_.upsample == Upsample::kPerSource),
               .rope_hash = RopeHash(plan.spec)} {
-    CheckText(documents_, pack_);
-    CheckObjective(plan, documents_, pack_);
     if (config_.adapter.empty()) return;
     const ParamStore adapters = ReadPeft(config_.adapter, plan.spec);
     backend->Copy(adapters.arena(), trainer_.state().adapters->arena());
@@ -286,7 +106,7 @@ class Run {
         LoadCheckpoint(Checkpoints(), trainer_.state(), [&](const CheckpointInfo& info) { Check(info); });
     std::error_code code;
     if (!found) {
-      if (!fs::exists(out_ / kMark, code)) return;
+      if (!fs::exists(out_ / kRunMark, code)) return;
       Fail(ErrorKind::kUsage,
            "{}: the run is finished, and no checkpoint is there to go on from; train again in another --out, or with "
            "this folder as the model to continue",
@@ -306,16 +126,16 @@ class Run {
     saved_step_ = info_.step;
     trainer_.ResumeAfter(info_.step);
     loader_.Skip(info_.sequences);
-    validation_losses_ = ReadValidationLosses(out_ / kMetrics);
+    validation_losses_ = ReadValidationLosses(out_ / kRunMetrics);
     validation_losses_.erase(validation_losses_.upper_bound(info_.step), validation_losses_.end());
     DropCheckpoints(Checkpoints(), info_.step, config_.keep, BestStep());  // a kill may have come before it
-    RemoveFile(out_ / kMark);                                              // from here on the run is not finished
+    RemoveFile(out_ / kRunMark);                                           // from here on the run is not finished
     LogLine(fmt::format("resumed after step {} of {}", info_.step, config_.steps));
   }
 
   RunSummary Go(const RunObserver& observer) {
     LogHead();
-    MetricsLog metrics(out_ / kMetrics, info_.step);
+    MetricsLog metrics(out_ / kRunMetrics, info_.step);
     TensorBoardLog board(out_, info_.step);
     const double peak = MeasurePeak(backend_, config_.dtype);
     const InterruptGuard guard;
@@ -349,7 +169,7 @@ class Run {
           validation_losses_[info_.step] = loss;
           LogLine(fmt::format("step {} validation loss {:.4f}", info_.step, loss));
         }
-        if (Gains(plan_)) {
+        if (std::holds_alternative<LongCe>(plan_.objective)) {
           const auto rows = static_cast<double>(std::max<int64_t>(1, report.gains.rows));
           line["cross_entropy"] = report.nats;
           line["gain_rows"] = report.gains.rows;
@@ -393,14 +213,14 @@ class Run {
     if (summary.interrupted) {
       if (saved_step_ != info_.step) Save();
     } else {
-      SaveModel(plan_, trainer_, tokenizer_.get(), source_, summary, backend_);
+      SaveResult(plan_, trainer_, tokenizer_.get(), source_, summary, backend_);
     }
     if (observer) observer(out_);
     return summary;
   }
 
  private:
-  fs::path Checkpoints() const { return out_ / kCheckpoints; }
+  fs::path Checkpoints() const { return out_ / kRunCheckpoints; }
 
   /// Errors: those of a checkpoint that this run did not write.
   void Check(const CheckpointInfo& info) const {
@@ -419,7 +239,7 @@ class Run {
     info_.recipe = ToToml(config_);
     trainer_.SetLengthened(config_.lengthened);
     if (config_.steps == before.steps) return;
-    WriteFileAtomically(out_ / kRecipe, info_.recipe);
+    WriteFileAtomically(out_ / kRunRecipe, info_.recipe);
     LogLine(fmt::format(
         "goes on to {} steps instead of {}; schedule {}: the rate was {:.3g} at step {} and is {:.3g} at "
         "step {}, as in a run of {} steps",
@@ -435,12 +255,12 @@ class Run {
       LogLine(fmt::format("positions {}: sequences of {} reach {}", config_.positions,
                           Counted(plan_.sequence_tokens(), "token"), plan_.spec.context));
     }
-    if (!Plain(plan_)) LogLine(fmt::format("objective {}", config_.objective));
-    LogLine(PrefixText(pack_, plan_, *tokenizer_));
+    if (!std::holds_alternative<PlainCe>(plan_.objective)) LogLine(fmt::format("objective {}", config_.objective));
+    LogLine(PrefixText(text_.pack, plan_, *tokenizer_));
     LogLine(fmt::format("{}, {}; {} of {}, padding included: {:.3g} epochs at most",
-                        Counted(documents_.size(), "document"), Counted(documents_.tokens(), "token"),
+                        Counted(text_.documents.size(), "document"), Counted(text_.documents.tokens(), "token"),
                         Counted(config_.steps, "step"), Counted(plan_.tokens_per_step(), "token"),
-                        static_cast<double>(plan_.tokens()) / static_cast<double>(documents_.tokens())));
+                        static_cast<double>(plan_.tokens()) / static_cast<double>(text_.documents.tokens())));
     const auto validated = static_cast<int64_t>(validation_.sequences.size());
     if (config_.validate_every > 0 && validated < config_.validate_sequences) {
       LogLine(fmt::format("note: validate_sequences = {}, and the files held out fill {}", config_.validate_sequences,
@@ -485,8 +305,7 @@ class Run {
   Backend* backend_;
   const std::shared_ptr<Tokenizer> tokenizer_;
   const HfSource source_;
-  const PackOptions pack_;
-  const DocumentSet documents_;
+  const RunText text_;
   const ValidationSet validation_;
   Loader loader_;
   Trainer trainer_;
@@ -513,39 +332,16 @@ nlohmann::json RunSummary::ToJson() const {
   return json;
 }
 
-TrainConfig RecipeOfRun(const fs::path& out) {
-  const fs::path recipe = out / kRecipe;
-  std::error_code code;
-  if (!fs::exists(recipe, code)) {
-    Fail(ErrorKind::kUsage, "{}: holds no run to go on with: there is no {}", out.string(), kRecipe);
-  }
-  TrainConfig config;
-  ApplyRecipeFile(config, recipe);
-  return config;
-}
-
-RunText ReadRunText(const TrainPlan& plan) {
-  const std::shared_ptr<Tokenizer> tokenizer =
-      plan.config.model.empty() ? plan.tokenizer : InspectModel(plan.config.model, plan.config.tokenizer).tokenizer;
-  CheckTokenizer(plan, tokenizer.get());
-  RunText text{.documents = TrainingDocuments(plan, *tokenizer),
-               .pack = MakePackOptions(plan, *tokenizer),
-               .upsample = MakeUpsampleOptions(plan.config)};
-  CheckText(text.documents, text.pack);
-  CheckObjective(plan, text.documents, text.pack);
-  return text;
-}
-
 RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, Backend* backend,
                        const RunObserver& observer) {
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes then is an error of write, like a full disk
   std::error_code code;
   if (fs::exists(out, code) && !fs::is_directory(out, code)) FailForeign(out);
   const FolderLock lock(out);
-  const bool is_run = EnterRunFolder(plan, out, resume);
+  const bool is_run = EnterRunFolder(plan.config, out, resume);
   RemoveAbandoned(out);
   RemoveAbandoned(out / "adapter");
-  RemoveUnfinishedCheckpoints(out / kCheckpoints);
+  RemoveUnfinishedCheckpoints(out / kRunCheckpoints);
   if (is_run) {
     if (std::optional<RunSummary> summary = FinishedSummary(plan.config, out)) return *std::move(summary);
   }
@@ -554,7 +350,7 @@ RunSummary RunTraining(const TrainPlan& plan, const fs::path& out, bool resume, 
   if (is_run) {
     run.Restore();
   } else {
-    WriteFileAtomically(out / kRecipe, ToToml(plan.config));
+    WriteFileAtomically(out / kRunRecipe, ToToml(plan.config));
   }
   return run.Go(observer);
 }
