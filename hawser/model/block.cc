@@ -3,29 +3,10 @@
 #include <algorithm>
 
 #include "hawser/base/error.h"
-#include "hawser/kv/squeezed.h"
+#include "hawser/model/block_rows.h"
 
 namespace hawser {
 namespace {
-
-constexpr size_t kRowsOfPrefix = 64;  // that read parts of a prefix, decoded together
-
-int64_t QkvCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads + 2 * s.kv_heads) * s.head_dim; }
-int64_t QueryCols(const ModelSpec& s) { return static_cast<int64_t>(s.heads) * s.head_dim; }
-int64_t KeyCols(const ModelSpec& s) { return static_cast<int64_t>(s.kv_heads) * s.head_dim; }
-
-template <class M>  // Mat or ConstMat
-M QueryOf(const ModelSpec& s, M qkv) {
-  return qkv.Cols(0, QueryCols(s));
-}
-template <class M>
-M KeyOf(const ModelSpec& s, M qkv) {
-  return qkv.Cols(QueryCols(s), KeyCols(s));
-}
-template <class M>
-M ValueOf(const ModelSpec& s, M qkv) {
-  return qkv.Cols(QueryCols(s) + KeyCols(s), KeyCols(s));
-}
 
 /// y = x W^T + bias, for layers one below another.
 void Linear(const BlockContext& c, ConstMat x, std::span<const WeightView> group, Mat y) {
@@ -122,21 +103,6 @@ ConstMat BranchGradient(const BlockContext& c, ConstMat branch, Role post_norm, 
   return d;
 }
 
-/// row_scale: of queries that grow with their places, else null.
-void Rotate(const BlockContext& c, Mat x, int32_t heads, const float* cos, const float* sin, const float* row_scale,
-            bool inverse = false) {
-  c.backend->Rope({.x = x,
-                   .heads = heads,
-                   .head_dim = c.weights->spec().head_dim,
-                   .half = c.rope->rotary_dim / 2,
-                   .pairing = c.rope->pairing,
-                   .cos = cos,
-                   .sin = sin,
-                   .row_scale = row_scale,
-                   .inverse = inverse,
-                   .math = c.rope->numerics.math});
-}
-
 /// Rotates q and k, which lie side by side, as heads of one matrix, where the layer does, and scales q where it does.
 /// inverse: undoes it on gradients.
 void RotateQueriesAndKeys(const BlockContext& c, int32_t layer, Mat qkv, bool inverse) {
@@ -148,19 +114,6 @@ void RotateQueriesAndKeys(const BlockContext& c, int32_t layer, Mat qkv, bool in
   }
   Rotate(c, KeyOf(s, qkv), s.kv_heads, c.cos, c.sin, nullptr, inverse);
   Rotate(c, QueryOf(s, qkv), s.heads, c.cos, c.sin, c.query_scale, inverse);
-}
-
-/// Queries of far keys, from those not yet rotated.
-void RotateFar(const BlockContext& c, ConstMat queries, const float* cos, const float* sin, const float* row_scale,
-               Mat far) {
-  c.backend->Copy(queries, far);
-  Rotate(c, far, c.weights->spec().heads, cos, sin, row_scale);
-}
-
-/// Scratch for queries, keys and values or their gradients.
-Mat QkvScratch(const BlockContext& c, Workspace::Slot slot, int64_t rows) {
-  const ModelSpec& s = c.weights->spec();
-  return c.work->Get(slot, rows, QkvCols(s), QkvDType(s, c.weights->dtype()));
 }
 
 /// A norm of queries or of keys: rows of `heads` heads.
@@ -196,14 +149,6 @@ void ShapeQkv(const BlockContext& c, int32_t layer, Mat qkv) {
   if (s.block.qk_norm == QkNorm::kNone) return;
   NormHeads(c, layer, QueryNorm(s), QueryOf(s, qkv), QueryOf(s, qkv), nullptr);
   NormHeads(c, layer, KeyNorm(s), KeyOf(s, qkv), KeyOf(s, qkv), nullptr);
-}
-
-/// Hands on keys and values of the rows, not yet rotated, where they are wanted.
-void GiveRaw(const BlockContext& c, Mat qkv) {
-  if (c.bank.raw_k.empty()) return;
-  const ModelSpec& s = c.weights->spec();
-  c.backend->Copy(KeyOf(s, qkv), c.bank.raw_k);
-  c.backend->Copy(ValueOf(s, qkv), c.bank.raw_v);
 }
 
 /// Keys and values that the sequences of a batch see.
@@ -382,6 +327,23 @@ bool KeepsRawQkv(const ModelSpec& spec) { return spec.block.qkv_clip > 0 || spec
 
 int64_t MlpInWidth(const ModelSpec& spec) { return MlpInCols(spec); }
 
+void BlockQkv(const BlockContext& c, int32_t layer, ConstMat x, Mat qkv) {
+  ProjectQkv(c, layer, x, qkv);
+  ShapeQkv(c, layer, qkv);
+}
+
+void BlockFinish(const BlockContext& c, int32_t layer, ConstMat attn_out, Mat x) {
+  if (!Parallel(c.weights->spec())) {
+    AttnOutForward(c, layer, x, attn_out, x);
+    MlpForward(c, layer, x, x, {}, x);
+    return;
+  }
+  const Mat middle = c.work->Get(Workspace::kMiddle, x.rows, x.cols, x.dtype);
+  AttnOutForward(c, layer, x, attn_out, middle);
+  MlpForward(c, layer, x, middle, {}, middle);
+  c.backend->Copy(middle, x);
+}
+
 void BlockForward(const BlockContext& c, int32_t layer, BlockSaved* saved, Mat y) {
   const ModelSpec& s = c.weights->spec();
   const ConstMat x = saved->x.view();
@@ -487,89 +449,6 @@ void BlockBackward(const BlockContext& c, int32_t layer, const BlockSaved& saved
                              .dbias = grads->QkvBias(layer)});
   InputGradient(c, layer, x, Role::kAttnNorm, rstd.Row<float>(0), dinput, d, d, grads);
   if (!dparallel.empty()) c.backend->Add(dparallel, d);
-}
-
-void BlockDecode(const BlockContext& c, int32_t layer, std::span<KvCache* const> caches, Mat x) {
-  const ModelSpec& s = c.weights->spec();
-  HAWSER_CHECK(x.rows <= kMlpRows);  // else rows of products would not be those of all
-  const Mat qkv = QkvScratch(c, Workspace::kQkv, x.rows);
-  ProjectQkv(c, layer, x, qkv);
-  ShapeQkv(c, layer, qkv);
-  GiveRaw(c, qkv);
-  const Mat q = QueryOf(s, qkv);
-  const Mat attn_out = c.work->Get(Workspace::kAttnOut, x.rows, QueryCols(s), x.dtype);
-  const bool any_far =
-      std::ranges::any_of(caches, [&](const KvCache* cache) { return cache->far_cos(layer) != nullptr; });
-  const Mat q_far = any_far ? c.work->Get(Workspace::kFarQueries, x.rows, QueryCols(s), q.dtype) : Mat();
-  const auto decode = [&](int64_t first, std::span<const DecodeArgs::Row> seen) {
-    const auto count = static_cast<int64_t>(seen.size());
-    c.backend->AttentionDecode({.shape = c.Shape(),
-                                .q = q.Rows(first, count),
-                                .out = attn_out.Rows(first, count),
-                                .rows = seen,
-                                .q_far = any_far ? ConstMat(q_far.Rows(first, count)) : ConstMat()});
-  };
-  std::vector<DecodeArgs::Row>& seen = *c.decode_rows;  // of streams not yet attended to, which end before row `next`
-  seen.clear();
-  int64_t next = 0;
-  for (KvCache* cache : caches) {
-    const int64_t rows = cache->chunk();
-    const Mat queries = q.Rows(next, rows);
-    const Mat far = cache->far_cos(layer) != nullptr ? q_far.Rows(next, rows) : Mat();
-    const float* scale = ScalesQueries(s, layer) ? cache->query_scale(layer) : nullptr;
-    cache->Observe(layer, queries, scale);
-    if (!far.empty()) RotateFar(c, queries, cache->far_cos(layer), cache->far_sin(layer), scale, far);
-    if (c.rope != nullptr) Rotate(c, queries, s.heads, cache->cos(layer), cache->sin(layer), scale);
-    cache->Append(layer, KeyOf(s, qkv).Rows(next, rows), ValueOf(s, qkv).Rows(next, rows));
-    if (cache->watch()) cache->watch()(layer, queries);
-    if (SqueezedReader* prefix = cache->prefix()) {
-      prefix->Choose(layer, c.Shape(), queries, cache->seen() - prefix->tokens(), cache->inside_prompt());
-      KvRows k = cache->Keys(layer), v = cache->Values(layer);
-      const int64_t before = k.rows() - rows;
-      for (int64_t r = 0; r < rows; ++r) {
-        k.m.rows = v.m.rows = before + r + 1;
-        seen.push_back({.k = k, .v = v, .rotation = cache->rotation(layer), .parts = prefix->parts(r)});
-        if (seen.size() < kRowsOfPrefix) continue;
-        decode(next + r + 1 - static_cast<int64_t>(seen.size()), seen);
-        seen.clear();
-      }
-    } else if (cache->needs_schedule(layer)) {
-      if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
-      seen.clear();
-      const AttnSequence sequence{.schedule = &cache->schedule(layer)};
-      const Mat lse = c.work->Get(Workspace::kLse, rows, s.heads, DType::kF32);
-      c.backend->AttentionForward({.shape = c.Shape(),
-                                   .q = queries,
-                                   .k = cache->Keys(layer),
-                                   .v = cache->Values(layer),
-                                   .out = attn_out.Rows(next, rows),
-                                   .lse = lse.Row<float>(0),
-                                   .sequences = {&sequence, 1},
-                                   .rotation = cache->rotation(layer),
-                                   .query_place = cache->query_places(layer),
-                                   .key_place = cache->key_places(layer),
-                                   .q_far = far});
-    } else {
-      const int32_t* place = cache->query_places(layer);
-      seen.push_back({.k = cache->Keys(layer),
-                      .v = cache->Values(layer),
-                      .rotation = cache->rotation(layer),
-                      .key_place = cache->key_places(layer),
-                      .query_place = place != nullptr ? *place : 0,
-                      .far = cache->far_slots(layer)});
-    }
-    next += rows;
-  }
-  if (!seen.empty()) decode(next - static_cast<int64_t>(seen.size()), seen);
-  if (!Parallel(s)) {
-    AttnOutForward(c, layer, x, attn_out, x);
-    MlpForward(c, layer, x, x, {}, x);
-    return;
-  }
-  const Mat middle = c.work->Get(Workspace::kMiddle, x.rows, x.cols, x.dtype);
-  AttnOutForward(c, layer, x, attn_out, middle);
-  MlpForward(c, layer, x, middle, {}, middle);
-  c.backend->Copy(middle, x);
 }
 
 }  // namespace hawser

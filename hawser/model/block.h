@@ -67,6 +67,11 @@ bool KeepsRawQkv(const ModelSpec& spec);
 /// Columns of the first product of the mlp: 2F, or F.
 int64_t MlpInWidth(const ModelSpec& spec);
 
+/// The block around attention. qkv [N, (H+2G)*D]: queries, keys and values of x, normed and clipped as the model has
+/// it, not rotated. Then x becomes the block's result, given what its attention read, attn_out [N, H*D].
+void BlockQkv(const BlockContext& context, int32_t layer, ConstMat x, Mat qkv);
+void BlockFinish(const BlockContext& context, int32_t layer, ConstMat attn_out, Mat x);
+
 /// y = block(saved.x). y may not overlap saved.x. Fills the members of `saved` that are allocated.
 void BlockForward(const BlockContext& context, int32_t layer, BlockSaved* saved, Mat y);
 
