@@ -90,7 +90,8 @@ std::vector<std::vector<int32_t>> DriftSequences(const std::vector<TextDocument>
 
 /// `weights` F32; every sequence has the same length T. Memory: shifts * T * (C + (H + 2G) D) values running free, and
 /// for each thread the head that it is at under every shift, shifts * 3 T D values in f64. Errors: kUsage (shifts,
-/// lengths), kUnsupported (frequencies that depend on the length).
+/// lengths), kUnsupported (frequencies that depend on the length; positions that are not one rotation for all layers;
+/// capped scores, other softmaxes).
 DriftReport MeasureDrift(Backend* backend, const ParamStore& weights, std::span<const std::vector<int32_t>> sequences,
                          const DriftOptions& options);
 

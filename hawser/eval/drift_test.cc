@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "hawser/base/error.h"
@@ -10,6 +12,7 @@
 #include "hawser/base/rng.h"
 #include "hawser/device/registry.h"
 #include "hawser/eval/drift_rows.h"
+#include "hawser/testing/hostile.h"
 #include "hawser/testing/tiny_model.h"
 
 namespace hawser {
@@ -274,6 +277,56 @@ TEST_F(DriftTest, RefusesWhatHasNoAnswer) {
   EXPECT_EQ(kind({.deltas = {0}}), ErrorKind::kUnsupported);
   EXPECT_THROW(ParseDriftMode("forces"), Error);
   EXPECT_EQ(ParseDriftSide(Name(DriftSide::kKeys)), DriftSide::kKeys);
+}
+
+// The block is that of every family; what is refused is what places tokens otherwise, or does not leave scores alone.
+TEST_F(DriftTest, OtherFormsOfTheBlock) {
+  const auto with = [&](const std::function<void(ModelSpec*)>& change) {
+    ModelSpec spec = TinySpec({.layers = 2});
+    change(&spec);
+    params_ = LoudModel(spec, 5);
+  };
+  const auto forms = std::to_array<void (*)(ModelSpec*)>({
+      [](ModelSpec* s) {
+        s->block.qkv_bias = true;
+        s->block.qk_norm = QkNorm::kHead;
+      },
+      [](ModelSpec* s) {
+        s->block.norm_plus_one = s->block.post_norms = true;
+        s->block.act = Act::kGeluTanh;
+        s->embedding_scale = 5.5f;
+        s->attn_scale = 0.2f;
+      },
+      [](ModelSpec* s) {
+        s->block.norm = NormKind::kLayer;
+        s->block.norm_bias = s->block.mlp_bias = true;
+        s->block.gated = false;
+        s->block.act = Act::kGelu;
+        s->block.residual = Residual::kParallelTwoNorms;
+        s->rope.rotary_dim = 4;
+      },
+  });
+  for (const auto& form : forms) {
+    with(form);
+    const DriftChecks checks = CheckDrift(backend_.get(), params_, sequences_[0], {});
+    EXPECT_EQ(checks.same_shift, 0);
+    const double exact = Measure("exact").shifts[0].total.l1, rounded = Measure("bf16-qk").shifts[0].total.l1;
+    EXPECT_GT(exact, checks.f64_l1);
+    EXPECT_GT(rounded, 10 * exact);
+  }
+  const auto refused = [&](const std::function<void(ModelSpec*)>& change, std::string_view why) {
+    with(change);
+    ExpectError(ErrorKind::kUnsupported, {why}, [&] { Measure("exact"); });
+  };
+  refused([](ModelSpec* s) { s->attn_cap = 1.5f; }, "caps them");
+  refused([](ModelSpec* s) { s->places = Places::kAlibi; }, "alibi");
+  refused([](ModelSpec* s) { s->unplaced_layers = {1}; }, "one rotation");
+  refused(
+      [](ModelSpec* s) {
+        s->sliding_window = 7;
+        s->local_rope = RopeSpec{.theta = 1000, .rotary_dim = s->head_dim};
+      },
+      "one rotation");
 }
 
 TEST_F(DriftTest, ReportsAreWhole) {
