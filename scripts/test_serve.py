@@ -685,6 +685,22 @@ class SettingsTest(unittest.TestCase):
         finally:
             server.close()
 
+    def test_a_refused_request_leaves_its_session_as_it_was(self):
+        server = Server("--kv-memory", "1M")
+        try:
+            told = []
+            for refused in (False, True):
+                own = {"hawser": {"session": server.ask("/v1/sessions", {"kv": "full"})[1]["id"]}, "temperature": 0.9}
+                server.complete(prompt="The captain", max_tokens=10, seed=5, ignore_eos=True, **own)
+                if refused:  # more than the memory holds
+                    status, answer, _ = server.ask("/v1/completions",
+                                                   {"prompt": " and", "max_tokens": 900, "seed": 77, **own})
+                    self.assertEqual((status, "are allowed" in answer["error"]["message"]), (400, True), answer)
+                told.append(server.complete(prompt=" and", max_tokens=10, ignore_eos=True, **own)["choices"][0]["text"])
+            self.assertEqual(told[0], told[1])
+        finally:
+            server.close()
+
     def test_beyond_the_context(self):
         for on_full, cache in (("shift", "sink:4,124"), ("sep", "sep-stream:4,16,32,128")):
             server = Server("--on-full", on_full, "--context", "128")

@@ -254,6 +254,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   GenerateOptions generate = MakeGenerateOptions(options, common, spec, tokenizer, max_new);
   generate.at_start = prompt.empty() && (earlier.given ? earlier.text.at_start : prefix == nullptr);
   generate.hold = !options.save_state.empty();
+  generate.reseed = command.Has("--seed");
   generate.constraint = ConstraintOf(options.format, tokenizer);
 
   const DType dtype = run.weights.dtype();
@@ -265,10 +266,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
                              ModelSeparators(&tokenizer, form.separator_set, spec.vocab), dtype, length);
   if (prefix != nullptr) cache.Follow(prefix);
   TextState& text = earlier.text;
-  if (earlier.given) {
-    LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
-    if (command.Has("--seed")) text.rng.reset();
-  }
+  if (earlier.given) LoadKvState(options.load_state, ModelFingerprint(run.weights), &cache);
   CheckCacheFits(cache, prompt_tokens, max_new);
   Generation generation(&decoder, &cache);
 

@@ -87,7 +87,7 @@ Continuation::Continuation(const GenerateOptions& options, const Tokenizer* toke
       at_start_(options.at_start) {
   if (state != nullptr) {
     sampler_.Accept(state->seen);
-    if (state->rng) sampler_.set_rng(*state->rng);
+    if (state->rng && !options.reseed) sampler_.set_rng(*state->rng);
     earlier_ = state->held;
   }
   sampler_.Accept(prompt);

@@ -31,7 +31,8 @@ struct GenerateOptions {
   bool at_start = false;           // the text begins here: the blank that some vocabularies begin a text with is cut
   std::function<bool()> cancelled = {};               // asked before each token is made; true ends the text
   std::shared_ptr<const Constraint> constraint = {};  // what the text may be; of the same tokenizer
-  bool hold = false;  // the text will go on: what is not yet certain stays in the state, unshown
+  bool hold = false;    // the text will go on: what is not yet certain stays in the state, unshown
+  bool reseed = false;  // behind a state: what is drawn begins anew, from the seed
 };
 
 /// What a text needs besides its cache to go on in another call or process.

@@ -311,6 +311,30 @@ TEST_F(SchedulerTest, ABiasDecides) {
   EXPECT_EQ(heard.ids(), std::vector<int32_t>(6, 9));
 }
 
+TEST_F(SchedulerTest, ATextMayGoOnFromASeedOfItsOwn) {
+  const auto scheduler = New({.slots = 2, .rows = 16});
+  std::vector<std::vector<int32_t>> told;
+  for (const uint64_t earlier : {3, 4}) {
+    for (const bool reseed : {false, true}) {
+      const auto text = std::make_shared<LongText>();
+      text->cache = scheduler->NewCache({});
+      Request request{.prompt = Prompt(4, 20), .behind = text};
+      request.generate = {.max_new = 0, .sampler = {.temperature = 0.9, .seed = earlier}};
+      Heard first, second;
+      scheduler->Submit(request, first.Sink());
+      RunAll(scheduler.get());
+      request.prompt = {5, 6};
+      request.generate = {.max_new = 12, .sampler = {.temperature = 0.9, .seed = 9}, .reseed = reseed};
+      scheduler->Submit(request, second.Sink());
+      RunAll(scheduler.get());
+      told.push_back(second.ids());
+    }
+  }
+  EXPECT_EQ(told[1], told[3]);
+  EXPECT_NE(told[0], told[2]);  // goes on with what drew the text before
+  EXPECT_NE(told[0], told[1]);
+}
+
 TEST_F(SchedulerTest, ATextGoesOnFromRequestToRequestAsIfItWereOne) {
   const auto scheduler = New({.slots = 3, .rows = 7, .prefix_bytes = 1 << 20});
   for (const char* form : {"full", "sink:2,10", "window:9"}) {

@@ -130,8 +130,8 @@ void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   request.behind = text;
   request.share = false;
   request.generate.hold = !call.chat;
+  request.generate.reseed = call.seeded;
   lease->Begin();
-  if (call.seeded) text->state.rng.reset();
   Frame frame = FrameOf(call);
   const auto answer =
       std::make_shared<Answer>(answer_context(), std::move(call), std::move(frame), ToString(form), reply);
