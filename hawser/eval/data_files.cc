@@ -120,11 +120,11 @@ bool HasDataFile(const fs::path& given, std::string_view path) {
 }
 
 void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view text) {
-  const bool blob = file.sha256.size() == 40;
-  if (const std::string hash = blob ? BlobHash(text) : Sha256(text); hash != file.sha256) {
+  const bool blob = file.hash.size() == 40;
+  if (const std::string hash = blob ? BlobHash(text) : Sha256(text); hash != file.hash) {
     const std::string wanted = file.bytes > 0 ? fmt::format("{} bytes, ", file.bytes) : "";
     Fail(ErrorKind::kFormat, "{}: {} bytes, {} {}; {} as this program knows it has {}{}", place.string(), text.size(),
-         blob ? "git's hash" : "SHA-256", hash, file.path, wanted, file.sha256);
+         blob ? "git's hash" : "SHA-256", hash, file.path, wanted, file.hash);
   }
 }
 

@@ -17,7 +17,7 @@ struct DataFile {
   std::string_view set;         // "mmlu", of `hawser pull data:mmlu`
   std::string_view path;        // in a folder of data: "mmlu/test.jsonl"
   int64_t bytes = 0;            // 0: not known
-  std::string_view sha256;      // or 40 digits: the file's name as a blob of git
+  std::string_view hash;        // SHA-256; of 40 digits: the file's name as a blob of git
   std::string_view place = "";  // on raw.githubusercontent.com; empty: it is made from other files (docs/EVAL.md)
 };
 std::span<const DataFile> DataFiles();

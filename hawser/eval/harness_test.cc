@@ -300,11 +300,11 @@ TEST_F(HarnessOracle, ExamplesOfTrainingSets) {
 }
 
 TEST(DataFiles, AreKnownByEitherHash) {
-  const DataFile blob{.set = "a", .path = "a/b", .bytes = 0, .sha256 = "ce013625030ba8dba906f756967f9e9ca394464a"};
+  const DataFile blob{.set = "a", .path = "a/b", .bytes = 0, .hash = "ce013625030ba8dba906f756967f9e9ca394464a"};
   CheckDataFile(blob, "here", "hello\n");  // as `git hash-object` names it
   EXPECT_THROW(CheckDataFile(blob, "here", "hello"), Error);
   const std::string hash = Sha256("hello\n");
-  const DataFile whole{.set = "a", .path = "a/b", .bytes = 6, .sha256 = hash};
+  const DataFile whole{.set = "a", .path = "a/b", .bytes = 6, .hash = hash};
   CheckDataFile(whole, "here", "hello\n");
   try {
     CheckDataFile(whole, "here", "hell");
