@@ -53,6 +53,33 @@ Descriptor OpenRegular(const std::filesystem::path& path) {
   return fd;
 }
 
+/// A read-only map of a file's bytes, a large one at a multiple of the size of a huge page (huge_pages.h). Null: errno
+/// says why not.
+const std::byte* Map(int fd, size_t bytes) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  const auto map = [&](void* at, int flags) { return mmap(at, bytes, PROT_READ, MAP_PRIVATE | flags, fd, 0); };
+  void* wide = MAP_FAILED;
+  if (bytes >= kHuge)
+    wide = mmap(nullptr, bytes + kHuge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (wide == MAP_FAILED) {
+    void* anywhere = map(nullptr, 0);
+    return anywhere == MAP_FAILED ? nullptr : static_cast<const std::byte*>(anywhere);
+  }
+  const auto begin = reinterpret_cast<uintptr_t>(wide), end = begin + bytes + kHuge;
+  const uintptr_t at = (begin + kHuge - 1) / kHuge * kHuge;
+  if (map(reinterpret_cast<void*>(at), MAP_FIXED) == MAP_FAILED) {
+    const int error = errno;
+    munmap(wide, bytes + kHuge);
+    errno = error;
+    return nullptr;
+  }
+  if (at > begin) munmap(wide, at - begin);
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t behind = (at + bytes + page - 1) / page * page;
+  if (behind < end) munmap(reinterpret_cast<void*>(behind), end - behind);
+  return reinterpret_cast<const std::byte*>(at);
+}
+
 int64_t StatusKilobytes(std::string_view key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -69,9 +96,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (fstat(fd.get(), &info) != 0) FailIo(path, "stat", errno);
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
-  void* map = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (map == MAP_FAILED) FailIo(path, "map", errno);
-  data_ = static_cast<const std::byte*>(map);
+  data_ = Map(fd.get(), size_);
+  if (data_ == nullptr) FailIo(path, "map", errno);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

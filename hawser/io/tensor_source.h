@@ -51,6 +51,7 @@ class TensorSource {
 
   const Tensors& tensors() const { return tensors_; }
   const TensorView* Find(std::string_view name) const;
+  const std::vector<MappedFile>& files() const { return files_; }
 
   /// Free text that came with the file (safetensors `__metadata__`).
   std::map<std::string, std::string> metadata;

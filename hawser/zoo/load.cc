@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hawser/base/file.h"
+#include "hawser/base/huge_pages.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/io/convert.h"
@@ -327,6 +328,36 @@ std::shared_ptr<const Matrix> Converted(const std::vector<TensorView>& pieces, c
 
 }  // namespace
 
+namespace {
+
+/// What lies ready in the maps of `source` moves into huge pages as long as this lives.
+struct MovingSource {
+  MovingSource(TensorSource held, const std::vector<ConstMat>& ready)
+      : source(std::move(held)), pages(Spans(source, ready)) {}
+
+  /// Of each file the bytes from the first tensor on to the last.
+  static std::vector<std::span<const std::byte>> Spans(const TensorSource& source, const std::vector<ConstMat>& ready) {
+    std::vector<std::span<const std::byte>> spans;
+    for (const MappedFile& file : source.files()) {
+      const std::byte* begin = file.bytes().data() + file.bytes().size();
+      const std::byte* end = file.bytes().data();
+      for (const ConstMat& tensor : ready) {
+        const auto* data = static_cast<const std::byte*>(tensor.data);
+        if (data < file.bytes().data() || data >= file.bytes().data() + file.bytes().size()) continue;
+        begin = std::min(begin, data);
+        end = std::max(end, data + StoredBytes(tensor));
+      }
+      if (begin < end) spans.emplace_back(begin, end);
+    }
+    return spans;
+  }
+
+  TensorSource source;
+  HugePages pages;
+};
+
+}  // namespace
+
 ModelToRun LoadModelToRun(const fs::path& path, const fs::path& tokenizer, std::optional<DType> dtype) {
   OpenModel open = Open(path, tokenizer);
   const DType activations = dtype.value_or(open.model.file_dtype == DType::kBF16 ? DType::kBF16 : DType::kF32);
@@ -336,7 +367,7 @@ ModelToRun LoadModelToRun(const fs::path& path, const fs::path& tokenizer, std::
     if (spec.local_rope) spec.local_rope->pairing = RopePairing::kAdjacent;
   }
   const ParamLayout layout(spec);
-  std::vector<ConstMat> tensors;
+  std::vector<ConstMat> tensors, ready;
   std::vector<std::shared_ptr<const void>> owners;
   for (size_t i = 0; i < layout.params().size(); ++i) {
     const ParamInfo& info = layout.params()[i];
@@ -345,13 +376,14 @@ ModelToRun LoadModelToRun(const fs::path& path, const fs::path& tokenizer, std::
       const DType lies = pieces[0].dtype;
       const int64_t ld = IsBlocked(lies) ? *RowBytes(lies, info.cols) : info.cols;
       tensors.push_back({pieces[0].bytes.data(), lies, info.rows, info.cols, ld});
+      ready.push_back(tensors.back());
       continue;
     }
     std::shared_ptr<const Matrix> matrix = Converted(pieces, info, activations);
     tensors.push_back(matrix->view());
     owners.push_back(std::move(matrix));
   }
-  owners.push_back(std::make_shared<TensorSource>(std::move(open.source)));
+  owners.push_back(std::make_shared<MovingSource>(std::move(open.source), ready));
   owners.push_back(std::move(open.owner));
   return {std::move(open.model), Weights(spec, activations, std::move(tensors), std::move(owners))};
 }
