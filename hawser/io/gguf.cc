@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/utf8.h"
 #include "hawser/io/gguf_types.h"
 #include "hawser/io/gguf_writer.h"
 #include "hawser/quant/block.h"
@@ -72,35 +73,10 @@ uint32_t GgufType(DType dtype) {
   return type->gguf;
 }
 
-namespace {
-
-bool IsUtf8(std::string_view text) {
-  const auto* at = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* const end = at + text.size();
-  while (at < end) {
-    const unsigned lead = *at++;
-    if (lead < 0x80) continue;
-    const int more = lead >= 0xC2 && lead < 0xE0   ? 1
-                     : lead >= 0xE0 && lead < 0xF0 ? 2
-                     : lead >= 0xF0 && lead < 0xF5 ? 3
-                                                   : 0;
-    if (more == 0 || end - at < more) return false;
-    const unsigned first = *at;
-    if ((lead == 0xE0 && first < 0xA0) || (lead == 0xED && first > 0x9F) || (lead == 0xF0 && first < 0x90) ||
-        (lead == 0xF4 && first > 0x8F)) {
-      return false;
-    }
-    for (int i = 0; i < more; ++i) {
-      if ((*at++ & 0xC0) != 0x80) return false;
-    }
-  }
-  return true;
-}
-
 /// Steps through the bytes of a file; nothing is read beyond its end.
-class Cursor {
+class GgufCursor {
  public:
-  explicit Cursor(std::span<const std::byte> file) : file_(file) {}
+  explicit GgufCursor(std::span<const std::byte> file) : file_(file) {}
 
   uint64_t at() const { return at_; }
   uint64_t left() const { return file_.size() - at_; }
@@ -134,6 +110,8 @@ class Cursor {
   std::span<const std::byte> file_;
   uint64_t at_ = 0;
 };
+
+namespace {
 
 struct Range {
   uint64_t begin, end;
@@ -307,7 +285,7 @@ class GgufReader {
   }
 
   std::span<const std::byte> file_;
-  Cursor cursor_;
+  GgufCursor cursor_;
   GgufFile* to_;
 };
 

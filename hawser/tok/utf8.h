@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "hawser/base/utf8.h"
+
 namespace hawser {
 
 /// The code point at text[at] (at < size); length 0 where the bytes there are not UTF-8.
@@ -29,15 +31,6 @@ inline void AppendUtf8(std::string& out, char32_t value) {
   utf8proc_uint8_t bytes[4];
   const utf8proc_ssize_t length = utf8proc_encode_char(static_cast<utf8proc_int32_t>(value), bytes);
   out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length));
-}
-
-inline bool IsUtf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = CodePointAt(text, at).length;
-    if (length == 0) return false;
-    at += length;
-  }
-  return true;
 }
 
 inline bool IsOneCharacter(std::string_view text) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -16,7 +15,7 @@
 #include "hawser/base/printable.h"
 #include "hawser/base/size.h"
 #include "hawser/base/text.h"
-#include "hawser/tok/utf8.h"
+#include "hawser/base/utf8.h"
 #include "hawser/train/config_keys.h"
 #include "hawser/train/toml.h"
 #include "hawser/zoo/builtin.h"
@@ -30,37 +29,6 @@ constexpr auto kNamesOf = EnumNames<E>::kNames;
 template <>
 constexpr std::array<std::string_view, 2> kNamesOf<DType> = {"f32", "bf16"};
 
-// TOML is UTF-8, paths are bytes: a text that is none stands in a recipe as a file: URI (RFC 8089).
-constexpr std::string_view kUri = "file:";
-
-std::string RecipeText(const std::string& text) {
-  if (IsUtf8(text) && !text.starts_with(kUri)) return text;
-  std::string uri = text.starts_with('/') ? "file://" : "file:";
-  for (const char c : text) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-                       std::string_view("/-._~").find(c) != std::string_view::npos;
-    uri += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return uri;
-}
-
-std::string TextOfRecipe(const std::string& text) {
-  if (!text.starts_with(kUri)) return text;
-  const std::string_view uri = std::string_view(text).substr(text.starts_with("file:///") ? 7 : kUri.size());
-  std::string bytes;
-  for (size_t i = 0; i < uri.size(); ++i) {
-    uint8_t byte = 0;
-    const char* hex = uri.data() + i + 1;
-    if (uri[i] == '%' && i + 2 < uri.size() && std::from_chars(hex, hex + 2, byte, 16).ptr == hex + 2) {
-      bytes += static_cast<char>(byte);
-      i += 2;
-    } else {
-      bytes += uri[i];
-    }
-  }
-  return bytes;
-}
-
 [[noreturn]] void FailType(std::string_view key, std::string_view wanted, const toml::node& node) {
   std::ostringstream found;
   node.visit([&](const auto& n) { found << n; });
@@ -70,7 +38,7 @@ std::string TextOfRecipe(const std::string& text) {
 void Assign(std::string_view key, const toml::node& node, std::string& field) {
   const auto value = node.value_exact<std::string>();
   if (!value) FailType(key, "text", node);
-  field = TextOfRecipe(*value);
+  field = BytesOfText(*value);  // TOML is UTF-8, paths are bytes
 }
 void Assign(std::string_view key, const toml::node& node, bool& field) {
   const auto value = node.value_exact<bool>();
@@ -151,7 +119,7 @@ void Assign(std::string_view key, const toml::node& node, SourceConfig& field) {
 
 std::string Print(const std::string& value) {
   std::ostringstream out;
-  out << toml::value<std::string>(RecipeText(value));
+  out << toml::value<std::string>(TextOfBytes(value));
   return out.str();
 }
 std::string Print(bool value) { return value ? "true" : "false"; }
