@@ -15,6 +15,7 @@
 #include "hawser/cli/line_input.h"
 #include "hawser/cli/talker.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -120,7 +121,7 @@ class Conversation {
     } else if (name == "/save") {
       if (rest.empty()) Fail(ErrorKind::kUsage, "/save wants the name of a file");
       const Json talk = {{"messages", talker_->messages()}};
-      WriteFileAtomically(rest, talk.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+      WriteFileAtomically(rest, JsonText(talk, 2) + "\n");
     } else if (name == "/load") {
       if (rest.empty()) Fail(ErrorKind::kUsage, "/load wants the name of a file");
       Load(rest);

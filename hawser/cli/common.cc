@@ -9,6 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/printable.h"
 #include "hawser/cli/command.h"
+#include "hawser/io/json_text.h"
 #include "hawser/model/places.h"
 #include "hawser/train/peft.h"
 #include "hawser/zoo/builtin.h"
@@ -124,8 +125,6 @@ void PrintRaw(std::string_view text) {
 
 void PrintText(std::string_view text) { PrintRaw(PrintableText(text)); }
 
-void PrintJson(const nlohmann::json& object) {
-  PrintRaw(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-}
+void PrintJson(const nlohmann::json& object) { PrintRaw(JsonText(object) + "\n"); }
 
 }  // namespace hawser

@@ -15,6 +15,7 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/eval/report.h"
 #include "hawser/infer/generation.h"
+#include "hawser/io/json_text.h"
 #include "hawser/model/kv_shape.h"
 #include "hawser/tok/byte_level.h"
 #include "hawser/tok/separators.h"
@@ -231,7 +232,7 @@ int RunDemo(const DemoOptions& options, const CommonOptions& common) {
   }
   result.seconds = watch.Seconds();
   WriteFileAtomically(options.out / "report.html", DemoPage(result));
-  WriteFileAtomically(options.out / "results.json", ToJson(result).dump(1) + "\n");
+  WriteFileAtomically(options.out / "results.json", JsonText(ToJson(result), 1) + "\n");
   if (common.json) {
     PrintJson(ToJson(result));
   } else {

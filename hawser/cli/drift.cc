@@ -13,6 +13,7 @@
 #include "hawser/data/corpus.h"
 #include "hawser/eval/drift.h"
 #include "hawser/eval/rope_vectors.h"
+#include "hawser/io/json_text.h"
 #include "hawser/model/places.h"
 
 namespace hawser {
@@ -61,7 +62,7 @@ std::vector<std::pair<std::string, RopeNumerics>> Pipelines(const std::vector<st
 void WriteFiles(const std::filesystem::path& out, const nlohmann::json& json, std::span<const DriftRun> runs) {
   WriteFileAtomically(out / "drift.csv", ToCsv(runs));
   WriteFileAtomically(out / "drift.svg", ToSvg(runs));
-  WriteFileAtomically(out / "drift.json", json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  WriteFileAtomically(out / "drift.json", JsonText(json, 1) + "\n");
 }
 
 /// Every pipeline over each of the weights: the model's, then random ones.

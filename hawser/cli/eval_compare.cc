@@ -13,6 +13,7 @@
 #include "hawser/eval/fit_kept.h"
 #include "hawser/eval/page.h"
 #include "hawser/eval/row_log.h"
+#include "hawser/io/json_text.h"
 #include "hawser/model/fingerprint.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
@@ -188,7 +189,7 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
     TaskReport report = CompareSections(comparison, "");
     report.html = HtmlPage("Methods side by side", report.html);
     WriteTaskReport(options.output / "report.html", report);
-    WriteFileAtomically(options.output / "compare.json", json.dump(1) + "\n");
+    WriteFileAtomically(options.output / "compare.json", JsonText(json, 1) + "\n");
   }
   if (common.json) {
     PrintJson(json);

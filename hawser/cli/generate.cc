@@ -12,6 +12,7 @@
 #include "hawser/base/interrupt.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
+#include "hawser/base/utf8.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/decoding.h"
 #include "hawser/cli/focus.h"
@@ -76,7 +77,7 @@ struct Earlier {
 nlohmann::json SettingsJson(const GenerateFlags& options, DType dtype) {
   nlohmann::json settings = {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
   if (options.prefix.index.empty()) return settings;
-  settings["index"] = std::filesystem::absolute(options.prefix.index).string();
+  settings["index"] = TextOfBytes(std::filesystem::absolute(options.prefix.index).string());
   settings["keep"] = options.prefix.keep;
   return settings;
 }
@@ -89,7 +90,7 @@ void TakeOverSettings(const nlohmann::json& notes, bool keep_given, GenerateFlag
   if (options->rope.empty()) options->rope = settings.String("rope");
   if (options->dtype.empty()) options->dtype = settings.String("dtype");
   if (!notes["settings"].contains("index")) return;
-  if (options->prefix.index.empty()) options->prefix.index = settings.String("index");
+  if (options->prefix.index.empty()) options->prefix.index = BytesOfText(settings.String("index"));
   if (!keep_given) options->prefix.keep = settings.String("keep");
 }
 

@@ -176,6 +176,24 @@ TEST_F(IndexCommand, StatesGoOnBehindAPrefix) {
   EXPECT_NE(Run("generate", "--max-new 2 --load-state" + At("s.kv")).out.find("p.idx"), std::string::npos);
 }
 
+// Names of files need not be UTF-8: what is kept of them is found again, and what is shown of them shows a sign
+// instead.
+TEST_F(IndexCommand, NamesOfFilesAreBytes) {
+  std::filesystem::rename(folder_ / "m1", folder_ / "m\xff");
+  ASSERT_EQ(Run("index", "--prefix" + At("prefix.txt") + " --out" + At("p\xff.idx") + " --window 32", "m\xff").code, 0);
+  const CommandResult first =
+      Run("generate", "-p x --max-new 3 --index" + At("p\xff.idx") + " --save-state" + At("s\xff.kv"), "m\xff");
+  ASSERT_EQ(first.code, 0) << first.out;
+  const CommandResult second = Run("generate", "--max-new 3 --json --load-state" + At("s\xff.kv"), "m\xff");
+  ASSERT_EQ(second.code, 0) << second.out;
+  EXPECT_GT(json::parse(second.out)["kv"]["prefix"]["tokens"], 100);
+  const std::string task = "passkey:lengths=300,trials=1 --context 400 --output" + At("run\xff");
+  const CommandResult asked = Run("eval", task, "m\xff");
+  ASSERT_EQ(asked.code, 0) << asked.out;
+  const CommandResult again = Run("eval", task + " --resume", "m\xff");  // the run that is there
+  EXPECT_EQ(again.code, 0) << again.out;
+}
+
 // What the prompts of a task begin with is read once, and what keeps all of it answers as ever.
 TEST_F(IndexCommand, TasksBehindWhatTheirPromptsShare) {
   const std::string task = "passkey:lengths=700,depths=0.8,trials=3 ";

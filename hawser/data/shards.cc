@@ -13,6 +13,7 @@
 #include "hawser/base/hash.h"
 #include "hawser/base/lock.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -219,7 +220,7 @@ void ShardWriter::Write() {
   std::vector<uint16_t> short_ids;
   if (narrow) short_ids.assign(ids_.begin(), ids_.end());
   const std::span<const std::byte> ids = narrow ? AsBytes(short_ids) : AsBytes(ids_);
-  const std::string names = nlohmann::json(sources_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string names = JsonText(nlohmann::json(sources_));
   Header header{.width = narrow ? 2u : 4u,
                 .documents = ends_.size(),
                 .tokens = ids_.size(),

@@ -12,6 +12,7 @@
 #include "hawser/base/text.h"
 #include "hawser/eval/report.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -164,8 +165,8 @@ void SaveKeyTokens(const KeyTokens& keys, const std::filesystem::path& file) {
       {"hawser_keys", kKeyFormat},   {"judge", keys.judge},         {"k", rule.context.k},
       {"delta", rule.context.delta}, {"alpha", Bound(rule.alpha)},  {"beta", Bound(rule.beta)},
       {"length", rule.length},       {"identity", keys.Identity()}, {"documents", keys.documents.size()}};
-  std::string text = head.dump() + "\n";
-  for (const KeyDocument& document : keys.documents) text += ToJson(document).dump() + "\n";
+  std::string text = JsonText(head) + "\n";
+  for (const KeyDocument& document : keys.documents) text += JsonText(ToJson(document)) + "\n";
   WriteFileAtomically(file, text);
 }
 

@@ -5,6 +5,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -26,15 +27,16 @@ std::string Difference(const nlohmann::json& held, const nlohmann::json& asked) 
 
 RowLog::RowLog(const std::filesystem::path& folder, const std::string& name, const nlohmann::json& header, bool resume)
     : lock_(folder), path_(folder / name) {
+  const nlohmann::json asked = ParseJson(JsonText(header));  // as it is written, names of files too
   std::error_code code;
   const std::string text = std::filesystem::exists(path_, code) ? ReadFile(path_) : std::string();
   const size_t whole = text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1;
   if (whole == 0) {
     started_ =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-    nlohmann::json first = header;
+    nlohmann::json first = asked;
     first["started"] = started_;
-    WriteFileAtomically(path_, first.dump() + "\n");
+    WriteFileAtomically(path_, JsonText(first) + "\n");
   } else {
     for (size_t begin = 0, number = 0; begin < whole; ++number) {
       const size_t end = text.find('\n', begin);
@@ -45,10 +47,10 @@ RowLog::RowLog(const std::filesystem::path& folder, const std::string& name, con
           return;
         }
         started_ = JsonObject(line, "run").Int("started", 0, int64_t{1} << 53);
-        for (const auto& [key, value] : header.items()) {
+        for (const auto& [key, value] : asked.items()) {
           if (line.contains(key) && line[key] == value) continue;
           Fail(ErrorKind::kUsage, "this folder holds another run, with {}; choose another folder",
-               Difference(line, header));
+               Difference(line, asked));
         }
         if (!resume) Fail(ErrorKind::kUsage, "this folder holds this run already; --resume goes on with it");
       });
@@ -63,6 +65,6 @@ RowLog::~RowLog() = default;
 
 std::string RowLog::Place(size_t row) const { return fmt::format("{}:{}", path_.string(), row + 2); }
 
-void RowLog::Add(const nlohmann::json& row) { file_->Append(row.dump() + "\n"); }
+void RowLog::Add(const nlohmann::json& row) { file_->Append(JsonText(row) + "\n"); }
 
 }  // namespace hawser

@@ -10,6 +10,7 @@
 #include "hawser/eval/report.h"
 #include "hawser/io/digest.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -48,9 +49,7 @@ std::vector<MetricSummary> Summaries(const ScoredTask& task, int64_t bootstrap, 
 Json DocOf(const Sample& sample) { return sample.doc == nullptr ? Json::object() : *sample.doc; }
 
 /// As the harness writes it before it hashes it.
-std::string DocText(const Sample& sample) {
-  return DocOf(sample).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
+std::string DocText(const Sample& sample) { return JsonText(DocOf(sample), 2); }
 
 std::string Prompt(const Sample& sample, const ShownRequest& shown) {
   return sample.requests.empty() ? std::string() : shown(sample.requests[0]);
@@ -193,7 +192,7 @@ std::map<std::string, std::string> SampleLogs(const ScoredTask& task, const Show
       line["doc_hash"] = Sha256(DocText(sample));
       line["prompt_hash"] = Sha256(Prompt(sample, shown));
       line["target_hash"] = Sha256(sample.target);
-      logs[RowOf(task, sample)] += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+      logs[RowOf(task, sample)] += JsonText(line) + "\n";
     }
   }
   return logs;

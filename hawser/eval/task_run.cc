@@ -14,6 +14,7 @@
 #include "hawser/eval/report.h"
 #include "hawser/eval/task_report.h"
 #include "hawser/eval/task_results.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -199,7 +200,7 @@ TaskRunResult RunTasks(Lm* lm, const Tokenizer& tokenizer, const TaskRunOptions&
   const ReportRun run_shown{.name = ModelName(options.model), .results = json};
   WriteTaskReport(options.output / "report.html",
                   MakeTaskReport("Evaluation of " + run_shown.name, std::span(&run_shown, 1)));
-  WriteFileAtomically(result.file, json.dump(2) + "\n");
+  WriteFileAtomically(result.file, JsonText(json, 2) + "\n");
   return result;
 }
 

@@ -8,6 +8,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/printable.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/ordered_json.h"
 
 namespace hawser {
@@ -114,9 +115,7 @@ nlohmann::ordered_json ParseOrderedJson(std::string_view text, int max_depth) {
   return Parsed<nlohmann::ordered_json>(text, max_depth);
 }
 
-std::string ShownJson(const nlohmann::json& value) {
-  return PrintableLine(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 60);
-}
+std::string ShownJson(const nlohmann::json& value) { return PrintableLine(JsonText(value), 60); }
 
 JsonObject::JsonObject(const nlohmann::json& value, std::string name) : value_(&value), name_(std::move(name)) {
   if (!value.is_object()) Fail(ErrorKind::kFormat, "{} must be an object, found {}", name_, ShownJson(value));

@@ -9,6 +9,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -202,7 +203,7 @@ void WriteSafetensors(const std::filesystem::path& path, std::vector<TensorToWri
         {"dtype", StoredName(tensor.dtype)}, {"shape", tensor.view.shape}, {"data_offsets", {at, end}}};
     at = end;
   }
-  std::string text = header.dump();
+  std::string text = JsonText(header);
   text.append((kDataAlign - (sizeof(uint64_t) + text.size()) % kDataAlign) % kDataAlign, ' ');
   WriteFileAtomically(path, [&](FileWriter& writer) {
     const uint64_t length = text.size();

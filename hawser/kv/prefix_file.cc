@@ -9,6 +9,7 @@
 #include "hawser/base/hash.h"
 #include "hawser/base/q8.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/kv/prefix_index.h"
 
@@ -247,7 +248,7 @@ void SavePrefixIndex(const PrefixIndex& index, const std::filesystem::path& path
                                 {"layers", index.layers.size()},
                                 {"tokens", index.tokens()},
                                 {"checksum", HexOf(PrefixChecksum(names))}};
-  WriteSafetensors(path, std::move(tensors), {{kPrefixVersionKey, kPrefixVersion}, {"index", about.dump()}});
+  WriteSafetensors(path, std::move(tensors), {{kPrefixVersionKey, kPrefixVersion}, {"index", JsonText(about)}});
 }
 
 PrefixIndex LoadPrefixIndex(const std::filesystem::path& path, const PrefixOwner& owner) {

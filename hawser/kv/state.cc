@@ -12,6 +12,7 @@
 #include "hawser/base/q8.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/kv/squeezed.h"
 
@@ -272,7 +273,7 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
                 {"checksum", Hex(hash)},
                 {"notes", notes}};
   if (cache.prefix() != nullptr) state["prefix"] = PrefixOf(cache);
-  WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", state.dump()}});
+  WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", JsonText(state)}});
 }
 
 json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {

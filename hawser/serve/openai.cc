@@ -10,6 +10,7 @@
 #include "hawser/base/out_of_memory.h"
 #include "hawser/base/printable.h"
 #include "hawser/base/progress.h"
+#include "hawser/io/json_text.h"
 #include "hawser/serve/random_name.h"
 #include "hawser/serve/tool_calls.h"
 #include "hawser/tok/utf8.h"
@@ -315,7 +316,7 @@ Json Usage::Json(const std::string& cache) const {
   return json;
 }
 
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string Dump(const Json& json) { return JsonText(json); }
 
 std::string ServerSentEvent(const Json& json) { return "data: " + Dump(json) + "\n\n"; }
 

@@ -6,6 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/hash.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/ordered_json.h"
 
 namespace hawser {
@@ -28,8 +29,7 @@ bool Add(const Json& value, ToolCalls* found) {
   if (!value.contains(key)) return false;
   const Json& given = value[key];
   if (!given.is_object() && !given.is_string()) return false;
-  const std::string arguments =
-      given.is_string() ? given.get<std::string>() : given.dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string arguments = given.is_string() ? given.get<std::string>() : JsonText(given);
   const std::string name = value["name"].get<std::string>();
   const std::string all = fmt::format("{} {} {}", found->calls.size(), name, arguments);
   const uint64_t hash = Hash64(std::as_bytes(std::span(all)));

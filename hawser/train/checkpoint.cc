@@ -14,6 +14,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/pos/scheme.h"
 
@@ -101,7 +102,7 @@ uint64_t HexValue(const JsonObject& object, const char* key) {
 /// Of every member but itself.
 uint64_t SealOf(nlohmann::json json) {
   json.erase(kSeal);
-  const std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = JsonText(json);
   return Hash64(std::as_bytes(std::span(text)));
 }
 
@@ -169,7 +170,7 @@ void WriteManifest(const fs::path& checkpoint, const CheckpointInfo& info) {
                          {"state_bytes", state.bytes},
                          {"state_hash", HexText(state.hash)}};
   SealManifest(&json);
-  WriteFileAtomically(checkpoint / kManifest, json.dump(2) + "\n");
+  WriteFileAtomically(checkpoint / kManifest, JsonText(json, 2) + "\n");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -66,6 +67,6 @@ std::map<int64_t, double> ReadValidationLosses(const std::filesystem::path& path
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t step) : file_(CutBehind(path, step)) {}
 
-void MetricsLog::Append(const nlohmann::json& line) { file_.Append(line.dump() + "\n"); }
+void MetricsLog::Append(const nlohmann::json& line) { file_.Append(JsonText(line) + "\n"); }
 
 }  // namespace hawser

@@ -14,6 +14,7 @@
 #include "hawser/base/text.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/zoo/file_tensors.h"
 
@@ -125,7 +126,7 @@ PeftConfig ReadConfig(const fs::path& path) {
   const nlohmann::json json = WithFrame(path.string(), [&] { return ParseJson(ReadFile(path)); });
   const JsonObject object(json, path.string());
   const auto refuse = [&](const std::string& key, std::string_view wanted) {
-    Fail(ErrorKind::kUnsupported, "{}: \"{}\" is {}; supported is {}", path.string(), key, json[key].dump(), wanted);
+    Fail(ErrorKind::kUnsupported, "{}: \"{}\" is {}; supported is {}", path.string(), key, JsonText(json[key]), wanted);
   };
   if (object.StringOr("peft_type", "LORA") != "LORA") refuse("peft_type", "\"LORA\"");
   if (object.StringOr("bias", "none") != "none") refuse("bias", "\"none\"");
@@ -413,7 +414,7 @@ void SavePeft(const ParamStore& adapters, const LoraSpec& lora, const std::strin
                                  {"use_rslora", false},
                                  {"modules_to_save", nullptr},
                                  {"inference_mode", true}};
-  WriteFileAtomically(folder / kConfig, config.dump(2) + "\n");
+  WriteFileAtomically(folder / kConfig, JsonText(config, 2) + "\n");
 }
 
 }  // namespace hawser

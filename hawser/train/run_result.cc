@@ -10,6 +10,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
 #include "hawser/io/json.h"
+#include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
 #include "hawser/model/places.h"
 #include "hawser/train/average.h"
@@ -107,7 +108,7 @@ void SaveResult(const TrainPlan& plan, Trainer& trainer, const Tokenizer* tokeni
   mark["context"] = plan.spec.context;
   if (!IsPlain(plan.positions)) mark["positions"] = config.positions;
   if (!std::holds_alternative<PlainCe>(plan.objective)) mark["objective"] = config.objective;
-  WriteFileAtomically(summary.out / kRunMark, mark.dump(2) + "\n");
+  WriteFileAtomically(summary.out / kRunMark, JsonText(mark, 2) + "\n");
 }
 
 }  // namespace hawser

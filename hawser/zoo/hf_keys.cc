@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
+#include "hawser/io/json_text.h"
 
 namespace hawser {
 namespace {
@@ -129,7 +130,7 @@ bool IsOff(const Json& value) {
 }
 
 [[noreturn]] void Refuse(std::string_view key, const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  std::string text = JsonText(value);
   if (text.size() > 60) text = text.substr(0, 57) + "...";
   Fail(
       ErrorKind::kUnsupported,
