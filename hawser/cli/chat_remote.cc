@@ -9,13 +9,13 @@
 #include "hawser/base/printable.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/size.h"
+#include "hawser/base/utf8.h"
 #include "hawser/cli/line_input.h"
 #include "hawser/cli/talker.h"
 #include "hawser/io/event_stream.h"
 #include "hawser/io/http.h"
 #include "hawser/io/json.h"
 #include "hawser/io/ordered_json.h"
-#include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
@@ -32,6 +32,9 @@ class RemoteTalker : public Talker {
     headers_ = {"Content-Type: application/json", "Expect:"};
     if (!key.empty()) headers_.push_back("Authorization: Bearer " + key);
     model_ = options.model.model.string();
+    NeedUtf8("the name of the model", model_);
+    NeedUtf8("--kv", options.kv);
+    for (const std::string& stop : options.stops) NeedUtf8("--stop", stop);
     ReadFormat();
     const Json models = Ask("GET", "/models", {});
     const bool listed = models.is_object() && models.contains("data") && models["data"].is_array() &&
@@ -57,7 +60,7 @@ class RemoteTalker : public Talker {
   }
   const std::string& system() const override { return system_; }
   void SetSystem(std::string text) override {
-    if (!IsUtf8(text)) Fail(ErrorKind::kUsage, "the system message is not UTF-8");
+    NeedUtf8("the system message", text);
     const bool has_system = !messages_.empty() && messages_[0]["role"] == "system";
     if (has_system) messages_.erase(messages_.begin());
     system_ = std::move(text);
@@ -73,7 +76,7 @@ class RemoteTalker : public Talker {
   }
 
   TalkAnswer Answer(const std::string& text, const std::function<void(std::string_view)>& show) override {
-    if (!IsUtf8(text)) Fail(ErrorKind::kUsage, "the message is not UTF-8");
+    NeedUtf8("the message", text);
     const Json user = {{"role", "user"}, {"content", text}};
     Json talk = messages_;
     talk.push_back(user);
@@ -104,6 +107,11 @@ class RemoteTalker : public Talker {
   }
 
  private:
+  /// Errors: kUsage. The API speaks JSON, which holds nothing else.
+  static void NeedUtf8(std::string_view what, std::string_view text) {
+    if (!IsUtf8(text)) Fail(ErrorKind::kUsage, "{} is not UTF-8", what);
+  }
+
   static void Check(const Json& messages) {
     const auto good = [](const Json& m) {
       return m.is_object() && m.contains("role") && m["role"].is_string() && m.contains("content") &&
@@ -135,7 +143,11 @@ class RemoteTalker : public Talker {
   /// What answers are to be, in the words of the API.
   void ReadFormat() {
     const FormatOptions& format = options_.format;
-    if (!format.grammar.empty()) format_ = {{"grammar", ReadFile(format.grammar)}};
+    if (!format.grammar.empty()) {
+      const std::string text = ReadFile(format.grammar);
+      if (!IsUtf8(text)) Fail(ErrorKind::kFormat, "{}: it is not UTF-8", format.grammar.string());
+      format_ = {{"grammar", text}};
+    }
     if (format.schema.empty()) return;
     const Json schema = WithFrame(format.schema.string(), [&] { return ParseOrderedJson(ReadFile(format.schema)); });
     format_ = {

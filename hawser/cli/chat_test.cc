@@ -142,5 +142,19 @@ TEST(ChatOnSmolLm2, SaysWhatGenerateSaysAndGoesOn) {
   EXPECT_EQ(next["reread_tokens"], 0);
 }
 
+// The API speaks JSON: what that cannot hold is refused before anything is asked.
+TEST_F(ChatCommand, BytesThatNoServerTakes) {
+  WriteBytes(folder_ / "bytes.gbnf", "root ::= \"\xff\"");
+  const auto talk = [&](const std::string& options) {
+    return RunHawser("chat --url http://127.0.0.1:1 --quiet " + options + " 2>&1", "echo hi | ");
+  };
+  const CommandResult stop = talk("--stop '\xff'");
+  EXPECT_EQ(stop.code, 2) << stop.out;
+  EXPECT_NE(stop.out.find("--stop is not UTF-8"), stop.out.npos) << stop.out;
+  const CommandResult grammar = talk("--grammar '" + (folder_ / "bytes.gbnf").string() + "'");
+  EXPECT_EQ(grammar.code, 3) << grammar.out;
+  EXPECT_NE(grammar.out.find("bytes.gbnf: it is not UTF-8"), grammar.out.npos) << grammar.out;
+}
+
 }  // namespace
 }  // namespace hawser
