@@ -6,7 +6,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
-#include "hawser/base/folder.h"
+#include "hawser/base/lock.h"
 #include "hawser/train/run.h"
 
 namespace hawser {
