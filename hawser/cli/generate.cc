@@ -311,7 +311,8 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
   command.Add("PROMPT", options->words, "Text to continue");
   command.Add("-p,--prompt", options->prompt,
               "Text to continue (default: what comes through a pipe, without a newline at its end)");
-  command.Add("--prompt-file", options->prompt_file, "File with the text to continue; -: standard input as it is");
+  command.Add("--prompt-file", options->prompt_file, "File with the text to continue; -: standard input as it is")
+      .Reads();
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the prompt are those tokens");
   command.Add("--chat", options->chat, "The prompt is a user's message, put in the model's chat template");
   command.Add("--system", options->system, "System message in front of it, with --chat");
@@ -335,10 +336,12 @@ std::function<int()> SetupGenerate(Command command, CommonOptions& common) {
       .Add("--save-state", options->save_state,
            "Write the cache to this file at the end, or at Ctrl-C, to go on from it later")
       .Writes();
-  command.Add("--load-state", options->load_state,
-              "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be "
-              "left out); "
-              "--prompt, if any, comes behind that text");
+  command
+      .Add(
+          "--load-state", options->load_state,
+          "Go on after the text whose cache --save-state wrote: same model, rope and policy (all but MODEL may be left "
+          "out); --prompt, if any, comes behind that text")
+      .MayBeReplaced();
   return [options, command, &common] { return Run(*options, command, common); };
 }
 

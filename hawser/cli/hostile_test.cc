@@ -92,6 +92,26 @@ TEST_F(HostileFiles, OutputsAreTriedBeforeTheWork) {
   EXPECT_TRUE(fs::is_fifo(fifo));
 }
 
+TEST_F(HostileFiles, WhatIsReadIsNotWrittenOver) {
+  const fs::path text = folder_ / "text.txt", model = folder_ / "model.gguf", link = folder_ / "link.txt";
+  ASSERT_EQ(RunHawser("convert" + Quoted(folder_ / "model") + Quoted(model)).code, 0);
+  fs::create_hard_link(text, link);
+  const std::string kept = ReadFile(text), weights = ReadFile(model);
+  const std::string of = Quoted(model) + " ";
+  const std::pair<std::string, std::string> rows[] = {
+      {"index" + of + "--prefix" + Quoted(text) + " --out" + Quoted(text), "--out would write over"},
+      {"index" + of + "--prefix" + Quoted(text) + " --out" + Quoted(link), "which --prefix reads"},
+      {"index" + of + "--prefix" + Quoted(text) + " --out" + Quoted(model), "which MODEL reads"},
+      {"eval" + of + "ppl --data" + Quoted(text) + " --nll" + Quoted(text), "which --data reads"},
+      {"eval" + of + "ppl --data" + Quoted(text) + " --nll" + Quoted(model), "which MODEL reads"},
+      {"generate" + of + "--prompt-file" + Quoted(text) + " --save-state" + Quoted(text), "which --prompt-file reads"},
+      {"generate" + of + "--grammar" + Quoted(text) + " --save-state" + Quoted(text), "which --grammar reads"},
+      {"report" + Quoted(text) + " --out" + Quoted(text), "--out would write over"}};
+  for (const auto& [command, words] : rows) ExpectRefused(command, words, 2);
+  EXPECT_EQ(ReadFile(text), kept);
+  EXPECT_EQ(ReadFile(model), weights);
+}
+
 TEST_F(HostileFiles, WhatAFileSaysIsEscapedAndShortened) {
   const std::string ill = "\\u001b[31m\\n\\u0000" + std::string(200'000, 'x');
   WriteBytes(Model("config.json"), "{\"model_type\": \"" + ill + "\"}");

@@ -174,6 +174,49 @@ void CheckLists(const CLI::App* program, const std::vector<std::string>& words) 
   }
 }
 
+constexpr const char* kPath = "path";  // marks of options, as names of checks
+constexpr const char* kWrites = "writes";
+constexpr const char* kReplaced = "replaced";
+
+void Mark(CLI::Option* option, const char* name) {
+  option->check([](const std::string&) { return std::string(); }, "", name);
+}
+
+bool Marked(CLI::Option* option, const char* name) {
+  try {
+    option->get_validator(name);
+    return true;
+  } catch (const CLI::OptionNotFound&) {
+    return false;
+  }
+}
+
+/// Refuses to write a file that is read too.
+void CheckOutputs(CLI::App* app) {
+  std::vector<CLI::Option*> read, written;
+  for (; app != nullptr; app = app->get_parent()) {
+    for (CLI::Option* option : app->get_options()) {
+      if (option->count() == 0 || !Marked(option, kPath)) continue;
+      if (Marked(option, kWrites)) {
+        written.push_back(option);
+      } else if (!Marked(option, kReplaced)) {
+        read.push_back(option);
+      }
+    }
+  }
+  for (const CLI::Option* out : written) {
+    const std::string& file = out->results().front();
+    for (const CLI::Option* in : read) {
+      for (const std::string& path : in->results()) {
+        std::error_code no;
+        if (!std::filesystem::equivalent(file, path, no)) continue;
+        Fail(ErrorKind::kUsage, "{} would write over {}, which {} reads; give it another name", out->get_name(), path,
+             in->get_name());
+      }
+    }
+  }
+}
+
 /// Says what is wrong with a command line that CLI11 does not take.
 [[noreturn]] void FailParse(const CLI::App* program, const std::vector<std::string>& words, const std::string& reason) {
   size_t at = 0;
@@ -246,7 +289,17 @@ CommandOption& CommandOption::Writes() {
     CheckTarget(path);
     return std::string();
   };
-  option_->check(check, "", "");
+  option_->check(check, "", kWrites);
+  return *this;
+}
+
+CommandOption& CommandOption::Reads() {
+  Mark(option_, kPath);
+  return *this;
+}
+
+CommandOption& CommandOption::MayBeReplaced() {
+  Mark(option_, kReplaced);
   return *this;
 }
 
@@ -284,6 +337,7 @@ CommandOption Command::Add(const std::string& name, T& value, const std::string&
     using E = typename Element<T>::Type;
     if constexpr (std::is_integral_v<E>) option->transform(CLI::Validator(ReadSize<E>, ""));
     if constexpr (std::is_floating_point_v<E>) option->check(CheckReal, "", "");
+    if constexpr (std::is_same_v<E, std::filesystem::path>) Mark(option, kPath);
     return CommandOption(option);
   }
 }
@@ -342,6 +396,9 @@ bool Program::Parse(int argc, char** argv, std::string* text) {
   CheckLists(app_.get(), words);
   try {
     app_->parse(argc, argv);
+    CLI::App* command = app_.get();
+    while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+    CheckOutputs(command);
     return true;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() != 0) FailParse(app_.get(), words, error.what());

@@ -24,8 +24,12 @@ class CommandOption {
   CommandOption& Range(int64_t least, int64_t most);
   CommandOption& RangeReal(double least, double most);
   CommandOption& OneOf(const std::vector<std::string>& values);
-  CommandOption& ExistingFile();             // one that can be read, else kIo
-  CommandOption& Writes();                   // a file, refused before any work where it cannot be written
+  CommandOption& ExistingFile();  // one that can be read, else kIo
+  /// A file, refused before any work where it cannot be written, or is one that another option or argument of type path
+  /// reads.
+  CommandOption& Writes();
+  CommandOption& Reads();                    // a path in an option of type text
+  CommandOption& MayBeReplaced();            // a path whose file an option that Writes may name too
   CommandOption& ShowDefault();              // the value at this moment, in --help
   CommandOption& Delimiter(char delimiter);  // of a list in one argument
   CommandOption& OneArgument();              // a list takes one argument each time the option is given
