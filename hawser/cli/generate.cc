@@ -74,24 +74,34 @@ struct Earlier {
 };
 
 /// What the options said of the model when a text was saved, kept beside it.
-nlohmann::json SettingsJson(const GenerateFlags& options, DType dtype) {
-  nlohmann::json settings = {{"context", options.context}, {"rope", options.rope}, {"dtype", Name(dtype)}};
-  if (options.prefix.index.empty()) return settings;
-  settings["index"] = TextOfBytes(std::filesystem::absolute(options.prefix.index).string());
-  settings["keep"] = options.prefix.keep;
+nlohmann::json SettingsJson(const GenerateFlags& options) {
+  nlohmann::json settings = {{"context", options.context}, {"rope", options.rope}, {"dtype", options.dtype}};
+  const auto add = [&](const char* key, const std::filesystem::path& file) {
+    if (!file.empty()) settings[key] = TextOfBytes(std::filesystem::absolute(file).string());
+  };
+  add("index", options.prefix.index);
+  if (!options.prefix.index.empty()) settings["keep"] = options.prefix.keep;
+  add("grammar", options.format.grammar);
+  add("json_schema", options.format.schema);
   return settings;
 }
 
-/// GenerateFlags that are not given now are as they were for the saved text. Errors: kFormat.
-void TakeOverSettings(const nlohmann::json& notes, bool keep_given, GenerateFlags* options) {
+/// GenerateFlags that are not given now are as they were for the saved text; `goes_on`: no prompt comes behind it, so
+/// that a form it was cut in goes on too. Errors: kFormat.
+void TakeOverSettings(const nlohmann::json& notes, bool keep_given, bool goes_on, GenerateFlags* options) {
   if (!notes.is_object() || !notes.contains("settings")) return;  // as texts were saved before
   const JsonObject settings(notes["settings"], "the saved text's \"settings\"");
   if (options->context == 0) options->context = settings.Int("context", 0, int64_t{1} << 40);
   if (options->rope.empty()) options->rope = settings.String("rope");
   if (options->dtype.empty()) options->dtype = settings.String("dtype");
-  if (!notes["settings"].contains("index")) return;
-  if (options->prefix.index.empty()) options->prefix.index = BytesOfText(settings.String("index"));
-  if (!keep_given) options->prefix.keep = settings.String("keep");
+  if (notes["settings"].contains("index")) {
+    if (options->prefix.index.empty()) options->prefix.index = BytesOfText(settings.String("index"));
+    if (!keep_given) options->prefix.keep = settings.String("keep");
+  }
+  const bool form_given = !options->format.grammar.empty() || !options->format.schema.empty();
+  if (!goes_on || form_given || !notes.contains("formed")) return;
+  if (notes["settings"].contains("grammar")) options->format.grammar = BytesOfText(settings.String("grammar"));
+  if (notes["settings"].contains("json_schema")) options->format.schema = BytesOfText(settings.String("json_schema"));
 }
 
 GenerateOptions MakeGenerateOptions(const GenerateFlags& options, const CommonOptions& common, const ModelSpec& spec,
@@ -229,7 +239,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   if (!options.load_state.empty()) {
     earlier = {.info = ReadKvStateInfo(options.load_state), .given = true};
     WithFrame(options.load_state.string(),
-              [&] { TakeOverSettings(earlier.info.notes, command.Has("--keep"), &options); });
+              [&] { TakeOverSettings(earlier.info.notes, command.Has("--keep"), prompt.empty(), &options); });
   }
   if (!options.focus.empty()) RefuseBesideFocus(command);
   const ModelToRun run = OpenModelToRun(options.model, options.rope, options.context, options.dtype);
@@ -280,7 +290,7 @@ int Run(GenerateFlags options, Command command, const CommonOptions& common) {
   show("\n");
   if (!options.save_state.empty()) {
     nlohmann::json notes = ToJson(text);
-    notes["settings"] = SettingsJson(options, dtype);
+    notes["settings"] = SettingsJson(options);
     SaveKvState(cache, ModelFingerprint(run.weights), options.save_state, notes);
   }
 

@@ -167,6 +167,45 @@ TEST_F(GenerateCommand, GoesOnFromASavedState) {
   }
 }
 
+// Weights that stay as they lie in the file are those that a state was saved with, though nothing is said of a dtype.
+TEST_F(GenerateCommand, GoesOnWithAModelOfStoredWeights) {
+  const std::filesystem::path folder = FreshFolder("generate_stored");
+  const std::string file = (folder / "m.gguf").string(), state = (folder / "text.kv").string();
+  ASSERT_EQ(RunHawser("convert '" + model_ + "' " + file + " --tokenizer '" + tokenizer_ + "' --type q8_0").code, 0);
+  for (const std::string dtype : {"", " --dtype f32", " --dtype bf16"}) {
+    const std::string run = "generate " + file + " --threads 1 --quiet --temperature 0 --max-new ";
+    const std::string whole = RunHawser(run + "20 -p 'Once upon a time'" + dtype).out;
+    const CommandResult first = RunHawser(run + "9 -p 'Once upon a time' --save-state " + state + dtype);
+    const CommandResult second = RunHawser(run + "11 --load-state " + state + " 2>&1");
+    EXPECT_EQ(second.code, 0) << dtype << second.out;
+    EXPECT_EQ(first.out.substr(0, first.out.size() - 1) + second.out, whole) << dtype;
+  }
+}
+
+// A form that was cut goes on where it stood, and need not be named again.
+TEST_F(GenerateCommand, AFormGoesOnFromASavedState) {
+  const std::filesystem::path folder = FreshFolder("generate_form");
+  WriteBytes(folder / "s.json", R"({"properties": {"name": {"enum": ["Tim", "Lily"]}, "toys": {"enum": [12, 34]}},
+                                    "required": ["name", "toys"]})");
+  WriteBytes(folder / "g.gbnf", "root ::= \"yes\" | \"no\"");
+  const std::string state = (folder / "text.kv").string(), schema = (folder / "s.json").string();
+  const std::string whole = Generate("--quiet --temperature 0 -p 'Here:' --json-schema " + schema).out;
+  ASSERT_TRUE(nlohmann::json::accept(whole)) << whole;
+  const std::string first =
+      Generate("--quiet --temperature 0 -p 'Here:' -n 4 --json-schema " + schema + " --save-state " + state).out;
+  for (const std::string& again : {std::string(), " --json-schema " + schema}) {
+    const CommandResult second = Generate("--quiet --temperature 0 --load-state " + state + again);
+    EXPECT_EQ(first.substr(0, first.size() - 1) + second.out, whole) << again;
+  }
+  const std::string grammar = " --grammar " + (folder / "g.gbnf").string();
+  const CommandResult other = Generate("--load-state " + state + grammar + " 2>&1");
+  EXPECT_EQ(other.code, 2) << other.out;
+  EXPECT_NE(other.out.find("under another grammar"), std::string::npos) << other.out;
+  const std::string behind = Generate("--quiet --load-state " + state + grammar + " -p ' So?'").out;
+  EXPECT_TRUE(behind == "yes\n" || behind == "no\n") << behind;
+  EXPECT_EQ(Generate("--quiet --load-state " + state + " -n 3 -p ' So?'").code, 0);
+}
+
 TEST_F(GenerateCommand, SeedsDecide) {
   EXPECT_EQ(Json("--seed 1 --max-new 60")["ids"], Json("--seed 1 --max-new 60")["ids"]);
   EXPECT_NE(Json("--seed 1 --max-new 60")["ids"], Json("--seed 2 --max-new 60")["ids"]);

@@ -24,6 +24,7 @@ std::string_view Name(StopReason reason) {
 nlohmann::json ToJson(const TextState& state) {
   nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen.ids}, {"at_start", state.at_start}};
   json["held"] = std::vector<uint8_t>(state.held.begin(), state.held.end());
+  if (state.formed) json["formed"] = std::vector<uint8_t>(state.formed->begin(), state.formed->end());
   if (!state.seen.counts.empty()) json["seen_counts"] = state.seen.counts;
   if (state.rng) json["rng"] = {state.rng->seed, state.rng->stream, state.rng->counter};
   return json;
@@ -54,15 +55,19 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
     if (!is_counts) Fail(ErrorKind::kFormat, "the saved text's \"seen_counts\" are no counts of its \"seen\"");
     state.seen.counts = counts->get<std::vector<int64_t>>();
   }
-  if (json.contains("held")) {  // states from before it was kept held nothing
-    const bool listed = json["held"].is_array();
-    for (const nlohmann::json& byte : listed ? json["held"] : nlohmann::json::array({-1})) {
+  const auto bytes = [&](const char* key) {
+    std::string text;
+    const bool listed = json[key].is_array();
+    for (const nlohmann::json& byte : listed ? json[key] : nlohmann::json::array({-1})) {
       if (!byte.is_number_integer() || byte < 0 || byte > 255) {
-        Fail(ErrorKind::kFormat, "the saved text's \"held\" is no list of bytes");
+        Fail(ErrorKind::kFormat, "the saved text's \"{}\" is no list of bytes", key);
       }
-      state.held += static_cast<char>(byte.get<int>());
+      text += static_cast<char>(byte.get<int>());
     }
-  }
+    return text;
+  };
+  if (json.contains("held")) state.held = bytes("held");  // states from before it was kept held nothing
+  if (json.contains("formed")) state.formed = bytes("formed");
   if (json.contains("at_start")) {
     if (!json["at_start"].is_boolean()) Fail(ErrorKind::kFormat, "the saved text's \"at_start\" is no yes or no");
     state.at_start = json["at_start"].get<bool>();
@@ -89,6 +94,7 @@ Continuation::Continuation(const GenerateOptions& options, const Tokenizer* toke
     sampler_.Accept(state->seen);
     if (state->rng && !options.reseed) sampler_.set_rng(*state->rng);
     earlier_ = state->held;
+    formed_before_ = state->formed;
   }
   sampler_.Accept(prompt);
   if (options_.constraint != nullptr) walk_.emplace(options_.constraint);
@@ -99,6 +105,14 @@ std::string Continuation::Begin(bool prompt_follows) {
   if (!earlier_.empty()) {
     text = stream_.Push(std::exchange(earlier_, {}));
     if (prompt_follows) text += stream_.Finish();
+  }
+  if (walk_ && formed_before_ && !prompt_follows) {
+    if (!walk_->Take(*formed_before_)) {
+      Fail(ErrorKind::kUsage,
+           "the text so far was made under another grammar: this one has none that begins so; give the one that it was "
+           "begun under, or a prompt behind which another one begins");
+    }
+    formed_ = *std::move(formed_before_);
   }
   if (options_.max_new <= 0) end_ = StopReason::kLength;
   if (stream_.stopped() || (walk_ && walk_->must_end())) end_ = StopReason::kStop;
@@ -132,7 +146,10 @@ std::string Continuation::Push(std::span<const float> logits) {
   const bool first = at_start_ && !piece.empty();
   at_start_ = at_start_ && piece.empty();
   if (first && tokenizer_->adds_dummy_prefix() && piece.starts_with(' ')) piece.erase(0, 1);
-  if (walk_) HAWSER_CHECK(walk_->Take(piece));
+  if (walk_) {
+    HAWSER_CHECK(walk_->Take(piece));
+    formed_ += piece;
+  }
   ids_.push_back(drawn_);
   sampler_.Accept({&drawn_, 1});
   std::string text = stream_.Push(piece);
@@ -151,6 +168,8 @@ void Continuation::Save(TextState* state) const {
   state->pending.clear();
   const bool fed_all = end_ == StopReason::kEos || (end_ == StopReason::kCancelled && !options_.hold);
   if (!fed_all && !ids_.empty()) state->pending = {ids_.back()};
+  const bool form_under_way = walk_ && end_ != StopReason::kEos && !walk_->must_end();
+  state->formed = form_under_way ? std::optional(formed_) : std::nullopt;
   state->seen = sampler_.seen();
   state->rng = sampler_.rng();
   state->at_start = at_start_;

@@ -41,7 +41,8 @@ struct TextState {
   Sampler::Seen seen;                     // what the penalties count
   std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
   std::string held;                       // bytes made but not shown: of a cut character, or where a stop may begin
-  bool at_start = false;                  // nothing of the text has come yet
+  std::optional<std::string> formed = std::nullopt;  // bytes made under a constraint that lets more come; none: no such
+  bool at_start = false;                             // nothing of the text has come yet
 };
 nlohmann::json ToJson(const TextState& state);
 /// Errors: kFormat for anything but what ToJson writes, with ids below `vocab`.
@@ -54,7 +55,9 @@ class Continuation {
   Continuation(const GenerateOptions& options, const Tokenizer* tokenizer, int32_t vocab,
                std::span<const int32_t> prompt, const TextState* state = nullptr);
 
-  /// What an earlier text held and is certain now; to be called first.
+  /// What an earlier text held and is certain now; to be called first. Where no prompt follows, a text that was cut
+  /// under a constraint goes on where it stood in it; elsewhere the constraint begins. Errors: kUsage where that text
+  /// is none that the constraint begins with.
   std::string Begin(bool prompt_follows);
   /// Draws the next token from logits [vocab] and returns the text that is certain with it. Errors: kNumeric; under a
   /// constraint those of ConstraintWalk, and kUnsupported where no token goes on as the grammar wants.
@@ -86,6 +89,8 @@ class Continuation {
   int32_t drawn_ = -1;
   std::vector<int32_t> ids_;
   std::string earlier_;
+  std::optional<std::string> formed_before_;
+  std::string formed_;  // under walk_
   std::optional<StopReason> end_;
 };
 

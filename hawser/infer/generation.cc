@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <utility>
 
 #include "hawser/base/error.h"
@@ -28,9 +29,17 @@ Generation::Generation(Decoder* decoder, KvCache* cache)
 std::span<const float> Generation::Prefill(std::span<const int32_t> ids, const Cancelled& cancelled) {
   if (ids.empty()) Fail(ErrorKind::kUsage, "a prompt needs at least one token");
   const int64_t end = cache_->seen() + std::ssize(ids);
-  const auto asked = [&] { return cancelled(std::ssize(ids) - (end - cache_->seen())); };
+  // What stays of a dense prompt is chosen at its end, which a part of one does not have: it counts whole or not at
+  // all.
+  const bool dense = cache_->form().prefill == KvPrefill::kDense;
+  const std::unique_ptr<KvCache> before = cancelled && dense ? cache_->Fork() : nullptr;
+  const auto asked = [&] { return cancelled(dense ? 0 : std::ssize(ids) - (end - cache_->seen())); };
   cache_->BeginPrefill(std::ssize(ids));
   decoder_->Extend(ids, cache_, logits_, cancelled ? std::function<bool()>(asked) : std::function<bool()>());
+  if (cache_->seen() < end && before != nullptr) {
+    *cache_ = std::move(*before);
+    return {};
+  }
   cache_->EndPrefill();
   if (cache_->seen() < end) return {};
   return {logits_.Row<float>(0), static_cast<size_t>(logits_.cols())};

@@ -19,7 +19,7 @@ namespace hawser {
 /// One sequence under way: fed with tokens, it tells what comes next.
 class LogitsSource {
  public:
-  /// Asked while ids are fed, with how many of them were; true ends that.
+  /// Asked while ids are fed, with how many of them stay fed if it ends there; true ends that.
   using Cancelled = std::function<bool(int64_t fed)>;
   virtual ~LogitsSource() = default;
 

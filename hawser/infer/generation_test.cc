@@ -389,16 +389,86 @@ TEST_F(GenerationTest, WhereverATextIsCancelledBothPartsAreTheWhole) {
   }
 }
 
+// A dense prompt that is cancelled waits whole: what stays of it is chosen at its end.
+TEST_F(GenerationTest, ACancelledDensePromptLeavesNoTrace) {
+  std::vector<int32_t> prompt = {1};
+  for (int32_t i = 0; i < 1500; ++i) prompt.push_back(4 + i * 11 % 50);  // more than a pass takes
+  for (const char* policy : {"snapkv:20,window=4", "tova:16", "expected:20", "sep-stream:2,4,8,24,prefill=dense"}) {
+    const auto run = [&](KvCache* cache, std::span<const int32_t> ids, TextState* state, int most) {
+      GenerateOptions options{.max_new = 8, .hold = true};
+      int asked = 0;
+      options.cancelled = [&] { return ++asked > most; };
+      Generation generation(&decoder_, cache);
+      return Generate(generation, ids, tokenizer_, options, {}, state);
+    };
+    const auto fresh = [&] { return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 2048); };
+    // Behind an earlier text, of which something was dropped.
+    const std::vector<int32_t> earlier(prompt.begin(), prompt.begin() + 40);
+    KvCache cache = fresh(), again = fresh();
+    TextState whole_state, state;
+    run(&cache, earlier, &whole_state, INT_MAX);
+    run(&again, earlier, &state, INT_MAX);
+    const int64_t seen = again.seen();
+    const GenerateResult whole = run(&cache, prompt, &whole_state, INT_MAX);
+    const GenerateResult first = run(&again, prompt, &state, /*most=*/1);
+    EXPECT_EQ(first.stop, StopReason::kCancelled) << policy;
+    EXPECT_TRUE(first.ids.empty()) << policy;
+    EXPECT_EQ(again.seen(), seen) << policy;
+    EXPECT_EQ(state.pending.size(), prompt.size() + 1) << policy;
+    const GenerateResult second = run(&again, {}, &state, INT_MAX);
+    EXPECT_EQ(second.ids, whole.ids) << policy;
+  }
+}
+
+TEST_F(GenerationTest, WhereverAFormIsCutItGoesOn) {
+  const auto constraint = [&](std::string_view grammar) {
+    return std::make_shared<Constraint>(ParseGrammar(grammar), std::make_shared<TokenTrie>(tokenizer_));
+  };
+  const auto listed = constraint("root ::= \"<\" [4-9]+ (\":\" [A-Z]{3}){4} \"?\"");
+  const auto run = [&](KvCache* cache, std::vector<int32_t> prompt, int64_t count, TextState* state,
+                       const std::shared_ptr<const Constraint>& form) {
+    GenerateOptions options{.max_new = count, .end_ids = {2}, .constraint = form, .hold = true};
+    options.sampler.seed = 6;
+    Generation generation(&decoder_, cache);
+    return Generate(generation, prompt, tokenizer_, options, {}, state);
+  };
+  const auto fresh = [&] { return NewKvCache(backend_.get(), spec_, ParseKvForm("full"), {}, DType::kF32, 512); };
+  KvCache cache = fresh();
+  TextState state;
+  const GenerateResult whole = run(&cache, {1, 5}, 60, &state, listed);
+  ASSERT_EQ(whole.stop, StopReason::kStop) << whole.text;
+  EXPECT_FALSE(state.formed);  // it has come to its end
+  for (int64_t cut = 1; cut < std::ssize(whole.ids); ++cut) {
+    KvCache again = fresh();
+    state = {};
+    const GenerateResult first = run(&again, {1, 5}, cut, &state, listed);
+    state = ParseTextState(ToJson(state), 64);
+    EXPECT_EQ(state.formed, first.text) << cut;
+    const TextState saved = state;
+    EXPECT_EQ(first.text + run(&again, {}, 60, &state, listed).text, whole.text) << cut;
+    // Another form begins behind a prompt alone.
+    KvCache other = fresh();
+    run(&other, {1, 5}, cut, &state, listed);
+    state = saved;
+    EXPECT_THROW(run(&other, {}, 60, &state, constraint("root ::= \">\" [4-9]+")), Error) << cut;
+    state = saved;
+    EXPECT_TRUE(run(&other, {7}, 2, &state, constraint("root ::= \">\" [4-9]{9}")).text.starts_with('>')) << cut;
+  }
+}
+
 TEST(TextStateTest, OlderStatesAndWrongOnes) {
   const nlohmann::json older = {{"pending", {3}}, {"seen", {3, 4}}};
   const TextState state = ParseTextState(older, 10);
   EXPECT_EQ(state.held, "");
   EXPECT_FALSE(state.at_start);
-  TextState full{.pending = {3}, .seen = {.ids = {4}}, .held = "\xE2\x82<", .at_start = true};
+  EXPECT_FALSE(state.formed);
+  TextState full{.pending = {3}, .seen = {.ids = {4}}, .held = "\xE2\x82<", .formed = "\xE2{", .at_start = true};
   const TextState back = ParseTextState(ToJson(full), 10);
   EXPECT_EQ(back.held, full.held);
+  EXPECT_EQ(back.formed, full.formed);
   EXPECT_TRUE(back.at_start);
-  const std::pair<const char*, nlohmann::json> wrong[] = {{"held", {256}}, {"held", "x"}, {"at_start", 1}};
+  const std::pair<const char*, nlohmann::json> wrong[] = {
+      {"held", {256}}, {"held", "x"}, {"formed", {-1}}, {"formed", 3}, {"at_start", 1}};
   for (const auto& [key, value] : wrong) {
     nlohmann::json json = older;
     json[key] = value;
