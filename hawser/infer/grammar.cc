@@ -316,7 +316,7 @@ void GrammarBuilder::Flatten(const std::vector<int32_t>& levels, Grammar* gramma
   }
 }
 
-Grammar GrammarBuilder::Build(Item root) {
+Grammar GrammarBuilder::Build(Item root, std::string_view endless) {
   for (size_t r = 0; r < rules_.size(); ++r) {
     if (!rules_[r].defined) {
       Fail(ErrorKind::kFormat, "{} is used and not defined", NameOf(static_cast<int32_t>(r)));
@@ -331,6 +331,7 @@ Grammar GrammarBuilder::Build(Item root) {
   const std::vector<int32_t> levels = Levels(/*empty=*/false);
   const int32_t need = levels[static_cast<size_t>(root.value)];
   if (need < 0) {
+    if (!endless.empty()) Fail(ErrorKind::kFormat, "{}", endless);
     Fail(ErrorKind::kFormat, "no text of the grammar ever ends: {} needs itself or a character that cannot be",
          NameOf(root.value));
   }

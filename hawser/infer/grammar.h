@@ -70,8 +70,9 @@ class GrammarBuilder {
   Sequence Repeat(Item item, int64_t least, int64_t most);
 
   /// Errors: kFormat for a rule that is used and not defined, one that begins with itself, one that can not end where
-  /// the root needs it, and a grammar that is too large or needs too many levels.
-  Grammar Build(Item root);
+  /// the root needs it (`endless` says so in the words of who wrote the grammar; empty: in those of its rules), and a
+  /// grammar that is too large or needs too many levels.
+  Grammar Build(Item root, std::string_view endless = "");
 
  private:
   struct Definition {

@@ -73,7 +73,7 @@ class SchemaReader {
       const Item value = Value(*Find(pointer, "#"), pointer);
       b_.Define("ref " + pointer, {{value}});
     }
-    return b_.Build(root);
+    return b_.Build(root, "no value is valid under the schema: what it wants contradicts itself, or needs itself");
   }
 
  private:
