@@ -764,6 +764,17 @@ class SettingsTest(unittest.TestCase):
                 self.assertEqual(told, a["choices"][0]["text"])
                 copy = server.ask("/v1/sessions", {"from": session["id"]})[1]
                 self.assertEqual(copy["indexed_tokens"], tokens)
+                # Its first prompt may begin with the prefix too, as text or as ids.
+                for prompt, used in ((book + "On day", len(more)), (ids + more, len(more)), ("On day", len(more))):
+                    own = server.ask("/v1/sessions", {"index": True})[1]["id"]
+                    begun = server.complete(prompt=prompt, max_tokens=5, temperature=0, ignore_eos=True,
+                                            hawser={"session": own})
+                    self.assertEqual(begun["usage"]["prompt_tokens"], used, prompt[-6:])
+                    self.assertEqual(begun["choices"][0]["text"], told[:len(begun["choices"][0]["text"])])
+                own = server.ask("/v1/sessions", {"index": True})[1]["id"]
+                status, answer, _ = server.ask("/v1/completions", {"prompt": book, "hawser": {"session": own}})
+                self.assertEqual(status, 400, answer)
+                self.assertIn("and no more", answer["error"]["message"])
                 talk = server.ask("/v1/sessions", {"index": True})[1]["id"]
                 status, answer, _ = server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "Who?"}],
                                                "max_tokens": 4, "hawser": {"session": talk}})

@@ -22,12 +22,14 @@ std::string SessionOf(const WebRequest& request) {
   throw ApiError(400, "invalid_request_error", message, param);
 }
 
-/// A first prompt that begins with the indexed prefix goes on from where its session stands.
-void GoBehindPrefix(const KvCache& cache, std::vector<int32_t>* prompt) {
-  if (cache.prefix() == nullptr) return;
+/// A prompt that begins with the indexed prefix goes on from where its session stands; false: this one does not.
+/// Errors: ApiError where nothing stands behind the prefix.
+bool GoBehindPrefix(const KvCache& cache, std::vector<int32_t>* prompt) {
   const std::vector<int32_t>& ids = cache.prefix()->index().ids;
-  if (prompt->size() <= ids.size() || !std::equal(ids.begin(), ids.end(), prompt->begin())) return;
+  if (prompt->size() < ids.size() || !std::equal(ids.begin(), ids.end(), prompt->begin())) return false;
+  if (prompt->size() == ids.size()) Refused("prompt", "this is the indexed prefix and no more; say how it goes on");
   prompt->erase(prompt->begin(), prompt->begin() + std::ssize(ids));
+  return true;
 }
 
 }  // namespace
@@ -115,11 +117,11 @@ void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   const KvForm form = text->cache->form();
   CheckSessionCall(call, form);
   call.kv.clear();
-  const bool goes_on = lease->begun() || text->cache->prefix_tokens() > 0;
-  std::vector<int32_t> prompt = !call.chat       ? NextText(call, *text, goes_on)
-                                : lease->begun() ? NextTurn(call)
-                                                 : TalkIds(call);
-  if (!lease->begun()) GoBehindPrefix(*text->cache, &prompt);
+  const bool begun = lease->begun();
+  std::vector<int32_t> prompt = !call.chat ? NextText(call, *text, begun) : begun ? NextTurn(call) : TalkIds(call);
+  if (!begun && text->cache->prefix() != nullptr && !GoBehindPrefix(*text->cache, &prompt) && !call.chat) {
+    prompt = NextText(call, *text, /*begun=*/true);
+  }
   const auto pending = static_cast<int64_t>(text->state.pending.size());
   if (prompt.empty() && pending == 0) {
     Refused(call.chat ? "messages" : "prompt", "the text of the session has come to its end; say how it goes on");
