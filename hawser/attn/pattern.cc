@@ -53,6 +53,18 @@ constexpr PatternName kNames[] = {{"full", {"scope=seq", "window=all"}},
                                   {"anchor", {"scope=doc", "anchors=1"}},
                                   {"sep", {"sep=text"}}};
 
+/// Whether a word, alone or behind a name, says how documents are laid out for training (attn/variant.h).
+bool OfTraining(std::string_view word) {
+  constexpr std::string_view kWords[] = {"reset", "tag", "interleaved", "multi-bos"};
+  const auto begins = [&](std::string_view name) {
+    return word.starts_with(name) && (word.size() == name.size() || word[name.size()] == '-');
+  };
+  const bool named = std::ranges::any_of(kNames, [&](const PatternName& of) { return begins(of.name); });
+  return std::ranges::any_of(kWords, [&](std::string_view flag) {
+    return begins(flag) || (named && word.ends_with(flag) && word[word.size() - flag.size() - 1] == '-');
+  });
+}
+
 /// The fields of a text, names written out. Errors: kUsage for a word that is neither a name nor a field.
 std::vector<std::string_view> FieldsOf(std::string_view text) {
   std::vector<std::string_view> parts;
@@ -71,9 +83,17 @@ std::vector<std::string_view> FieldsOf(std::string_view text) {
   PatternFields().Fields(fields);
   std::vector<std::string_view> known;
   for (const PatternName& named : kNames) known.push_back(named.name);
-  known.insert(known.end(), fields.keys().begin(), fields.keys().end());
+  for (const std::string_view key : fields.keys()) {
+    if (std::ranges::find(known, key) == known.end()) known.push_back(key);
+  }
   for (const std::string_view part : parts) {
     if (part.find('=') != part.npos || std::ranges::find(fields.keys(), part) != fields.keys().end()) continue;
+    if (OfTraining(part)) {
+      Fail(ErrorKind::kUsage,
+           "{} '{}': '{}' says how documents are laid out for training; a text is read under a pattern alone, such as "
+           "full or window=256",
+           kWhat, text, part);
+    }
     Fail(ErrorKind::kUsage, "{} '{}': unknown '{}'{}", kWhat, text, part, SuggestName(part, known));
   }
   return parts;

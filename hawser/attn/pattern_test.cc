@@ -111,6 +111,14 @@ TEST(Pattern, ErrorsNameTheFieldAndTheNearest) {
   EXPECT_NE(message("windw=4").find("did you mean 'window'"), std::string::npos) << message("windw=4");
   EXPECT_NE(message("ancor").find("did you mean 'anchor'"), std::string::npos);
   EXPECT_NE(message("zzzzzzzzzz").find("nearest: full"), std::string::npos);
+  EXPECT_NE(message("foo").find("nearest: full, sep, scope"), std::string::npos) << message("foo");  // each once
+  for (const char* training :
+       {"reset", "anchor-reset", "intra-interleaved", "anchor-tag", "multi-bos", "multi-bos-tag"}) {
+    EXPECT_NE(message(training).find("laid out for training"), std::string::npos) << message(training);
+  }
+  for (const char* other : {"reseta", "foo-reset", "stage"}) {
+    EXPECT_NE(message(other).find("unknown"), std::string::npos) << message(other);
+  }
   EXPECT_EQ(message("zzzzzzzzzz").find("did you mean"), std::string::npos);
   EXPECT_NE(message("anchor anchors=2").find("anchors=2"), std::string::npos);
   for (const char* text : {"",
