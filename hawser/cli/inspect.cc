@@ -88,6 +88,7 @@ AttnPattern LayerPattern(const LayeredPattern& pattern, int32_t layer) {
 
 int RunPattern(const InspectOptions& options, const CommonOptions& common) {
   AttnVariant variant = ParseVariant(fmt::format("{}", fmt::join(options.pattern, " ")));
+  const bool layered = !variant.pattern.layer_windows.empty() || !variant.pattern.full_layers.empty();
   const AttnPattern pattern = LayerPattern(variant.pattern, options.layer);
   variant.pattern = pattern;
   const TokenLayout layout = MakeInspectLayout(options, pattern.anchors);
@@ -123,11 +124,13 @@ int RunPattern(const InspectOptions& options, const CommonOptions& common) {
                            {"tiles", {{"full", tiles.full}, {"partial", tiles.partial}, {"dense", dense}}},
                            {"compile_seconds", seconds},
                            {"schedule_bytes", schedule.Bytes()}};
+    if (layered) json["layer"] = options.layer;
     if (!positions.empty()) json["positions"] = positions;
     PrintJson(json);
     return 0;
   }
   std::string text = fmt::format("pattern        {}\n", name);
+  if (layered) text += fmt::format("layer          {}; --layer draws what another one sees\n", options.layer);
   text += fmt::format("tokens         {}\n", layout.size);
   if (drawn) text += '\n' + DrawPattern(schedule, layout) + '\n';
   if (!positions.empty()) text += fmt::format("positions      {}\n", fmt::join(positions, " "));
