@@ -345,7 +345,9 @@ std::string MutateState(std::string_view input, Rng& rng) {
     std::memcpy(tensors->data.data() + at, &number, std::min(size, tensors->data.size() - at));
   }
   if (state.is_object() && rng.Below(8) != 0) state["checksum"] = StateChecksum(*tensors, state);
-  tensors->header["__metadata__"]["state"] = state.dump(-1, ' ', false, json::error_handler_t::replace);
+  const std::string text = state.dump(-1, ' ', false, json::error_handler_t::replace);
+  tensors->header["__metadata__"]["state"] = text;
+  if (rng.Below(8) != 0) tensors->header["__metadata__"]["state_hash"] = fmt::format("{:016x}", HashOf(text));
   return Join(*tensors);
 }
 

@@ -24,6 +24,7 @@ using nlohmann::json;
 constexpr const char* kVersionKey = "hawser_kv_state";
 constexpr const char* kVersion = "2";
 constexpr const char* kRawVersion = "1";         // its keys at ranks are all un-rotated
+constexpr const char* kSeal = "state_hash";      // of the text of the state, as it lies in the file
 constexpr int64_t kMostSeen = int64_t{1} << 53;  // tokens: what sums over them can hold
 
 std::string Hex(uint64_t value) { return fmt::format("{:016x}", value); }
@@ -32,6 +33,8 @@ template <class T>
 uint64_t HashOf(const std::vector<T>& values, uint64_t seed = 0) {
   return Hash64(std::as_bytes(std::span(values)), seed);
 }
+
+std::string SealOf(const std::string& text) { return Hex(Hash64(std::as_bytes(std::span(text)))); }
 
 uint64_t RotationHash(const RopeFrequencies& f, const RopeSpec& rope) {
   std::string text = ToString(rope.numerics) + QueryScaleFields(rope.query_scale);
@@ -63,6 +66,10 @@ json StateOf(const TensorSource& file) {
   const auto text = file.metadata.find("state");
   json state = text == file.metadata.end() ? json() : WithFrame("its state", [&] { return ParseJson(text->second); });
   if (!state.is_object()) Fail(ErrorKind::kFormat, "the metadata has no state");
+  const auto seal = file.metadata.find(kSeal);  // files from before it was written have none
+  if (seal != file.metadata.end() && seal->second != SealOf(text->second)) {
+    Fail(ErrorKind::kFormat, "its state does not have the hash that was written beside it; the file is damaged");
+  }
   return state;
 }
 
@@ -273,7 +280,8 @@ void SaveTo(const std::filesystem::path& path, const KvCache& cache, uint64_t mo
                 {"checksum", Hex(hash)},
                 {"notes", notes}};
   if (cache.prefix() != nullptr) state["prefix"] = PrefixOf(cache);
-  WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", JsonText(state)}});
+  const std::string text = JsonText(state);
+  WriteSafetensors(path, std::move(tensors), {{kVersionKey, kVersion}, {"state", text}, {kSeal, SealOf(text)}});
 }
 
 json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {

@@ -1,10 +1,10 @@
 // kv/state.h - a cache in a file, so that a stream goes on in another process as if it had never stopped.
-// Format: safetensors. Metadata `hawser_kv_state` (version 2) and `state` (JSON: policy, sizes, counters, checksums);
-// tensors `group.G.index` I64, `group.G.token` I32, `group.G.flags` U8 (1 separator, 2 settled), each [S], for each
-// group of layers that share a policy, and where heads chose keys `group.G.places` I64 [heads, chosen]; `layer.L.keys`
-// and `layer.L.values` [S, G*D]. Keys are un-rotated where they may turn (at ranks that move them, or with frequencies
-// that follow the stream), and rotated to their place for good elsewhere. Version 1, in which keys at ranks are
-// un-rotated all, is read too.
+// Format: safetensors. Metadata `hawser_kv_state` (version 2), `state` (JSON: policy, sizes, counters, checksums) and
+// `state_hash` (of that text; earlier files have none); tensors `group.G.index` I64, `group.G.token` I32,
+// `group.G.flags` U8 (1 separator, 2 settled), each [S], for each group of layers that share a policy, and where heads
+// chose keys `group.G.places` I64 [heads, chosen]; `layer.L.keys` and `layer.L.values` [S, G*D]. Keys are un-rotated
+// where they may turn (at ranks that move them, or with frequencies that follow the stream), and rotated to their place
+// for good elsewhere. Version 1, in which keys at ranks are un-rotated all, is read too.
 #pragma once
 
 #include <filesystem>
