@@ -329,6 +329,10 @@ TEST_F(TrainCommand, LongCeWantsDocumentsThatAreLongEnough) {
   EXPECT_GT(last["gain_mean"], 0.0);
   EXPECT_LE(last["gain_mean"], 5.0);
   EXPECT_NE(last["loss"], last["cross_entropy"]);
+  const auto step_flops = [&](const char* options) -> double {
+    return nlohmann::json::parse(Train("plan", fmt::format("--dry-run --json {}", options)).out)["step_flops"];
+  };
+  EXPECT_GT(step_flops(""), 1.05 * step_flops("--set objective=ce")) << "short passes take time too";
   MakeDirectories(folder_ / "short");
   for (int i = 0; i < 20; ++i) WriteFileAtomically(folder_ / "short" / fmt::format("{}.txt", i), "a rope of strands");
   const CommandResult refused =

@@ -213,6 +213,7 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   const std::vector<PackedSequence> first =
       FirstSequences(text, config.seed, plan.sequence_tokens(), plan.sequences_per_step);
   const FocusLoss* focus = std::get_if<FocusLoss>(&plan.objective);
+  const LongCe* long_ce = std::get_if<LongCe>(&plan.objective);
   FocusCost focus_cost;
   estimate.kernels =
       KernelBytes(plan, patterns,
@@ -225,6 +226,14 @@ RunEstimate EstimateRun(const TrainPlan& plan, Backend* backend) {
   estimate.density = static_cast<double>(visible) / static_cast<double>(causal);
   estimate.padding = static_cast<double>(padding) / static_cast<double>(plan.tokens_per_step());
   estimate.step_flops = TrainingFlops(plan.spec, plan.tokens_per_step(), visible);
+  if (long_ce != nullptr) {
+    ShortPasses passes;
+    for (const TokenLayout& layout : ShortLayouts(first, plan.variant.pattern, *long_ce)) {
+      passes.rows += layout.size;
+      passes.visible_pairs += VisiblePairs(patterns, layout);
+    }
+    estimate.step_flops += TrainingFlops(plan.spec, passes.rows, passes.visible_pairs) / 3;  // forward alone
+  }
   if (focus != nullptr) {
     for (const PackedSequence& sequence : first) {
       const FocusText drawn = DrawFocusText(sequence, *focus);

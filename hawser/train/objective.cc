@@ -16,17 +16,27 @@ struct WindowBatch {
   std::vector<size_t> rows;  // that the targets are of, in all sequences
 };
 
+/// Of `length` rows from `begin` on, behind the anchors.
+TokenLayout WindowLayout(const PackedSequence& s, int32_t anchors, int32_t begin, int32_t length) {
+  TokenLayout layout = MakeLayout(anchors, {length});
+  const std::vector<uint8_t>& separators = s.layout.is_separator;
+  if (separators.empty()) return layout;
+  layout.is_separator.assign(separators.begin(), separators.begin() + anchors);
+  layout.is_separator.insert(layout.is_separator.end(), separators.begin() + begin,
+                             separators.begin() + begin + length);
+  return layout;
+}
+
 /// Appends a window of the document that begins at row `document` of a sequence, anchors in front.
 void AppendWindow(const PackedSequence& s, int32_t document, const ShortWindow& window, size_t first_row,
                   WindowBatch* out) {
   Batch& batch = out->batch;
   const int32_t anchors = batch.pattern.anchors, begin = document + static_cast<int32_t>(window.begin);
   const auto length = static_cast<int32_t>(window.length), start = static_cast<int32_t>(batch.rows());
-  Batch::Sequence sequence{.begin = start, .layout = MakeLayout(anchors, {length})};
+  Batch::Sequence sequence{.begin = start, .layout = WindowLayout(s, anchors, begin, length)};
   const auto append = [&](int32_t row, int64_t position) {
     batch.ids.push_back(s.ids[row]);
     batch.positions.push_back(position);
-    if (!s.layout.is_separator.empty()) sequence.layout.is_separator.push_back(s.layout.is_separator[row]);
   };
   for (int32_t a = 0; a < anchors; ++a) append(a, s.positions[a]);
   for (int32_t r = begin; r < begin + length; ++r) append(r, anchors + s.positions[r] - s.positions[begin]);
@@ -43,6 +53,22 @@ bool HasTarget(const PackedSequence& s, int64_t from, int64_t to) {
     if (s.targets[r] >= 0 && s.weights[r] > 0) return true;
   }
   return false;
+}
+
+/// visit(sequence, row at which the document begins, window) for each window with something to score, in order.
+template <class Visit>
+void ForEachWindow(std::span<const PackedSequence> sequences, int32_t anchors, const LongCe& long_ce, Visit&& visit) {
+  for (const PackedSequence& s : sequences) {
+    const TokenLayout& layout = s.layout;
+    for (int32_t begin = anchors, end = begin; begin < layout.size; begin = end) {
+      while (end < layout.size && layout.doc_begin[end] == layout.doc_begin[begin]) ++end;
+      if (layout.IsPadding(begin)) continue;
+      for (const ShortWindow& window : ShortWindows(end - begin, long_ce.k, long_ce.delta)) {
+        const int64_t at = begin + window.begin;
+        if (HasTarget(s, at + window.scored, at + window.length)) visit(s, begin, window);
+      }
+    }
+  }
 }
 
 /// Scores the windows that wait and forgets them.
@@ -69,26 +95,32 @@ std::vector<float> ShortContextNats(Decoder* decoder, std::span<const PackedSequ
                                     ShortPasses* passes) {
   std::vector<float> nats;
   WindowBatch windows{.batch = {.pattern = pattern}};
-  size_t first_row = 0;
-  for (const PackedSequence& s : sequences) nats.resize(nats.size() + s.ids.size(), std::nanf(""));
+  std::vector<size_t> first_rows;
   for (const PackedSequence& s : sequences) {
-    const TokenLayout& layout = s.layout;
-    for (int32_t begin = pattern.anchors, end = begin; begin < layout.size; begin = end) {
-      while (end < layout.size && layout.doc_begin[end] == layout.doc_begin[begin]) ++end;
-      if (layout.IsPadding(begin)) continue;
-      for (const ShortWindow& window : ShortWindows(end - begin, long_ce.k, long_ce.delta)) {
-        const int64_t at = begin + window.begin;
-        if (!HasTarget(s, at + window.scored, at + window.length)) continue;
-        if (windows.batch.rows() > 0 && windows.batch.rows() + pattern.anchors + window.length > rows_at_once) {
-          RunWindows(decoder, &windows, &nats, passes);
-        }
-        AppendWindow(s, begin, window, first_row, &windows);
-      }
-    }
-    first_row += s.ids.size();
+    first_rows.push_back(nats.size());
+    nats.resize(nats.size() + s.ids.size(), std::nanf(""));
   }
+  ForEachWindow(sequences, pattern.anchors, long_ce,
+                [&](const PackedSequence& s, int32_t document, const ShortWindow& window) {
+                  const int64_t rows = windows.batch.rows();
+                  if (rows > 0 && rows + pattern.anchors + window.length > rows_at_once) {
+                    RunWindows(decoder, &windows, &nats, passes);
+                  }
+                  AppendWindow(s, document, window, first_rows[static_cast<size_t>(&s - sequences.data())], &windows);
+                });
   RunWindows(decoder, &windows, &nats, passes);
   return nats;
+}
+
+std::vector<TokenLayout> ShortLayouts(std::span<const PackedSequence> sequences, const LayeredPattern& pattern,
+                                      const LongCe& long_ce) {
+  std::vector<TokenLayout> layouts;
+  ForEachWindow(sequences, pattern.anchors, long_ce,
+                [&](const PackedSequence& s, int32_t document, const ShortWindow& window) {
+                  layouts.push_back(WindowLayout(s, pattern.anchors, document + static_cast<int32_t>(window.begin),
+                                                 static_cast<int32_t>(window.length)));
+                });
+  return layouts;
 }
 
 }  // namespace hawser

@@ -60,4 +60,8 @@ std::vector<float> ShortContextNats(Decoder* decoder, std::span<const PackedSequ
                                     const LayeredPattern& pattern, const LongCe& long_ce, int64_t rows_at_once,
                                     ShortPasses* passes);
 
+/// The layouts of those windows, which say what they cost before any of them runs.
+std::vector<TokenLayout> ShortLayouts(std::span<const PackedSequence> sequences, const LayeredPattern& pattern,
+                                      const LongCe& long_ce);
+
 }  // namespace hawser

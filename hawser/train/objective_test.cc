@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "hawser/attn/schedule.h"
 #include "hawser/attn/variant.h"
 #include "hawser/base/error.h"
 #include "hawser/base/parallel.h"
@@ -96,6 +97,14 @@ TEST_F(ObjectiveTest, ShortNatsAreThoseOfWindowsAlone) {
       const auto smaller = ShortContextNats(&decoder, sequences, pattern, long_ce, 1, &others);
       ASSERT_EQ(std::ssize(nats), std::ssize(sequences) * kGainLength);
       EXPECT_EQ(passes.rows, others.rows);
+      ShortPasses counted;
+      const AttnPattern of_layers = pattern.OfLayer(0, 2);
+      for (const TokenLayout& layout : ShortLayouts(sequences, pattern, long_ce)) {
+        counted.rows += layout.size;
+        counted.visible_pairs += CompileSchedule(of_layers, layout).visible_pairs;
+      }
+      EXPECT_EQ(counted.rows, passes.rows);
+      EXPECT_EQ(counted.visible_pairs, passes.visible_pairs);
       int64_t scored = 0;
       for (size_t i = 0; i < nats.size(); ++i) {
         const PackedSequence& s = sequences[i / kGainLength];
