@@ -104,7 +104,7 @@ TEST(EvalFiles, RulerRunAnswersWhatGenMade) {
            {"{\"input\":\"a\",\"outputs\":[]}", "line 1: wanted a list"},
            {"{\"input\":\"a\",\"outputs\":[1]}", "wanted texts"},
            {"{\"input\":7,\"outputs\":[\"1\"]}", "input"},
-           {"[[", "line 1"},
+           {"{", "line 1"},
            {"\n", "no samples"}}) {
     WriteFileAtomically(folder / "data" / "vt.jsonl", line);
     fails("--data " + data, 3, says);

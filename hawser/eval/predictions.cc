@@ -3,9 +3,7 @@
 #include <initializer_list>
 
 #include "hawser/base/error.h"
-#include "hawser/base/file.h"
-#include "hawser/base/text.h"
-#include "hawser/eval/answer_text.h"
+#include "hawser/eval/context_lines.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -64,15 +62,11 @@ Prediction ReadLine(const json& line, int64_t number) {
 }  // namespace
 
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path) {
-  const std::string text = ReadFile(path);
   std::vector<Prediction> predictions;
-  int64_t number = 0;
-  for (const std::string_view line : SplitAt(text, '\n')) {
-    ++number;
-    if (StripText(line).empty()) continue;
-    WithFrame(fmt::format("{}: line {}", path.string(), number),
-              [&] { predictions.push_back(ReadLine(ParseJson(line), static_cast<int64_t>(predictions.size()))); });
-  }
+  ReadJsonItems(path, [&](const json& line) {
+    predictions.push_back(ReadLine(line, std::ssize(predictions)));
+    return true;
+  });
   if (predictions.empty()) Fail(ErrorKind::kFormat, "{}: no predictions", path.string());
   return predictions;
 }

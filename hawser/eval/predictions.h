@@ -18,7 +18,8 @@ struct Prediction {
   std::string difficulty, size;      // LongBench v2: easy or hard; short, medium or long
 };
 
-/// Lines of JSON: `text` is "pred", "prediction" or "response", or the answer in a sample log of an evaluation
+/// Lines of JSON, or one list: `text` is "pred", "prediction" or "response", or the answer in a sample log of an
+/// evaluation
 /// ("resps"); references are "outputs", "answers", "needle", "answer", "label" or "ground_truth" of the line, or of its
 /// "doc". Blank lines are skipped. Errors: kIo, kFormat with the number of the line.
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path);

@@ -3,9 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
-#include "hawser/base/file.h"
-#include "hawser/base/text.h"
-#include "hawser/eval/answer_text.h"
+#include "hawser/eval/context_lines.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -69,16 +67,11 @@ std::optional<fs::path> FindRulerData(const fs::path& folder, const RulerTask& t
 }
 
 std::vector<RulerSample> ReadRulerData(const fs::path& file, int64_t limit) {
-  const std::string text = ReadFile(file);
   std::vector<RulerSample> samples;
-  int64_t number = 0;
-  for (const std::string_view line : SplitAt(text, '\n')) {
-    ++number;
-    if (StripText(line).empty()) continue;
-    if (limit > 0 && static_cast<int64_t>(samples.size()) == limit) break;
-    WithFrame(fmt::format("{}: line {}", file.string(), number),
-              [&] { samples.push_back(ReadSample(ParseJson(line), static_cast<int64_t>(samples.size()))); });
-  }
+  ReadJsonItems(file, [&](const nlohmann::json& line) {
+    samples.push_back(ReadSample(line, std::ssize(samples)));
+    return std::ssize(samples) != limit;
+  });
   if (samples.empty()) Fail(ErrorKind::kFormat, "{}: no samples", file.string());
   return samples;
 }
