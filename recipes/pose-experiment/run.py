@@ -60,28 +60,29 @@ def step_seconds(out):
     return statistics.median(later - earlier for earlier, later in zip(ends, ends[1:]) if later > earlier)
 
 
-def run_way(work, hawser, way, rope, seed):
+def run_way(work, hawser, threads, way, rope, seed):
     out = work / "pose" / f"{way}_{rope}_{seed}"
     result = out / "result.json"
     if result.exists():
         return
     keys, model, own = WAYS[way], work / "base", []
+    every = ["--json", "--threads", threads]
     measured = {"way": way, "rope": rope, "seed": seed}
     if keys is not None:
         settings = [f"seed={seed}", f"rope={ROPES[rope]}", *keys]
         model = out
         measured["run"], measured["peak_mib"] = call_measured(
             hawser, "extend", work / "base", "--recipe", HERE / "extend.toml", "--data", work / "data" / "whole", "--out",
-            out, "--resume", "--json", *[part for setting in settings for part in ("--set", setting)])
+            out, "--resume", *every, *[part for setting in settings for part in ("--set", setting)])
         measured["step_seconds"] = step_seconds(out)
     if way in ("none", "short"):
         own = ["--rope", ROPES[rope]]
     out.mkdir(parents=True, exist_ok=True)
     text = sorted((work / "data" / "validation").glob("*.txt"))
     measured["ppl"] = call(hawser, "eval", model, "ppl", "--data", *text, "--context", CONTEXT, "--max-tokens", 200000,
-                           "--json", "--dtype", "bf16", *own)
+                           "--dtype", "bf16", *every, *own)
     measured["retrieval"] = call(hawser, "eval", model, "retrieval", "--context", CONTEXT, "--documents", 32, "--seed",
-                                 7, "--json", "--dtype", "bf16", *own)
+                                 7, "--dtype", "bf16", *every, *own)
     result.write_text(json.dumps(measured) + "\n")
 
 
@@ -131,11 +132,12 @@ def main():
     parser.add_argument("work", type=Path)
     parser.add_argument("hawser")
     parser.add_argument("--way", nargs=3, metavar=("WAY", "ROPE", "SEED"))
+    parser.add_argument("--threads", default="0")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
         for way in [tuple(arguments.way[:2]) + (int(arguments.way[2]),)] if arguments.way else ways():
-            run_way(arguments.work, arguments.hawser, *way)
+            run_way(arguments.work, arguments.hawser, arguments.threads, *way)
     table(arguments.work)
 
 

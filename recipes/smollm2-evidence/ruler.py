@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """RULER at 4096 tokens under caches that keep a part of the keys; what is measured already is not measured again.
 
-  ruler.py WORK HAWSER MODEL                   all rows below, one after another
-  ruler.py WORK HAWSER MODEL --row ROW...      some of them
-  ruler.py WORK HAWSER MODEL --table           the tables and the small JSON of what is there
+  ruler.py WORK HAWSER MODEL DATA                   all rows below, one after another
+  ruler.py WORK HAWSER MODEL DATA --row ROW...      some of them
+  ruler.py WORK HAWSER MODEL DATA --table           the tables and the small JSON of what is there
+
+DATA: a folder as hawser eval --data-dir takes it.
 
 A row is one command: a method at a share of the keys, `--samples` samples of each of four tasks that need no other
 text. Its answers go to WORK/ruler/ROW as they come, and a killed run goes on behind them. The question is part of the
@@ -48,7 +50,8 @@ ROWS = rows()
 def command(options, row):
     return [options.hawser, "eval", options.model,
             f"ruler:length={LENGTH},tasks={'+'.join(TASKS)},samples={options.samples}", "--dtype", "bf16", "--kv",
-            ROWS[row][2], "--threads", str(options.threads), "--output", str(options.work / "ruler" / row), "--resume"]
+            ROWS[row][2], "--data-dir", options.data, "--threads", str(options.threads), "--output",
+            str(options.work / "ruler" / row), "--resume"]
 
 
 def measure(options, row):
@@ -100,6 +103,7 @@ def main():
     parser.add_argument("work", type=Path)
     parser.add_argument("hawser")
     parser.add_argument("model")
+    parser.add_argument("data")
     parser.add_argument("--row", choices=ROWS, nargs="+", default=list(ROWS))
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
