@@ -130,7 +130,10 @@ void Scheduler::Tell(Slot* slot, const Event& event) {
 
 void Scheduler::Publish() {
   std::map<std::string, std::vector<const KvCache*>> caches;  // only those of a form have pages in common
-  for (const auto& slot : slots_) caches[slot->form_text].push_back(slot->cache.get());
+  for (const auto& slot : slots_) {
+    caches[slot->form_text].push_back(slot->cache.get());
+    if (slot->spare != nullptr) caches[slot->form_text].push_back(slot->spare.get());
+  }
   std::map<std::string, int64_t> of;
   int64_t bytes = 0;
   for (const auto& [form, some] : caches) bytes += of[form] = HeldBytes(some);

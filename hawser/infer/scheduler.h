@@ -43,7 +43,8 @@ struct Request {
   std::chrono::milliseconds timeout{};  // from Submit; 0: none
   bool show_cache = false;              // kEnd tells which tokens are held
   /// Goes on behind this text, under its form; nothing is shared then. It is the request's until its sink is destroyed,
-  /// and holds all of it when kEnd comes. A prompt that was not read to its end is pending.
+  /// and holds all of it when kEnd comes. What was not read of a prompt is pending: a dense one that was not read to
+  /// its end is all of it.
   std::shared_ptr<LongText> behind = nullptr;
   /// Begins with what earlier prompts have in common, and is kept for later ones. Without, and behind a text, all of it
   /// is the same to the bit whoever else is served: its tokens are multiplied apart (DecodeChunk::apart), prompts in

@@ -49,11 +49,6 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
                                          : slot->indexed   ? NewIndexedCache(slot->form, request.keep)
                                                            : NewCache(slot->form);
   const KvCache& cache = behind != nullptr ? *behind->cache : *fresh;
-  slot->reserved = cache.BytesFor(prompt - cache.seen(), most);
-  if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
-    Fail(ErrorKind::kUsage, "keys and values of {} tokens and {} more take {} bytes, and {} are allowed", prompt, most,
-         slot->reserved, options_.kv_bytes);
-  }
   slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt,
                                               behind != nullptr ? &behind->state : nullptr);
   slot->lead = slot->text->Begin(/*prompt_follows=*/!request.prompt.empty());
@@ -61,6 +56,11 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   slot->left_over = static_cast<int64_t>(pending.size());
   request.prompt.insert(request.prompt.begin(), pending.begin(), pending.end());
   slot->request = std::move(request);
+  slot->reserved = cache.BytesFor(prompt - cache.seen(), most) + (slot->keeps_spare() ? cache.bytes() : 0);
+  if (options_.kv_bytes > 0 && slot->reserved > options_.kv_bytes) {
+    Fail(ErrorKind::kUsage, "keys and values of {} tokens and {} more take {} bytes, and {} are allowed", prompt, most,
+         slot->reserved, options_.kv_bytes);
+  }
   slot->sink = std::move(sink);
   slot->submitted = Slot::Clock::now();
   const std::lock_guard lock(mutex_);
@@ -138,6 +138,7 @@ void Scheduler::Begin(std::unique_ptr<Slot> slot) {
       s->fed.assign(s->request.prompt.begin(), s->request.prompt.begin() + s->cached);
     }
     if (s->cache == nullptr) s->cache = NewCache(s->form);
+    if (s->keeps_spare()) s->spare = s->cache->Fork();
     if (s->prefills) s->cache->BeginPrefill(static_cast<int64_t>(s->rest().size()));
   });
   if (s->over) return;

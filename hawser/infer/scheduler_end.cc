@@ -72,9 +72,14 @@ void Scheduler::Collect() {
 /// The text behind which a request went on is whole again, with what was read and drawn.
 void Scheduler::GiveBack(Slot* slot) {
   LongText* behind = slot->request.behind.get();
-  if (behind == nullptr || slot->cache == nullptr) return;
-  if (slot->cache->seen() != slot->before + static_cast<int64_t>(slot->fed.size())) return;
-  if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
+  if (behind == nullptr || (slot->cache == nullptr && slot->spare == nullptr)) return;
+  if (slot->spare != nullptr && !slot->rest().empty()) {
+    slot->cache = std::move(slot->spare);
+    slot->fed.clear();
+    slot->prefills = false;
+  }
+  if (slot->cache == nullptr || slot->cache->seen() != slot->before + static_cast<int64_t>(slot->fed.size())) return;
+  slot->EndPrefill();
   slot->text->Save(&behind->state);
   const std::span<const int32_t> rest = slot->rest();
   behind->state.pending.assign(rest.begin(), rest.end());

@@ -1,7 +1,9 @@
 // Texts of a scheduler end alone, whatever ends them, and take no other with them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <new>
 #include <string>
 #include <thread>
@@ -15,14 +17,14 @@
 namespace hawser {
 namespace {
 
-/// Runs out of memory where pass number `fails` of a decoder begins.
+/// Runs out of memory where `times` passes of a decoder begin, the first of them its pass number `fails`.
 struct FailingPasses : ForwardingBackend {
   using ForwardingBackend::ForwardingBackend;
   void EmbedForward(ConstMat table, const int32_t* ids, Mat y, float scale) override {
-    if (++passes == fails) throw OutOfMemory(ErrorKind::kIo, "no room");
+    if (++passes >= fails && passes < fails + times) throw OutOfMemory(ErrorKind::kIo, "no room");
     ForwardingBackend::EmbedForward(table, ids, y, scale);
   }
-  int64_t passes = 0, fails = 0;
+  int64_t passes = 0, fails = 0, times = 1;
 };
 
 TEST_F(SchedulerTest, TextsEndWhenNobodyListensOrTheyAreCancelled) {
@@ -122,6 +124,82 @@ TEST_F(SchedulerTest, ATextThatIsLeftIsWholeAgain) {
       ids.insert(ids.end(), more.begin(), more.end());
       EXPECT_EQ(ids, wanted) << steps << " " << vanishes;
     }
+  }
+}
+
+// What stays of a dense prompt is chosen at its end: of one that is cut nothing was read, and all of it is pending.
+TEST_F(SchedulerTest, APromptBehindATextIsReadWholeWhateverCutsIt) {
+  for (const char* form : {"sink:2,20", "sink:2,20,prefill=dense", "snapkv:12,window=4", "tova:12", "expected:40%"}) {
+    Request first{.prompt = Prompt(4, 25)}, second{.prompt = Prompt(5, 40), .progress = true};
+    first.generate = {.max_new = 4, .sampler = {.temperature = 0}};
+    second.generate = {.max_new = 12, .sampler = {.temperature = 0}};
+    const auto say = [&](Scheduler* scheduler, const std::shared_ptr<LongText>& text, Request request) {
+      request.behind = text;
+      Heard heard;
+      scheduler->Submit(request, heard.Sink());
+      RunAll(scheduler);
+      return heard.ids();
+    };
+    const auto begun = [&](Scheduler* scheduler) {
+      auto text = std::make_shared<LongText>();
+      text->cache = scheduler->NewCache(ParseKvForm(form));
+      EXPECT_EQ(say(scheduler, text, first).size(), 4u);
+      return text;
+    };
+    const auto calm = New({.rows = 64});
+    const std::vector<int32_t> wanted = say(calm.get(), begun(calm.get()), second);
+    ASSERT_EQ(wanted.size(), 12u);
+    for (const std::string cut : {"cancelled", "left", "ended", "failed"}) {
+      FailingPasses backend(backend_.get());
+      Decoder decoder(&backend, &params_);
+      Scheduler scheduler(&backend, &decoder, &tokenizer_, DType::kF32, {.slots = 2, .rows = 7});
+      const auto text = begun(&scheduler);
+      Heard heard, other;
+      scheduler.Submit({.prompt = {1}, .generate = {.max_new = 60}}, other.Sink());
+      scheduler.Step();  // from now on prompts are read in pieces
+      Request request = second;
+      request.behind = text;
+      bool gone = false;
+      const EventSink sink = heard.Sink();
+      const uint64_t id = scheduler.Submit(request, [&](const Event& event) { return sink(event) && !gone; });
+      for (int i = 0; i < 3; ++i) scheduler.Step();
+      EXPECT_EQ(heard.read, (std::vector<int64_t>{7, 14, 21}));
+      if (cut == "cancelled") scheduler.Cancel(id);
+      if (cut == "left") gone = true;
+      if (cut == "ended") scheduler.EndAll(Error(ErrorKind::kIo, "the server ends"));
+      if (cut == "failed") {  // both texts together, then each
+        backend.fails = backend.passes + 1;
+        backend.times = 3;
+      }
+      RunAll(&scheduler);
+      EXPECT_TRUE(heard.tokens.empty()) << form << " " << cut;
+      ASSERT_NE(text->cache, nullptr) << form << " " << cut;
+      Request rest = second;
+      rest.prompt.clear();
+      EXPECT_EQ(say(calm.get(), text, rest), wanted) << form << " " << cut;
+    }
+  }
+}
+
+TEST_F(SchedulerTest, ADensePromptBehindATextHasRoomForBoth) {
+  for (const char* form : {"sink:2,20,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
+    Request request{.prompt = Prompt(4, 90)};
+    request.generate = {.max_new = 4, .sampler = {.temperature = 0}};
+    request.behind = std::make_shared<LongText>();
+    const auto scheduler = New({.rows = 16});
+    request.behind->cache = scheduler->NewCache(ParseKvForm(form));
+    Heard first, second;
+    scheduler->Submit(request, first.Sink());
+    RunAll(scheduler.get());
+    const KvCache& cache = *request.behind->cache;
+    const int64_t room = cache.bytes() + cache.BytesFor(91, 4);
+    EXPECT_THROW(New({.kv_bytes = room - 1})->Submit(request, second.Sink()), Error) << form;
+    const auto exact = New({.rows = 16, .kv_bytes = room});
+    exact->Submit(request, second.Sink());
+    int64_t most = 0;
+    while (exact->Step()) most = std::max(most, exact->stats().kv_bytes);
+    EXPECT_LE(most, room) << form;
+    EXPECT_EQ(second.tokens.size(), 4u) << form;
   }
 }
 

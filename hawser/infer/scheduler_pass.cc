@@ -159,7 +159,7 @@ void Scheduler::AfterPass(Slot* slot) {
     }
     if (read < prompt || slot->over) return;
     slot->answered = Slot::Clock::now();
-    if (std::exchange(slot->prefills, false)) slot->cache->EndPrefill();
+    slot->EndPrefill();
     const bool snapshot = slot->shares() && !slot->cache->holds_all() && options_.prefix_bytes > 0;
     if (snapshot) prefixes_.Keep(slot->shares_as, slot->request.prompt, slot->cache->Fork());
   }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hawser/infer/scheduler.h"
@@ -33,14 +34,15 @@ struct Scheduler::Slot {
   int64_t reserved = 0;   // bytes of keys and values
   std::unique_ptr<Continuation> text;
   std::unique_ptr<KvCache> cache;
-  std::vector<int32_t> fed;      // what the cache has seen
-  std::vector<int32_t> to_feed;  // in this pass
-  int64_t heard = 0;             // rows of this pass that were wanted and have come
-  int64_t cached = 0;            // tokens of the prompt that did not have to be read
-  int64_t before = 0;            // tokens that the cache had seen when the request began
-  int64_t left_over = 0;         // of the prompt: tokens that were pending
-  int32_t next = -1;             // drawn and not fed yet
-  std::string lead;              // text that an earlier request held back
+  std::unique_ptr<KvCache> spare;  // `cache` as it was before the dense prompt that is read behind a text
+  std::vector<int32_t> fed;        // what the cache has seen
+  std::vector<int32_t> to_feed;    // in this pass
+  int64_t heard = 0;               // rows of this pass that were wanted and have come
+  int64_t cached = 0;              // tokens of the prompt that did not have to be read
+  int64_t before = 0;              // tokens that the cache had seen when the request began
+  int64_t left_over = 0;           // of the prompt: tokens that were pending
+  int32_t next = -1;               // drawn and not fed yet
+  std::string lead;                // text that an earlier request held back
   bool over = false, cancelled = false, prefills = false;
   Clock::time_point submitted, begun, answered;
 
@@ -56,6 +58,13 @@ struct Scheduler::Slot {
   bool shares() const { return request.share && request.behind == nullptr && form.prefill == KvPrefill::kSparse; }
   bool apart() const { return !shares(); }
   int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()) - left_over; }
+  /// What stays of a dense prompt is chosen at its end, which a part of one does not have: it counts whole or not at
+  /// all.
+  bool keeps_spare() const { return request.behind != nullptr && prefills && form.prefill == KvPrefill::kDense; }
+  void EndPrefill() {
+    if (std::exchange(prefills, false)) cache->EndPrefill();
+    spare.reset();
+  }
   std::span<const int32_t> rest() const {
     return std::span<const int32_t>(request.prompt).subspan(std::min(fed.size(), request.prompt.size()));
   }
