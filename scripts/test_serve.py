@@ -745,8 +745,10 @@ class SettingsTest(unittest.TestCase):
                 self.assertNotIn("index", plain["usage"]["hawser"])
                 self.assertEqual(a["choices"][0]["text"], plain["choices"][0]["text"])
                 own = {"max_tokens": 5, "temperature": 0, "ignore_eos": True}
-                b = server.complete(prompt=ids + more, hawser={"keep": "0.3"}, **own)
+                b = server.complete(prompt=ids + more, hawser={"keep": "0.3"}, cache_prompt=False, **own)
                 self.assertLess(b["usage"]["hawser"]["index"]["read"], 0.35)
+                same = server.complete(prompt=ids + more, hawser={"keep": 0.3}, cache_prompt=False, **own)
+                self.assertEqual(same["usage"]["hawser"]["index"], b["usage"]["hawser"]["index"])
                 for other in ({"prompt": ids[1:] + more}, {"prompt": ids}, {"prompt": "On day"},
                               {"prompt": ids + more, "hawser": {"kv": "sink:4,60"}}):
                     self.assertNotIn("index", server.complete(**other, **own)["usage"]["hawser"])
@@ -784,6 +786,9 @@ class SettingsTest(unittest.TestCase):
                                          ("/v1/sessions", {"index": True, "from": talk}, "original stands"),
                                          ("/v1/sessions", {"index": True, "kv": "sink:4,60"}, "drops keys"),
                                          ("/v1/completions", {"prompt": "a", "hawser": {"keep": "2"}}, "share"),
+                                         ("/v1/completions", {"prompt": "a", "hawser": {"keep": 2}}, "to 1"),
+                                         ("/v1/completions", {"prompt": "a", "hawser": {"keep": 0}}, "to 1"),
+                                         ("/v1/completions", {"prompt": "a", "hawser": {"keep": True}}, "or text"),
                                          ("/v1/completions", {"prompt": "a", "hawser": {"keep": "0.5", "session": talk}},
                                           "as the server says")):
                     status, answer, _ = server.ask(path, body)

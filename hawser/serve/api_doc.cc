@@ -1,5 +1,7 @@
 #include "hawser/serve/api_doc.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "hawser/io/ordered_json.h"
@@ -56,9 +58,12 @@ std::string ApiDocument(const CallLimits& limits, int32_t vocab, bool indexed) {
       nlohmann::ordered_json* members = &schemas[request]["properties"];
       if (dot != std::string_view::npos) members = &(*members)[row.name.substr(0, dot)]["properties"];
       nlohmann::ordered_json& member = (*members)[row.name.substr(dot == std::string_view::npos ? 0 : dot + 1)];
-      const nlohmann::ordered_json types = member.is_null() ? nlohmann::ordered_json() : member["type"];
-      member.update(SchemaOf(row, limits));
-      if (types.is_array()) member["type"].insert(member["type"].begin(), types[0]);
+      nlohmann::ordered_json schema = SchemaOf(row, limits);
+      if (!member.is_null()) {  // of another row of this name: either will do
+        schema["type"].insert(schema["type"].begin(), member["type"].begin(), member["type"].end() - 1);
+        schema["description"] = fmt::format("{}; {}", member["description"].get_ref<const std::string&>(), row.says);
+      }
+      member.update(schema);
     }
   }
   return Dump(api);

@@ -115,6 +115,23 @@ TEST(ApiDocument, MembersAreCheckedAsDescribed) {
   }
 }
 
+TEST(ApiDocument, AMemberOfTwoTypesIsDescribedOnce) {
+  const OrderedJson members = Document()["components"]["schemas"]["CompletionRequest"]["properties"];
+  const OrderedJson keep = members["hawser"]["properties"]["keep"], logprobs = members["logprobs"];
+  EXPECT_EQ(keep["type"], (OrderedJson{"number", "string", "null"}));
+  EXPECT_EQ(keep["maximum"], 1);
+  EXPECT_EQ(keep["format"], "keep-rule");
+  EXPECT_EQ(logprobs["type"], (OrderedJson{"integer", "boolean", "null"}));
+  EXPECT_EQ(logprobs["description"], "most probable tokens whose log-probabilities are told; true: 1");
+  const auto kept = [](const OrderedJson& value) {
+    return ParseCall({{"prompt", "a"}, {"hawser", {{"keep", value}}}}, false, {}, kDocVocab).keep;
+  };
+  EXPECT_EQ(kept(0.3), "0.3");
+  EXPECT_EQ(kept("mass=0.9"), "mass=0.9");
+  EXPECT_EQ(kept(1), "1");
+  EXPECT_EQ(kept(nullptr), "");
+}
+
 TEST(ApiDocument, TellsTheLimitsOfItsServer) {
   const OrderedJson schemas = Document()["components"]["schemas"];
   EXPECT_EQ(schemas["TokenId"]["maximum"], kDocVocab - 1);

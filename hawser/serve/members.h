@@ -30,7 +30,7 @@ struct MemberRow {
 
   double Highest(const CallLimits& limits) const;
 };
-/// Of both kinds of requests for text. Two rows of a name: it may be either.
+/// Of both kinds of requests for text. Two rows of a name, which both say something: it may be either.
 std::span<const MemberRow> MemberRows();
 
 /// The members of an object in a request; null is as if not there. Errors: ApiError (400) naming the member. The names

@@ -166,7 +166,10 @@ TextFormat Format(const Members& members) {
 void Own(const Members& members, Call* call) {
   const Members inner = members.Inner("hawser");
   call->kv = inner.Text("kv");
-  call->keep = inner.Text("keep");
+  if (const Json* keep = inner.Find("keep"); keep != nullptr) {
+    if (!keep->is_number() && !keep->is_string()) inner.Wrong("keep", "a share of the keys or text", *keep);
+    call->keep = keep->is_number() ? fmt::format("{}", inner.Number("keep", 1)) : inner.Text("keep");
+  }
   call->session = inner.Text("session");
   call->show_cache = inner.Flag("cache", false);
 }
