@@ -72,10 +72,14 @@ def call(hawser, *arguments):
     return json.loads(done.stdout)
 
 
-def train(work, hawser, threads):
+def train_base(work, hawser, threads):
     if not (work / "base" / "hawser.json").exists():
         call(hawser, "train", HERE / "focus-base.toml", "--data", work / "base.jsonl", "--out", work / "base", "--resume",
              "--json", "--threads", threads)
+
+
+def train(work, hawser, threads):
+    train_base(work, hawser, threads)
     if not (work / "focus" / "hawser.json").exists():
         call(hawser, "extend", work / "base", "--recipe", HERE / "focus.toml", "--data", work / "long.jsonl", "--out",
              work / "focus", "--resume", "--json", "--threads", threads)
