@@ -28,8 +28,12 @@ bool Takes(const std::vector<const char*>& flags, std::string_view flag) {
   return std::ranges::find(flags, flag) != flags.end();
 }
 
-/// Errors: kUsage for an option that is given and means nothing to `what`.
-void RefuseOthers(Command command, std::string_view what, const std::vector<const char*>& own) {
+/// Errors: kUsage for an option that is given and means nothing to `what`, with the reason where `why` has one.
+void RefuseOthers(Command command, std::string_view what, const std::vector<const char*>& own,
+                  const std::vector<std::pair<const char*, const char*>>& why) {
+  for (const auto& [flag, reason] : why) {
+    if (command.Has(flag)) Fail(ErrorKind::kUsage, "eval {} takes no {}: {}", what, flag, reason);
+  }
   std::vector<std::pair<std::string_view, const std::vector<const char*>*>> others;
   for (const EvalMeasure& measure : EvalMeasures()) others.emplace_back(measure.name, &measure.flags);
   others.emplace_back("of tasks", &TaskFlags());
@@ -91,10 +95,10 @@ int RunEval(const EvalOptions& options, Command command, const CommonOptions& co
   CheckNames(options);
   const TaskOptions fields(options.tasks.front());
   if (const EvalMeasure* measure = FindMeasure(fields.task())) {
-    RefuseOthers(command, measure->name, measure->flags);
+    RefuseOthers(command, measure->name, measure->flags, measure->refused);
     return measure->run(options, fields, common);
   }
-  RefuseOthers(command, options.tasks.front(), TaskFlags());
+  RefuseOthers(command, options.tasks.front(), TaskFlags(), {});
   return RunTaskList(options, command.Has("--seed"), common);
 }
 
@@ -121,7 +125,7 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
                   "longppl: tokens of the judge that each text is cut to; default: the judge's context, at most "
                   "32768. compare: the same, or of the model where nobody judges",
        .index = "The prefix in this file, which hawser index wrote: the text of ppl goes on behind it, prompts of "
-                "tasks begin with it"});
+                "tasks and texts of longppl begin with it; compare has index:FILE among its --methods"});
   command.Add("--protocol", options->protocol,
               "windowed (default), streaming, or one of rolling, sliding, truncate, chunk-half, chunk-stride, full, "
               "lines; with --kv the default is streaming");
@@ -138,10 +142,9 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
            "tokens (256)")
       .Range(1, std::numeric_limits<int64_t>::max());
   command.Add("--nll", options->nll_file, "Also write the nats of every predicted token, a line each").Writes();
-  command.Add(
-      "--methods", options->methods,
-      "Methods to compare, between semicolons: \"full; sink:4,796; window=256; sepllm @ yarn:factor=2\": a cache "
-      "or an attention pattern, and behind @ a position scheme");
+  command.Add("--methods", options->methods,
+              "Methods to compare, between semicolons: \"full; sink:4,796; window=256; sepllm @ yarn:factor=2\": a "
+              "cache, an attention pattern or index:FILE,keep=0.1, and behind @ a position scheme");
   command.Add("--kept", options->kept, "Keys that each method with a ? in place of a number is to keep: sink:4,?")
       .RangeReal(1, 0x1p40);
   const CommandOption judge =

@@ -120,8 +120,6 @@ class HeldRuns {
 
 int RunCompare(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common) {
   if (options.resume && options.output.empty()) Fail(ErrorKind::kUsage, "--resume goes on with the run in --output");
-  if (!options.kv.empty())
-    Fail(ErrorKind::kUsage, "--kv {} is a method among others: name it in --methods", options.kv);
   CheckJudgeFlags(options);
   const bool judged = !options.judge.empty() || !options.keys.empty();
   if (!judged) {
@@ -151,7 +149,7 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
   comparison.stretch = options.ppl.stretch > 0 ? options.ppl.stretch : kStretch;
   comparison.draws = options.bootstrap > 0 ? options.bootstrap : kDraws;
   const std::vector<Method> methods = FitMethods(options, *run, backend.get(), comparison.texts);
-  HeldRuns held(options, RunOf(options, *run, keys, comparison.texts, comparison.stretch));
+  nlohmann::json about = RunOf(options, *run, keys, comparison.texts, comparison.stretch);
   std::string rope;  // of `run`
   const auto reader_of = [&](const Method& method) {
     if (method.rope != rope) {
@@ -161,13 +159,24 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
     }
     return TextReader(backend.get(), run->weights, *tokenizer, method.sight, ParseBosRule(options.bos));
   };
+  int64_t first = 0;  // token that counts: behind every index
+  for (const Method& method : methods) {
+    if (!method.sight.index) continue;
+    WithFrame(fmt::format("method '{}'", method.name),
+              [&] { first = std::max(first, reader_of(method).FirstPredicted()); });
+    about["run"]["first"] = first;
+  }
+  HeldRuns held(options, about);
   // What cannot be is told before anything is measured.
-  constexpr size_t kTried = 16;  // tokens
-  const std::vector<int32_t>& first = comparison.texts.front().ids;
+  constexpr int64_t kTried = 16;  // tokens predicted
   for (const Method& method : methods) {
     if (held.Find(method.name) != nullptr) continue;
-    WithFrame(fmt::format("method '{}'", method.name),
-              [&] { reader_of(method).Read(std::span(first).first(std::min(first.size(), kTried))); });
+    WithFrame(fmt::format("method '{}'", method.name), [&] {
+      TextReader reader = reader_of(method);
+      for (const CompareText& text : comparison.texts) WithFrame(text.name, [&] { reader.Check(text.ids); });
+      const std::vector<int32_t>& ids = comparison.texts.front().ids;
+      reader.Read(std::span(ids).first(std::min<size_t>(ids.size(), reader.FirstPredicted() + kTried)));
+    });
   }
   for (const Method& method : methods) {
     if (const MethodRun* before = held.Find(method.name)) {
@@ -177,7 +186,7 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
     }
     WithFrame(fmt::format("method '{}'", method.name), [&] {
       TextReader reader = reader_of(method);
-      comparison.methods.push_back(RunMethod(&reader, method.name, comparison.texts, comparison.stretch));
+      comparison.methods.push_back(RunMethod(&reader, method.name, comparison.texts, comparison.stretch, first));
     });
     held.Add(comparison.methods.back());
     LogLine(fmt::format("{}: ppl {:.4g}, {:.1f} keys kept", method.name, comparison.methods.back().all().ppl(),

@@ -106,6 +106,16 @@ Sight EvalSight(const EvalOptions& options) {
     Fail(ErrorKind::kUsage, "--kv and --attention both say what is seen; give one of them");
   }
   Sight sight;
+  if (!options.prefix.index.empty()) {
+    if (!options.attention.empty()) {
+      Fail(ErrorKind::kUsage,
+           "--attention does not go with --index: what stands behind a prefix is read through a cache");
+    }
+    sight.kv = KvForm();
+    sight.index = {.file = options.prefix.index, .keep = ParseKeepRule(options.prefix.keep)};
+  } else if (options.keep_given) {
+    Fail(ErrorKind::kUsage, "--keep says what is read of a prefix: give one with --index");
+  }
   if (!options.kv.empty()) sight.kv = ParseKvForm(options.kv);
   if (!options.attention.empty()) sight.pattern = ParseLayeredPattern(options.attention);
   return sight;
@@ -139,6 +149,10 @@ int RunLongPpl(const EvalOptions& options, const TaskOptions& fields, const Comm
   nlohmann::json json = ToJson(report);
   AddModelTo(&json, options, run);
   json[sight.kv ? "kv_policy" : "attention"] = ToString(sight);
+  if (sight.index) {
+    json["index"] = sight.index->file.string();
+    json["keep"] = ToString(sight.index->keep);
+  }
   json["bos"] = reader.prefix();
   json["judge"] = keys.judge;
   json["k"] = keys.rule.context.k;

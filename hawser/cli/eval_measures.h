@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "hawser/cli/command.h"
@@ -46,6 +47,8 @@ struct EvalMeasure {
   const char* name;
   const char* summary;
   std::vector<const char*> flags;  // options that it takes and not every other does
+  /// Options that others take, and why it does not: what stands behind "takes no --X: ".
+  std::vector<std::pair<const char*, const char*>> refused;
   /// `fields`: what stands behind the name, NAME:key=value,...
   int (*run)(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common);
 };
@@ -61,7 +64,7 @@ ModelToRun OpenEvalModel(const EvalOptions& options);
 void AddModelTo(nlohmann::json* json, const EvalOptions& options, const ModelToRun& run);
 /// The first --limit documents of --data. `what`: the measure, for errors.
 std::vector<TextDocument> ReadEvalTexts(const EvalOptions& options, std::string_view what);
-/// Of --kv or --attention.
+/// Of --kv, --index and --attention.
 Sight EvalSight(const EvalOptions& options);
 /// Errors: kUsage for options of a judge without one.
 void CheckJudgeFlags(const EvalOptions& options);

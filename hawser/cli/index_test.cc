@@ -91,6 +91,50 @@ TEST_F(IndexCommand, GenerateGoesOnBehindAPrefix) {
   EXPECT_EQ(json::parse(Run("generate", behind + greedy).out)["kv"]["prefix"]["keep"], "0.1");
 }
 
+TEST_F(IndexCommand, TextsThatBeginWithThePrefix) {
+  ASSERT_EQ(Index("--bos on").code, 0);
+  const std::string keys = " --judge" + At("m1") + " --data" + At("both.txt") + " --bos on --json ";
+  const std::string fields = ":k=16,delta=8,alpha=-9,beta=-9";  // every token that far is key
+  const CommandResult plain = Run("eval", "longppl" + fields + keys + "--kv full");
+  ASSERT_EQ(plain.code, 0) << plain.out;
+  const CommandResult behind = Run("eval", "longppl" + fields + keys + "--keep 0.3 --index" + At("p.idx"));
+  ASSERT_EQ(behind.code, 0) << behind.out;
+  const json whole = json::parse(plain.out), part = json::parse(behind.out);
+  EXPECT_EQ(part["tokens"], 39) << "the first behind the prefix is read and not predicted";
+  EXPECT_EQ(part["keep"], "0.3");
+  EXPECT_EQ(part["judge_key_tokens"], whole["judge_key_tokens"]) << "the judge sees the whole text";
+  EXPECT_NEAR(part["kept"].get<double>(), whole["kept"].get<double>(), 1e-9) << "nothing is dropped";
+  EXPECT_LT(part["prefix_read"], 0.6);
+  EXPECT_EQ(whole["prefix_read"], nullptr);
+
+  const std::string texts = "compare --bos on --data" + At("both.txt") + " --json --methods ";
+  const std::string index = "index:" + (folder_ / "p.idx").string();
+  const std::string output = " --output" + At("run");
+  const CommandResult compared = Run("eval", texts + "'full; " + index + ",keep=1; " + index + ",keep=0.3'" + output);
+  ASSERT_EQ(compared.code, 0) << compared.out;
+  const json methods = json::parse(compared.out)["methods"];
+  for (const json& method : methods) EXPECT_EQ(method["tokens"], 39) << "all count the same ones";
+  EXPECT_NEAR(methods[1]["ppl_times_first"]["ratio"].get<double>(), 1, 1e-5);
+  EXPECT_NE(methods[2]["ppl"], methods[0]["ppl"]);
+  EXPECT_NEAR(methods[2]["ppl"].get<double>() / part["ppl"].get<double>(), 1, 1e-9);
+  EXPECT_NE(Run("eval", texts + "full --resume" + output).out.find("another run"), std::string::npos)
+      << "without an index other tokens count";
+
+  const auto refused = [&](const std::string& options, const std::string& part) {
+    const CommandResult run = Run("eval", options);
+    EXPECT_NE(run.code, 0);
+    EXPECT_NE(run.out.find(part), std::string::npos) << options << ": " << run.out;
+  };
+  const std::string other = " --bos on --data" + At("rest.txt");
+  refused("compare --methods '" + index + "'" + other, "does not begin with the indexed prefix");
+  refused("compare --methods '" + index + " @ yarn:factor=2' --data" + At("both.txt"), "rope");
+  refused("compare --methods '" + index + ",keep=?' --kept 20 --data" + At("both.txt"), "keep=");
+  refused("compare --methods full --index" + At("p.idx") + other, "named in --methods as index:FILE");
+  refused("longppl" + fields + keys + "--keep 0.3", "give one with --index");
+  refused("longppl" + fields + keys + "--kv sink:4,60 --index" + At("p.idx"), "drops keys");
+  refused("longppl" + fields + keys + "--attention window=8 --index" + At("p.idx"), "does not go with --index");
+}
+
 TEST_F(IndexCommand, PerplexityBehindAPrefix) {
   ASSERT_EQ(Index().code, 0);
   const std::string text = " --data" + At("rest.txt") + " --json";
@@ -102,7 +146,9 @@ TEST_F(IndexCommand, PerplexityBehindAPrefix) {
   ASSERT_EQ(less.code, 0) << less.out;
   EXPECT_NE(json::parse(less.out)["ppl"], whole["ppl"]);
   EXPECT_EQ(Run("eval", "ppl" + text + " --index" + At("p.idx") + " --protocol windowed").code, 2);
-  EXPECT_EQ(Run("eval", "retrieval --index" + At("p.idx")).code, 2);
+  const CommandResult retrieval = Run("eval", "retrieval --index" + At("p.idx"));
+  EXPECT_EQ(retrieval.code, 2);
+  EXPECT_NE(retrieval.out.find("none begins as another text does"), std::string::npos) << retrieval.out;
 }
 
 TEST_F(IndexCommand, ChatBehindAPrefix) {

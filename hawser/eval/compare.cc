@@ -22,10 +22,22 @@ std::string_view Trimmed(std::string_view text) {
   return begin == text.npos ? std::string_view() : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
 }
 
+/// FILE or FILE,keep=RULE.
+IndexSight ParseIndexSight(std::string_view text) {
+  constexpr std::string_view kKeep = ",keep=";
+  const size_t keep = text.rfind(kKeep);
+  IndexSight index{.file = text.substr(0, keep)};
+  if (index.file.empty()) Fail(ErrorKind::kUsage, "which index? index:FILE,keep=0.1 has the file of hawser index");
+  if (keep != text.npos) index.keep = ParseKeepRule(text.substr(keep + kKeep.size()));
+  return index;
+}
+
 /// Behind the name of a cache stands a ':' or ',', behind the first word of a pattern a '=' or a blank. A word alone is
 /// a cache, or what only patterns know.
 Sight ParseSight(std::string_view text) {
+  constexpr std::string_view kIndex = "index:";
   if (text.empty()) return {};
+  if (text.starts_with(kIndex)) return {.index = ParseIndexSight(text.substr(kIndex.size()))};
   const size_t end = text.find_first_of(":,= \t\n");
   const auto pattern = [&]() -> Sight { return {.kv = std::nullopt, .pattern = ParseLayeredPattern(text)}; };
   if (end != text.npos && text[end] != ':' && text[end] != ',') return pattern();
@@ -73,12 +85,15 @@ std::vector<Method> ParseMethods(std::string_view text) {
     if (name.empty()) Fail(ErrorKind::kUsage, "methods '{}': nothing stands between two ';' or at an end", text);
     const size_t at = name.find('@');
     Method method{.name = std::string(name), .sight = {}};
-    WithFrame(fmt::format("method '{}' (a cache or an attention pattern, and behind @ a position scheme)", name), [&] {
-      method.sight = ParseSight(Trimmed(name.substr(0, at)));
-      if (at == name.npos) return;
-      method.rope = Trimmed(name.substr(at + 1));
-      if (method.rope.empty()) Fail(ErrorKind::kUsage, "nothing stands behind @; wanted such as @ yarn:factor=2");
-    });
+    WithFrame(
+        fmt::format(
+            "method '{}' (a cache, an attention pattern or index:FILE,keep=0.1, and behind @ a position scheme)", name),
+        [&] {
+          method.sight = ParseSight(Trimmed(name.substr(0, at)));
+          if (at == name.npos) return;
+          method.rope = Trimmed(name.substr(at + 1));
+          if (method.rope.empty()) Fail(ErrorKind::kUsage, "nothing stands behind @; wanted such as @ yarn:factor=2");
+        });
     const auto same = std::ranges::find_if(
         methods, [&](const Method& other) { return other.sight == method.sight && other.rope == method.rope; });
     if (same != methods.end()) {
@@ -101,11 +116,12 @@ NatsSum MethodRun::key() const {
   return sum;
 }
 
-MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const CompareText> texts, int64_t stretch) {
-  MethodRun run{.name = name, .bytes = {}, .stretches = {}, .buckets = {}};
+MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const CompareText> texts, int64_t stretch,
+                    int64_t first) {
+  MethodRun run{.name = name, .bytes = {}, .prefix_read = {}, .stretches = {}, .buckets = {}};
   const auto start = std::chrono::steady_clock::now();
-  double tokens = 0, bytes = 0;
-  bool cached = false;
+  double tokens = 0, bytes = 0, prefix_read = 0;
+  bool cached = false, indexed = false;
   ProgressBar bar(name, static_cast<int64_t>(texts.size()));
   for (size_t d = 0; d < texts.size(); ++d) {
     const CompareText& text = texts[d];
@@ -113,7 +129,7 @@ MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const
     const auto n = static_cast<int64_t>(text.ids.size());
     for (int64_t t = 0; t < n; ++t) {
       if (t % stretch == 0) run.stretches.emplace_back();
-      if (std::isnan(read.nats[t])) continue;
+      if (t < first || std::isnan(read.nats[t])) continue;
       run.stretches.back().all.Add(read.nats[t]);
       if (!text.key.empty() && text.key[t] != 0) run.stretches.back().key.Add(read.nats[t]);
       const auto bucket = static_cast<size_t>(PplBucketOf(t));
@@ -125,6 +141,8 @@ MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const
     run.kept += read.kept * static_cast<double>(n);
     bytes += read.bytes.value_or(0) * static_cast<double>(n);
     cached = cached || read.bytes.has_value();
+    prefix_read += read.prefix_read.value_or(0);
+    indexed = indexed || read.prefix_read.has_value();
     bar.Update(static_cast<int64_t>(d) + 1, fmt::format("ppl {:.4g}", run.all().ppl()));
   }
   for (size_t b = 0; b < run.buckets.size(); ++b) {
@@ -134,6 +152,7 @@ MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const
   std::erase_if(run.buckets, [](const PplBucket& bucket) { return bucket.tokens == 0; });
   run.kept /= std::max(1.0, tokens);
   if (cached) run.bytes = bytes / std::max(1.0, tokens);
+  if (indexed) run.prefix_read = prefix_read / static_cast<double>(texts.size());
   run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return run;
 }
@@ -143,6 +162,7 @@ nlohmann::json ToJson(const MethodRun& run) {
   nlohmann::json json = {{"name", run.name},
                          {"kept", run.kept},
                          {"bytes", run.bytes ? nlohmann::json(*run.bytes) : nlohmann::json()},
+                         {"prefix_read", run.prefix_read ? nlohmann::json(*run.prefix_read) : nlohmann::json()},
                          {"seconds", run.seconds},
                          {"tokens", all.tokens},
                          {"ppl", all.ppl()},
@@ -163,10 +183,12 @@ MethodRun ParseMethodRun(const nlohmann::json& json) {
   MethodRun run{.name = object.String("name"),
                 .kept = object.Number("kept"),
                 .bytes = {},
+                .prefix_read = {},
                 .seconds = object.Number("seconds"),
                 .stretches = {},
                 .buckets = {}};
   if (object.Find("bytes") != nullptr) run.bytes = object.Number("bytes");
+  if (object.Find("prefix_read") != nullptr) run.prefix_read = object.Number("prefix_read");
   for (const nlohmann::json& stretch : ListOf(object, "stretches")) {
     if (!stretch.is_array() || stretch.size() != 2) {
       Fail(ErrorKind::kFormat, "\"stretches\": wanted pairs of sums, found {}", ShownJson(stretch));

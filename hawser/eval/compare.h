@@ -22,9 +22,10 @@ struct Method {
   std::string rope = {};  // text form; empty: the model's own
 };
 
-/// Methods between semicolons: a cache policy (kv/form.h) or an attention pattern (attn/pattern.h), and behind @
-/// a position scheme: `full; sink:4,796; window=256; sepllm @ yarn:factor=2; @ ntk:factor=4`. Errors: kUsage naming the
-/// method that is none, and one that is there twice.
+/// Methods between semicolons: a cache policy (kv/form.h), an attention pattern (attn/pattern.h) or an indexed prefix
+/// (kv/prefix_index.h) with a rule (kv/keep_rule.h), and behind @ a position scheme:
+/// `full; sink:4,796; window=256; index:X.idx,keep=0.1; sepllm @ yarn:factor=2; @ ntk:factor=4`. Errors: kUsage naming
+/// the method that is none, and one that is there twice.
 std::vector<Method> ParseMethods(std::string_view text);
 
 /// A text as all methods read it.
@@ -42,8 +43,9 @@ struct CompareStretch {
 /// What one method read.
 struct MethodRun {
   std::string name;
-  double kept = 0;              // keys, mean over all tokens and layers
-  std::optional<double> bytes;  // of keys and values, likewise; none without a cache
+  double kept = 0;                    // keys, mean over all tokens and layers
+  std::optional<double> bytes;        // of keys and values, likewise; none without a cache
+  std::optional<double> prefix_read;  // of an indexed prefix, the part of its keys that a query reads
   double seconds = 0;
   std::vector<CompareStretch> stretches;  // of all texts, in order
   std::vector<PplBucket> buckets;         // by position
@@ -52,8 +54,10 @@ struct MethodRun {
   NatsSum key() const;
 };
 
-/// Reads each text from its beginning; stretches of `stretch` tokens, none across texts.
-MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const CompareText> texts, int64_t stretch);
+/// Reads each text from its beginning; stretches of `stretch` tokens, none across texts. Tokens before `first` do not
+/// count: it is the greatest TextReader::FirstPredicted() of the methods, so that all count the same ones.
+MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const CompareText> texts, int64_t stretch,
+                    int64_t first);
 
 nlohmann::json ToJson(const MethodRun& run);
 /// Errors: kFormat naming the member.

@@ -26,12 +26,18 @@ std::string Shown(const PairedRatio& ratio) {
 std::vector<std::vector<std::string>> MethodRows(const Comparison& c) {
   const std::string base = c.methods[0].name;
   std::vector<std::vector<std::string>> rows = {{"method", "kept keys", "memory", "ppl", "times " + base}};
+  const bool indexed = std::ranges::any_of(c.methods, [](const MethodRun& run) { return run.prefix_read.has_value(); });
+  if (indexed) rows[0].insert(rows[0].begin() + 3, "read of prefix");
   if (c.judged()) rows[0].insert(rows[0].end(), {"longppl", "times " + base});
   rows[0].push_back("time");
   for (size_t m = 0; m < c.methods.size(); ++m) {
     const MethodRun& run = c.methods[m];
     const std::string bytes = run.bytes ? HumanBytes(std::llround(*run.bytes)) : "-";
     rows.push_back({run.name, fmt::format("{:.1f}", run.kept), bytes, Shown(run.all()), Shown(c.all[m])});
+    if (indexed) {
+      rows.back().insert(rows.back().begin() + 3,
+                         run.prefix_read ? fmt::format("{:.1f} %", 100 * *run.prefix_read) : "-");
+    }
     if (c.judged()) rows.back().insert(rows.back().end(), {Shown(run.key()), Shown(c.key[m])});
     rows.back().push_back(HumanSeconds(run.seconds));
   }

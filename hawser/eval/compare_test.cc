@@ -176,7 +176,7 @@ TEST_F(CompareRuns, SumsOfStretchesAndPositions) {
   texts[0].key.assign(texts[0].ids.size(), 0);
   texts[0].key[200] = 1;
   TextReader reader(backend_.get(), Model().weights, tokenizer(), {.kv = ParseKvForm("window:32")});
-  const MethodRun run = RunMethod(&reader, "window", texts, 64);
+  const MethodRun run = RunMethod(&reader, "window", texts, 64, 0);
   const int64_t parts =
       (static_cast<int64_t>(texts[0].ids.size()) + 63) / 64 + (static_cast<int64_t>(texts[1].ids.size()) + 63) / 64;
   EXPECT_EQ(static_cast<int64_t>(run.stretches.size()), parts) << "none across texts";

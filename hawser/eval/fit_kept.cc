@@ -64,6 +64,9 @@ double KeptByPattern(const ModelSpec& spec, const LayeredPattern& pattern, std::
 double KeptKeys(Backend* backend, const ModelSpec& spec, const Sight& sight,
                 std::span<const std::vector<int32_t>> texts,
                 const std::function<std::vector<uint8_t>(const std::string& form)>& separators) {
+  if (sight.index) {
+    Fail(ErrorKind::kUsage, "behind an index all keys are kept and a share of them is read: say it as keep=0.1");
+  }
   const std::vector<uint8_t> flags = separators(sight.kv ? sight.kv->separator_set : sight.pattern.separator_set);
   double sum = 0, tokens = 0;
   for (const std::vector<int32_t>& ids : texts) {

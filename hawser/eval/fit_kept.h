@@ -15,6 +15,7 @@ namespace hawser {
 
 /// Keys kept by a model of these dimensions, mean over the tokens of all `texts` and over layers, as TextNats::kept has
 /// it where nothing stands before a text. `separators`: of a text form (tok/separators.h), as flags of the vocabulary.
+/// Errors: kUsage behind an index.
 double KeptKeys(Backend* backend, const ModelSpec& spec, const Sight& sight,
                 std::span<const std::vector<int32_t>> texts,
                 const std::function<std::vector<uint8_t>(const std::string& form)>& separators);

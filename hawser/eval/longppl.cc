@@ -49,7 +49,7 @@ std::vector<uint8_t> KeyTokensOf(const KeyDocument& keys, const Tokenizer& token
 LongPplReport MeasureLongPpl(TextReader* reader, const Tokenizer& tokenizer, std::span<const TextDocument> documents,
                              const KeyTokens& keys) {
   CheckKeysFit(keys, documents);
-  LongPplReport report{.identity = keys.Identity(), .documents = {}};
+  LongPplReport report{.identity = keys.Identity(), .documents = {}, .prefix_read = {}};
   const auto start = std::chrono::steady_clock::now();
   double held = 0, read_tokens = 0;
   ProgressBar bar("longppl", static_cast<int64_t>(documents.size()));
@@ -68,6 +68,9 @@ LongPplReport MeasureLongPpl(TextReader* reader, const Tokenizer& tokenizer, std
     report.judged += judged.judged;
     report.judge_keys += judged.keys;
     held += read.kept * static_cast<double>(ids.size());
+    if (read.prefix_read) {
+      report.prefix_read = report.prefix_read.value_or(0) + *read.prefix_read / static_cast<double>(documents.size());
+    }
     read_tokens += static_cast<double>(ids.size());
     report.documents.push_back(std::move(document));
     bar.Update(static_cast<int64_t>(d) + 1, fmt::format("longppl {:.4g}", report.key().ppl()));
@@ -76,9 +79,9 @@ LongPplReport MeasureLongPpl(TextReader* reader, const Tokenizer& tokenizer, std
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (report.key().tokens == 0) {
     Fail(ErrorKind::kUsage,
-         "no token of the model lies inside one of the {} key tokens of the judge: their tokenizers cut the text too "
+         "no token of the model lies inside one of the {} key tokens of the judge{}: their tokenizers cut the text too "
          "differently, or the texts hold too few",
-         report.judge_keys);
+         report.judge_keys, reader->FirstPredicted() > 1 ? " that stand behind the indexed prefix" : "");
   }
   return report;
 }
@@ -99,6 +102,7 @@ nlohmann::json ToJson(const LongPplReport& r) {
                          {"judge_tokens", r.judged},
                          {"judge_key_tokens", r.judge_keys},
                          {"kept", r.kept},
+                         {"prefix_read", r.prefix_read ? nlohmann::json(*r.prefix_read) : nlohmann::json()},
                          {"seconds", r.seconds}};
   json["documents"] = nlohmann::json::array();
   for (const LongPplDocument& d : r.documents) {
@@ -124,10 +128,12 @@ std::string ToText(const LongPplReport& r) {
          fmt::format("\nlongppl {} +- {} over {} key tokens; ppl {} over all {}, {} over the others\n", shown(key),
                      HumanNumber(key.stderr_ppl()), HumanCount(key.tokens), shown(all), HumanCount(all.tokens),
                      shown(r.other())) +
-         fmt::format("the judge found {} key of {} tokens ({:.2f} %); keys held a token: mean {}; {}\n",
+         fmt::format("the judge found {} key of {} tokens ({:.2f} %); keys held a token: mean {}{}; {}\n",
                      HumanCount(r.judge_keys), HumanCount(r.judged),
                      100.0 * static_cast<double>(r.judge_keys) / static_cast<double>(std::max<int64_t>(1, r.judged)),
-                     HumanNumber(r.kept), HumanSeconds(r.seconds)) +
+                     HumanNumber(r.kept),
+                     r.prefix_read ? fmt::format(", of the prefix {:.1f} % read", 100 * *r.prefix_read) : "",
+                     HumanSeconds(r.seconds)) +
          r.identity + "\n";
 }
 

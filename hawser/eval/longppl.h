@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,7 +34,8 @@ struct LongPplReport {
   std::string identity;                // of the key tokens
   int64_t judged = 0, judge_keys = 0;  // tokens of the judge
   std::vector<LongPplDocument> documents;
-  double kept = 0;  // keys, mean over all tokens read
+  double kept = 0;                    // keys, mean over all tokens read
+  std::optional<double> prefix_read;  // of an indexed prefix, the part of its keys that a query reads
   double seconds = 0;
 
   /// Over all documents: each token counts the same, however documents are divided.

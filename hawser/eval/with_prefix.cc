@@ -23,21 +23,27 @@ std::string_view ShownContext(const LmRequest& request) { return std::string_vie
 
 }  // namespace
 
-void CheckBehindPrefix(std::span<const int32_t> prefix, const LmRequest& request, std::span<const int32_t> prompt) {
-  CheckHasPrompt(request);
-  const int64_t common = Common(prefix, prompt);
+void CheckBeginsWith(std::span<const int32_t> prefix, std::span<const int32_t> ids, std::string_view what,
+                     std::string_view advice) {
+  const int64_t common = Common(prefix, ids);
   if (common < std::ssize(prefix)) {
     Fail(ErrorKind::kUsage,
-         "--index: a prompt does not begin with the indexed prefix: of its {} tokens they have the first {} in common. "
-         "hawser index MODEL --task TASK indexes what the prompts of a task begin with; one that is longer than the "
-         "longest input (--context) loses its beginning. The prompt begins '{}'",
-         prefix.size(), common, ShownContext(request));
+         "--index: {} does not begin with the indexed prefix: of its {} tokens they have the first {} in common. {}",
+         what, prefix.size(), common, advice);
   }
-  if (prompt.size() > prefix.size()) return;
+  if (ids.size() > prefix.size()) return;
   Fail(ErrorKind::kUsage,
-       "--index: a prompt ends with the indexed prefix of {} tokens, and needs a token behind it; index less. The "
-       "prompt begins '{}'",
-       prefix.size(), ShownContext(request));
+       "--index: {} ends with the indexed prefix of {} tokens, and needs a token behind it; index less. {}", what,
+       prefix.size(), advice);
+}
+
+void CheckBehindPrefix(std::span<const int32_t> prefix, const LmRequest& request, std::span<const int32_t> prompt) {
+  CheckHasPrompt(request);
+  CheckBeginsWith(prefix, prompt, "a prompt",
+                  fmt::format("hawser index MODEL --task TASK indexes what the prompts of a task begin with; one that "
+                              "is longer than the longest input (--context) loses its beginning. The prompt begins "
+                              "'{}'",
+                              ShownContext(request)));
 }
 
 std::vector<int32_t> SharedPrefix(std::span<const LmRequest> requests, const PromptEncoder& encoder) {

@@ -10,7 +10,9 @@
 
 #include "hawser/base/parallel.h"
 #include "hawser/device/registry.h"
+#include "hawser/eval/compare.h"
 #include "hawser/eval/engine_lm.h"
+#include "hawser/eval/read_text.h"
 #include "hawser/infer/squeeze.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/hostile.h"
@@ -125,6 +127,64 @@ TEST_F(BehindPrefixTest, OtherPromptsAreRefusedByWhatTheyAre) {
   refused({.context = kCommon + "Wh" + std::string(600, 'x'), .continuations = {" a"}}, {"--context"});
   ExpectError(ErrorKind::kUnsupported, {"drops keys"},
               [&] { Ask(requests_, {.kv = ParseKvForm("sink:4,60"), .prefix = index}); });
+}
+
+// Texts by themselves: what stands behind the prefix has the nats of the whole text, and as many keys are held.
+TEST_F(BehindPrefixTest, TextsBeginWithIt) {
+  const std::filesystem::path file = FreshFolder("behind_prefix") / "p.idx";
+  const Tokenizer& tokenizer = tokenizer_;
+  const std::vector<int32_t> text =
+      tokenizer.Encode(kCommon + "What holds a ship? A hawser does, and where it parts an anchor has to.");
+  constexpr int64_t kPrefix = 70;  // BOS among them
+  std::vector<int32_t> ids = {1};
+  ids.insert(ids.end(), text.begin(), text.begin() + kPrefix - 1);
+  SavePrefixIndex(Index(ids, "1")->index(), file);
+  const auto reader = [&](const Sight& sight) { return TextReader(backend_.get(), params_, tokenizer_, sight); };
+  const auto behind = [&](double keep) { return reader({.index = {{file, {.value = keep}}}}); };
+
+  TextReader full = reader({.kv = KvForm()}), all = behind(1), less = behind(0.4);
+  EXPECT_EQ(full.FirstPredicted(), 0);
+  EXPECT_EQ(all.FirstPredicted(), kPrefix);
+  const TextNats want = full.Read(text), same = all.Read(text), other = less.Read(text);
+  double furthest = 0;
+  for (size_t t = 0; t < text.size(); ++t) {
+    ASSERT_EQ(std::isnan(same.nats[t]), t < kPrefix) << t;
+    if (t < kPrefix) continue;
+    EXPECT_NEAR(same.nats[t], want.nats[t], 1e-4 * (1 + want.nats[t]));
+    furthest = std::max(furthest, std::abs(double{other.nats[t]} - want.nats[t]));
+  }
+  EXPECT_GT(furthest, 1e-2);
+  EXPECT_DOUBLE_EQ(same.kept, want.kept);
+  EXPECT_NEAR(*same.bytes, *want.bytes, 1e-6 * *want.bytes);
+  EXPECT_FALSE(want.prefix_read);
+  EXPECT_DOUBLE_EQ(*same.prefix_read, 1);
+  EXPECT_GT(*other.prefix_read, 0.2);
+  EXPECT_LT(*other.prefix_read, 0.8);
+
+  // Methods count the same tokens.
+  const std::vector<CompareText> texts = {{.name = "text", .ids = text}};
+  const MethodRun run = RunMethod(&full, "full", texts, 16, all.FirstPredicted());
+  EXPECT_EQ(run.all().tokens, std::ssize(text) - kPrefix);
+  EXPECT_EQ(RunMethod(&less, "less", texts, 16, all.FirstPredicted()).all().tokens, run.all().tokens);
+
+  ExpectError(ErrorKind::kUsage,
+              {"does not begin with the indexed prefix", "of its 70 tokens", "the first 1 in common"},
+              [&] { all.Read(tokenizer.Encode("Something else, of any length that one may wish for")); });
+  ExpectError(ErrorKind::kUsage, {"ends with the indexed prefix"}, [&] { all.Check(std::span(text).first(kPrefix)); });
+  all.Check(std::span(text).first(kPrefix + 1));
+  ExpectError(ErrorKind::kUnsupported, {"drops keys"}, [&] {
+    reader({.kv = ParseKvForm("sink:4,60"), .index = {{file, {}}}}).Read(text);
+  });
+}
+
+TEST(IndexMethods, AreValuesLikeOthers) {
+  const std::vector<Method> methods = ParseMethods("index:a,b.idx; index:a,b.idx,keep=mass=0.9 @ yarn:factor=2");
+  EXPECT_EQ(methods[0].sight, (Sight{.index = {{"a,b.idx", {.value = 0.1}}}}));
+  EXPECT_EQ(methods[1].sight.index->keep, ParseKeepRule("mass=0.9"));
+  EXPECT_EQ(methods[1].rope, "yarn:factor=2");
+  ExpectError(ErrorKind::kUsage, {"which index?"}, [] { ParseMethods("index:"); });
+  ExpectError(ErrorKind::kUsage, {"method 'index:x,keep=2'"}, [] { ParseMethods("index:x,keep=2"); });
+  ExpectError(ErrorKind::kUsage, {"there twice"}, [] { ParseMethods("index:x; index:x,keep=0.1"); });
 }
 
 }  // namespace
