@@ -126,7 +126,7 @@ void Gemma2Members(Members& m, ModelSpec& spec) {
 void Gemma3Members(Members& m, ModelSpec& spec) {
   GemmaMembers(m, spec);
   QueryScalar(m, spec);
-  m.NumberOrNull("attn_logit_softcapping", &spec.attn_cap, 0);
+  m.Know({"attn_logit_softcapping"});  // readers keep the member and cap no scores
   m.NumberOrNull("final_logit_softcapping", &spec.logit_cap, 0);
   int32_t period = 6;
   m.Know({"_sliding_window_pattern"});

@@ -290,6 +290,7 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
   EXPECT_EQ(spec.embedding_scale, 8);
   EXPECT_EQ(Parse(With3("gemma", {{"hidden_act", "gelu"}})).block.act, Act::kGeluTanh);
   EXPECT_EQ(Parse(With3("gemma2", {{"hidden_activation", "gelu"}})).block.act, Act::kGelu);
+  EXPECT_EQ(Parse(With3("gemma3_text", {{"attn_logit_softcapping", 5.0}})).attn_cap, 0) << "its readers cap nothing";
   spec = Parse(With3("gemma3_text", {{"rope_theta", 5e5},
                                      {"rope_local_base_freq", 100.0},
                                      {"head_dim", 16},

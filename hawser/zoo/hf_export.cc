@@ -131,6 +131,8 @@ Carried Read(const HfSource& source, const Tokenizer* tokenizer, int64_t context
 std::string MergedConfig(const ModelSpec& spec, DType dtype, const Json& source) {
   Json config = Json::parse(HfConfigText(spec, dtype));
   const std::vector<std::string> known = HfKeysOf(spec);
+  // Readers take an id of the family's own vocabulary for one that is not given, and refuse it in a smaller one.
+  if (source.empty()) config["pad_token_id"] = nullptr;
   for (const auto& [key, value] : source.items()) {
     if (IsCarriedHfKey(key, value, known)) config[key] = value;
   }
