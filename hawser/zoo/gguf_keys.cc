@@ -1,6 +1,9 @@
 #include "hawser/zoo/gguf_keys.h"
 
 #include <algorithm>
+#include <span>
+#include <variant>
+#include <vector>
 
 #include "hawser/base/error.h"
 #include "hawser/zoo/config_members.h"
@@ -10,7 +13,26 @@ namespace {
 
 /// Keys that change nothing which is computed here.
 constexpr std::string_view kHarmless[] = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout",
-                                          "attention.causal"};
+                                          "attention.causal", "expert_used_count"};  // of no experts
+
+/// An integer, or what a list of one for each layer has in common.
+std::optional<int64_t> OneForAllLayers(const GgufFile& file, const std::string& key, int64_t least) {
+  const auto found = file.metadata().find(key);
+  if (found == file.metadata().end() || !std::holds_alternative<std::vector<int64_t>>(found->second)) {
+    return file.Int(key, least, kMaxContext);
+  }
+  const std::span<const int64_t> list = file.Ints(key);
+  if (list.empty()) Fail(ErrorKind::kFormat, "'{}' is an empty list", key);
+  if (const auto other = std::ranges::find_if(list, [&](int64_t value) { return value != list[0]; });
+      other != list.end()) {
+    Fail(ErrorKind::kUnsupported, "'{}' is {} in one layer and {} in another; one value for all layers is supported",
+         key, list[0], *other);
+  }
+  if (list[0] < least || list[0] > kMaxContext) {
+    Fail(ErrorKind::kFormat, "'{}' must be from {} to {}, found {}", key, least, kMaxContext, list[0]);
+  }
+  return list[0];
+}
 
 }  // namespace
 
@@ -32,7 +54,7 @@ void GgufKeys::Int(std::string_view name, int64_t* value, std::optional<int64_t>
     HAWSER_CHECK(*value >= 0 && *value <= UINT32_MAX);
     return PutField(key, static_cast<uint32_t>(*value));
   }
-  const std::optional<int64_t> found = in_->Int(key, least, kMaxContext);
+  const std::optional<int64_t> found = OneForAllLayers(*in_, key, least);
   *value = found || fallback ? found.value_or(fallback.value_or(0)) : in_->Need(key, found);
 }
 

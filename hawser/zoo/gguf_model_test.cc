@@ -177,8 +177,52 @@ TEST(GgufModelTest, RecognisesTheDivisorsOfLlama3) {
   EXPECT_EQ(ToString(LoadSpec(save()).rope), "llama3:factor=8,original=8192,low=1,high=4,theta=500000");
   written.tensors.pop_back();
   divisors[20] *= 1.01f;
-  const fs::path other = save();
-  ExpectError(ErrorKind::kUnsupported, {"rope_freqs.weight"}, [&] { LoadSpec(other); });
+  const RopeSpec other = LoadSpec(save()).rope;  // as they are, at every length
+  EXPECT_EQ(other.scaling.kind, RopeKind::kLong);
+  for (const int64_t length : {int64_t{1}, 2 * spec.context}) {
+    const RopeFrequencies read = ComputeFrequencies(other, length);
+    EXPECT_EQ(read.multiplier, 1);
+    for (size_t i = 0; i < plain.size(); ++i) EXPECT_NEAR(read.inv_freq[i] * divisors[i] / plain[i], 1, 1e-9) << i;
+  }
+  // An original length that no list of lengths has.
+  written.tensors.pop_back();
+  scaled.scaling = {.kind = RopeKind::kLlama3, .factor = 32, .original = 777};
+  const auto odd = ComputeFrequencies(scaled, spec.context).inv_freq;
+  for (size_t i = 0; i < plain.size(); ++i) divisors[i] = static_cast<float>(plain[i] / odd[i]);
+  EXPECT_EQ(ToString(LoadSpec(save()).rope), "llama3:factor=32,original=777,low=1,high=4,theta=500000");
+}
+
+TEST(GgufModelTest, KeysThatSayNothingNewAreTaken) {
+  const ModelSpec spec = TinySpec({.layers = 2});
+  const auto with = [&](std::vector<GgufField> fields) {
+    Written one(spec);
+    for (GgufField& field : fields) {
+      std::erase_if(one.fields, [&](const GgufField& own) { return own.key == field.key; });
+      one.fields.push_back(std::move(field));
+    }
+    return LoadSpec(one.Save("gguf_neutral"));
+  };
+  const ModelSpec plain = with({});
+  EXPECT_EQ(with({{"llama.attention.head_count", std::vector<int32_t>{spec.heads, spec.heads}},
+                  {"llama.attention.head_count_kv", std::vector<int32_t>{spec.kv_heads, spec.kv_heads}}}),
+            plain);
+  EXPECT_EQ(with({{"llama.expert_count", 0u}, {"llama.expert_used_count", 0u}}), plain);
+  EXPECT_EQ(with({{"llama.rope.scaling.yarn_ext_factor", -1.0f}, {"llama.rope.scaling.yarn_attn_factor", 1.0f}}),
+            plain);
+  const GgufField yarn = {"llama.rope.scaling.type", std::string("yarn")}, factor = {"llama.rope.scaling.factor", 4.0f};
+  EXPECT_EQ(with({yarn, factor, {"llama.rope.scaling.yarn_ext_factor", 1.0f}}), with({yarn, factor}));
+  EXPECT_EQ(with({yarn, factor, {"llama.rope.scaling.yarn_attn_factor", 1.5f}}),
+            with({yarn, factor, {"llama.rope.scaling.attn_factor", 1.5f}}));
+
+  ExpectError(ErrorKind::kUnsupported, {"head_count_kv", "one value for all layers"}, [&] {
+    with({{"llama.attention.head_count_kv", std::vector<int32_t>{spec.kv_heads, 1}}});
+  });
+  ExpectError(ErrorKind::kUnsupported, {"yarn_ext_factor", "linear"}, [&] {
+    with({factor, {"llama.rope.scaling.yarn_ext_factor", 1.0f}});
+  });
+  ExpectError(ErrorKind::kUnsupported, {"attn_factor", "none"}, [&] {
+    with({{"llama.rope.scaling.attn_factor", 1.5f}});
+  });
 }
 
 TEST(GgufModelTest, RefusesWhatItWouldNotCompute) {

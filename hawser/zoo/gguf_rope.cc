@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numbers>
+#include <span>
 
 #include "hawser/base/error.h"
 #include "hawser/zoo/config_members.h"
@@ -55,10 +57,24 @@ std::vector<float> Divisors(const GgufFile& file, std::string_view name, const R
   return divisors;
 }
 
-/// The llama3 scaling whose divisors the file holds as a tensor: that of its `named` rope, or recognised by trying the
-/// lengths that models are pretrained at.
-RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, const std::optional<RopeSpec>& named,
-                          int64_t context) {
+/// The original length of a llama3 scaling with factors 1 and 4: of the first divisor between 1 and `factor`, which is
+/// 1 / ((1 - s) / factor + s) with s = (original / wavelength - 1) / 3. None where there is no such divisor.
+std::optional<int64_t> Llama3Original(std::span<const double> frequencies, std::span<const float> divisors,
+                                      double factor) {
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    if (divisors[i] <= 1.0001 || divisors[i] >= 0.9999 * factor) continue;
+    const double share = (1.0 / double{divisors[i]} - 1.0 / factor) / (1.0 - 1.0 / factor);
+    const double original = (1 + 3 * share) * 2 * std::numbers::pi / frequencies[i];
+    if (original >= 1 && original <= static_cast<double>(kMaxContext)) return std::llround(original);
+  }
+  return std::nullopt;
+}
+
+/// The scaling whose divisors the file holds as a tensor: that of its `named` rope, a llama3 one with factors 1 and 4
+/// whose original length follows from the divisors or is one that models are pretrained at, or else one that has these
+/// divisors at every length.
+RopeScaling ScalingOfDivisors(const GgufFile& file, const RopeSpec& rope, const std::optional<RopeSpec>& named,
+                              int64_t context) {
   const std::vector<float> divisors = Divisors(file, kGgufRopeFactors, rope);
   const size_t pairs = divisors.size();
   RopeSpec plain = rope;
@@ -67,7 +83,9 @@ RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, const std:
   const float most = *std::max_element(divisors.begin(), divisors.end());
   std::vector<RopeScaling> candidates;
   if (named) candidates.push_back(named->scaling);
-  for (const int64_t original : {8192, 4096, 2048, 16384, 32768}) {
+  std::vector<int64_t> originals = {8192, 4096, 2048, 16384, 32768};
+  if (const auto derived = Llama3Original(base, divisors, most)) originals.push_back(*derived);
+  for (const int64_t original : originals) {
     if (most >= 1 && most <= 1e6) {
       candidates.push_back({.kind = RopeKind::kLlama3, .factor = most, .original = original});
     }
@@ -80,8 +98,12 @@ RopeScaling Llama3Scaling(const GgufFile& file, const RopeSpec& rope, const std:
     for (size_t i = 0; same && i < pairs; ++i) same = std::abs(base[i] / scaled[i] / divisors[i] - 1) < 1e-5;
     if (same) return tried.scaling;
   }
-  Fail(ErrorKind::kUnsupported, "tensor '{}' holds divisors that no llama3 scaling gives (factors 1 and 4)",
-       kGgufRopeFactors);
+  const std::vector<double> list(divisors.begin(), divisors.end());
+  return {.kind = RopeKind::kLong,
+          .original = context,
+          .attention_factor = 1.0,
+          .short_divisors = list,
+          .long_divisors = list};
 }
 
 /// The scaling that the keys and tensors say.
@@ -92,7 +114,14 @@ RopeScaling ReadScaling(GgufKeys& keys, const RopeSpec& rope, const std::optiona
   const double factor = number("rope.scaling.factor").value_or(linear);
   const std::string_view type = file.Text(keys.Key("rope.scaling.type")).value_or(factor != 1.0 ? "linear" : "none");
   const int64_t original = file.Int(keys.Key("rope.scaling.original_context_length"), 0, kMaxContext).value_or(0);
-  const std::optional<double> attention = number("rope.scaling.attn_factor");
+  std::optional<double> attention = number("rope.scaling.attn_factor");
+  if (const auto more = number("rope.scaling.yarn_attn_factor")) attention = attention.value_or(1.0) * *more;
+  // Readers take a negative one for that of the type.
+  const double blend = type == "yarn" ? 1 : 0, given_blend = number("rope.scaling.yarn_ext_factor").value_or(blend);
+  if (given_blend >= 0 && given_blend != blend) {
+    Fail(ErrorKind::kUnsupported, "'{}' = {} beside scaling of type {} is not supported",
+         keys.Key("rope.scaling.yarn_ext_factor"), given_blend, type);
+  }
   RopeScaling scaling;
   const double fast = number("rope.scaling.yarn_beta_fast").value_or(scaling.beta_fast);
   const double slow = number("rope.scaling.yarn_beta_slow").value_or(scaling.beta_slow);
@@ -123,11 +152,16 @@ RopeScaling ReadScaling(GgufKeys& keys, const RopeSpec& rope, const std::optiona
     Fail(ErrorKind::kUnsupported, "'{}' = '{}' is not supported; known are none, linear, yarn and longrope",
          keys.Key("rope.scaling.type"), type);
   }
+  const bool sharpens = scaling.kind == RopeKind::kYarn || scaling.kind == RopeKind::kLong;
+  if (attention.value_or(1.0) != 1.0 && !sharpens) {
+    Fail(ErrorKind::kUnsupported, "'{}' = {} beside scaling of type {} is not supported",
+         keys.Key("rope.scaling.attn_factor"), *attention, type);
+  }
   if (file.tensors.Find(kGgufRopeFactors) != nullptr) {
     if (scaling.kind != RopeKind::kDefault) {
       Fail(ErrorKind::kUnsupported, "'{}' beside scaling of type {}", kGgufRopeFactors, type);
     }
-    scaling = Llama3Scaling(file, rope, named, context);
+    scaling = ScalingOfDivisors(file, rope, named, context);
   }
   return scaling;
 }
