@@ -11,10 +11,9 @@
 #include <limits>
 
 #include "hawser/cpu/attention.h"
+#include "hawser/cpu/attention_engine.h"
 #include "hawser/cpu/attention_pack.h"
-#include "hawser/cpu/self_adjust.h"
 #include "hawser/cpu/subnormals.h"
-#include "hawser/ops/op_args.h"
 
 namespace hawser {
 namespace {
@@ -465,9 +464,7 @@ int64_t AttentionBackwardScratch(const AttentionBackwardArgs& args) {
                      [&](const AttnUnit& unit) { return SharedBytes(call, Plan(call, unit)); });
 }
 
-void AttentionBackward(const AttentionBackwardArgs& args) {
-  Validate(args);
-  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustBackward(args);
+void TileBackward(const AttentionBackwardArgs& args) {
   const Call call = MakeCall(args);
   const std::vector<AttnUnit> units = ListUnits(args.sequences, args.shape.kv_heads);
   const bool parallel = Work(args.sequences, args.shape.heads, args.shape.head_dim) >= kParallelWork;

@@ -5,10 +5,9 @@
 #include <limits>
 
 #include "hawser/cpu/attention.h"
+#include "hawser/cpu/attention_engine.h"
 #include "hawser/cpu/attention_pack.h"
-#include "hawser/cpu/self_adjust.h"
 #include "hawser/cpu/subnormals.h"
-#include "hawser/ops/op_args.h"
 
 namespace hawser {
 namespace {
@@ -284,9 +283,7 @@ int64_t AttentionForwardScratch(const AttentionBackwardArgs& args) {
                      [&](const AttnUnit& unit) { return PackedBytes(h, unit, args.shape.slopes != nullptr); });
 }
 
-void AttentionForward(const AttentionArgs& args) {
-  Validate(args);
-  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustForward(args);
+void TileForward(const AttentionArgs& args) {
   const int32_t group = args.shape.heads / args.shape.kv_heads;
   const Call call{.args = args,
                   .shape = HeadShape(GetTileKernels(CurrentIsa(), args.q.dtype), args.shape.head_dim),

@@ -10,11 +10,9 @@
 #include <vector>
 
 #include "hawser/base/parallel.h"
-#include "hawser/cpu/attention.h"
+#include "hawser/cpu/attention_engine.h"
 #include "hawser/cpu/attention_pack.h"
-#include "hawser/cpu/self_adjust.h"
 #include "hawser/cpu/subnormals.h"
-#include "hawser/ops/op_args.h"
 
 namespace hawser {
 namespace {
@@ -223,9 +221,7 @@ void Merge(const DecodeArgs& args, const TileKernels& t, int64_t row, int32_t kv
 
 }  // namespace
 
-void AttentionDecode(const DecodeArgs& args) {
-  Validate(args);
-  if (args.shape.softmax.kind != SoftmaxKind::kStandard) return SelfAdjustDecode(args);
+void TileDecode(const DecodeArgs& args) {
   const TileKernels& t = GetTileKernels(CurrentIsa(), DType::kF32);
   const int32_t group = args.shape.heads / args.shape.kv_heads;
   const int64_t ld = RoundUp(args.shape.head_dim, kColStep);
