@@ -54,7 +54,7 @@ void FailNotRegular(const fs::path& path, unsigned mode) {
 }
 
 void FailIo(const fs::path& path, std::string_view action, int code) {
-  Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.string(), action, std::strerror(code));
+  Fail(ErrorKind::kIo, "{}: cannot {}: {}", path.empty() ? "''" : path.string(), action, std::strerror(code));
 }
 
 fs::path ParentFolder(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }

@@ -171,7 +171,8 @@ std::function<int()> SetupRulerRun(Command command, CommonOptions& common) {
   command
       .Add("--data", options->data,
            "Folder of samples: NAME.jsonl as gen writes them, or NAME/validation.jsonl as the original prepares them")
-      .Required();
+      .Required()
+      .Reads();
   command
       .Add("--out,--output", eval.output,
            "Folder of the run: answers as they come, then results, report.html, and NAME.jsonl, which score reads")

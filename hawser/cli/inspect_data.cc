@@ -103,8 +103,9 @@ std::function<int()> SetupInspectData(Command command, CommonOptions& common) {
   auto options = std::make_shared<InspectDataOptions>();
   command.Add("MODEL", options->model.model, "The model to train further, for its tokenizer and sizes; or --tokenizer");
   command.Add("--tokenizer", options->model.tokenizer, "Tokenizer file or folder");
-  command.Add("--data", options->data,
-              "Documents: .txt, .jsonl, .tokens, or folders of them; a mixture: books/=3 code/=1");
+  command
+      .Add("--data", options->data, "Documents: .txt, .jsonl, .tokens, or folders of them; a mixture: books/=3 code/=1")
+      .Reads();
   command.Add("--recipe", options->recipe, "TOML file of recipe keys; options win over it");
   const auto key = [&](const std::string& flag, const std::string& name, const std::string& help) {
     command.AddCall(

@@ -182,6 +182,14 @@ void Mark(CLI::Option* option, const char* name) {
   option->check([](const std::string&) { return std::string(); }, "", name);
 }
 
+/// Marks a path, and refuses one without a name: mostly a variable of a script that is not set.
+void MarkPath(CLI::Option* option) {
+  const auto check = [](const std::string& path) {
+    return path.empty() ? "wanted the name of a file or folder, found \"\"" : std::string();
+  };
+  option->check(check, "", kPath);
+}
+
 bool Marked(CLI::Option* option, const char* name) {
   try {
     option->get_validator(name);
@@ -294,7 +302,7 @@ CommandOption& CommandOption::Writes() {
 }
 
 CommandOption& CommandOption::Reads() {
-  Mark(option_, kPath);
+  MarkPath(option_);
   return *this;
 }
 
@@ -337,7 +345,7 @@ CommandOption Command::Add(const std::string& name, T& value, const std::string&
     using E = typename Element<T>::Type;
     if constexpr (std::is_integral_v<E>) option->transform(CLI::Validator(ReadSize<E>, ""));
     if constexpr (std::is_floating_point_v<E>) option->check(CheckReal, "", "");
-    if constexpr (std::is_same_v<E, std::filesystem::path>) Mark(option, kPath);
+    if constexpr (std::is_same_v<E, std::filesystem::path>) MarkPath(option);
     return CommandOption(option);
   }
 }

@@ -105,6 +105,34 @@ TEST_F(People, AFileThatIsNotThereIsNamedOnce) {
   Expect(3, "generate builtin -p a --grammar .", "not a regular file, but a folder");
 }
 
+// A variable of a script that is not set: never the current folder, never as if the option were not there.
+TEST_F(People, AFileWithoutANameIsRefusedByTheOption) {
+  const auto expect = [&](const std::string& command, const char* option) {
+    Expect(2, command, option + std::string(": wanted the name of a file or folder, found \"\""));
+  };
+  for (const char* option :
+       {"--grammar", "--load-state", "--prompt-file", "--save-state", "--adapter", "--tokenizer"}) {
+    expect(std::string("generate builtin ") + option + " ''", option);
+  }
+  for (const char* option : {"--data", "--out", "--adapter"}) {
+    expect(std::string("extend builtin --context 512 ") + option + " ''", option);
+  }
+  expect("extend builtin --recipe ''", "--recipe");
+  expect("train x.toml --tokenizer ''", "--tokenizer");
+  expect("train x.toml --data x.txt ''", "--data");
+  expect("train ''", "RECIPE");
+  expect("info ''", "MODEL");
+  expect("average RUN --last 2 --out ''", "--out");
+  expect("convert builtin ''", "DST");
+  expect("convert builtin x --adapter ''", "--adapter");
+  expect("eval builtin piqa --output ''", "--output");
+  expect("eval ruler run builtin --out x --data ''", "--data");
+  expect("inspect data builtin --data ''", "--data");
+  expect("demo --out ''", "--out");
+  Expect(3, "extend builtin --context 512 --steps 1 --out '" + (folder_ / "run").string() + "' --set data=",
+         "'': no such file or folder");
+}
+
 // Lines of code on the pages that begin with "hawser COMMAND": the command is there and its help names every option.
 TEST(Pages, CommandsTakeTheOptionsTheyAreShownWith) {
   const fs::path root = fs::path(__FILE__).parent_path().parent_path().parent_path();

@@ -11,9 +11,12 @@ std::function<int()> SetupTrain(Command command, CommonOptions& common) {
   };
   auto options = std::make_shared<Options>();
   command.Add("RECIPE", options->recipe, "TOML file of recipe keys; see recipes/");
-  command.AddCall(
-      "--tokenizer", [options = options.get()](const std::string& v) { options->settings.push_back("tokenizer=" + v); },
-      "Tokenizer file or folder");
+  command
+      .AddCall(
+          "--tokenizer",
+          [options = options.get()](const std::string& v) { options->settings.push_back("tokenizer=" + v); },
+          "Tokenizer file or folder")
+      .Reads();
   AddTrainingOptions(command, *options);
   return [options, command, &common] {
     TrainConfig config;

@@ -85,13 +85,15 @@ std::string PlanText(const TrainPlan& plan) {
 
 void AddTrainingOptions(Command command, TrainingOptions& options) {
   const auto key = [&](const std::string& flag, const std::string& name, const std::string& help) {
-    command.AddCall(
+    return command.AddCall(
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
   command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model");
-  command.Add(
-      "--data", options.data,
-      "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them; a mixture: books/=3 code/=1");
+  command
+      .Add("--data", options.data,
+           "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them; a mixture: books/=3 "
+           "code/=1")
+      .Reads();
   key("--holdout", "holdout", "Keep the last N data files for validation");
   key("--context", "context", "Tokens of a training sequence, and of the model's context");
   key("--attention", "attention", "What a token sees: full, intra, anchor, anchor-reset, ...; see help attention");
@@ -107,7 +109,7 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
   key("--lr", "lr", "Highest learning rate (default: by the width of the model, 3e-3 at 64, 2e-5 at 4096)");
   key("--dtype", "dtype", "f32, or bf16 with f32 master weights (extend: bf16)");
   key("--lora", "lora_rank", "Train adapters of this rank instead of the weights; --set lora_targets=... says where");
-  key("--adapter", "adapter", "Train these adapters (PEFT) further instead of new ones");
+  key("--adapter", "adapter", "Train these adapters (PEFT) further instead of new ones").Reads();
   command.Add("--set", options.sets, "Any recipe key: key=value; may be given again; see help recipe");
   command
       .Add("--resume", options.resume_run,

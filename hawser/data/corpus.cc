@@ -181,7 +181,9 @@ std::vector<fs::path> ListDataFiles(const std::vector<fs::path>& paths) {
   for (const fs::path& path : paths) {
     std::error_code code;
     const fs::file_status status = fs::status(path, code);
-    if (!fs::exists(status)) Fail(ErrorKind::kIo, "{}: no such file or folder", path.string());
+    if (!fs::exists(status)) {
+      Fail(ErrorKind::kIo, "{}: no such file or folder", path.empty() ? "''" : path.string());
+    }
     if (!fs::is_directory(status)) {
       if (path.extension() == ".tokens") CheckFinished(ParentFolder(path));
       files.push_back(path);
