@@ -83,8 +83,10 @@ TEST_F(SqueezeFileTest, SaysWhoseItIs) {
               [&] { OpenPrefix(backend_.get(), Weights(params_), path_.parent_path() / "absent.idx", 0, {}); });
   WriteSafetensors(path_, {}, {});
   ExpectError(ErrorKind::kFormat, {"no index of a prefix"}, [&] { Open(); });
-  WriteSafetensors(path_, {}, {{"hawser_prefix_index", "2"}});
-  ExpectError(ErrorKind::kUnsupported, {"version 2"}, [&] { Open(); });
+  for (const char* version : {"1", "3"}) {
+    WriteSafetensors(path_, {}, {{"hawser_prefix_index", version}});
+    ExpectError(ErrorKind::kUnsupported, {std::string("version ") + version, "hawser index"}, [&] { Open(); });
+  }
 }
 
 TEST_F(SqueezeFileTest, SaysForWhichLengthItIs) {
@@ -125,6 +127,12 @@ TEST_F(SqueezeFileTest, DamagedFilesAreRefused) {
       }
     }
     EXPECT_GT(refused, kTried * 7 / 10);  // what is left are blanks
+    for (int i = 0; i < 50; ++i) {
+      std::string flipped = bytes;
+      flipped[8 + header + rng.Below(bytes.size() - 8 - header)] ^= static_cast<char>(1 << rng.Below(8));
+      WriteBytes(path_, flipped);
+      ExpectError(ErrorKind::kFormat, {"prefix.idx", "checksum"}, [&] { Open(); });
+    }
     WriteBytes(path_, bytes);
     read();
   }

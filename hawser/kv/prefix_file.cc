@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/hash.h"
+#include "hawser/base/parallel.h"
 #include "hawser/base/q8.h"
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
@@ -17,7 +18,7 @@ namespace hawser {
 namespace {
 
 constexpr const char* kPrefixVersionKey = "hawser_prefix_index";
-constexpr const char* kPrefixVersion = "1";
+constexpr const char* kPrefixVersion = "2";
 constexpr int64_t kMostCount = int64_t{1} << 31;
 
 std::string HexOf(uint64_t value) { return fmt::format("{:016x}", value); }
@@ -125,8 +126,8 @@ PrefixIndex ReadIndex(TensorSource source, const PrefixOwner& owner) {
   const auto version = file->metadata.find(kPrefixVersionKey);
   if (version == file->metadata.end()) Fail(ErrorKind::kFormat, "a safetensors file, but no index of a prefix");
   if (version->second != kPrefixVersion) {
-    Fail(ErrorKind::kUnsupported, "an index of version {}; this program reads version {}", version->second,
-         kPrefixVersion);
+    Fail(ErrorKind::kUnsupported, "an index of version {}; this program reads version {}: write it anew (hawser index)",
+         version->second, kPrefixVersion);
   }
   const auto text = file->metadata.find("index");
   const nlohmann::json json =
@@ -197,11 +198,12 @@ std::string PrefixName(const PrefixIndex& index) {
 }
 
 uint64_t PrefixChecksum(const TensorSource& file) {
-  uint64_t hash = 0;
-  for (const auto& [name, view] : file.tensors()) {
-    if (!name.ends_with(".keys") && !name.ends_with(".values")) hash = Hash64(view.bytes, hash);
-  }
-  return hash;
+  std::vector<std::span<const std::byte>> tensors;
+  for (const auto& [name, view] : file.tensors()) tensors.push_back(view.bytes);
+  std::vector<uint64_t> sums(tensors.size());
+  ParallelFor(std::ssize(tensors),
+              [&](int64_t i) { sums[static_cast<size_t>(i)] = Hash64(tensors[static_cast<size_t>(i)]); });
+  return Hash64(std::as_bytes(std::span(sums)));
 }
 
 void SavePrefixIndex(const PrefixIndex& index, const std::filesystem::path& path) {

@@ -86,13 +86,13 @@ void CheckPrefixLength(int64_t tokens, const IndexOptions& options);
 
 /// A safetensors file, written atomically.
 void SavePrefixIndex(const PrefixIndex& index, const std::filesystem::path& path);
-/// Maps the file; keys and values are read from it when they are attended to, and are not looked at before. All else is
-/// checked, and nothing is allocated by a size that the file claims. Errors: kFormat for anything but such a file,
-/// kUnsupported for another version of it, kUsage naming what differs from `owner`.
+/// Maps the file, and reads it once for its checksum; keys and values stay in the map. Nothing is allocated by a size
+/// that the file claims. Errors: kFormat for anything but such a file, kUnsupported for another version of it, kUsage
+/// naming what differs from `owner`.
 PrefixIndex LoadPrefixIndex(const std::filesystem::path& path, const PrefixOwner& owner);
 /// "1024 tokens (0123456789abcdef)": tells prefixes of a model apart, and two that were ordered by other options.
 std::string PrefixName(const PrefixIndex& index);
-/// Of the tensors of a file, keys and values apart.
+/// Of all tensors of a file, in the order of their names: Hash64 of the Hash64 of each.
 uint64_t PrefixChecksum(const TensorSource& file);
 
 /// Keys of a group of clusters.
