@@ -41,7 +41,10 @@ void NeedTokenizer(const LoadedModel& model, const ModelOptions& options) {
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context) {
   LoadedModel model = LoadModel(options.model, options.tokenizer);
   NeedTokenizer(model, options);
-  if (!options.adapter.empty()) MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
+  if (!options.adapter.empty()) {
+    CheckNotMerged(options.adapter, options.model);
+    MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
+  }
   if (!rope.empty()) {
     ModelSpec spec = model.spec;
     ApplyPlaces(rope, spec.context, context, &spec);

@@ -64,7 +64,10 @@ void RefuseToOverwrite(const ConvertOptions& options, const std::filesystem::pat
 LoadedModel Load(const ConvertOptions& options, const CommonOptions& common) {
   if (!options.random.empty()) return RandomModel(options.random, common.seed, options.model.tokenizer);
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (!options.model.adapter.empty()) MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
+  if (!options.model.adapter.empty()) {
+    CheckNotMerged(options.model.adapter, options.model.model);
+    MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
+  }
   return model;
 }
 

@@ -470,6 +470,19 @@ TEST_F(TrainCommand, AdaptersGoOn) {
   ASSERT_EQ(RunHawser(fmt::format("convert {} '{}' {}", base, (folder_ / "converted").string(), adapter)).code, 0);
   EXPECT_NEAR(ppl(fmt::format("'{}'", (folder_ / "converted").string())), merged, 1e-6 * merged);
 
+  // Never twice: the run's weights hold its adapters, wherever a copy of these lies.
+  const std::string one = fmt::format("'{}'", (folder_ / "one").string());
+  std::filesystem::copy(folder_ / "one/adapter", folder_ / "copy");
+  for (const std::string& again :
+       {fmt::format("generate {} {} --prompt a", one, adapter), fmt::format("convert {0} {0}x {1}", one, adapter),
+        fmt::format("extend {} --context 64 --data '{}' --steps 1 --out '{}' {}", one, (folder_ / "text").string(),
+                    (folder_ / "twice").string(), adapter),
+        fmt::format("generate {} --adapter '{}' --prompt a", one, (folder_ / "copy").string())}) {
+    const auto run = RunHawser(again + " 2>&1");
+    EXPECT_EQ(run.code, 2) << again;
+    EXPECT_NE(run.out.find("hold these adapters already"), std::string::npos) << run.out;
+  }
+
   // Trained on: with a rate of nothing they stay as they are.
   ASSERT_EQ(extend("still", adapter + " --set lr=1e-30 --set weight_decay=0").code, 0);
   EXPECT_TRUE(ReadFile(folder_ / "one/adapter/adapter_model.safetensors") ==

@@ -16,6 +16,7 @@
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/train/run_folder.h"
 #include "hawser/zoo/file_tensors.h"
 
 namespace hawser {
@@ -320,6 +321,15 @@ void MergePeft(const fs::path& folder, Backend* backend, ParamStore* params) {
   const Peft peft = Open(folder, params->spec());
   const ParamStore adapters = StoreOf(peft, params->spec());
   Lora(backend, peft.lora, &adapters).Merge(*params, params);
+}
+
+void CheckNotMerged(const fs::path& folder, const fs::path& model) {
+  const fs::path given = FindFolder(folder) / kWeights, own = model / "adapter" / kWeights;
+  if (!IsFile(model / kRunMark) || !IsFile(own) || !IsFile(given) || ReadFile(given) != ReadFile(own)) return;
+  Fail(
+      ErrorKind::kUsage,
+      "the weights of {} hold these adapters already: leave --adapter out, or give the model that they were trained on",
+      model.string());
 }
 
 std::vector<std::string> TargetsInModel(const ModelSpec& model, const std::vector<std::string>& targets) {

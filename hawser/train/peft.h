@@ -29,6 +29,10 @@ ParamStore ReadPeft(const std::filesystem::path& folder, const ModelSpec& model)
 /// Adds s B A to each matrix of `params` (F32) that the adapters in `folder` adapt. Errors: the same.
 void MergePeft(const std::filesystem::path& folder, Backend* backend, ParamStore* params);
 
+/// Refuses to add adapters twice: those in `folder` where `model` is a finished run that trained these very values, so
+/// that its weights hold them already. Errors: kUsage, and kIo where `folder` holds no adapters.
+void CheckNotMerged(const std::filesystem::path& folder, const std::filesystem::path& model);
+
 /// Targets as LoraLayout knows them: what names a module of the family's files ("query_key_value") becomes the matrices
 /// in it, all else stays.
 std::vector<std::string> TargetsInModel(const ModelSpec& model, const std::vector<std::string>& targets);

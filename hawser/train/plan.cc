@@ -124,6 +124,7 @@ void TakeAdapter(const ModelSpec& spec, TrainConfig* config) {
     Fail(ErrorKind::kUsage, "adapter = \"{}\" needs the model that it adapts: set the recipe key \"model\"",
          config->adapter);
   }
+  CheckNotMerged(config->adapter, config->model);
   const LoraSpec lora = ReadPeftSpec(config->adapter, spec);
   const TrainConfig defaults;
   const auto take = [&](const char* key, auto& value, const auto& by_default, const auto& of_adapter) {
