@@ -16,6 +16,7 @@
 #include "hawser/eval/gsm8k.h"
 #include "hawser/eval/harness.h"
 #include "hawser/eval/metrics.h"
+#include "hawser/eval/task_results.h"
 #include "hawser/eval/tasks.h"
 #include "hawser/io/digest.h"
 #include "hawser/io/json.h"
@@ -382,9 +383,33 @@ TEST(Metrics, PoolsAndErrors) {
   const MetricSummary two[] = {{.value = 1, .error = 0.1, .samples = 3}, {.value = 0, .error = 0.2, .samples = 1}};
   EXPECT_DOUBLE_EQ(Pool(two).value, 0.75);
   EXPECT_DOUBLE_EQ(Pool(two).error, std::sqrt((2 * 3 * 0.01) / 2 / 4));
+  EXPECT_DOUBLE_EQ(MeanOfRows(two).value, 0.5);
+  EXPECT_DOUBLE_EQ(MeanOfRows(two).error, std::sqrt(0.01 + 0.04) / 2);
+  EXPECT_EQ(MeanOfRows(two).samples, 4);
   const std::vector<MetricValue> lls = {{-1}, {-2}, {-3}};
   EXPECT_DOUBLE_EQ(Summarize({.name = "p", .mean = Mean::kPerplexity}, lls).value, std::exp(2.0));
   EXPECT_GT(Summarize({.name = "p", .mean = Mean::kPerplexity}, lls, 1000).error, 1);
+}
+
+TEST(Metrics, GroupsWeighSamplesOrWhatStandsBelowThem) {
+  Task task{.name = "t", .metrics = {{.name = "score"}}};
+  ScoredTask scored{.task = &task, .options = TaskOptions("t")};
+  const auto add = [&](const std::string& row, const std::string& group, double value) {
+    scored.samples.push_back({.row = row, .groups = {group, "t"}});
+    scored.answers.emplace_back();
+    scored.scores.push_back({.values = {{value}}});
+  };
+  for (int i = 0; i < 5; ++i) add("t_code_a", "t_code", 1);
+  add("t_qa_a", "t_qa", 0);
+  add("t_qa_b", "t_qa", 1);
+  const auto score = [&](const char* group) { return ResultsOf({&scored, 1}, 0)["results"][group]["score,none"]; };
+  EXPECT_DOUBLE_EQ(score("t").get<double>(), 6.0 / 7);
+  task.rows_weigh_alike = true;
+  EXPECT_DOUBLE_EQ(score("t_qa").get<double>(), 0.5);
+  EXPECT_DOUBLE_EQ(score("t").get<double>(), 0.75);  // of t_code and t_qa
+  EXPECT_TRUE(FindTask("longbench").rows_weigh_alike);
+  EXPECT_TRUE(FindTask("ruler").rows_weigh_alike);
+  EXPECT_FALSE(FindTask("mmlu").rows_weigh_alike);
 }
 
 }  // namespace

@@ -5,10 +5,10 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
-#include "hawser/eval/answer_text.h"
 #include "hawser/eval/context_lines.h"
 #include "hawser/eval/haystack.h"
 #include "hawser/eval/longbench.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/eval/tasks.h"
 #include "hawser/io/json.h"
 
@@ -98,8 +98,9 @@ std::vector<Sample> V2Samples(const TaskInput& input) {
         "answer to this question: {}\nChoices:\n(A) {}\n(B) {}\n(C) {}\n(D) {}\n\nFormat your response as follows: "
         "\"The "
         "correct answer is (insert answer here)\".",
-        StripText(item.String("context")), StripText(item.String("question")), StripText(item.String("choice_A")),
-        StripText(item.String("choice_B")), StripText(item.String("choice_C")), StripText(item.String("choice_D")));
+        PythonStrip(item.String("context")), PythonStrip(item.String("question")), PythonStrip(item.String("choice_A")),
+        PythonStrip(item.String("choice_B")), PythonStrip(item.String("choice_C")),
+        PythonStrip(item.String("choice_D")));
     Sample sample{.row = fmt::format("longbench_v2_{}_{}", item.String("difficulty"), item.String("length")),
                   .groups = {"longbench_v2"},
                   .id = static_cast<int64_t>(samples.size())};
@@ -131,6 +132,7 @@ const Task kLongBench = {.name = "longbench",
                          .samples = V1Samples,
                          .score = V1Score,
                          .metrics = {{.name = "score"}},
+                         .rows_weigh_alike = true,
                          .options = "sets=all|NAME+NAME_e, prompt-tokens=N"};
 const Task kLongBenchV2 = {.name = "longbench_v2",
                            .summary = "LongBench v2: 503 choices of four on long documents, from your file",

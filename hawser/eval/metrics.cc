@@ -91,4 +91,18 @@ MetricSummary Pool(std::span<const MetricSummary> rows) {
   return {.value = values / all, .error = rest > 0 ? std::sqrt(squares / rest / all) : kNone, .samples = n};
 }
 
+MetricSummary MeanOfRows(std::span<const MetricSummary> rows) {
+  double values = 0, squares = 0, counted = 0;
+  int64_t samples = 0;
+  for (const MetricSummary& row : rows) {
+    if (row.samples == 0) continue;
+    values += row.value;
+    squares += row.error * row.error;
+    samples += row.samples;
+    ++counted;
+  }
+  if (samples == 0) return {.value = kNone, .error = kNone};
+  return {.value = values / counted, .error = std::sqrt(squares) / counted, .samples = samples};
+}
+
 }  // namespace hawser

@@ -21,5 +21,7 @@ MetricSummary Summarize(const Metric& metric, std::span<const MetricValue> value
 /// Several rows as one, weighted by their samples: sum n v / sum n, with the error
 /// sqrt((sum (n - 1) n se^2) / (sum n - rows) / sum n).
 MetricSummary Pool(std::span<const MetricSummary> rows);
+/// Several rows as one, whatever their samples: sum v / rows, with the error sqrt(sum se^2) / rows.
+MetricSummary MeanOfRows(std::span<const MetricSummary> rows);
 
 }  // namespace hawser

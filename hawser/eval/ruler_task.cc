@@ -158,6 +158,7 @@ const Task kRuler = {.name = "ruler",
                      .samples = RulerSamples,
                      .score = ScoreRuler,
                      .metrics = {{.name = "score"}},
+                     .rows_weigh_alike = true,
                      .options =
                          "length=L+L, tasks=all|NAME+NAME, samples=K, haystack=pg19|PATH, squad=FILE, "
                          "hotpot=FILE; or data=FOLDER, tasks=, samples=, length=L as it was made for",

@@ -110,6 +110,7 @@ struct Task {
   /// `answers`: one a request of the sample.
   SampleScore (*score)(const Sample& sample, std::span<const LmAnswer> answers) = nullptr;
   std::vector<Metric> metrics;
+  bool rows_weigh_alike = false;  // a group is the mean of what stands below it; else of all its samples
   std::string_view options = "";  // for people: "shots=K, subjects=A+B"
   std::string_view data = "";     // what `hawser pull data:NAME` fetches for it; empty: it needs nothing
   /// The answers as the scorers of the benchmark read them: contents of files by their path in the folder of the run.

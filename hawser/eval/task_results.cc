@@ -46,6 +46,15 @@ std::vector<MetricSummary> Summaries(const ScoredTask& task, int64_t bootstrap, 
   return summaries;
 }
 
+/// Of a row, or the mean of what stands below a group.
+MetricSummary MeanBelow(const std::string& name, const std::map<std::string, std::vector<std::string>>& below,
+                        const std::map<std::string, std::vector<MetricSummary>>& by_row, size_t metric) {
+  if (const auto row = by_row.find(name); row != by_row.end()) return row->second.at(metric);
+  std::vector<MetricSummary> summaries;
+  for (const std::string& part : below.at(name)) summaries.push_back(MeanBelow(part, below, by_row, metric));
+  return MeanOfRows(summaries);
+}
+
 Json DocOf(const Sample& sample) { return sample.doc == nullptr ? Json::object() : *sample.doc; }
 
 /// As the harness writes it before it hashes it.
@@ -100,15 +109,18 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
       const auto shots = scored.options.used().find("shots");
       json["n-shot"][row] = shots == scored.options.used().end() ? 0 : std::atoi(shots->second.c_str());
     }
+    const auto pooled = [&](const std::vector<std::string>& members, size_t m) {
+      std::vector<MetricSummary> summaries;
+      for (const std::string& row : members) summaries.push_back(by_row[row][m]);
+      return Pool(summaries);
+    };
     for (const auto& [group, members] : groups) {
       nlohmann::json out = {{"name", group}, {"alias", group}};
       int64_t samples = 0;
       for (const std::string& row : members) samples += json["results"][row]["sample_len"].get<int64_t>();
       out["sample_len"] = samples;
       for (size_t m = 0; m < task.metrics.size(); ++m) {
-        std::vector<MetricSummary> pooled;
-        for (const std::string& row : members) pooled.push_back(by_row[row][m]);
-        const MetricSummary summary = Pool(pooled);
+        const MetricSummary summary = task.rows_weigh_alike ? MeanBelow(group, below, by_row, m) : pooled(members, m);
         Put(task.metrics[m], summary, &out);
         out["sample_count"][Key(task.metrics[m])] = summary.samples;
       }
