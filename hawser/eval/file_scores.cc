@@ -2,11 +2,12 @@
 
 #include <cmath>
 #include <functional>
-#include <limits>
+#include <span>
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/longbench.h"
+#include "hawser/eval/metrics.h"
 #include "hawser/eval/niah.h"
 #include "hawser/eval/passkey.h"
 #include "hawser/eval/ruler_score.h"
@@ -60,23 +61,13 @@ std::vector<std::string> PartsOf(std::string_view task, const Prediction& p) {
   return {};
 }
 
-class Sum {
- public:
-  void Add(double value) { ++count_, sum_ += value, squares_ += value * value; }
-  FileScore Score(std::string part) const {
-    const auto n = static_cast<double>(count_);
-    const double mean = sum_ / n;
-    const double spread = std::sqrt(std::max(0.0, squares_ / n - mean * mean) * n / (n - 1));
-    return {.part = std::move(part),
-            .score = std::round(mean * 1e4) / 1e2,
-            .error = count_ > 1 ? 100 * spread / std::sqrt(n) : std::numeric_limits<double>::quiet_NaN(),
-            .samples = count_};
-  }
-
- private:
-  int64_t count_ = 0;
-  double sum_ = 0, squares_ = 0;
-};
+FileScore ScoreOf(std::string part, std::span<const MetricValue> values) {
+  const MetricSummary summary = Summarize({.name = "score"}, values);
+  return {.part = std::move(part),
+          .score = std::round(summary.value * 1e4) / 1e2,
+          .error = 100 * summary.error,
+          .samples = summary.samples};
+}
 
 }  // namespace
 
@@ -90,20 +81,21 @@ double ScorePrediction(std::string_view task, const Prediction& prediction) { re
 
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path) {
   const Scorer score = FindScorer(task);
-  Sum all;
-  std::vector<std::pair<std::string, Sum>> parts;  // in the order in which they come
+  using Values = std::vector<MetricValue>;
+  Values all;
+  std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
   for (const Prediction& prediction : ReadPredictions(path)) {
-    const double value = score(prediction);
-    all.Add(value);
+    const MetricValue value{.value = score(prediction)};
+    all.push_back(value);
     for (const std::string& part : PartsOf(task, prediction)) {
       if (part.empty()) continue;
-      auto found = std::ranges::find(parts, part, &std::pair<std::string, Sum>::first);
+      auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);
       if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
-      found->second.Add(value);
+      found->second.push_back(value);
     }
   }
-  std::vector<FileScore> scores = {all.Score("all")};
-  for (const auto& [part, sum] : parts) scores.push_back(sum.Score(part));
+  std::vector<FileScore> scores = {ScoreOf("all", all)};
+  for (const auto& [part, values] : parts) scores.push_back(ScoreOf(part, values));
   return scores;
 }
 
