@@ -8,10 +8,10 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/cli/eval_measures.h"
-#include "hawser/eval/answer_text.h"
 #include "hawser/eval/compare_report.h"
 #include "hawser/eval/fit_kept.h"
 #include "hawser/eval/page.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/eval/row_log.h"
 #include "hawser/io/json_text.h"
 #include "hawser/model/fingerprint.h"
@@ -66,7 +66,7 @@ std::vector<Method> FitMethods(const EvalOptions& options, const ModelToRun& run
   };
   std::vector<std::string> fitted;
   for (const std::string_view piece : SplitAt(options.methods, ';')) {
-    std::string text(StripText(piece));
+    std::string text(PythonStrip(piece));
     if (text.find('?') != text.npos) {
       text = FitNumber(text, options.kept, longest, [&](const std::string& candidate) {
         return KeptKeys(backend, run.weights.spec(), ParseMethods(candidate).at(0).sight, ids, separators);

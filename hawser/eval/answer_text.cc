@@ -2,18 +2,15 @@
 
 #include <algorithm>
 
-#include "hawser/base/text.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
 namespace {
 
-constexpr std::string_view kSpace = " \t\n\r\f\v";
-
 bool IsPunct(char c) {
   return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
 }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 /// Punctuation and white space of Unicode.
 bool IsFiller(char32_t c) {
@@ -22,12 +19,6 @@ bool IsFiller(char32_t c) {
 }
 
 }  // namespace
-
-std::string_view StripText(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kSpace);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
-}
 
 std::string LowerText(std::string_view text) {
   std::string out;
@@ -46,11 +37,12 @@ std::string LowerText(std::string_view text) {
 std::vector<std::string> AnswerWords(std::string_view text) {
   std::string plain = LowerText(text);
   std::erase_if(plain, IsPunct);
-  std::vector<std::string> words;
-  for (const std::string_view word : SplitWords(plain, kSpace)) {
-    if (word != "a" && word != "an" && word != "the") words.emplace_back(word);
+  for (const std::string_view run : RunsOf(plain, IsPythonWordCharacter)) {
+    if (run != "a" && run != "an" && run != "the") continue;
+    std::fill_n(plain.begin() + (run.data() - plain.data()), run.size(), ' ');
   }
-  return words;
+  const std::vector<std::string_view> words = PythonWords(plain);
+  return {words.begin(), words.end()};
 }
 
 std::vector<std::string> CharacterWords(std::string_view text) {
@@ -78,18 +70,8 @@ std::vector<std::string> CharacterWords(std::string_view text) {
 }
 
 std::vector<std::string> DigitRuns(std::string_view text) {
-  std::vector<std::string> runs;
-  bool inside = false;
-  for (const char c : text) {
-    if (!IsDigit(c)) {
-      inside = false;
-      continue;
-    }
-    if (!inside) runs.emplace_back();
-    runs.back() += c;
-    inside = true;
-  }
-  return runs;
+  const std::vector<std::string_view> runs = RunsOf(text, IsPythonDigit);
+  return {runs.begin(), runs.end()};
 }
 
 }  // namespace hawser

@@ -3,7 +3,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/text.h"
-#include "hawser/eval/answer_text.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -25,7 +25,7 @@ std::vector<std::string> Texts(const JsonObject& item, const char* key) {
 
 void ReadJsonItems(const std::filesystem::path& path, const std::function<bool(const json& item)>& take) {
   const std::string text = ReadFile(path);
-  if (StripText(text).starts_with('[')) {
+  if (PythonStrip(text).starts_with('[')) {
     WithFrame(path.string(), [&] {
       const json list = ParseJson(text);
       for (const json& item : list) {
@@ -38,7 +38,7 @@ void ReadJsonItems(const std::filesystem::path& path, const std::function<bool(c
   bool more = true;
   for (const std::string_view line : SplitAt(text, '\n')) {
     ++number;
-    if (StripText(line).empty()) continue;
+    if (PythonStrip(line).empty()) continue;
     WithFrame(fmt::format("{}: line {}", path.string(), number), [&] { more = take(ParseJson(line)); });
     if (!more) return;
   }

@@ -2,19 +2,15 @@
 
 #include <algorithm>
 
+#include "hawser/eval/python_text.h"
+
 namespace hawser {
 namespace {
 
 constexpr const char* kInvalid = "[invalid]";
-constexpr std::string_view kBlanks = " \t\n\r\f\v";
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsNumeral(char c) { return IsDigit(c) || c == '.' || c == ','; }
-
-std::string Stripped(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kBlanks), end = text.find_last_not_of(kBlanks);
-  return begin == text.npos ? "" : std::string(text.substr(begin, end - begin + 1));
-}
 
 /// \-?[0-9.,]+ straight behind the first `lead` where it is; with `one_more` one character of the line follows.
 std::string BehindLead(std::string_view text, std::string_view lead, bool one_more) {
@@ -48,12 +44,12 @@ std::string Gsm8kFlexible(std::string_view text) {
     last = text.substr(at, end - at);
     at = end;
   }
-  return Stripped(last);
+  return last;
 }
 
 std::string Gsm8kGold(std::string_view solution) {
   const size_t at = solution.rfind("####");
-  return Stripped(at == solution.npos ? solution : solution.substr(at + 4));
+  return std::string(PythonStrip(at == solution.npos ? solution : solution.substr(at + 4)));
 }
 
 std::string Gsm8kNormalized(std::string text) {

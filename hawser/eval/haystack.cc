@@ -8,6 +8,7 @@
 #include "hawser/base/text.h"
 #include "hawser/data/corpus.h"
 #include "hawser/eval/data_files.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -61,7 +62,7 @@ std::string ReadHaystack(const std::string& source, const fs::path& data_dir, in
   int64_t found = 0;
   for (const fs::path& file : folder ? ListDataFiles({place}) : std::vector<fs::path>{place}) {
     const std::string more = ReadText(file);
-    found += static_cast<int64_t>(SplitWords(more, " \t\n\r\f\v").size());
+    found += static_cast<int64_t>(PythonWords(more).size());
     text.append(text.empty() ? "" : "\n").append(more);
     if (found >= words) break;
   }

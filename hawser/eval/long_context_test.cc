@@ -154,6 +154,23 @@ TEST(LongBench, FirstLinesAndChoices) {
   EXPECT_EQ(LongBenchChoice("A or B"), 0);
 }
 
+// Values of the published code.
+TEST(LongBench, BlanksDigitsAndWordsAreThoseOfPython) {
+  const auto score = [](const char* set, const char* answer, const char* reference) {
+    return LongBenchScore(*FindLongBenchSet(set), answer, {reference}, {});
+  };
+  EXPECT_DOUBLE_EQ(score("qasper", "It is 12\u00a0km", "12 km"), 2.0 / 3);
+  EXPECT_EQ(score("qasper", "“The cat” — sat", "“ cat” — sat"), 1);
+  EXPECT_EQ(score("qasper", "the—cat", "—cat"), 1);
+  EXPECT_EQ(score("qasper", "3\u3000cats the’s", "3 cats ’s"), 1);
+  EXPECT_EQ(score("qasper", "theé", "é"), 0);  // a letter, so no word ends before it
+  EXPECT_NEAR(score("gov_report", "one\u00a0two\u2003three. four", "one two three. four"), 1, 1e-8);
+  EXPECT_NEAR(score("gov_report", "one\x1ctwo", "one two"), 1, 1e-8);
+  EXPECT_DOUBLE_EQ(score("passage_count", "３ or 3", "3"), 0.5);
+  EXPECT_DOUBLE_EQ(score("passage_count", "٣ 3 4", "3"), 1.0 / 3);
+  EXPECT_DOUBLE_EQ(score("passage_retrieval_zh", "段落７或段落7", "段落7"), 0.5);
+}
+
 TEST(LongTasks, ListsDepthsAndLimits) {
   const testing::ByteTokenizer tokenizer;
   const std::string name = "a_name_of_more_letters_than_fit_in_the_string_object_itself";

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "hawser/eval/answer_text.h"
 #include "hawser/eval/data_files.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -90,7 +90,7 @@ std::string CutMiddle(const std::string& text, int64_t most, const Tokenizer& to
 }
 
 char LongBenchChoice(std::string_view answer) {
-  std::string text(StripText(answer));
+  std::string text(PythonStrip(answer));
   std::erase(text, '*');
   if (text.size() == 1 && text[0] >= 'A' && text[0] <= 'D') return text[0];  // extracted before
   constexpr std::string_view kBefore = "The correct answer is ";

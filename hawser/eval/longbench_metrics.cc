@@ -8,6 +8,7 @@
 #include "hawser/base/text.h"
 #include "hawser/eval/answer_text.h"
 #include "hawser/eval/longbench.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
@@ -33,7 +34,7 @@ double F1(const Words& answer, const Words& reference) {
 std::vector<Words> RougeSentences(std::string_view text) {
   std::vector<Words> sentences;
   for (const std::string_view piece : SplitWords(text, ".")) {
-    const std::vector<std::string_view> words = SplitWords(piece, " \t\n\r\f\v");
+    const std::vector<std::string_view> words = PythonWords(piece);
     sentences.emplace_back(words.begin(), words.end());
     if (words.empty()) sentences.back().emplace_back();
   }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "hawser/eval/answer_text.h"
+#include "hawser/eval/python_text.h"
 
 namespace hawser {
 namespace {
@@ -25,7 +26,7 @@ HiddenText HideNeedle(std::span<const int32_t> haystack, int64_t tokens, std::st
                       const Tokenizer& tokenizer) {
   haystack = haystack.first(static_cast<size_t>(std::min<int64_t>(tokens, static_cast<int64_t>(haystack.size()))));
   auto at = static_cast<size_t>(static_cast<double>(haystack.size()) * depth);
-  const auto ends_sentence = [&](int32_t id) { return StripText(tokenizer.Piece(id)).ends_with('.'); };
+  const auto ends_sentence = [&](int32_t id) { return PythonStrip(tokenizer.Piece(id)).ends_with('.'); };
   if (depth < 1) {
     while (at > 0 && !ends_sentence(haystack[at - 1])) --at;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "hawser/eval/answer_text.h"
+#include "hawser/eval/python_text.h"
 
 namespace hawser {
 namespace {
@@ -75,8 +76,8 @@ std::string PasskeyPrompt(PasskeyLayout layout, int64_t before, int64_t after, s
 }
 
 bool PasskeyFound(std::string_view variant, std::string_view answer, std::string_view key) {
-  if (variant == "focusllm") return StripText(answer) == key;
-  if (variant == "yarn-hard") return StripText(answer).starts_with(key);
+  if (variant == "focusllm") return PythonStrip(answer) == key;
+  if (variant == "yarn-hard") return PythonStrip(answer).starts_with(key);
   return variant == "infinitebench" ? FirstDigitsAre(answer, key) : FirstNumberIs(answer, key);
 }
 

@@ -9,6 +9,7 @@
 #include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/haystack.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/eval/ruler_text.h"
 
 namespace hawser {
@@ -200,7 +201,7 @@ class Maker {
   void ReadEssay() {
     // No text is longer than three times the length in words (FindUnits).
     const std::string text = ReadHaystack(options_.haystack, options_.data_dir, 3 * options_.length + 1000);
-    for (const std::string_view word : SplitWords(text, " \t\n\r\f\v")) essay_.emplace_back(word);
+    for (const std::string_view word : PythonWords(text)) essay_.emplace_back(word);
   }
 
   /// The one-shot example of vt with its answer; returns its names.

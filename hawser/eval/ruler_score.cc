@@ -8,6 +8,7 @@
 #include "hawser/base/folder.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/answer_text.h"
+#include "hawser/eval/python_text.h"
 #include "hawser/eval/report.h"
 
 namespace hawser {
@@ -15,11 +16,11 @@ namespace {
 
 /// Stripped, control characters as line ends, stripped again.
 std::string Cleaned(std::string_view answer) {
-  std::string text(StripText(answer));
+  std::string text(PythonStrip(answer));
   for (char& c : text) {
     if (static_cast<unsigned char>(c) < 0x20) c = '\n';
   }
-  return std::string(StripText(text));
+  return std::string(PythonStrip(text));
 }
 
 /// The model of a file of `task`; nothing where it is no file of that task.

@@ -10,8 +10,8 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
-#include "hawser/eval/answer_text.h"
 #include "hawser/eval/data_files.h"
+#include "hawser/eval/python_text.h"
 
 namespace hawser {
 namespace {
@@ -150,7 +150,7 @@ std::string WordList(const std::vector<std::string>& vocabulary, size_t count, s
 std::vector<std::string> ReadRulerWords(const std::filesystem::path& data_dir, std::string_view kind) {
   const std::string text = ReadDataFile(data_dir, fmt::format("ruler/wordlists/{}list.txt", kind));
   std::vector<std::string> words;
-  for (const std::string_view line : SplitWords(text, "\n")) words.emplace_back(StripText(line));
+  for (const std::string_view line : SplitWords(text, "\n")) words.emplace_back(PythonStrip(line));
   return words;
 }
 
