@@ -11,6 +11,7 @@
 
 #include "hawser/base/origin.h"
 #include "hawser/base/out_of_memory.h"
+#include "hawser/base/parallel.h"
 #include "hawser/base/progress.h"
 #include "hawser/model/places.h"
 #include "hawser/serve/api_doc.h"
@@ -257,7 +258,8 @@ void Service::Handle(const WebRequest& request, const std::shared_ptr<WebReply>&
 void Service::Run(bool signals, const std::function<ServedModel()>& load, const std::function<void()>& ready) {
   std::atomic<bool> over = false;
   std::exception_ptr failed;
-  std::thread engine([&] {
+  std::thread engine([&, threads = NumThreads()] {
+    SetThreads(threads);  // OpenMP keeps the number for each thread that starts loops
     try {
       impl_ = std::make_unique<Impl>(load(), &meters_, &replies_, web_.get(), &ends_);
       served_ = impl_.get();

@@ -50,9 +50,9 @@ class Service {
   ~Service();
 
   uint16_t port() const;
-  /// Serves until a signal or Stop. `load` is called on another thread; until it returns, whoever asks is told to come
-  /// again (503). `ready` is called once the model is served. A signal that comes before ends the process with 0.
-  /// Errors: those of `load` and of Scheduler.
+  /// Serves until a signal or Stop. `load` is called on another thread, with as many threads for its loops as this
+  /// one has; until it returns, whoever asks is told to come again (503). `ready` is called once the model is served. A
+  /// signal that comes before ends the process with 0. Errors: those of `load` and of Scheduler.
   void Run(bool signals, const std::function<ServedModel()>& load, const std::function<void()>& ready = {});
   void Stop();
 

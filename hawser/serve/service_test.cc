@@ -17,6 +17,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/limits.h"
 #include "hawser/base/out_of_memory.h"
+#include "hawser/base/parallel.h"
 
 namespace hawser {
 namespace {
@@ -55,6 +56,20 @@ TEST(Service, TellsThatTheModelIsBeingLoadedAndWhyItIsNot) {
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "no such model");
   }
+}
+
+TEST(Service, ComputesWithAsManyThreadsAsItsCaller) {
+  Service service({.port = 0}, "", std::chrono::seconds(1));
+  SetThreads(NumThreads() + 3);
+  int found = 0;
+  EXPECT_THROW(service.Run(/*signals=*/false,
+                           [&]() -> ServedModel {
+                             found = NumThreads();
+                             Fail(ErrorKind::kFormat, "no such model");
+                           }),
+               Error);
+  EXPECT_EQ(found, NumThreads());
+  SetThreads(0);
 }
 
 TEST(WebServer, AnswersUnderWayAtTheEndAreLetGo) {
