@@ -207,13 +207,14 @@ class Load:
         self.a, self.port = a, port
         self.cases = requests(a.requests)
         self.wanted = {}
-        self.done = collections.Counter()
+        self.done, self.kinds = collections.Counter(), collections.Counter()
         self.wrong = []
         self.ends = None
 
     def fault(self, text):
         self.wrong.append(text)
-        if len(self.wrong) <= 20:
+        self.kinds[text[:16]] += 1
+        if self.kinds[text[:16]] <= 10:  # of each kind the first ones
             print("WRONG:", text[:600], flush=True)
 
     async def patient(self, wire, path, body, stop_after=None, method="POST"):
