@@ -111,14 +111,18 @@ def table(work):
         print(f"| {way} | " + " | ".join("" if c is None else f"{100 * c['found']:.0f}" for c in cells) + " |")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("hawser")
     parser.add_argument("books", type=Path)
     parser.add_argument("--threads", default="0")
     parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = read_options(__doc__)
     if not options.table:
         prepare(options.work, options.books)
         train(options.work, options.hawser, options.threads)

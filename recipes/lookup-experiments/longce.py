@@ -8,7 +8,6 @@ by LongCE, on the same documents, three seeds each.
 WORK is the folder of focus.py, whose base/ is made first where it is not there. A killed run goes on after its last
 checkpoint.
 """
-import argparse
 import json
 import random
 import statistics
@@ -126,13 +125,7 @@ def table(work):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("hawser")
-    parser.add_argument("books", type=Path)
-    parser.add_argument("--threads", default="0")
-    parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
+    options = focus.read_options(__doc__)
     if not options.table:
         focus.prepare(options.work, options.books)
         focus.train_base(options.work, options.hawser, options.threads)
