@@ -101,7 +101,7 @@ class Worker {
         if (form_.biased() && anew) FillPlaces(row, task.head + h, b, n);
         const KvRange run{b, b + n};
         Block(keys.Of(task.head + h), values.Of(task.head + h), h, queries + h * group_ * ld_, {&run, 1},
-              b == task.begin, states[task.state + h * task.stride]);
+              b + n < task.end ? b + n : -1, b == task.begin, states[task.state + h * task.stride]);
       }
     }
   }
@@ -114,7 +114,7 @@ class Worker {
         n += runs[static_cast<size_t>(last)].end - runs[static_cast<size_t>(last)].begin;
       }
       Block(keys, values, 0, q_, runs.subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)),
-            first == task.begin, state);
+            last < task.end ? runs[static_cast<size_t>(last)].begin : -1, first == task.begin, state);
     }
   }
   void Stage(const Task& task, ConstMat q, float* to) const {
@@ -132,13 +132,15 @@ class Worker {
     }
     std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
   }
-  /// Rows of runs, kBlock of them at most, which queries `q` of head `h` of the task read, into its state.
+  /// Rows of runs, kBlock of them at most, which queries `q` of head `h` of the task read, into its state. Behind them
+  /// comes row `next`; -1: none.
   void Block(const StoredHead& keys, const StoredHead& values, int32_t h, float* q, std::span<const KvRange> runs,
-             bool first, const State& state) const {
+             int32_t next, bool first, const State& state) const {
+    const auto behind = [&](size_t i) { return i + 1 < runs.size() ? runs[i + 1].begin : next; };
     int32_t n = 0;
-    for (const KvRange& run : runs) {
-      t_.decode_scores(Tile(keys, q, run, n));
-      n += run.end - run.begin;
+    for (size_t i = 0; i < runs.size(); ++i) {
+      t_.decode_scores(Tile(keys, q, runs[i], behind(i), n));
+      n += runs[i].end - runs[i].begin;
     }
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
     if (!form_.plain()) {
@@ -162,13 +164,13 @@ class Worker {
                 .out_cols = static_cast<int32_t>(ld_),
                 .first = first});
     n = 0;
-    for (const KvRange& run : runs) {
-      t_.decode_mix(Tile(values, state.out, run, n));
-      n += run.end - run.begin;
+    for (size_t i = 0; i < runs.size(); ++i) {
+      t_.decode_mix(Tile(values, state.out, runs[i], behind(i), n));
+      n += runs[i].end - runs[i].begin;
     }
   }
-  /// Rows of a run, whose scores begin in column `at`.
-  DecodeTile Tile(const StoredHead& from, float* x, const KvRange& run, int32_t at) const {
+  /// Rows of a run, whose scores begin in column `at`; `next` is the row behind them.
+  DecodeTile Tile(const StoredHead& from, float* x, const KvRange& run, int32_t next, int32_t at) const {
     const int32_t n = run.end - run.begin;
     const bool aside = from.rotation.half > 0;
     if (aside) from.Read(t_, run.begin, n, aside_, ld_);
@@ -181,7 +183,8 @@ class Worker {
             .n = n,
             .dim = args_.shape.head_dim,
             .s = s_ + at,
-            .lds = kBlock};
+            .lds = kBlock,
+            .next = aside || next < 0 ? nullptr : from.Row(next)};
   }
 
   const DecodeArgs& args_;

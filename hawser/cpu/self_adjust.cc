@@ -123,7 +123,8 @@ class RunProducts {
                  .n = n,
                  .dim = from.dim,
                  .s = s,
-                 .lds = lds});
+                 .lds = lds,
+                 .next = aside || begin + n >= run.end ? nullptr : from.Row(begin + n)});
         s += n;
       }
     }

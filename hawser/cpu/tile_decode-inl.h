@@ -14,37 +14,61 @@ struct DecodeLoops {
   using F = typename V::F;
   static constexpr int kLanes = V::kLanes;
 
-  // Rows of one head stand far apart where there are many heads, and no hardware foresees that: they are asked for into
-  // the second-level cache, a tile ahead. Beyond the last row stand those of the next tile, or nothing, which a
-  // prefetch may name. Nearer rows, or the first-level cache, brought half as many bytes a second.
-  static constexpr int64_t kRowsAhead = 128;
-  static void Prefetch(const void* row, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(row) + at, 0, 2);
+  // Rows of one head stand far apart where there are many heads, and no hardware foresees that: those of the next tile
+  // are asked for into the second-level cache, row by row beside this tile's own. Nearer rows, or the first-level cache,
+  // brought half as many bytes a second. The next tile may have fewer rows: a prefetch may name what is not there.
+  static void Prefetch(const DecodeTile& a, int64_t offset, int64_t bytes) {
+    if (a.next == nullptr) return;
+    const char* row = static_cast<const char*>(a.next) + offset;
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
   }
 
   // Queries are taken four at a time, and what is left of them together, so that a row is read and widened as seldom as
-  // can be.
+  // can be. Where there are registers enough, four rows share what is read of the queries, and how their sums end.
+  static constexpr int kScoreRows = kLanes == 16 ? 4 : 1;
   template <class T, int Q>
   static void ScoresOf(const DecodeTile& a, int32_t first) {
+    int32_t r = 0;
+    for (; r + kScoreRows <= a.n; r += kScoreRows) ScoreRows<T, Q, kScoreRows>(a, first, r);
+    for (; r < a.n; ++r) ScoreRows<T, Q, 1>(a, first, r);
+  }
+  template <class T, int Q, int R>
+  static void ScoreRows(const DecodeTile& a, int32_t first, int32_t r) {
     const float* x = a.x + first * a.ldx;
-    for (int32_t r = 0; r < a.n; ++r) {
-      const T* row = static_cast<const T*>(a.rows) + r * a.ld;
-      Prefetch(row + kRowsAhead * a.ld, a.dim * sizeof(T));
-      F sum[Q];
-      float tail[Q];
+    const T* row = static_cast<const T*>(a.rows) + r * a.ld;
+    F sum[Q][R];
+    float tail[Q][R];
 #pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) sum[q] = V::Set(0.0f), tail[q] = 0.0f;
-      int32_t i = 0;
-      for (; i + kLanes <= a.dim; i += kLanes) {
-        const F k = V::LoadAs(row + i);
+    for (int j = 0; j < R; ++j) {
+      Prefetch(a, (r + j) * a.ld * int64_t{sizeof(T)}, a.dim * int64_t{sizeof(T)});
 #pragma GCC unroll 4
-        for (int q = 0; q < Q; ++q) sum[q] = V::Fma(V::Load(x + q * a.ldx + i), k, sum[q]);
+      for (int q = 0; q < Q; ++q) sum[q][j] = V::Set(0.0f), tail[q][j] = 0.0f;
+    }
+    int32_t i = 0;
+    for (; i + kLanes <= a.dim; i += kLanes) {
+      F k[R];
+#pragma GCC unroll 4
+      for (int j = 0; j < R; ++j) k[j] = V::LoadAs(row + j * a.ld + i);
+#pragma GCC unroll 4
+      for (int q = 0; q < Q; ++q) {
+        const F query = V::Load(x + q * a.ldx + i);
+#pragma GCC unroll 4
+        for (int j = 0; j < R; ++j) sum[q][j] = V::Fma(query, k[j], sum[q][j]);
       }
-      for (; i < a.dim; ++i) {
-        for (int q = 0; q < Q; ++q) tail[q] += x[q * a.ldx + i] * Widen(row[i]);
+    }
+    for (; i < a.dim; ++i) {
+      for (int j = 0; j < R; ++j) {
+        for (int q = 0; q < Q; ++q) tail[q][j] += x[q * a.ldx + i] * Widen(row[j * a.ld + i]);
       }
+    }
 #pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) a.s[(first + q) * a.lds + r] = V::ReduceAdd(sum[q]) + tail[q];
+    for (int q = 0; q < Q; ++q) {
+      float* to = a.s + (first + q) * a.lds + r;
+      if constexpr (R == 4) {
+        V::ReduceAdd4(sum[q], tail[q], to);
+      } else {
+        *to = V::ReduceAdd(sum[q][0]) + tail[q][0];
+      }
     }
   }
   template <class T, int Q>
@@ -72,7 +96,7 @@ struct DecodeLoops {
     }
     for (int32_t r = 0; r < a.n; ++r) {
       const T* row = static_cast<const T*>(a.rows) + r * a.ld + i;
-      Prefetch(row + kRowsAhead * a.ld, NV * kLanes * sizeof(T));
+      Prefetch(a, (r * a.ld + i) * int64_t{sizeof(T)}, NV * kLanes * int64_t{sizeof(T)});
       F value[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) value[v] = V::LoadAs(row + v * kLanes);
@@ -95,7 +119,7 @@ struct DecodeLoops {
     const float* x = a.x + first * a.ldx;
     for (int32_t r = 0; r < a.n; ++r) {
       const char* block = static_cast<const char*>(a.rows) + r * a.ld;
-      Prefetch(block + kRowsAhead * a.ld, a.dim + 2 * ((a.dim + kQ8Block - 1) / kQ8Block));
+      Prefetch(a, r * a.ld, a.dim + 2 * ((a.dim + kQ8Block - 1) / kQ8Block));
       F sum[Q];
       float tail[Q];
 #pragma GCC unroll 4
@@ -159,7 +183,7 @@ struct DecodeLoops {
     }
     for (int32_t r = 0; r < a.n; ++r) {
       const char* block = column + r * a.ld;
-      Prefetch(block + kRowsAhead * a.ld, 2 + i + NV * kLanes);
+      Prefetch(a, column - static_cast<const char*>(a.rows) + r * a.ld, 2 + i + NV * kLanes);
       const int8_t* levels = reinterpret_cast<const int8_t*>(block + 2) + i;
       const float d = WidenHalf(block);
       F value[NV];

@@ -105,6 +105,7 @@ struct DecodeTile {
   int32_t dim;
   float* s;
   int64_t lds;
+  const void* next = nullptr;  // rows that will be read when this tile comes again, to be asked for; null: none
 };
 
 /// One head of `rows` rows of Q8_0 (base/q8.h), `stride` bytes apart, to F32 [rows, ld].
