@@ -30,7 +30,7 @@ struct ServeOptions {
   std::string cors;
   int32_t port = 8080, parallel = 4;
   int64_t rows = 256, queue = 256, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
-  int64_t body = 32 << 20;
+  int64_t body = 32 << 20, idle = 60;
   int64_t drain = 30;
   int64_t session_expiry = 7 * 24 * 60 * 60;
   std::filesystem::path key_file, port_file;
@@ -81,6 +81,7 @@ int Run(ServeOptions options, const CommonOptions& common) {
   }
   web.port = static_cast<uint16_t>(options.port);
   web.connections = static_cast<size_t>(options.connections);
+  web.idle = std::chrono::seconds(options.idle);
   web.body_bytes = static_cast<size_t>(options.body);
   std::optional<ModelToRun> run;
   std::unique_ptr<Backend> backend;
@@ -156,6 +157,11 @@ std::function<int()> SetupServe(Command command, CommonOptions& common) {
       .Range(1, 1024)
       .ShowDefault();
   command.Add("--connections", options->connections, "Open connections at most").Range(1, 1 << 20).ShowDefault();
+  command
+      .Add("--idle", options->idle,
+           "Seconds in which a client must send a request, or take a part of an answer that it was sent")
+      .Range(1, 86400)
+      .ShowDefault();
   command.Add("--max-body", options->body, "Bytes of a request at most").Range(1024, int64_t{1} << 32).ShowDefault();
   command.Add("--max-logprobs", service.limits.logprobs, "Log-probabilities of alternatives that a request may ask for")
       .Range(0, 1000)

@@ -14,6 +14,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/serve/lived_time.h"
 
 namespace hawser {
 namespace {
@@ -68,11 +69,17 @@ struct WebServer::Impl {
   asio::ssl::context tls{asio::ssl::context::tls_server};
   Tcp::acceptor acceptor{loop};
   asio::signal_set signals{loop};
-  asio::steady_timer deadline{loop};
+  asio::steady_timer deadline{loop}, beat{loop};
+  LivedTime lived;
   asio::thread_pool workers;
 
-  explicit Impl(const WebOptions& o) : options(o), workers(static_cast<size_t>(o.workers)) {}
+  explicit Impl(const WebOptions& o)
+      : options(o),
+        lived(std::min<LivedTime::Clock::duration>(LivedTime::Clock::duration(o.idle) / 8, std::chrono::seconds(1)),
+              LivedTime::Clock::now()),
+        workers(static_cast<size_t>(o.workers)) {}
   void Accept();
+  void Beat();
   void Open(Tcp::socket socket);
   void Opened(class ConnectionBase* connection) {
     open.insert(connection);
@@ -92,6 +99,8 @@ class ConnectionBase {
   virtual void Leave() = 0;
   /// Closes. An answer under way learns that its client is gone, and lets go of the connection.
   virtual void Abandon() = 0;
+  /// Abandons it where its client has had its time.
+  virtual void Expire() = 0;
 };
 
 /// One client. Everything but the calls of WebReply runs on the loop's thread.
@@ -106,7 +115,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
 
   void Start() {
     if constexpr (!std::is_same_v<Stream, beast::tcp_stream>) {
-      beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+      Await();
       stream_.async_handshake(asio::ssl::stream_base::server, [self = this->shared_from_this()](error_code error) {
         if (!error) self->Read();
       });
@@ -125,7 +134,15 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     Lost();
   }
 
+  void Expire() override {
+    if (due_ && *due_ <= server_->lived.now()) Abandon();
+  }
+
  private:
+  /// Its client has `most` to do what it is to do now.
+  void Await(std::chrono::seconds most) { due_ = server_->lived.After(most); }
+  void Await() { Await(server_->options.idle); }
+
   /// The answer to one request.
   class Reply final : public WebReply, public std::enable_shared_from_this<Reply> {
    public:
@@ -269,7 +286,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     parser_.emplace();
     parser_->body_limit(server_->options.body_bytes);
     parser_->header_limit(static_cast<uint32_t>(server_->options.header_bytes));
-    beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
+    Await();
     http::async_read_header(stream_, buffer_, *parser_,
                             [self = this->shared_from_this()](error_code error, size_t) { self->GotHeader(error); });
   }
@@ -328,7 +345,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     request.body = std::move(parser_->get().body());
     const bool head = request.method == "HEAD";
     reply_ = std::make_shared<Reply>(this->shared_from_this(), std::move(request), version, keep_alive, head);
-    beast::get_lowest_layer(stream_).expires_never();
+    due_.reset();
     Watch();
     asio::post(server_->workers, [server = server_, reply = reply_] {
       const std::optional<WebRequest> request = reply->TakeRequest();
@@ -373,11 +390,15 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     }
     writing_ = std::move(*next);
     if (writing_.empty()) return WriteNext(reply);
-    beast::get_lowest_layer(stream_).expires_after(server_->options.idle);
-    asio::async_write(stream_, asio::buffer(writing_),
+    // Each part that it takes gives it time for the next one.
+    const auto part = [this](error_code error, size_t) {
+      if (!error) Await();
+      return error ? 0 : size_t{64} << 10;
+    };
+    asio::async_write(stream_, asio::buffer(writing_), part,
                       [self = this->shared_from_this(), reply](error_code error, size_t) {
                         if (error) return self->Lost();
-                        if (reply == self->reply_) beast::get_lowest_layer(self->stream_).expires_never();
+                        if (reply == self->reply_) self->due_.reset();
                         self->WriteNext(reply);
                       });
   }
@@ -404,7 +425,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     auto& socket = beast::get_lowest_layer(stream_).socket();
     socket.shutdown(Tcp::socket::shutdown_send, ignored);
     drained_ = 0;
-    beast::get_lowest_layer(stream_).expires_after(std::chrono::seconds(2));
+    Await(std::chrono::seconds(2));
     DrainMore();
   }
   void DrainMore() {
@@ -417,6 +438,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   }
 
   void Close() {
+    due_.reset();
     error_code ignored;
     auto& socket = beast::get_lowest_layer(stream_).socket();
     socket.shutdown(Tcp::socket::shutdown_both, ignored);
@@ -431,6 +453,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   std::string writing_;
   std::array<char, 4096> drain_;
   size_t drained_ = 0;
+  std::optional<LivedTime::Clock::duration> due_;  // none: the client waits
   bool leaving_ = false;
 };
 
@@ -451,6 +474,15 @@ void WebServer::Impl::Accept() {
       LogLine(fmt::format("a connection could not be opened: {}", failed.what()));
     }
     Accept();
+  });
+}
+
+void WebServer::Impl::Beat() {
+  lived.Beat(LivedTime::Clock::now());
+  for (ConnectionBase* connection : std::set(open)) connection->Expire();
+  beat.expires_after(lived.step());
+  beat.async_wait([this](error_code error) {
+    if (!error) Beat();
   });
 }
 
@@ -509,6 +541,7 @@ void WebServer::Run(const std::function<void()>& on_signal) {
     });
   }
   impl_->Accept();
+  impl_->Beat();
   const auto work = asio::make_work_guard(impl_->loop);
   for (bool over = false; !over;) {
     try {

@@ -51,7 +51,7 @@ struct WebOptions {
   size_t unsent_bytes = 4 << 20;  // of an answer that a client does not take
   size_t connections = 2048;
   int workers = 2;
-  std::chrono::seconds idle{60};  // for a request to come, or for a client to take a piece
+  std::chrono::seconds idle{60};  // for a request to come, or for a client to take a part of its answer
   std::string certificate, key;   // PEM files; both empty: no TLS
 };
 
