@@ -701,6 +701,27 @@ class SettingsTest(unittest.TestCase):
         finally:
             server.close()
 
+    def test_a_session_rests_before_its_client_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server("--queue", "0", "--sessions", folder)
+            try:
+                session = server.ask("/v1/sessions", {})[1]["id"]
+                for _ in range(20):
+                    body = {"prompt": "a", "hawser": {"session": session}}
+                    self.assertEqual(server.ask("/v1/completions", body)[0], 429)
+                self.assertEqual(server.ask("/v1/sessions/" + session, method="DELETE")[0], 200)
+            finally:
+                server.close()
+            server = Server("--kv", "sink:4,60", "--sessions", folder)
+            try:
+                own = {"hawser": {"session": server.ask("/v1/sessions", {})[1]["id"]}, "ignore_eos": True}
+                for _ in range(5):
+                    body = {"prompt": "a", "max_tokens": 10**6, "timeout": 0.05, **own}
+                    self.assertEqual(server.ask("/v1/completions", body)[0], 503)
+                self.assertEqual(server.ask("/v1/completions", {"prompt": "b", "max_tokens": 3, **own})[0], 200)
+            finally:
+                server.close()
+
     def test_beyond_the_context(self):
         for on_full, cache in (("shift", "sink:4,124"), ("sep", "sep-stream:4,16,32,128")):
             server = Server("--on-full", on_full, "--context", "128")

@@ -49,6 +49,7 @@ void Answer::Watch() {
 
 bool Answer::Take(size_t index, const Event& event) {
   const std::lock_guard lock(mutex_);
+  if (lease_ != nullptr) lease_->Begin();
   if (over_ || reply_->gone()) return false;
   try {
     return TakeOne(index, event);
@@ -106,7 +107,10 @@ bool Answer::TakeError(const Error& error) {
   const ApiError answer = leaves   ? ApiError(503, "unavailable_error", error.what())
                           : theirs ? ApiError(400, "invalid_request_error", error.what(), call_.format.param)
                                    : OwnFault(error);
-  return Refuse(answer);
+  if (lease_ == nullptr) return Refuse(answer);
+  over_ = true;
+  lease_->Finish([self = shared_from_this(), answer](const Error*) { self->Refuse(answer); });
+  return false;
 }
 
 /// The answer ends here, for all its choices.

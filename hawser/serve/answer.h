@@ -33,7 +33,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   /// `prompt_text`: what `echo` repeats.
   void AddChoice(std::string prompt_text);
-  /// The answer goes on behind a session, and is complete once that is saved.
+  /// The answer goes on behind a session, and is complete once that is saved. Until the scheduler has told of it, the
+  /// session is as it was.
   void SetSession(std::unique_ptr<Sessions::Lease> lease) { lease_ = std::move(lease); }
   /// From now on a client that goes away ends all that is submitted.
   void Watch();

@@ -133,7 +133,6 @@ void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   request.share = false;
   request.generate.hold = !call.chat;
   request.generate.reseed = call.seeded;
-  lease->Begin();
   Frame frame = FrameOf(call);
   const auto answer =
       std::make_shared<Answer>(answer_context(), std::move(call), std::move(frame), ToString(form), reply);
