@@ -8,6 +8,7 @@
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/matmul_matvec.h"
 #include "hawser/cpu/scratch.h"
+#include "hawser/cpu/tile_kernels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hawser {
@@ -181,7 +182,38 @@ namespace hawser {
 HWY_EXPORT(MatVecColumns);
 HWY_EXPORT(WidenRow);
 
+namespace {
+
+/// Products of BF16 by BF16, where the instruction set has them.
+void PairDots(const TileKernels& kernels, ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
+  // Pieces of 32K weights, as below; 8 KiB ahead, whole rows of them, are on their way into the second-level cache.
+  const int64_t grain = std::max<int64_t>(8, (32768 / std::max<int64_t>(1, b.cols) + 7) / 8 * 8);
+  const int64_t ahead = (4096 / std::max<int64_t>(1, b.ld * 4) + 1) * b.ld * 4;
+  ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
+    const Mat to = c.Cols(begin, end - begin);
+    kernels.dots({.a = a.Row<bf16>(0),
+                  .lda = a.ld,
+                  .rows = a.rows,
+                  .b = b.Row<bf16>(begin),
+                  .ldb = b.ld,
+                  .columns = end - begin,
+                  .k = b.cols,
+                  .bias = bias == nullptr ? nullptr : bias + begin,
+                  .to = to.data,
+                  .to_dtype = to.dtype,
+                  .ldto = to.ld,
+                  .accumulate = accumulate,
+                  .ahead = ahead});
+  });
+}
+
+}  // namespace
+
 void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
+  if (a.dtype == DType::kBF16 && b.dtype == DType::kBF16) {
+    const TileKernels& kernels = GetTileKernels(CurrentIsa(), DType::kBF16);
+    if (kernels.dots != nullptr) return PairDots(kernels, a, b, bias, c, accumulate);
+  }
   thread_local Scratch scratch;
   float* rows = scratch.Get<float>(a.rows * a.cols);
   for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), b.dtype, rows + r * a.cols, a.cols);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "hawser/cpu/matmul_matvec.h"
+#include "hawser/cpu/tile_kernels.h"
 #include "hawser/testing/cpu_runs.h"
 #include "hawser/testing/test_mat.h"
 #include "hawser/testing/tolerance.h"
@@ -71,7 +73,7 @@ TEST(MatMul, AgreesWithTheFormulaWhereTheProductIsCutInPieces) {
 TEST(MatMul, MatVecAgreesOnEveryInstructionSet) {
   MatMulEngine engine;
   testing::ForEachTarget([&] {
-    for (int64_t m = 1; m <= 4; ++m) {
+    for (int64_t m = 1; m <= kMaxMatVecRows; ++m) {
       for (DType in : {DType::kF32, DType::kBF16}) {
         ExpectProduct(engine, {m, 67, 133, in, DType::kF32, false, true, m % 2 == 0});
         ExpectProduct(engine, {m, 6, 7, in, DType::kBF16, false, true, false});
@@ -80,13 +82,30 @@ TEST(MatMul, MatVecAgreesOnEveryInstructionSet) {
   });
 }
 
-// A row's result must not depend on which other rows share the call: then decoding one sequence or four is the same.
+TEST(MatMul, MatVecAgreesWithAndWithoutProductsOfBF16) {
+  MatMulEngine engine;
+  const Isa before = CurrentIsa();
+  for (Isa isa : AvailableIsas()) {
+    SetIsa(isa);
+    SCOPED_TRACE(Name(isa));
+    for (int64_t m = 1; m <= kMaxMatVecRows; ++m) {
+      for (int64_t k : {7, 32, 133, 576}) {
+        ExpectProduct(engine, {m, 67, k, DType::kBF16, DType::kF32, false, true, m % 2 == 0});
+        ExpectProduct(engine, {m, 6, k, DType::kBF16, DType::kBF16, false, true, false});
+      }
+    }
+  }
+  SetIsa(before);
+}
+
+// A row's result must not depend on which other rows share the call: then decoding one sequence or many is the same.
 TEST(MatMul, MatVecRowsDoNotDependOnTheirNumber) {
   MatMulEngine engine;
+  constexpr int64_t kAll = kMaxMatVecRows;
   for (DType in : {DType::kF32, DType::kBF16}) {
-    TestMat a(4, 301, in, 1), b(70, 301, in, 2), all(4, 70, DType::kF32, 3);
+    TestMat a(kAll, 301, in, 1), b(70, 301, in, 2), all(kAll, 70, DType::kF32, 3);
     engine.Run({.a = a, .b = b, .trans_b = true, .c = all});
-    for (int64_t m = 1; m <= 3; ++m) {
+    for (int64_t m = 1; m < kAll; ++m) {
       TestMat some(m, 70, DType::kF32, 4);
       engine.Run({.a = a.view().Rows(0, m), .b = b, .trans_b = true, .c = some});
       for (int64_t r = 0; r < m; ++r) {

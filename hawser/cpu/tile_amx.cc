@@ -1,6 +1,7 @@
 // AMX kernels over BF16. A tile is 16 rows of 64 bytes; C takes 2 x 2 of them (32 x 32 sums), A and B two each, so that
 // four tile loads feed four tile products. Everything but the product is AVX-512.
 #include "hawser/cpu/tile_avx512-inl.h"
+#include "hawser/cpu/tile_dots-inl.h"
 
 namespace hawser {
 namespace {
@@ -108,6 +109,7 @@ constexpr TileKernels MakeAmx() {
   kernels.end = End;
   kernels.product = Product;
   kernels.burn = Burn;
+  kernels.dots = Bf16Dots::Run;
   return kernels;
 }
 

@@ -68,8 +68,8 @@ struct Vec16 {
   static float First(F v) { return _mm512_cvtss_f32(v); }
   static float ReduceMax(F v) { return _mm512_reduce_max_ps(v); }
   static float ReduceAdd(F v) { return _mm512_reduce_add_ps(v); }
-  /// to[i] = ReduceAdd(v[i]) + more[i], to the bit: halves are added in the same order, of four vectors at once.
-  static void ReduceAdd4(const F (&v)[4], const float* more, float* to) {
+  /// ReduceAdd(v[i]), to the bit: halves are added in the same order, of four vectors at once.
+  static __m128 ReduceAdd4(const F (&v)[4]) {
     const auto halves = [](F a, F b) {  // of 16 lanes each: [a, b] of 8
       return Add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
     };
@@ -77,8 +77,10 @@ struct Vec16 {
     F four = Add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));  // [a, b, c, d] of 4
     four = Add(four, _mm512_permute_ps(four, 0x4e));
     four = Add(four, _mm512_permute_ps(four, 0xb1));
-    const __m128 sums = _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, four));
-    _mm_storeu_ps(to, _mm_add_ps(sums, _mm_loadu_ps(more)));
+    return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, four));
+  }
+  static void ReduceAdd4(const F (&v)[4], const float* more, float* to) {
+    _mm_storeu_ps(to, _mm_add_ps(ReduceAdd4(v), _mm_loadu_ps(more)));
   }
 
   // 2^x = 2^floor(x) 2^f: vreduceps leaves f = x - floor(x) in [0, 1), vscalefps multiplies by 2^floor(x) and takes

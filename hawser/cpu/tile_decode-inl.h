@@ -15,8 +15,9 @@ struct DecodeLoops {
   static constexpr int kLanes = V::kLanes;
 
   // Rows of one head stand far apart where there are many heads, and no hardware foresees that: those of the next tile
-  // are asked for into the second-level cache, row by row beside this tile's own. Nearer rows, or the first-level cache,
-  // brought half as many bytes a second. The next tile may have fewer rows: a prefetch may name what is not there.
+  // are asked for into the second-level cache, row by row beside this tile's own. Nearer rows, or the first-level
+  // cache, brought half as many bytes a second. The next tile may have fewer rows: a prefetch may name what is not
+  // there.
   static void Prefetch(const DecodeTile& a, int64_t offset, int64_t bytes) {
     if (a.next == nullptr) return;
     const char* row = static_cast<const char*>(a.next) + offset;

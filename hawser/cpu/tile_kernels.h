@@ -108,6 +108,21 @@ struct DecodeTile {
   const void* next = nullptr;  // rows that will be read when this tile comes again, to be asked for; null: none
 };
 
+/// A few rows times rows of weights, both BF16, leading dimensions in values: to[r, j] = (or +=, F32 alone)
+/// <a[r], b[j]> + bias[j]. Sums go by pairs of products in one order that depends on k alone.
+struct DotsArgs {
+  const bf16* a;
+  int64_t lda, rows;
+  const bf16* b;
+  int64_t ldb, columns, k;
+  const float* bias;  // null: none
+  void* to;
+  DType to_dtype;
+  int64_t ldto;
+  bool accumulate;
+  int64_t ahead;  // values from a weight to the one that is asked for beside it
+};
+
 /// One head of `rows` rows of Q8_0 (base/q8.h), `stride` bytes apart, to F32 [rows, ld].
 struct DequantizeArgs {
   const void* from;
@@ -145,6 +160,7 @@ struct TileKernels {
   void (*decode_scores)(const DecodeTile&);
   void (*decode_mix)(const DecodeTile&);
   void (*dequantize)(const DequantizeArgs&);
+  void (*dots)(const DotsArgs&) = nullptr;  // null: no products of BF16
 };
 
 /// The instruction sets this machine has, worst first; the first one is always kScalar.
