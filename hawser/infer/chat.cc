@@ -71,6 +71,7 @@ std::vector<int32_t> Chat::Unread(const jinja::Text& text) {
   reread_ = static_cast<int64_t>(std::min(held, all.size()) - std::min(common, all.size()));
   ids_.resize(common);
   state_.pending.clear();
+  state_.unread = false;
   state_.held.clear();
   state_.seen = {.ids = ids_};  // penalties count what the talk now is
   return {all.begin() + static_cast<ptrdiff_t>(common), all.end()};

@@ -24,6 +24,7 @@ std::string_view Name(StopReason reason) {
 nlohmann::json ToJson(const TextState& state) {
   nlohmann::json json = {{"pending", state.pending}, {"seen", state.seen.ids}, {"at_start", state.at_start}};
   json["held"] = std::vector<uint8_t>(state.held.begin(), state.held.end());
+  if (state.unread) json["unread"] = true;
   if (state.formed) json["formed"] = std::vector<uint8_t>(state.formed->begin(), state.formed->end());
   if (!state.seen.counts.empty()) json["seen_counts"] = state.seen.counts;
   if (state.rng) json["rng"] = {state.rng->seed, state.rng->stream, state.rng->counter};
@@ -68,10 +69,13 @@ TextState ParseTextState(const nlohmann::json& json, int32_t vocab) {
   };
   if (json.contains("held")) state.held = bytes("held");  // states from before it was kept held nothing
   if (json.contains("formed")) state.formed = bytes("formed");
-  if (json.contains("at_start")) {
-    if (!json["at_start"].is_boolean()) Fail(ErrorKind::kFormat, "the saved text's \"at_start\" is no yes or no");
-    state.at_start = json["at_start"].get<bool>();
-  }
+  const auto flag = [&](const char* key) {
+    if (!json.contains(key)) return false;
+    if (!json[key].is_boolean()) Fail(ErrorKind::kFormat, "the saved text's \"{}\" is no yes or no", key);
+    return json[key].get<bool>();
+  };
+  state.at_start = flag("at_start");
+  state.unread = flag("unread") || state.pending.size() > 1;  // older states say it by their number
   if (!json.contains("rng")) return state;
   const nlohmann::json& rng = json["rng"];
   const bool is_rng = rng.is_array() && rng.size() == 3 &&
@@ -166,6 +170,7 @@ std::string Continuation::Finish() { return holds() ? "" : stream_.Finish(); }
 void Continuation::Save(TextState* state) const {
   state->held = holds() ? stream_.held() : "";
   state->pending.clear();
+  state->unread = false;
   const bool fed_all = end_ == StopReason::kEos || (end_ == StopReason::kCancelled && !options_.hold);
   if (!fed_all && !ids_.empty()) state->pending = {ids_.back()};
   const bool form_under_way = walk_ && end_ != StopReason::kEos && !walk_->must_end();

@@ -37,7 +37,8 @@ struct GenerateOptions {
 
 /// What a text needs besides its cache to go on in another call or process.
 struct TextState {
-  std::vector<int32_t> pending;           // the last token of a text that was cut: the cache has not seen it yet
+  std::vector<int32_t> pending;           // what the cache has not seen: the last token of a text that was cut, ..
+  bool unread = false;                    // .. or a prompt that was cut, with the token before it
   Sampler::Seen seen;                     // what the penalties count
   std::optional<Rng> rng = std::nullopt;  // of the sampler; none: from the seed of the options
   std::string held;                       // bytes made but not shown: of a cut character, or where a stop may begin

@@ -93,9 +93,8 @@ GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> promp
       return options.cancelled();
     };
   }
-  // A token left over from before is no prompt.
-  std::span<const float> logits =
-      prompt.empty() && fed.size() == 1 ? generation.Step(fed[0]) : generation.Prefill(fed, cancelled);
+  const bool drawn = prompt.empty() && fed.size() == 1 && !state->unread;  // left over from before: no prompt
+  std::span<const float> logits = drawn ? generation.Step(fed[0]) : generation.Prefill(fed, cancelled);
   result.prefill_seconds = prefill.Seconds();
   Stopwatch decode;
   const bool unread = logits.empty();
@@ -117,7 +116,10 @@ GenerateResult Generate(LogitsSource& generation, std::span<const int32_t> promp
   result.stop = *text.end();
   if (state == nullptr) return result;
   text.Save(state);
-  if (unread && own.hold) state->pending.assign(fed.begin() + read, fed.end());
+  if (unread && own.hold) {
+    state->pending.assign(fed.begin() + read, fed.end());
+    state->unread = true;
+  }
   return result;
 }
 

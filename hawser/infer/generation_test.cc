@@ -420,6 +420,34 @@ TEST_F(GenerationTest, ACancelledDensePromptLeavesNoTrace) {
   }
 }
 
+// Of one token, too: read as a drawn one it would drop nothing at its end.
+TEST_F(GenerationTest, ACancelledPromptOfOneTokenStaysAPrompt) {
+  std::vector<int32_t> earlier = {1};
+  for (int32_t i = 0; i < 60; ++i) earlier.push_back(4 + i * 11 % 50);
+  for (const char* policy : {"full", "snapkv:20,window=4", "tova:16", "expected:50%", "sep-stream:2,4,8,24"}) {
+    const auto run = [&](KvCache* cache, std::span<const int32_t> ids, TextState* state, int64_t count, int most) {
+      GenerateOptions options{.max_new = count, .hold = true};
+      int asked = 0;
+      options.cancelled = [&] { return ++asked > most; };
+      Generation generation(&decoder_, cache);
+      return Generate(generation, ids, tokenizer_, options, {}, state).ids;
+    };
+    const auto fresh = [&] { return NewKvCache(backend_.get(), spec_, ParseKvForm(policy), {}, DType::kF32, 2048); };
+    KvCache cache = fresh(), again = fresh();
+    TextState whole_state, state;
+    run(&cache, earlier, &whole_state, 0, INT_MAX);  // nothing is pending behind it
+    run(&again, earlier, &state, 0, INT_MAX);
+    const std::vector<int32_t> prompt = {9};
+    const std::vector<int32_t> whole = run(&cache, prompt, &whole_state, 12, INT_MAX);
+    EXPECT_TRUE(run(&again, prompt, &state, 12, /*most=*/0).empty()) << policy;
+    EXPECT_EQ(state.pending, prompt) << policy;
+    state = ParseTextState(ToJson(state), 64);
+    EXPECT_EQ(run(&again, {}, &state, 12, INT_MAX), whole) << policy;
+    EXPECT_EQ(again.usage().final_mean, cache.usage().final_mean) << policy;
+    EXPECT_FALSE(state.unread) << policy;
+  }
+}
+
 TEST_F(GenerationTest, WhereverAFormIsCutItGoesOn) {
   const auto constraint = [&](std::string_view grammar) {
     return std::make_shared<Constraint>(ParseGrammar(grammar), std::make_shared<TokenTrie>(tokenizer_));
@@ -468,7 +496,7 @@ TEST(TextStateTest, OlderStatesAndWrongOnes) {
   EXPECT_EQ(back.formed, full.formed);
   EXPECT_TRUE(back.at_start);
   const std::pair<const char*, nlohmann::json> wrong[] = {
-      {"held", {256}}, {"held", "x"}, {"formed", {-1}}, {"formed", 3}, {"at_start", 1}};
+      {"held", {256}}, {"held", "x"}, {"formed", {-1}}, {"formed", 3}, {"at_start", 1}, {"unread", 1}};
   for (const auto& [key, value] : wrong) {
     nlohmann::json json = older;
     json[key] = value;

@@ -52,7 +52,7 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   slot->text = std::make_unique<Continuation>(request.generate, tokenizer_, spec.vocab, request.prompt,
                                               behind != nullptr ? &behind->state : nullptr);
   slot->lead = slot->text->Begin(/*prompt_follows=*/!request.prompt.empty());
-  slot->prefills = !request.prompt.empty() || pending.size() > 1;  // a single token left over is no prompt
+  slot->prefills = !request.prompt.empty() || behind->state.unread;  // a drawn token left over is no prompt
   slot->left_over = static_cast<int64_t>(pending.size());
   request.prompt.insert(request.prompt.begin(), pending.begin(), pending.end());
   slot->request = std::move(request);

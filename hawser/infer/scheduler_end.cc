@@ -73,6 +73,7 @@ void Scheduler::Collect() {
 void Scheduler::GiveBack(Slot* slot) {
   LongText* behind = slot->request.behind.get();
   if (behind == nullptr || (slot->cache == nullptr && slot->spare == nullptr)) return;
+  const bool prompt = slot->prefills;
   if (slot->spare != nullptr && !slot->rest().empty()) {
     slot->cache = std::move(slot->spare);
     slot->fed.clear();
@@ -83,6 +84,7 @@ void Scheduler::GiveBack(Slot* slot) {
   slot->text->Save(&behind->state);
   const std::span<const int32_t> rest = slot->rest();
   behind->state.pending.assign(rest.begin(), rest.end());
+  behind->state.unread = prompt && !rest.empty();
   const bool unread = slot->next >= 0 && slot->text->end() != StopReason::kEos;
   if (rest.empty() && unread) behind->state.pending = {slot->next};
   behind->cache = std::move(slot->cache);

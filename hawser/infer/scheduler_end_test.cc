@@ -181,6 +181,37 @@ TEST_F(SchedulerTest, APromptBehindATextIsReadWholeWhateverCutsIt) {
   }
 }
 
+TEST_F(SchedulerTest, APromptOfOneTokenThatIsCutStaysAPrompt) {
+  for (const char* form : {"full", "sink:2,20,prefill=dense", "snapkv:12,window=4", "tova:12", "expected:40%"}) {
+    FailingPasses backend(backend_.get());
+    Decoder decoder(&backend, &params_);
+    Scheduler scheduler(&backend, &decoder, &tokenizer_, DType::kF32, {.slots = 2, .rows = 64});
+    const auto say = [&](const std::shared_ptr<LongText>& text, std::vector<int32_t> prompt, int64_t most) {
+      Request request{.prompt = std::move(prompt), .generate = {.max_new = most, .sampler = {.temperature = 0}}};
+      request.behind = text;
+      Heard heard;
+      scheduler.Submit(request, heard.Sink());
+      RunAll(&scheduler);
+      return heard.ids();
+    };
+    std::vector<std::shared_ptr<LongText>> texts;
+    for (int i = 0; i < 2; ++i) {
+      texts.push_back(std::make_shared<LongText>());
+      texts[i]->cache = scheduler.NewCache(ParseKvForm(form));
+      say(texts[i], Prompt(4, 45), 0);
+    }
+    const std::vector<int32_t> wanted = say(texts[0], {7}, 12);
+    ASSERT_EQ(wanted.size(), 12u) << form;
+    backend.fails = backend.passes + 1;
+    backend.times = 1;
+    EXPECT_TRUE(say(texts[1], {7}, 12).empty()) << form;
+    ASSERT_NE(texts[1]->cache, nullptr) << form;
+    EXPECT_EQ(texts[1]->state.pending, (std::vector<int32_t>{7})) << form;
+    EXPECT_EQ(say(texts[1], {}, 12), wanted) << form;
+    EXPECT_EQ(texts[1]->cache->usage().final_mean, texts[0]->cache->usage().final_mean) << form;
+  }
+}
+
 TEST_F(SchedulerTest, ADensePromptBehindATextHasRoomForBoth) {
   for (const char* form : {"sink:2,20,prefill=dense", "tova:12", "snapkv:12,window=4"}) {
     Request request{.prompt = Prompt(4, 90)};
