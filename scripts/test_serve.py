@@ -379,6 +379,8 @@ class ServeTest(unittest.TestCase):
         self.assertTrue(raw(head + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}").startswith(b"HTTP/1.1 400"))
         self.assertTrue(raw(head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400"))
         self.assertTrue(raw(head + b"Transfer-Encoding: gzip\r\n\r\n").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head + b"Content-Length: 2, 2\r\n\r\n{}").startswith(b"HTTP/1.1 400"))
+        self.assertTrue(raw(head.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400"))
         self.assertTrue(raw(head + b"Content-Length: 99999999999\r\n\r\n").startswith(b"HTTP/1.1 413"))
         self.assertTrue(raw(head + b"X: " + b"y" * 70000 + b"\r\n\r\n").startswith(b"HTTP/1.1 4"))
         self.assertTrue(raw(b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400"))
@@ -578,6 +580,19 @@ class SettingsTest(unittest.TestCase):
             self.assertIn("session-bad", server.text())
             server.close()
             self.assertTrue(bad.exists())
+            # One that is damaged behind what is read at the start: the log says what it is, the client only that.
+            held = pathlib.Path(where, session + ".session")
+            data = bytearray(held.read_bytes())
+            data[-1] ^= 1
+            held.write_bytes(data)
+            server = Server("--sessions", where, "--session-expiry", "0", model=folder + "/m")
+            told = [server.ask("/v1/chat/completions", {**first, "max_tokens": 1})[:2] for _ in range(2)]
+            log = server.text()
+            server.close()
+            for status, answer in told:
+                self.assertEqual(status, 500, answer)
+                self.assertNotIn(where, json.dumps(answer))
+            self.assertEqual(log.count(session + ".session: "), 2, log)
 
     def test_chat_by_url(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/io/json.h"
 #include "hawser/kv/state.h"
 #include "hawser/model/fingerprint.h"
@@ -139,7 +140,7 @@ void Sessions::CheckRoom() {
   const bool full = static_cast<int64_t>(sessions_.size()) >= options_.most;
   if (!full && (bytes <= options_.memory || saver_.joinable())) return;
   throw ApiError(429, "rate_limit_error",
-                 full ? fmt::format("there are {} sessions, and no more are kept; delete one", options_.most)
+                 full ? fmt::format("there are {}, and no more are kept; delete one", Counted(options_.most, "session"))
                       : "sessions hold all the memory that they may; delete one");
 }
 
@@ -214,11 +215,17 @@ std::unique_ptr<Sessions::Lease> Sessions::Take(const std::string& id) {
     text = session.text;
   }
   if (text == nullptr) {
-    try {
-      text = Load(id, form, indexed);
-    } catch (...) {
+    const auto release = [&] {
       const std::lock_guard lock(mutex_);
       sessions_[id].busy = false;
+    };
+    try {
+      text = Load(id, form, indexed);
+    } catch (const Error& error) {  // of a file of ours, not of what the client sent
+      release();
+      throw OwnFault(error);
+    } catch (...) {
+      release();
       throw;
     }
   }

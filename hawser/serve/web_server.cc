@@ -321,8 +321,10 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     }
     const auto& message = parser_->get();
     // One way to say how long a request is, so that nobody in front of this server reads another.
-    const bool two_lengths = message.count(http::field::transfer_encoding) > 0 &&
-                             (message.count(http::field::content_length) > 0 || !message.chunked());
+    const bool two_lengths =
+        (message.count(http::field::transfer_encoding) > 0 &&
+         (message.count(http::field::content_length) > 0 || !message.chunked() || message.version() < 11)) ||
+        message[http::field::content_length].find(',') != beast::string_view::npos;
     if (two_lengths || message.count(http::field::content_length) > 1 || message.count(http::field::host) > 1 ||
         (message.version() >= 11 && message.count(http::field::host) == 0)) {
       return Refuse(400);
