@@ -78,6 +78,9 @@ struct ModelOptions {
 void AddModelOptions(Command command, ModelOptions& options, bool required = true);
 /// --adapter, for commands that OpenModel.
 void AddAdapterOption(Command command, ModelOptions& options);
+/// Adds options.adapter to the weights; with `places` the model takes the positions and the context that the adapters
+/// were trained under. Errors: CheckNotMerged, MergePeft, TakeTrainedPlaces.
+void MergeAdapters(const ModelOptions& options, bool places, LoadedModel* model);
 /// LoadModel for commands that need a tokenizer, with the adapters merged and with the position scheme `rope` instead
 /// of the model's own where it is given: in `params`, while `spec` is that of the file. `context`: the tokens that a
 /// scheme without a factor is to reach; 0: not known. Errors: kUsage without a tokenizer or for a wrong scheme,

@@ -38,13 +38,18 @@ void NeedTokenizer(const LoadedModel& model, const ModelOptions& options) {
 
 }  // namespace
 
+void MergeAdapters(const ModelOptions& options, bool places, LoadedModel* model) {
+  CheckNotMerged(options.adapter, options.model);
+  MergePeft(options.adapter, MakeBackend("cpu").get(), &model->params);
+  if (!places) return;
+  TakeTrainedPlaces(options.adapter, &model->spec);
+  model->params = std::move(model->params).WithSpec(model->spec);
+}
+
 LoadedModel OpenModel(const ModelOptions& options, std::string_view rope, int64_t context) {
   LoadedModel model = LoadModel(options.model, options.tokenizer);
   NeedTokenizer(model, options);
-  if (!options.adapter.empty()) {
-    CheckNotMerged(options.adapter, options.model);
-    MergePeft(options.adapter, MakeBackend("cpu").get(), &model.params);
-  }
+  if (!options.adapter.empty()) MergeAdapters(options, /*places=*/rope.empty(), &model);
   if (!rope.empty()) {
     ModelSpec spec = model.spec;
     ApplyPlaces(rope, spec.context, context, &spec);

@@ -497,6 +497,38 @@ TEST_F(TrainCommand, AdaptersGoOn) {
   EXPECT_EQ(Train("scratch", adapter).code, 2);
 }
 
+// Adapters alone say nothing of the positions that they were trained under; their run does.
+TEST_F(TrainCommand, AdaptersBringTheirPositions) {
+  WriteRecipe("steps = 4\nschedule = \"constant\"");
+  ASSERT_EQ(Train("base").code, 0);
+  const std::string base = fmt::format("'{}'", (folder_ / "base").string());
+  const auto extend = [&](const std::string& out, const std::string& more) {
+    return RunHawser(fmt::format("extend {} --data '{}' --batch-tokens 512 --steps 3 --dtype f32 --threads 1 --quiet "
+                                 "--out '{}' {} 2>&1",
+                                 base, (folder_ / "text").string(), (folder_ / out).string(), more));
+  };
+  ASSERT_EQ(extend("long", "--lora 3 --context 256 --rope ntk:factor=4 --set lr=1e-6").code, 0);
+  const auto about = [&](const std::string& model) {
+    const auto run = RunHawser(fmt::format("eval {} ppl --data '{}' --json --quiet", model, (folder_ / "text").string()));
+    return nlohmann::json::parse(run.out);
+  };
+  const nlohmann::json own = about(fmt::format("'{}'", (folder_ / "long").string()));
+  EXPECT_EQ(own["model_context"], 256);
+  for (const char* adapter : {"long", "long/adapter", "long/adapter/"}) {
+    const std::string with = fmt::format("{} --adapter '{}'", base, (folder_ / adapter).string());
+    const nlohmann::json added = about(with);
+    EXPECT_EQ(added["rope"], own["rope"]) << adapter;
+    EXPECT_EQ(added["model_context"], 256) << adapter;
+    EXPECT_NEAR(added["nll"].get<double>(), own["nll"].get<double>(), 1e-6 * own["nll"].get<double>()) << adapter;
+    EXPECT_EQ(about(with + " --rope linear:factor=4")["rope"], "linear:factor=4,original=64") << adapter;
+  }
+  const std::string adapter = fmt::format("--adapter '{}'", (folder_ / "long").string());
+  ASSERT_EQ(RunHawser(fmt::format("convert {} '{}' {}", base, (folder_ / "merged").string(), adapter)).code, 0);
+  EXPECT_EQ(about(fmt::format("'{}'", (folder_ / "merged").string()))["rope"], own["rope"]);
+  ASSERT_EQ(extend("on", adapter + " --context 256").code, 0);
+  EXPECT_EQ(about(fmt::format("'{}'", (folder_ / "on").string()))["rope"], own["rope"]);
+}
+
 TEST_F(TrainCommand, WhatPackingAddsFillsAContextToo) {
   fs::remove_all(folder_ / "text");
   MakeDirectories(folder_ / "text");

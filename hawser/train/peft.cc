@@ -11,13 +11,16 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
+#include "hawser/model/places.h"
 #include "hawser/train/run_folder.h"
 #include "hawser/zoo/file_tensors.h"
+#include "hawser/zoo/load.h"
 
 namespace hawser {
 namespace {
@@ -321,6 +324,24 @@ void MergePeft(const fs::path& folder, Backend* backend, ParamStore* params) {
   const Peft peft = Open(folder, params->spec());
   const ParamStore adapters = StoreOf(peft, params->spec());
   Lora(backend, peft.lora, &adapters).Merge(*params, params);
+}
+
+void TakeTrainedPlaces(const fs::path& folder, ModelSpec* spec) {
+  const fs::path own = fs::absolute(FindFolder(folder)).lexically_normal();
+  const fs::path run = (own.has_filename() ? own : own.parent_path()).parent_path();
+  if (!IsFile(run / kRunMark) || !IsFile(run / "config.json")) return;
+  const ModelSpec trained = LoadSpec(run);
+  ModelSpec taken = *spec;
+  taken.rope = trained.rope;
+  taken.rope.pairing = spec->rope.pairing;
+  taken.local_rope = trained.local_rope;
+  taken.alibi = trained.alibi;
+  taken.softmax = trained.softmax;
+  taken.context = trained.context;
+  if (trained.places != spec->places || taken == *spec) return;
+  LogLine(fmt::format("adapters of {}: rope {}, context {}, as they were trained", run.string(), PlacesText(taken),
+                      taken.context));
+  *spec = std::move(taken);
 }
 
 void CheckNotMerged(const fs::path& folder, const fs::path& model) {

@@ -29,6 +29,11 @@ ParamStore ReadPeft(const std::filesystem::path& folder, const ModelSpec& model)
 /// Adds s B A to each matrix of `params` (F32) that the adapters in `folder` adapt. Errors: the same.
 void MergePeft(const std::filesystem::path& folder, Backend* backend, ParamStore* params);
 
+/// Gives `spec`, of the model that they adapt, the places, context and softmax under which a run of hawser trained the
+/// adapters in `folder`, where it is such a run or lies in one; a line of the log says so where they differ. Errors:
+/// those of LoadSpec.
+void TakeTrainedPlaces(const std::filesystem::path& folder, ModelSpec* spec);
+
 /// Refuses to add adapters twice: those in `folder` where `model` is a finished run that trained these very values, so
 /// that its weights hold them already. Errors: kUsage, and kIo where `folder` holds no adapters.
 void CheckNotMerged(const std::filesystem::path& folder, const std::filesystem::path& model);

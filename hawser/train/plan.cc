@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/model/fold_rules.h"
 #include "hawser/model/places.h"
 #include "hawser/tok/separators.h"
@@ -45,13 +46,13 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
   CheckTrainable(spec);
   const int64_t reach = MaxContext(spec, trained);
   if (reach < config.context && HasScaling(spec)) {
-    Fail(ErrorKind::kUsage, "rope \"{}\" reaches {} tokens, the context is {}; give it a factor of {} or more",
-         PlacesText(spec), reach, config.context,
+    Fail(ErrorKind::kUsage, "rope \"{}\" reaches {}, the context is {}; give it a factor of {} or more",
+         PlacesText(spec), Counted(reach, "token"), config.context,
          std::ceil(static_cast<double>(config.context) * ScalingFactor(spec) / static_cast<double>(reach)));
   }
   if (reach < config.context) {
-    LogLine(fmt::format("note: rope \"{}\" is meant for {} tokens, the context is {}", PlacesText(spec), reach,
-                        config.context));
+    LogLine(fmt::format("note: rope \"{}\" is meant for {}, the context is {}", PlacesText(spec),
+                        Counted(reach, "token"), config.context));
   }
 }
 
@@ -68,13 +69,13 @@ void SetPositions(int64_t old_context, TrainPlan* plan) {
   }
   if (WindowOf(map) > config.context) {
     Fail(ErrorKind::kUsage,
-         "positions = \"{}\" takes sequences of {} tokens, which is more than context = {}, what they are to reach; "
+         "positions = \"{}\" takes sequences of {}, which is more than context = {}, what they are to reach; "
          "give a larger context or a smaller window",
-         config.positions, WindowOf(map), config.context);
+         config.positions, Counted(WindowOf(map), "token"), config.context);
   }
   if (!IsPlain(map) && WindowOf(map) < 2) {
-    Fail(ErrorKind::kUsage, "positions = \"{}\": sequences of {} tokens, wanted 2 or more", config.positions,
-         WindowOf(map));
+    Fail(ErrorKind::kUsage, "positions = \"{}\": sequences of {}, wanted 2 or more", config.positions,
+         Counted(WindowOf(map), "token"));
   }
   plan->positions = map;
   config.positions = ToString(map);
@@ -89,9 +90,9 @@ void SetFocus(int64_t old_context, TrainPlan* plan) {
   }
   if (config.context != old_context) {
     Fail(ErrorKind::kUsage,
-         "objective = \"{}\": the model and its context of {} tokens stay as they are, found context = {}; how long "
+         "objective = \"{}\": the model and its context of {} stay as they are, found context = {}; how long "
          "texts are says tokens=... of the objective",
-         config.objective, old_context, config.context);
+         config.objective, Counted(old_context, "token"), config.context);
   }
   plan->objective = Resolve(std::get<FocusLoss>(plan->objective), plan->spec);
 }
@@ -112,8 +113,8 @@ void CheckAveraging(const TrainConfig& config) {
   const int64_t every = config.checkpoint_every > 0 ? config.checkpoint_every : config.steps;
   const int64_t saved = (config.steps + every - 1) / every;
   if (saved >= config.average_last) return;
-  Fail(ErrorKind::kUsage, "average_last = {}, but {} steps with checkpoint_every = {} give {} checkpoints",
-       config.average_last, config.steps, config.checkpoint_every, saved);
+  Fail(ErrorKind::kUsage, "average_last = {}, but {} with checkpoint_every = {} give {}", config.average_last,
+       Counted(config.steps, "step"), config.checkpoint_every, Counted(saved, "checkpoint"));
 }
 
 /// Rank, alpha and targets are those of the adapters that the run goes on with. Errors: kUsage where the recipe says
@@ -205,6 +206,7 @@ TrainPlan MakePlan(const TrainConfig& recipe) {
     }
     if (config.dims != ModelDims()) Fail(ErrorKind::kUsage, "a recipe with a model to continue sets no sizes of one");
     plan.spec = LoadSpec(config.model);
+    if (!config.adapter.empty() && config.rope.empty()) TakeTrainedPlaces(config.adapter, &plan.spec);
   }
   const int64_t old_context = plan.spec.context;
   if (config.context == 0) config.context = old_context;
