@@ -81,7 +81,7 @@ std::function<int()> SetupAverage(Command command, CommonOptions& common) {
       .Range(1, int64_t{1} << 20);
   command.Add("--steps", options->steps, "Average the checkpoints of these steps: 80,90,100; or take out one of them")
       .Delimiter(',');
-  command.Add("--out", options->out, "Folder to write, in Hugging Face form").Required();
+  command.Add("--out", options->out, "Folder to write, in Hugging Face form").Required().WritesFolder();
   command.Add("--dtype", options->dtype, "Stored dtype: f32, bf16 or f16; default: that of the run")
       .OneOf({"f32", "bf16", "f16"});
   command.Add("--force", options->force, "Write over a model that is in --out already");

@@ -10,6 +10,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/lock.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/train/peft.h"
 #include "hawser/zoo/gguf_export.h"
@@ -26,7 +27,7 @@ struct ConvertOptions {
   std::string random;  // a shape
   bool force = false;
 
-  bool to_gguf() const { return to.extension() == ".gguf"; }
+  bool to_gguf() const { return EndingOf(to) == ".gguf"; }
 };
 
 constexpr DType kFolderTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
@@ -50,7 +51,7 @@ void Report(const ConvertOptions& options, const CommonOptions& common, const Lo
                          {"tokenizer", model.tokenizer != nullptr}};
   json.update(more);
   if (common.json) return PrintJson(json);
-  PrintText(fmt::format("{}: {} parameters in {}{}\n", options.to.string(), parameters,
+  PrintText(fmt::format("{}: {} in {}{}\n", options.to.string(), Counted(parameters, "parameter"),
                         json["dtype"].get<std::string>(),
                         model.tokenizer != nullptr ? "" : ", no tokenizer (none given by --tokenizer FILE)"));
 }
@@ -64,10 +65,7 @@ void RefuseToOverwrite(const ConvertOptions& options, const std::filesystem::pat
 LoadedModel Load(const ConvertOptions& options, const CommonOptions& common) {
   if (!options.random.empty()) return RandomModel(options.random, common.seed, options.model.tokenizer);
   LoadedModel model = LoadModel(options.model.model, options.model.tokenizer);
-  if (!options.model.adapter.empty()) {
-    CheckNotMerged(options.model.adapter, options.model.model);
-    MergePeft(options.model.adapter, MakeBackend("cpu").get(), &model.params);
-  }
+  if (!options.model.adapter.empty()) MergeAdapters(options.model, /*places=*/true, &model);
   return model;
 }
 
@@ -94,6 +92,12 @@ int ToGguf(const ConvertOptions& options, const CommonOptions& common) {
 }
 
 int ToFolder(const ConvertOptions& options, const CommonOptions& common) {
+  if (NamedAsFile(options.to)) {
+    Fail(ErrorKind::kUsage,
+         "DST: {} is named as a file, and of files convert writes those that end in .gguf; else name a folder, which "
+         "is written in Hugging Face form",
+         options.to.string());
+  }
   std::optional<DType> type;
   if (!options.type.empty()) {
     type = TypeAsked(options.type, kFolderTypes, "a Hugging Face folder");

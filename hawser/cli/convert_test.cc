@@ -73,6 +73,10 @@ TEST_F(ConvertCommand, ConvertsAndKeepsWhatIsThere) {
   EXPECT_EQ(again.code, 2);
   EXPECT_NE(again.out.find("--force"), std::string::npos) << again.out;
   EXPECT_EQ(ReadFile(Path("b") / "model.safetensors"), before);
+  fs::create_directories(Path("c.bin"));  // whoever made it wants a folder
+  EXPECT_EQ(RunHawser("convert" + Quoted("b") + Quoted("c.bin")).code, 0);
+  EXPECT_EQ(RunHawser("convert" + Quoted("b") + Quoted("D.GGUF")).code, 0);
+  EXPECT_EQ(LoadModel(Path("D.GGUF")).spec, spec_);
   // Over itself too, and in the dtype it has where none is asked for.
   EXPECT_EQ(RunHawser("convert --force" + Quoted("b") + Quoted("b")).code, 0);
   EXPECT_EQ(ReadFile(Path("b") / "model.safetensors"), before);
@@ -93,6 +97,13 @@ TEST_F(ConvertCommand, ExitCodesTellWhatWasWrong) {
                         Case{"info" + Quoted("a model") + " --tokenizer" + Quoted("none"), 3, "none"},
                         Case{"convert" + Quoted("a model"), 2, "DST"},
                         Case{"convert --dtype q8" + Quoted("a model") + Quoted("c"), 2, "bf16"},
+                        Case{"convert" + Quoted("a model") + Quoted("c.bin"), 2, "end in .gguf"},
+                        Case{"convert" + Quoted("a model") + Quoted("c.safetensors"), 2, "named as a file"},
+                        Case{"convert --random 1m" + Quoted("c.bin"), 2, ""},
+                        Case{"average" + Quoted("a model") + " --last 2 --out" + Quoted("c.pt"), 2, "named as a file"},
+                        Case{"extend" + Quoted("a model") + " --context 64 --data x --out" + Quoted("c.gguf"), 2,
+                             "named as a file"},
+                        Case{"eval" + Quoted("a model") + " piqa --output" + Quoted("c.json"), 2, "named as a file"},
                         Case{"convert" + Quoted("a model") + " /dev/null/c", 3, "/dev/null/c"},
                         Case{"info" + Quoted("a model") + " >/dev/full", 3, ""}}) {
     const CommandResult run = RunHawser(c.arguments + " 2>&1");

@@ -10,6 +10,7 @@
 #include "hawser/base/lock.h"
 #include "hawser/base/progress.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/cli/demo_report.h"
 #include "hawser/data/synthetic.h"
@@ -117,7 +118,8 @@ TrainConfig ExtendRecipe(const DemoOptions& options, uint64_t seed, const std::s
 
 DemoModel TrainAndMeasure(const std::string& name, const TrainConfig& recipe, const fs::path& folder, Backend* backend,
                           const std::vector<TextDocument>& valid, const std::vector<RetrievalDocument>& questions) {
-  LogLine(fmt::format("demo: training {} ({}, {} tokens of context)", name, recipe.attention, recipe.context));
+  LogLine(
+      fmt::format("demo: training {} ({}, {} of context)", name, recipe.attention, Counted(recipe.context, "token")));
   DemoModel result{.name = name, .pattern = recipe.attention, .context = recipe.context};
   result.training = RunTraining(MakePlan(recipe), folder, /*resume=*/false, backend);
   if (result.training.interrupted) throw Interrupted();
@@ -246,7 +248,7 @@ int RunDemo(const DemoOptions& options, const CommonOptions& common) {
 
 std::function<int()> SetupDemo(Command command, CommonOptions& common) {
   auto options = std::make_shared<DemoOptions>();
-  command.Add("--out", options->out, "Folder for the page, the models and the data").ShowDefault();
+  command.Add("--out", options->out, "Folder for the page, the models and the data").ShowDefault().WritesFolder();
   command.Add("--steps", options->steps, "Steps of training at the short context").Range(1, 1000000).ShowDefault();
   command.Add("--extend-steps", options->extend_steps, "Steps of each extension").Range(1, 1000000).ShowDefault();
   return [options, &common] {

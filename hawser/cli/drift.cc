@@ -9,6 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/data/corpus.h"
 #include "hawser/eval/drift.h"
@@ -105,7 +106,7 @@ int RunDrift(const DriftCommand& options, const CommonOptions& common) {
   LoadedModel model = OpenModel(options.model, options.rope, options.tokens);
   const int64_t tokens = options.tokens > 0 ? options.tokens : std::min<int64_t>(4096, model.spec.context);
   if (const int64_t meant = MaxContext(model.params.spec(), model.spec.context); tokens > meant) {
-    LogLine(fmt::format("note: {} tokens are beyond the {} this model is meant for", tokens, meant));
+    LogLine(fmt::format("note: {} are beyond the {} this model is meant for", Counted(tokens, "token"), meant));
   }
   if (!options.out.empty()) MakeDirectories(options.out);
   const auto sequences =
@@ -191,7 +192,7 @@ std::function<int()> SetupDrift(Command command, CommonOptions& common) {
       .ShowDefault();
   command.Add("--rope", options->rope, "Position scheme instead of the model's: yarn:factor=8, theta=5e6, ...");
   command.Add("--random-weights", options->random_weights, "Also measure every pipeline on random weights (Kaiming)");
-  command.Add("--out", options->out, "Also write drift.csv, drift.json and drift.svg to this folder");
+  command.Add("--out", options->out, "Also write drift.csv, drift.json and drift.svg to this folder").WritesFolder();
   command.Add("--self-test", options->self_test,
               "Needs no model: the pipelines on random vectors against known figures, within 10 %");
   return [options, &common] { return RunDrift(*options, common); };

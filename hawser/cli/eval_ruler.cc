@@ -85,7 +85,7 @@ std::function<int()> SetupRulerGen(Command command, CommonOptions& common) {
   command.Add("--data-dir", ruler.data_dir, "Folder with pg19/ and qa/ (default: HAWSER_DATA, then the cache)");
   command.Add("--tokenizer", options->model.model, "Tokenizer that counts: a file, a model folder or a .gguf file")
       .Required();
-  command.Add("--out", options->out, "Folder to write NAME.jsonl to, one a task").Required();
+  command.Add("--out", options->out, "Folder to write NAME.jsonl to, one a task").Required().WritesFolder();
   return [options, command, &common] { return RunRulerGen(*options, command, common); };
 }
 
@@ -138,7 +138,7 @@ std::function<int()> SetupRulerScore(Command command, CommonOptions& common) {
       .Add("--pred", options->pred,
            "Folder of predictions: NAME.jsonl, NAME-0.jsonl, NAME-1.jsonl, ... or NAME.MODEL.jsonl")
       .Required();
-  command.Add("--out", options->out, "Also write summary.csv and submission.csv to this folder");
+  command.Add("--out", options->out, "Also write summary.csv and submission.csv to this folder").WritesFolder();
   return [options, &common] { return RunRulerScore(options->pred, options->out, common); };
 }
 
@@ -176,7 +176,8 @@ std::function<int()> SetupRulerRun(Command command, CommonOptions& common) {
   command
       .Add("--out,--output", eval.output,
            "Folder of the run: answers as they come, then results, report.html, and NAME.jsonl, which score reads")
-      .Required();
+      .Required()
+      .WritesFolder();
   command.Add("--task", options->tasks, "all that are in --data, or tasks and families joined by commas").ShowDefault();
   command
       .Add("--max-seq-length", options->length,

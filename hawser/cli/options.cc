@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string_view>
 #include <type_traits>
@@ -298,6 +299,30 @@ CommandOption& CommandOption::Writes() {
     return std::string();
   };
   option_->check(check, "", kWrites);
+  return *this;
+}
+
+std::string EndingOf(const std::filesystem::path& path) {
+  std::string ending = path.extension().string();
+  for (char& c : ending) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+  return ending;
+}
+
+bool NamedAsFile(const std::filesystem::path& path) {
+  static const std::set<std::string, std::less<>> kEndings = {
+      ".bin",  ".ckpt",        ".csv",     ".ggml", ".gguf",   ".gz",   ".h5",  ".html", ".idx",
+      ".json", ".jsonl",       ".msgpack", ".npz",  ".onnx",   ".pdf",  ".pkl", ".png",  ".pt",
+      ".pth",  ".safetensors", ".svg",     ".tar",  ".tokens", ".toml", ".txt", ".zip"};
+  std::error_code code;
+  return kEndings.contains(EndingOf(path)) && !std::filesystem::is_directory(path, code);
+}
+
+CommandOption& CommandOption::WritesFolder() {
+  const auto check = [](const std::string& path) {
+    return NamedAsFile(path) ? "wanted the name of a folder, found " + path + ", which is named as a file"
+                             : std::string();
+  };
+  option_->check(check, "", "");
   return *this;
 }
 

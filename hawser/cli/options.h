@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -28,6 +29,8 @@ class CommandOption {
   /// A file, refused before any work where it cannot be written, or is one that another option or argument of type path
   /// reads.
   CommandOption& Writes();
+  /// A folder; refused where its name ends as those of files do, which is what was meant then.
+  CommandOption& WritesFolder();
   CommandOption& Reads();                    // a path in an option of type text
   CommandOption& MayBeReplaced();            // a path whose file an option that Writes may name too
   CommandOption& ShowDefault();              // the value at this moment, in --help
@@ -39,6 +42,10 @@ class CommandOption {
  private:
   CLI::Option* option_;
 };
+
+std::string EndingOf(const std::filesystem::path& path);  // ".gguf" of "M.GGUF"
+/// Whether this is a file to whoever named it: it ends in .bin, .json, ..., and is no folder that is there.
+bool NamedAsFile(const std::filesystem::path& path);
 
 /// A command or subcommand; a handle that may be copied and outlives parsing.
 class Command {

@@ -111,7 +111,7 @@ std::function<int()> SetupTokenize(Command command, CommonOptions& common) {
   command.Add("--add-bos", options->add_bos, "Put the BOS id first");
   command.Add("--parse-special", options->parse_special, "Names of special tokens in the text are those tokens");
   command.Add("--data", options->data, "Documents to write as .tokens files: .txt, .jsonl, or folders of them");
-  command.Add("--out", options->out, "New folder for the .tokens files");
+  command.Add("--out", options->out, "New folder for the .tokens files").WritesFolder();
   command.Add("--shard-tokens", options->shard_tokens, "Begin a new file after this many tokens")
       .Range(1, int64_t{1} << 40)
       .ShowDefault();

@@ -52,10 +52,10 @@ std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
   const double tokens_per_second = e.tokens(plan) / e.seconds;
   if (e.sample_layers > 0) {
     text += fmt::format(
-        "time: about {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s measured on {} tokens of the text in sequences of "
-        "{} through {} layers of this shape\n",
-        HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9, e.sample_tokens, e.sample_length,
-        e.sample_layers);
+        "time: about {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s measured on {} of the text in sequences of "
+        "{} through {} of this shape\n",
+        HumanSeconds(e.seconds), tokens_per_second, e.flops_per_second * 1e-9, Counted(e.sample_tokens, "token"),
+        e.sample_length, Counted(e.sample_layers, "layer"));
   } else {
     text += fmt::format(
         "time: at least {}, {:.0f} tokens/s, at the {:.1f} GFLOP/s of a matrix product of 1024^3; the model is "
@@ -66,8 +66,9 @@ std::string EstimateText(const RunEstimate& e, const TrainPlan& plan) {
 }
 
 std::string PlanText(const TrainPlan& plan) {
-  std::string text = fmt::format("{} parameters, context {}, attention {}, rope {}\n", NumParameters(plan.spec),
-                                 plan.spec.context, plan.config.attention, PlacesText(plan.spec));
+  std::string text =
+      fmt::format("{}, context {}, attention {}, rope {}\n", Counted(NumParameters(plan.spec), "parameter"),
+                  plan.spec.context, plan.config.attention, PlacesText(plan.spec));
   if (!IsPlain(plan.positions)) {
     text +=
         fmt::format("positions {}: sequences of {}\n", plan.config.positions, Counted(plan.sequence_tokens(), "token"));
@@ -88,7 +89,8 @@ void AddTrainingOptions(Command command, TrainingOptions& options) {
     return command.AddCall(
         flag, [&options, name](const std::string& value) { options.settings.push_back(name + "=" + value); }, help);
   };
-  command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model");
+  command.Add("--out", options.out, "Run folder: checkpoints, metrics.jsonl, report.html and the trained model")
+      .WritesFolder();
   command
       .Add("--data", options.data,
            "Documents: .txt files (one each), .jsonl and .tokens files, or folders of them; a mixture: books/=3 "
