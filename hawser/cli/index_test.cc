@@ -177,8 +177,8 @@ TEST_F(IndexCommand, WrongUsesAreRefused) {
     EXPECT_EQ(std::count(run.out.begin(), run.out.end(), '\n'), 1) << run.out;
   };
   refused(Run("generate", behind, "m2"), 2, "another model");
-  refused(Run("generate", behind + " --rope ntk:factor=2"), 2, "another rope");
-  refused(Run("generate", behind + " --dtype bf16"), 2, "dtype");
+  refused(Run("generate", behind + " --rope ntk:factor=2"), 2, "pass --rope default");
+  refused(Run("generate", behind + " --dtype bf16"), 2, "pass --dtype f32");
   refused(Run("generate", behind + " --kv sink:4,60"), 4, "drops keys");
   refused(Run("generate", behind + " --keep 1.5"), 2, "share of its keys");
   refused(Run("generate", "-p x --keep 0.5"), 2, "--index");

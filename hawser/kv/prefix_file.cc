@@ -9,6 +9,7 @@
 #include "hawser/base/hash.h"
 #include "hawser/base/parallel.h"
 #include "hawser/base/q8.h"
+#include "hawser/base/size.h"
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
@@ -45,7 +46,7 @@ std::span<const T> Elements(const TensorSource& file, const std::string& name, D
          view == nullptr ? "none" : fmt::format("{} {}", Name(view->dtype), ShapeText(view->shape)));
   }
   if (reinterpret_cast<uintptr_t>(view->bytes.data()) % alignof(T) != 0) {
-    Fail(ErrorKind::kFormat, "tensor \"{}\" does not lie at a multiple of {} bytes", name, alignof(T));
+    Fail(ErrorKind::kFormat, "tensor \"{}\" does not lie at a multiple of {}", name, Counted(alignof(T), "byte"));
   }
   return {reinterpret_cast<const T*>(view->bytes.data()), view->bytes.size() / sizeof(T)};
 }
@@ -61,7 +62,8 @@ std::span<const int32_t> ReadHeads(const TensorSource& file, const std::string& 
   const auto first = Elements<int32_t>(file, name, DType::kI32, {kv_heads + 1});
   const bool ascends = std::ranges::adjacent_find(first, std::greater_equal<>()) == first.end();
   if (!ascends || first.front() != 0 || first.back() != count) {
-    Fail(ErrorKind::kFormat, "tensor \"{}\" does not divide {} clusters among {} heads", name, count, kv_heads);
+    Fail(ErrorKind::kFormat, "tensor \"{}\" does not divide {} among {}", name, Counted(count, "cluster"),
+         Counted(kv_heads, "head"));
   }
   return first;
 }
@@ -103,20 +105,21 @@ DType StoredOf(const std::string& name) {
 }
 
 void CheckOwner(const JsonObject& about, const PrefixOwner& owner) {
-  const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
+  const auto expect = [&](const char* key, const std::string& wanted, std::string_view what,
+                          std::string_view advice = {}) {
     if (const std::string found = about.String(key); found != wanted) {
-      Fail(ErrorKind::kUsage, "a prefix that was indexed with another {}: {}, and this run has {}", what, found,
-           wanted);
+      Fail(ErrorKind::kUsage, "a prefix that was indexed with another {}: {}, and this run has {}{}", what, found,
+           wanted, advice.empty() ? "" : fmt::format("; pass {} {}", advice, found));
     }
   };
-  expect("dtype", owner.dtype, "dtype of activations");
+  expect("dtype", owner.dtype, "dtype of activations", "--dtype");
   expect("model", HexOf(owner.model), "model (fingerprint; --dtype f32 makes another one of stored weights)");
-  expect("rope", owner.rope, "rope (pass --rope)");
+  expect("rope", owner.rope, "rope", "--rope");
   if (const int64_t declared = about.Int("declared_length", 0, int64_t{1} << 62); declared != owner.declared_length) {
     Fail(ErrorKind::kUsage,
-         "a prefix that was indexed for a declared length of {} tokens, and this run has {}: pass "
+         "a prefix that was indexed for a declared length of {}, and this run has {}: pass "
          "--context {}",
-         declared, owner.declared_length, declared);
+         Counted(declared, "token"), owner.declared_length, declared);
   }
   expect("rotations", HexOf(owner.rotations), "set of rotations (hash)");
 }
@@ -147,7 +150,8 @@ PrefixIndex ReadIndex(TensorSource source, const PrefixOwner& owner) {
   const int64_t per_layer = 2 + 3 * index.levels;
   if (tokens <= index.sinks + index.window || index.kv_heads * tokens >= kMostCount ||
       static_cast<int64_t>(file->tensors().size()) != 2 + layers * per_layer) {
-    Fail(ErrorKind::kFormat, "the tensors are not those of an index of {} tokens in {} layers", tokens, layers);
+    Fail(ErrorKind::kFormat, "the tensors are not those of an index of {} in {}", Counted(tokens, "token"),
+         Counted(layers, "layer"));
   }
   if (about.String("checksum") != HexOf(PrefixChecksum(*file))) {
     Fail(ErrorKind::kFormat, "its tensors do not have the checksum of the index; the file is damaged");
@@ -194,7 +198,7 @@ std::string PrefixName(const PrefixIndex& index) {
   uint64_t hash = Hash64(std::as_bytes(std::span(index.ids)), index.owner.model);
   hash = Hash64(std::as_bytes(std::span(numbers)), hash);
   for (const std::vector<float>& scores : index.quantiles) hash = Hash64(std::as_bytes(std::span(scores)), hash);
-  return fmt::format("{} tokens ({})", index.tokens(), HexOf(hash));
+  return fmt::format("{} ({})", Counted(index.tokens(), "token"), HexOf(hash));
 }
 
 uint64_t PrefixChecksum(const TensorSource& file) {

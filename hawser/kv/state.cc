@@ -10,6 +10,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/hash.h"
 #include "hawser/base/q8.h"
+#include "hawser/base/size.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
@@ -125,13 +126,15 @@ std::string PrefixOf(const KvCache& cache) {
 
 json ReadState(const TensorSource& file, uint64_t model, const KvCache& cache) {
   json state = StateOf(file);
-  const auto expect = [&](const char* key, const std::string& wanted, std::string_view what) {
+  const auto expect = [&](const char* key, const std::string& wanted, std::string_view what,
+                          std::string_view advice = {}) {
     if (const auto found = Value<std::string>(state, key); found != wanted) {
-      Fail(ErrorKind::kUsage, "saved with another {}: {}, and this run has {}", what, found, wanted);
+      Fail(ErrorKind::kUsage, "saved with another {}: {}, and this run has {}{}", what, found, wanted,
+           advice.empty() ? "" : fmt::format("; pass {} {}", advice, found));
     }
   };
-  expect("policy", ToString(cache.form()), "cache policy");
-  expect("dtype", std::string(Name(cache.stored())), "dtype");
+  expect("policy", ToString(cache.form()), "cache policy", "--kv");
+  expect("dtype", std::string(Name(cache.stored())), "dtype", "--dtype");
   expect("model", Hex(model), "model (fingerprint)");
   expect("separators", Hex(HashOf(cache.separators())), "set of separators (hash)");
   if (state.contains("prefix") || cache.prefix() != nullptr) {
@@ -329,7 +332,8 @@ json LoadFrom(const TensorSource& file, uint64_t model, KvCache* cache) {
     }
     const KvPolicy& policy = cache_groups[g].table().policy();
     if (policy.MaxSlots() >= 0 && !policy.dense_prefill() && n > policy.MaxSlots()) {
-      Fail(ErrorKind::kFormat, "{} slots, and its policy {} holds {} at most", n, policy.Name(), policy.MaxSlots());
+      Fail(ErrorKind::kFormat, "{}, and its policy {} holds {} at most", Counted(n, "slot"), policy.Name(),
+           policy.MaxSlots());
     }
   }
   std::vector<const TensorView*> rows;
