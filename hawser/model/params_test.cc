@@ -52,6 +52,8 @@ TEST(SpecTest, NamesTheFieldThatIsWrong) {
       {"mlp_width", [](ModelSpec& s) { s.mlp_width = 0; }},
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = NAN; }},
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = -1; }},
+      {"norm_eps must be above 0 and at most 1, found 0", [](ModelSpec& s) { s.norm_eps = 0; }},
+      {"norm_eps", [](ModelSpec& s) { s.norm_eps = INFINITY; }},
       {"context", [](ModelSpec& s) { s.context = 0; }},
       {"sliding_window", [](ModelSpec& s) { s.sliding_window = -1; }},
       {"bos", [](ModelSpec& s) { s.bos = 64; }},

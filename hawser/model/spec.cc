@@ -20,9 +20,9 @@ void InRange(const char* field, int64_t value, int64_t low, int64_t high) {
 
 /// Also refuses NaN.
 void InRange(const char* field, double value, double low, double high) {
-  if (!(value >= low && value <= high)) {
-    Fail(ErrorKind::kFormat, "{} must be from {} to {}, found {}", field, low, high, value);
-  }
+  if (value >= low && value <= high) return;
+  if (low == kTiny) Fail(ErrorKind::kFormat, "{} must be above 0 and at most {}, found {}", field, high, value);
+  Fail(ErrorKind::kFormat, "{} must be from {} to {}, found {}", field, low, high, value);
 }
 
 void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
@@ -78,7 +78,7 @@ void Validate(const ModelSpec& spec) {
   }
   InRange("head_dim", int64_t{spec.head_dim}, 8, 256);
   InRange("mlp_width", int64_t{spec.mlp_width}, 1, 1 << 20);
-  InRange("norm_eps", double{spec.norm_eps}, 0.0, 1.0);
+  InRange("norm_eps", double{spec.norm_eps}, kTiny, 1.0);
   InRange("context", spec.context, 1, int64_t{1} << 31);
   InRange("sliding_window", int64_t{spec.sliding_window}, 0, std::numeric_limits<int32_t>::max());
   for (size_t i = 0; i < spec.full_layers.size(); ++i) {
