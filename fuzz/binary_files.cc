@@ -54,8 +54,7 @@ std::optional<Tensors> Split(std::string_view file) {
   if (file.size() < sizeof(length)) return std::nullopt;
   std::memcpy(&length, file.data(), sizeof(length));
   if (length > file.size() - sizeof(length)) return std::nullopt;
-  Tensors tensors{json::parse(file.substr(sizeof(length), length), nullptr, false),
-                  std::string(file.substr(sizeof(length) + length))};
+  Tensors tensors{ToMutate(file.substr(sizeof(length), length)), std::string(file.substr(sizeof(length) + length))};
   if (!tensors.header.is_object()) return std::nullopt;
   return tensors;
 }
@@ -332,7 +331,7 @@ std::string MutateState(std::string_view input, Rng& rng) {
   if (!tensors || rng.Below(8) == 0) return MutateBytes(input, rng);
   const json metadata = tensors->header.value("__metadata__", json());
   const bool has_state = metadata.is_object() && metadata.contains("state") && metadata["state"].is_string();
-  json state = has_state ? json::parse(metadata["state"].get<std::string>(), nullptr, false) : json();
+  json state = has_state ? ToMutate(metadata["state"].get<std::string>()) : json();
   if (!state.is_object() || rng.Below(8) == 0) return MutateSafetensors(input, rng);
   if (rng.Below(2) == 0) {
     MutateJson(state, {"policy", "groups", "slots", "seen", "origin", "steps", "peak", "segment", "place", "full"},

@@ -147,7 +147,7 @@ void RunManifest(std::string_view input) {
 std::string MutateManifest(std::string_view input, Rng& rng) {
   static const Mutator one = JsonMutator({"step", "format", "sequences", "state_hash", "state_bytes", "loss", "seal"});
   std::string text = one(input, rng);
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  nlohmann::json json = ToMutate(text);
   if (!json.is_object() || rng.Below(4) == 0) return text;
   SealManifest(&json);
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

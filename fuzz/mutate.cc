@@ -197,9 +197,20 @@ std::string MutateBytes(std::string_view input, Rng& rng) {
   return out.substr(0, kMostBytes);
 }
 
+json ToMutate(std::string_view text) {
+  constexpr int kMost = 1000;
+  int depth = 0;
+  for (const char c : text) {
+    if (c == '[' || c == '{') ++depth;
+    if (c == ']' || c == '}') --depth;
+    if (depth > kMost) return json(json::value_t::discarded);
+  }
+  return json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
 Mutator JsonMutator(std::vector<std::string> words) {
   return [words = std::move(words)](std::string_view input, Rng& rng) {
-    json value = json::parse(input, nullptr, /*allow_exceptions=*/false);
+    json value = ToMutate(input);
     if (value.is_discarded() || rng.Below(16) == 0) return MutateBytes(input, rng);
     MutateJson(value, words, rng);
     return Dump(value).substr(0, kMostBytes);

@@ -14,6 +14,10 @@ namespace hawser::fuzz {
 /// `words`, put inside others, numbers at the edges of their types, texts that are odd or long.
 void MutateJson(nlohmann::json& value, const std::vector<std::string>& words, Rng& rng);
 
+/// JSON, or a discarded value: what is none, or nests so deep that its copies and its text, which recurse, would end
+/// the process.
+nlohmann::json ToMutate(std::string_view text);
+
 /// A mutator of JSON text; text that is none gets other bytes.
 Mutator JsonMutator(std::vector<std::string> words);
 /// The same for files with a value in each line: lines are dropped, doubled and moved too.

@@ -66,7 +66,8 @@ std::string MutatePrefix(std::string_view input, Rng& rng) {
   std::string file(input);
   uint64_t header = 0;
   if (file.size() > sizeof(header)) std::memcpy(&header, file.data(), sizeof(header));
-  if (header >= file.size() || rng.Below(8) == 0) return MutateBytes(input, rng);
+  const bool holds = header > 0 && header <= file.size() - sizeof(header);
+  if (!holds || rng.Below(8) == 0) return MutateBytes(input, rng);
   if (rng.Below(3) == 0) {  // a digit or letter of the header
     char& c = file[8 + rng.Below(header)];
     if (c >= '0' && c <= '9') c = static_cast<char>('0' + rng.Below(10));
