@@ -3,6 +3,7 @@
 
 Shapes of OpenAI's API, streams, log-probabilities, prefixes, and clients that misbehave. MODEL may be `builtin`.
 """
+import atexit
 import concurrent.futures
 import http.client
 import http.server
@@ -31,6 +32,7 @@ class Server:
         command = [HAWSER, "serve", str(model or MODEL), "--port", "0", "--port-file", str(port_file), *arguments]
         self.log = open(pathlib.Path(self.folder.name, "log"), "w+")
         self.process = subprocess.Popen(command, stderr=self.log, env={**os.environ, **(env or {})})
+        atexit.register(self.process.kill)  # of a test that failed
         deadline = time.monotonic() + 60
         while not port_file.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
