@@ -33,11 +33,11 @@ LENGTHS = {"short": ((1024, 2048, 4096), "depths=5,trials=1", 4), "8k": ((8192,)
 VIEWS = {"dense": [], "sep": ["--kv", "sep:3,256"]}
 NARROW = {"dense": [], "sep": ["--kv", "sep:3,32"]}
 TASKS = {
-    "narrow": (["hellaswag", "piqa", "winogrande", "arc_easy", "arc_challenge", "lambada_openai"], 100, NARROW),
-    "gsm8k_cot": (["gsm8k_cot"], 30, VIEWS),
-    "mmlu": (["mmlu:shots=5"], 2, VIEWS),
-    "lambada": (["lambada_openai:shots=8"], 60, VIEWS),
-    "arc": (["arc_easy:shots=12", "arc_challenge:shots=12"], 60, VIEWS),
+    "narrow": (["hellaswag", "piqa", "winogrande", "arc_easy", "arc_challenge", "lambada_openai"], 1000, NARROW),
+    "gsm8k_cot": (["gsm8k_cot"], 100, VIEWS),
+    "mmlu": (["mmlu:shots=5"], 5, VIEWS),
+    "lambada": (["lambada_openai:shots=8"], 200, VIEWS),
+    "arc": (["arc_easy:shots=12", "arc_challenge:shots=12"], 200, VIEWS),
 }
 
 
