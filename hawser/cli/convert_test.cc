@@ -91,21 +91,21 @@ TEST_F(ConvertCommand, ExitCodesTellWhatWasWrong) {
     int code;
     const char* word;
   };
-  for (const Case& c : {Case{"info", 2, "MODEL"}, Case{"info" + Quoted("none"), 3, "none"},
-                        Case{"info" + Quoted("empty"), 3, "config.json"}, Case{"info" + Quoted("x.gguf"), 4, "GGUF"},
-                        Case{"info" + Quoted("x.bin"), 3, "x.bin"},
-                        Case{"info" + Quoted("a model") + " --tokenizer" + Quoted("none"), 3, "none"},
-                        Case{"convert" + Quoted("a model"), 2, "DST"},
-                        Case{"convert --dtype q8" + Quoted("a model") + Quoted("c"), 2, "bf16"},
-                        Case{"convert" + Quoted("a model") + Quoted("c.bin"), 2, "end in .gguf"},
-                        Case{"convert" + Quoted("a model") + Quoted("c.safetensors"), 2, "named as a file"},
-                        Case{"convert --random 1m" + Quoted("c.bin"), 2, ""},
-                        Case{"average" + Quoted("a model") + " --last 2 --out" + Quoted("c.pt"), 2, "named as a file"},
-                        Case{"extend" + Quoted("a model") + " --context 64 --data x --out" + Quoted("c.gguf"), 2,
-                             "named as a file"},
-                        Case{"eval" + Quoted("a model") + " piqa --output" + Quoted("c.json"), 2, "named as a file"},
-                        Case{"convert" + Quoted("a model") + " /dev/null/c", 3, "/dev/null/c"},
-                        Case{"info" + Quoted("a model") + " >/dev/full", 3, ""}}) {
+  for (const Case& c :
+       {Case{"info", 2, "MODEL"}, Case{"info" + Quoted("none"), 3, "none"},
+        Case{"info" + Quoted("empty"), 3, "config.json"}, Case{"info" + Quoted("x.gguf"), 4, "GGUF"},
+        Case{"info" + Quoted("x.bin"), 3, "x.bin"},
+        Case{"info" + Quoted("a model") + " --tokenizer" + Quoted("none"), 3, "none"},
+        Case{"convert" + Quoted("a model"), 2, "DST"},
+        Case{"convert --dtype q8" + Quoted("a model") + Quoted("c"), 2, "bf16"},
+        Case{"convert" + Quoted("a model") + Quoted("c.bin"), 2, "end in .gguf"},
+        Case{"convert" + Quoted("a model") + Quoted("c.safetensors"), 2, "named as a file"},
+        Case{"convert --random 1m" + Quoted("c.bin"), 2, ""},
+        Case{"average" + Quoted("a model") + " --last 2 --out" + Quoted("c.pt"), 2, "named as a file"},
+        Case{"extend" + Quoted("a model") + " --context 64 --data x --out" + Quoted("c.gguf"), 2, "named as a file"},
+        Case{"eval" + Quoted("a model") + " piqa --output" + Quoted("c.json"), 2, "named as a file"},
+        Case{"convert" + Quoted("a model") + " /dev/null/c", 3, "/dev/null/c"},
+        Case{"info" + Quoted("a model") + " >/dev/full", 3, ""}}) {
     const CommandResult run = RunHawser(c.arguments + " 2>&1");
     EXPECT_EQ(run.code, c.code) << c.arguments << ": " << run.out;
     EXPECT_NE(run.out.find(c.word), std::string::npos) << run.out;

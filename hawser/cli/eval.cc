@@ -156,8 +156,10 @@ std::function<int()> SetupEval(Command command, CommonOptions& common) {
   command.Add("--save-keys", options->save_keys, "Write the key tokens that the judge found").Writes();
   command.Add("--data-dir", options->data_dir,
               "Folder of the tasks' data (default: HAWSER_DATA); the cache of hawser pull data:NAME is looked in too");
-  command.Add("--output", options->output,
-              "Folder of the run: answers or methods as they come, then results and report.html").WritesFolder();
+  command
+      .Add("--output", options->output,
+           "Folder of the run: answers or methods as they come, then results and report.html")
+      .WritesFolder();
   command.Add("--bootstrap", options->bootstrap, "Resamples for error bars of perplexities; 0: none, of compare 2000")
       .Range(0, int64_t{1} << 24);
   return [options, command, &common, files = SetupEvalFiles(command, common)] {

@@ -151,7 +151,8 @@ TEST_F(GenerateCommand, GoesOnFromASavedState) {
   EXPECT_GT(turn["prompt_tokens"], 3);
   EXPECT_GT(Json("--max-new 5 --load-state " + state)["continues_after"], turn["continues_after"]);
   const std::pair<std::string, const char*> mistakes[] = {
-      {"--kv full --load-state " + state, "saved with another cache policy: sink:4,60, and this run has full; pass --kv sink:4,60"},
+      {"--kv full --load-state " + state,
+       "saved with another cache policy: sink:4,60, and this run has full; pass --kv sink:4,60"},
       {"--dtype bf16 --load-state " + state, "saved with another dtype: f32, and this run has bf16; pass --dtype f32"},
       {"--rope ntk:factor=4 --load-state " + state, "saved with another rope scheme or --context: "},
       {"--rope ntk:factor=4 --load-state " + state, "and this run has ntk:factor=4,original=512"},

@@ -503,13 +503,15 @@ TEST_F(TrainCommand, AdaptersBringTheirPositions) {
   ASSERT_EQ(Train("base").code, 0);
   const std::string base = fmt::format("'{}'", (folder_ / "base").string());
   const auto extend = [&](const std::string& out, const std::string& more) {
-    return RunHawser(fmt::format("extend {} --data '{}' --batch-tokens 512 --steps 3 --dtype f32 --threads 1 --quiet "
-                                 "--out '{}' {} 2>&1",
-                                 base, (folder_ / "text").string(), (folder_ / out).string(), more));
+    return RunHawser(
+        fmt::format("extend {} --data '{}' --batch-tokens 512 --steps 3 --dtype f32 --threads 1 --quiet "
+                    "--out '{}' {} 2>&1",
+                    base, (folder_ / "text").string(), (folder_ / out).string(), more));
   };
   ASSERT_EQ(extend("long", "--lora 3 --context 256 --rope ntk:factor=4 --set lr=1e-6").code, 0);
   const auto about = [&](const std::string& model) {
-    const auto run = RunHawser(fmt::format("eval {} ppl --data '{}' --json --quiet", model, (folder_ / "text").string()));
+    const auto run =
+        RunHawser(fmt::format("eval {} ppl --data '{}' --json --quiet", model, (folder_ / "text").string()));
     return nlohmann::json::parse(run.out);
   };
   const nlohmann::json own = about(fmt::format("'{}'", (folder_ / "long").string()));

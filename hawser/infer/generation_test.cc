@@ -495,8 +495,8 @@ TEST(TextStateTest, OlderStatesAndWrongOnes) {
   EXPECT_EQ(back.held, full.held);
   EXPECT_EQ(back.formed, full.formed);
   EXPECT_TRUE(back.at_start);
-  const std::pair<const char*, nlohmann::json> wrong[] = {
-      {"held", {256}}, {"held", "x"}, {"formed", {-1}}, {"formed", 3}, {"at_start", 1}, {"unread", 1}};
+  const std::pair<const char*, nlohmann::json> wrong[] = {{"held", {256}}, {"held", "x"},   {"formed", {-1}},
+                                                          {"formed", 3},   {"at_start", 1}, {"unread", 1}};
   for (const auto& [key, value] : wrong) {
     nlohmann::json json = older;
     json[key] = value;
