@@ -5,6 +5,7 @@
 #include "hawser/base/parallel.h"
 #include "hawser/cpu/act.h"
 #include "hawser/cpu/attention.h"
+#include "hawser/cpu/clusters.h"
 #include "hawser/cpu/elementwise.h"
 #include "hawser/cpu/embed.h"
 #include "hawser/cpu/linear.h"
@@ -127,6 +128,14 @@ class CpuBackend final : public Backend {
     CheckMat("cap logits", "logits", logits);
     ValidateCap("cap logits", scale, cap);
     CapMat(logits, scale, cap);
+  }
+  void DotRows(ConstMat x, ConstMat rows, std::span<const KvRange> runs, Mat to) override {
+    ValidateDotRows(x, rows, runs, to);
+    hawser::DotRows(x, rows, runs, to);
+  }
+  void ClusterScores(ConstMat logits, std::span<const int32_t> counts, std::span<float> scores) override {
+    ValidateClusterScores(logits, counts, scores);
+    hawser::ClusterScores(logits, counts, scores);
   }
 
   double SumSquares(const float* x, int64_t n) override { return hawser::SumSquares(x, n); }

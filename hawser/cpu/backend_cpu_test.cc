@@ -46,6 +46,9 @@ TEST(CpuBackend, EveryOpChecksItsArguments) {
   expect("[clamp]", [&] { backend->Clamp(a, -1.0f); });
   expect("[clamp backward]", [&] { backend->ClampBackward(b, 1.0f, a); });
   expect("[cap logits]", [&] { backend->CapLogits(a, 1.0f, -1.0f); });
+  const KvRange behind{2, 6};
+  expect("[dot rows]", [&] { backend->DotRows(a, a, {&behind, 1}, a); });
+  expect("[cluster scores]", [&] { backend->ClusterScores(a, {ids, 3}, {}); });
   expect("[norm]", [&] { backend->NormForward({.x = b, .weight = a, .y = b}); });
   expect("[norm backward]",
          [&] { backend->NormBackward({.x = a, .weight = a, .dy = a, .residual = {}, .dx = a, .dweight = a}); });

@@ -100,21 +100,45 @@ class Worker {
         const bool anew = h == 0 || args_.shape.bf16_bias != 0.0f;  // else they are the same for all heads
         if (form_.biased() && anew) FillPlaces(row, task.head + h, b, n);
         const KvRange run{b, b + n};
-        Block(keys.Of(task.head + h), values.Of(task.head + h), h, queries + h * group_ * ld_, {&run, 1},
-              b + n < task.end ? b + n : -1, b == task.begin, states[task.state + h * task.stride]);
+        const StoredHead k = keys.Of(task.head + h), v = values.Of(task.head + h);
+        const int32_t behind = b + n < task.end ? b + n : -1;
+        Block(k, v, h, queries + h * group_ * ld_, {&run, 1}, b == task.begin, states[task.state + h * task.stride],
+              [&](const StoredHead& from, size_t) { return behind < 0 ? nullptr : from.Row(behind); });
       }
     }
   }
 
  private:
+  /// What lies anywhere no hardware foresees, and runs are short: values are asked for while the keys of the same block
+  /// are scored, and the keys of the next block while those values are mixed.
   void RunParts(const Task& task, const KvParts& parts, std::span<const KvRange> runs, const State& state) {
     const StoredHead keys{parts.k, 0, args_.shape.head_dim}, values{parts.v, 0, args_.shape.head_dim};
-    for (int32_t first = task.begin, last = first; first < task.end; first = last) {
+    const auto block = [&](int32_t first) {
+      int32_t last = first;
       for (int32_t n = 0; last < task.end && n < kBlock; ++last) {
         n += runs[static_cast<size_t>(last)].end - runs[static_cast<size_t>(last)].begin;
       }
-      Block(keys, values, 0, q_, runs.subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)),
-            last < task.end ? runs[static_cast<size_t>(last)].begin : -1, first == task.begin, state);
+      return runs.subspan(static_cast<size_t>(first), static_cast<size_t>(last - first));
+    };
+    for (const KvRange& run : block(task.begin)) PrefetchRows(parts.k, run);
+    for (int32_t first = task.begin, last = first; first < task.end; first = last) {
+      const std::span<const KvRange> now = block(first);
+      last = first + static_cast<int32_t>(now.size());
+      const std::span<const KvRange> soon = block(last);
+      Block(keys, values, 0, q_, now, first == task.begin, state, [&](const StoredHead& from, size_t i) {
+        if (&from == &keys) return values.Row(now[i].begin);  // as many rows, asked for beside those of the keys
+        // One run beside each of this block's, and what is left beside its last.
+        const size_t end = i + 1 == now.size() ? soon.size() : std::min(i + 1, soon.size());
+        for (size_t j = std::min(i, end); j < end; ++j) PrefetchRows(parts.k, soon[j]);
+        return static_cast<const void*>(nullptr);
+      });
+    }
+  }
+  static void PrefetchRows(const ConstMat& rows, const KvRange& run) {
+    const auto bytes = rows.cols * static_cast<int64_t>(SizeOf(rows.dtype));
+    for (int64_t r = run.begin; r < run.end; ++r) {
+      const char* row = static_cast<const char*>(rows.Rows(r, 1).data);
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
     }
   }
   void Stage(const Task& task, ConstMat q, float* to) const {
@@ -132,14 +156,14 @@ class Worker {
     }
     std::fill(place_ + n, place_ + RoundUp(n, kColStep), 0.0f);
   }
-  /// Rows of runs, kBlock of them at most, which queries `q` of head `h` of the task read, into its state. Behind them
-  /// comes row `next`; -1: none.
+  /// Rows of runs, kBlock of them at most, which queries `q` of head `h` of the task read, into its state.
+  /// next_of(keys or values, i): the rows that are asked for beside those of run i; null: none.
+  template <class NextOf>
   void Block(const StoredHead& keys, const StoredHead& values, int32_t h, float* q, std::span<const KvRange> runs,
-             int32_t next, bool first, const State& state) const {
-    const auto behind = [&](size_t i) { return i + 1 < runs.size() ? runs[i + 1].begin : next; };
+             bool first, const State& state, const NextOf& next_of) const {
     int32_t n = 0;
     for (size_t i = 0; i < runs.size(); ++i) {
-      t_.decode_scores(Tile(keys, q, runs[i], behind(i), n));
+      t_.decode_scores(Tile(keys, q, runs[i], next_of(keys, i), n));
       n += runs[i].end - runs[i].begin;
     }
     const int32_t cols = static_cast<int32_t>(RoundUp(n, kColStep));
@@ -165,12 +189,12 @@ class Worker {
                 .first = first});
     n = 0;
     for (size_t i = 0; i < runs.size(); ++i) {
-      t_.decode_mix(Tile(values, state.out, runs[i], behind(i), n));
+      t_.decode_mix(Tile(values, state.out, runs[i], next_of(values, i), n));
       n += runs[i].end - runs[i].begin;
     }
   }
-  /// Rows of a run, whose scores begin in column `at`; `next` is the row behind them.
-  DecodeTile Tile(const StoredHead& from, float* x, const KvRange& run, int32_t next, int32_t at) const {
+  /// Rows of a run, whose scores begin in column `at`.
+  DecodeTile Tile(const StoredHead& from, float* x, const KvRange& run, const void* next, int32_t at) const {
     const int32_t n = run.end - run.begin;
     const bool aside = from.rotation.half > 0;
     if (aside) from.Read(t_, run.begin, n, aside_, ld_);
@@ -184,7 +208,7 @@ class Worker {
             .dim = args_.shape.head_dim,
             .s = s_ + at,
             .lds = kBlock,
-            .next = aside || next < 0 ? nullptr : from.Row(next)};
+            .next = aside ? nullptr : next};
   }
 
   const DecodeArgs& args_;

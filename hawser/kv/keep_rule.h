@@ -2,7 +2,8 @@
 // n_j keys each and are scored by their centroids; rows i are the queries that share one decision, those of all heads
 // that share the keys:
 //   Z_i = sum_j n_j exp(A_ij)        S_j = mean_i exp(A_ij) / Z_i        sum_j n_j S_j = 1
-// S_j estimates the weight of one key of the cluster. Everything is done on log S_j; empty clusters count nowhere.
+// S_j estimates the weight of one key of the cluster. Everything is done on log S_j (ClusterScores of ops/backend.h);
+// empty clusters count nowhere.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "hawser/base/buffer.h"
 
 namespace hawser {
 
@@ -33,10 +32,6 @@ KeepRule ParseKeepRule(std::string_view text);
 /// Parses back to the same value.
 std::string ToString(const KeepRule& rule);
 
-/// scores [K] = log S_j of logits A [rows, K] F32 and counts n [K]; -infinity for empty clusters. Finite for any finite
-/// logits otherwise. Errors: kNumeric for others.
-void LogScores(ConstMat logits, std::span<const int32_t> counts, std::span<float> scores);
-
 /// What one decision keeps, ascending numbers of clusters that are not empty. Of equal scores the first cluster is the
 /// better one.
 class ClusterChooser {
@@ -50,11 +45,11 @@ class ClusterChooser {
 
  private:
   template <class WeightOf>
-  size_t Longest(std::span<const float> scores, double limit, const WeightOf& weight_of);
-  std::span<const int32_t> First(size_t count);
+  std::span<const int32_t> Best(std::span<const float> scores, std::span<const int32_t> counts, double limit,
+                                const WeightOf& weight_of, bool and_next);
   void List(std::span<const int32_t> counts);
 
-  std::vector<int32_t> order_;
+  std::vector<int32_t> order_, bucket_, tied_;
 };
 
 }  // namespace hawser

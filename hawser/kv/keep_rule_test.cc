@@ -9,6 +9,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/device/registry.h"
 
 namespace hawser {
 namespace {
@@ -27,7 +28,7 @@ struct ScoreProblem {
       }
     }
   }
-  void Score() { LogScores(logits, counts, scores); }
+  void Score() { MakeBackend("cpu")->ClusterScores(logits, counts, scores); }
   /// By the formula.
   std::vector<double> Twin() const {
     std::vector<double> mean(counts.size());

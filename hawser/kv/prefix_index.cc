@@ -191,7 +191,7 @@ class IndexBuilder {
       Matrix logits(own.rows(), count);
       CentroidLogits(backend_, shape_, own, of.centroids.Rows(first, count), logits);
       std::vector<float> scores(counts.size());
-      LogScores(logits, counts, scores);
+      backend_->ClusterScores(logits, counts, scores);
       Weighted& all = scores_[static_cast<size_t>(level)];
       for (size_t c = 0; c < counts.size(); ++c) all.emplace_back(scores[c], counts[c]);
     }

@@ -15,12 +15,10 @@ struct HeadClusters {
   HeadClusters(const PrefixIndex::Level& level, int32_t head)
       : first(level.first[static_cast<size_t>(head)]),
         count(level.first[static_cast<size_t>(head) + 1] - first),
-        clusters(level.clusters.subspan(static_cast<size_t>(first), static_cast<size_t>(count))),
-        centroids(level.centroids.Rows(first, count)) {}
+        clusters(level.clusters.subspan(static_cast<size_t>(first), static_cast<size_t>(count))) {}
 
   int32_t first, count;
   std::span<const KvRange> clusters;
-  ConstMat centroids;
 };
 
 /// Adds a range behind others, joined to the last where both lie together.
@@ -52,7 +50,7 @@ void SqueezedReader::Choose(int32_t layer, const AttnShape& shape, ConstMat quer
   for (int64_t begin = 0, end = 0; begin < n; begin = end) {
     end = std::min(n, (first + begin) / kTile * kTile + kTile - first);
     const int64_t decisions = prompt ? 1 : end - begin, rows = prompt ? end - begin : 1;
-    Decide(layer, shape, begin, rows, decisions);
+    Decide(layer, shape, begin, rows, decisions, prompt);
     for (int64_t r = begin; r < end; ++r) {
       choice_of_[static_cast<size_t>(r)] = static_cast<int32_t>(made_) + static_cast<int32_t>(prompt ? 0 : r - begin);
     }
@@ -77,30 +75,36 @@ void SqueezedReader::Choose(int32_t layer, const AttnShape& shape, ConstMat quer
   for (Choice& choice : choices_) choice.parts = {of.keys, of.values, choice.ranges, choice.first};
 }
 
-/// Units of the decisions, each of `rows` rows, from `first_row` on.
-void SqueezedReader::Decide(int32_t layer, const AttnShape& shape, int64_t first_row, int64_t rows, int64_t decisions) {
+/// Units of the decisions, each of `rows` rows, from `first_row` on. Few queries score what they ask where it lies, all
+/// units at once; those of a prompt are many, and a product of matrices is worth a copy.
+void SqueezedReader::Decide(int32_t layer, const AttnShape& shape, int64_t first_row, int64_t rows, int64_t decisions,
+                            bool prompt) {
   const PrefixIndex::Layer& of = index_->layers[static_cast<size_t>(layer)];
   const int64_t count = decisions * shape.kv_heads;
   if (static_cast<int64_t>(units_.size()) < count) units_.resize(static_cast<size_t>(count));
-  const bool two = index_->levels == 2;
+  const auto each = [&](bool together, const auto& stage) {
+    const auto of_unit = [&](int64_t u) { stage(&units_[static_cast<size_t>(u)]); };
+    if (together) return ParallelFor(count, of_unit);
+    for (int64_t u = 0; u < count; ++u) of_unit(u);
+  };
   for (int64_t u = 0; u < count; ++u) {
     Unit& unit = units_[static_cast<size_t>(u)];
     unit.head = static_cast<int32_t>(u % shape.kv_heads);
     unit.centroids_read = unit.keys_read = 0;
     Gather(shape, first_row + u / shape.kv_heads * rows, rows, &unit);
-    Score(shape, HeadClusters(two ? of.coarse : of.fine, unit.head).centroids, &unit);
   }
-  if (two) {
-    ParallelFor(count, [&](int64_t u) { KeepGroups(of, &units_[static_cast<size_t>(u)]); });
-    for (int64_t u = 0; u < count; ++u) {
-      Unit& unit = units_[static_cast<size_t>(u)];
-      Score(
-          shape,
-          {unit.centroids.data(), DType::kF32, static_cast<int64_t>(unit.asked.size()), shape.head_dim, shape.head_dim},
-          &unit);
-    }
+  const auto score_groups = [&](Unit* unit) { ScoreGroups(shape, of, !prompt, unit); };
+  const auto keep_groups = [&](Unit* unit) { KeepGroups(of, unit); };
+  const auto score_clusters = [&](Unit* unit) { ScoreClusters(shape, of, !prompt, unit); };
+  const auto keep_clusters = [&](Unit* unit) { KeepClusters(of, unit); };
+  if (!prompt) {
+    each(true, [&](Unit* unit) { score_groups(unit), keep_groups(unit), score_clusters(unit), keep_clusters(unit); });
+  } else {
+    each(false, score_groups);
+    each(true, keep_groups);
+    each(false, score_clusters);
+    each(true, keep_clusters);
   }
-  ParallelFor(count, [&](int64_t u) { KeepClusters(of, &units_[static_cast<size_t>(u)]); });
 }
 
 void SqueezedReader::Gather(const AttnShape& shape, int64_t first_row, int64_t rows, Unit* unit) const {
@@ -112,15 +116,44 @@ void SqueezedReader::Gather(const AttnShape& shape, int64_t first_row, int64_t r
   }
 }
 
-/// Logits of the unit's queries and some centroids.
-void SqueezedReader::Score(const AttnShape& shape, ConstMat centroids, Unit* unit) const {
+/// Logits of the unit's queries and the centroids of some runs, of all units of a prompt one after the other.
+void SqueezedReader::Score(const AttnShape& shape, ConstMat centroids, std::span<const KvRange> runs, bool few,
+                           Unit* unit) const {
   const int64_t dim = shape.head_dim, rows = static_cast<int64_t>(unit->queries.size()) / dim;
-  unit->logits.resize(static_cast<size_t>(rows * centroids.rows));
-  unit->scores.resize(static_cast<size_t>(centroids.rows));
-  unit->centroids_read += centroids.rows;
-  if (centroids.rows == 0) return;
-  CentroidLogits(backend_, shape, {unit->queries.data(), DType::kF32, rows, dim, dim}, centroids,
-                 {unit->logits.data(), DType::kF32, rows, centroids.rows, centroids.rows});
+  int64_t count = 0;
+  for (const KvRange& run : runs) count += run.end - run.begin;
+  unit->logits.resize(static_cast<size_t>(rows * count));
+  unit->scores.resize(static_cast<size_t>(count));
+  unit->centroids_read += count;
+  if (count == 0) return;
+  const ConstMat queries{unit->queries.data(), DType::kF32, rows, dim, dim};
+  const Mat logits{unit->logits.data(), DType::kF32, rows, count, count};
+  if (few) {
+    backend_->DotRows(queries, centroids, runs, logits);
+    backend_->CapLogits(logits, shape.scale, shape.softcap);
+    return;
+  }
+  if (runs.size() == 1) return CentroidLogits(backend_, shape, queries, centroids.Rows(runs[0].begin, count), logits);
+  unit->centroids.clear();
+  for (const KvRange& run : runs) {
+    const float* from = centroids.Row<float>(run.begin);
+    unit->centroids.insert(unit->centroids.end(), from, from + (run.end - run.begin) * dim);
+  }
+  CentroidLogits(backend_, shape, queries, {unit->centroids.data(), DType::kF32, count, dim, dim}, logits);
+}
+
+/// Of the groups, where there are two levels.
+void SqueezedReader::ScoreGroups(const AttnShape& shape, const PrefixIndex::Layer& layer, bool few, Unit* unit) const {
+  if (index_->levels < 2) return;
+  const HeadClusters groups(layer.coarse, unit->head);
+  const KvRange all{groups.first, groups.first + groups.count};
+  Score(shape, layer.coarse.centroids, {&all, 1}, few, unit);
+}
+
+/// Of the clusters that are asked.
+void SqueezedReader::ScoreClusters(const AttnShape& shape, const PrefixIndex::Layer& layer, bool few,
+                                   Unit* unit) const {
+  Score(shape, layer.fine.centroids, unit->groups, few, unit);
 }
 
 namespace {
@@ -144,45 +177,45 @@ std::span<const int32_t> KeepBy(const KeepRule& rule, const PrefixIndex& index, 
   return {};
 }
 
-void LogScoresOf(std::span<const float> logits, std::span<const int32_t> counts, std::span<float> scores) {
+void ScoresOf(Backend* backend, std::span<const float> logits, std::span<const int32_t> counts,
+              std::span<float> scores) {
   if (counts.empty()) return;
   const auto clusters = static_cast<int64_t>(counts.size());
-  LogScores({logits.data(), DType::kF32, static_cast<int64_t>(logits.size()) / clusters, clusters, clusters}, counts,
-            scores);
+  backend->ClusterScores(
+      {logits.data(), DType::kF32, static_cast<int64_t>(logits.size()) / clusters, clusters, clusters}, counts, scores);
 }
 
 }  // namespace
 
-/// From scores of groups to the clusters that are asked.
+/// From scores of groups to the clusters that are asked: all of them with one level.
 void SqueezedReader::KeepGroups(const PrefixIndex::Layer& layer, Unit* unit) const {
-  const HeadClusters groups(layer.coarse, unit->head);
-  unit->counts.clear();
-  for (const KvRange& group : groups.clusters) unit->counts.push_back(KeysOf(layer.fine.clusters, group));
-  LogScoresOf(unit->logits, unit->counts, unit->scores);
+  unit->groups.clear();
+  if (index_->levels < 2) {
+    const HeadClusters all(layer.fine, unit->head);
+    AddRange({all.first, all.first + all.count}, &unit->groups);
+  } else {
+    const HeadClusters groups(layer.coarse, unit->head);
+    unit->counts.clear();
+    for (const KvRange& group : groups.clusters) unit->counts.push_back(KeysOf(layer.fine.clusters, group));
+    ScoresOf(backend_, unit->logits, unit->counts, unit->scores);
+    for (const int32_t g : KeepBy(rule_, *index_, /*coarse=*/true, unit->scores, unit->counts, &unit->chooser)) {
+      AddRange(groups.clusters[static_cast<size_t>(g)], &unit->groups);
+    }
+  }
   unit->asked.clear();
-  unit->centroids.clear();
-  const auto dim = static_cast<size_t>(index_->head_dim);
-  for (const int32_t g : KeepBy(rule_, *index_, /*coarse=*/true, unit->scores, unit->counts, &unit->chooser)) {
-    const KvRange group = groups.clusters[static_cast<size_t>(g)];
-    for (int32_t c = group.begin; c < group.end; ++c) unit->asked.push_back(c);
-    const float* from = layer.fine.centroids.Row<float>(group.begin);
-    unit->centroids.insert(unit->centroids.end(), from, from + static_cast<size_t>(group.end - group.begin) * dim);
+  for (const KvRange& run : unit->groups) {
+    for (int32_t c = run.begin; c < run.end; ++c) unit->asked.push_back(c);
   }
 }
 
 /// From scores of clusters to ranges of keys.
 void SqueezedReader::KeepClusters(const PrefixIndex::Layer& layer, Unit* unit) const {
-  const HeadClusters all(layer.fine, unit->head);
-  if (index_->levels < 2) {
-    unit->asked.resize(static_cast<size_t>(all.count));
-    for (int32_t c = 0; c < all.count; ++c) unit->asked[static_cast<size_t>(c)] = all.first + c;
-  }
   unit->counts.clear();
   for (const int32_t c : unit->asked) {
     const KvRange& range = layer.fine.clusters[static_cast<size_t>(c)];
     unit->counts.push_back(range.end - range.begin);
   }
-  LogScoresOf(unit->logits, unit->counts, unit->scores);
+  ScoresOf(backend_, unit->logits, unit->counts, unit->scores);
   const auto tokens = static_cast<int32_t>(index_->tokens()), base = unit->head * tokens;
   unit->ranges.clear();
   AddRange({base, base + index_->sinks}, &unit->ranges);

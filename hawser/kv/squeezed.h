@@ -59,8 +59,9 @@ class SqueezedReader {
   struct Unit {
     int32_t head = 0;
     ClusterChooser chooser;
-    std::vector<float> queries, logits, scores, centroids;  // centroids: of those asked, where they are not all
-    std::vector<int32_t> asked, counts;                     // clusters that are scored, and their keys
+    std::vector<float> queries, logits, scores, centroids;  // centroids: of those asked, for many queries
+    std::vector<KvRange> groups;                            // runs of clusters that are scored
+    std::vector<int32_t> asked, counts;                     // those clusters, and their keys
     std::vector<KvRange> ranges;
     int64_t centroids_read = 0, keys_read = 0;
   };
@@ -70,9 +71,11 @@ class SqueezedReader {
     KvParts parts;
   };
 
-  void Decide(int32_t layer, const AttnShape& shape, int64_t first_row, int64_t rows, int64_t decisions);
+  void Decide(int32_t layer, const AttnShape& shape, int64_t first_row, int64_t rows, int64_t decisions, bool prompt);
   void Gather(const AttnShape& shape, int64_t first_row, int64_t rows, Unit* unit) const;
-  void Score(const AttnShape& shape, ConstMat centroids, Unit* unit) const;
+  void ScoreGroups(const AttnShape& shape, const PrefixIndex::Layer& layer, bool few, Unit* unit) const;
+  void ScoreClusters(const AttnShape& shape, const PrefixIndex::Layer& layer, bool few, Unit* unit) const;
+  void Score(const AttnShape& shape, ConstMat centroids, std::span<const KvRange> runs, bool few, Unit* unit) const;
   void KeepGroups(const PrefixIndex::Layer& layer, Unit* unit) const;
   void KeepClusters(const PrefixIndex::Layer& layer, Unit* unit) const;
 

@@ -352,6 +352,14 @@ class Backend {
   /// In place: logits = cap * tanh(scale * logits / cap), cap 0: scale * logits. Scale 1 and cap 0 leave them as they
   /// are.
   virtual void CapLogits(Mat logits, float scale, float cap) = 0;
+  /// Of the rows i that lie in `runs` of `rows` [*, D], one run after the other: to[r, i] = <x[r], rows[i]>.
+  /// x [R, D], to [R, as many as all runs have], all F32. The bits of a product do not depend on the others.
+  virtual void DotRows(ConstMat x, ConstMat rows, std::span<const KvRange> runs, Mat to) = 0;
+  /// What queries i = 1..R that decide together weigh a key of cluster j by its centroid (Squeezed Attention,
+  /// arXiv:2411.09688): scores[j] = log mean_i exp(A_ij) / Z_i, Z_i = sum_j n_j exp(A_ij). logits A [R, K] F32 in nats,
+  /// counts n [K] >= 0, scores [K]; -infinity for empty clusters, which count nowhere. Finite for any finite logits
+  /// otherwise. Errors: kNumeric for others.
+  virtual void ClusterScores(ConstMat logits, std::span<const int32_t> counts, std::span<float> scores) = 0;
 
   /// Sum of squares in f64, in an order that does not depend on threads; NaN or inf if an element is not finite.
   virtual double SumSquares(const float* x, int64_t n) = 0;

@@ -53,6 +53,12 @@ class ForwardingBackend : public Backend {
   }
   CrossEntropyResult CrossEntropy(const CrossEntropyArgs& args) override { return to_->CrossEntropy(args); }
   void CapLogits(Mat logits, float scale, float cap) override { to_->CapLogits(logits, scale, cap); }
+  void DotRows(ConstMat x, ConstMat rows, std::span<const KvRange> runs, Mat to) override {
+    to_->DotRows(x, rows, runs, to);
+  }
+  void ClusterScores(ConstMat logits, std::span<const int32_t> counts, std::span<float> scores) override {
+    to_->ClusterScores(logits, counts, scores);
+  }
 
   double SumSquares(const float* x, int64_t n) override { return to_->SumSquares(x, n); }
   void AdamW(const AdamWArgs& args) override { to_->AdamW(args); }

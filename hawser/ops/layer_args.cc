@@ -250,4 +250,28 @@ void ValidateCap(std::string_view op, float scale, float cap) {
   }
 }
 
+void ValidateDotRows(ConstMat x, ConstMat rows, std::span<const KvRange> runs, ConstMat to) {
+  constexpr std::string_view kOp = "dot rows";
+  int64_t count = 0;
+  for (const KvRange& run : runs) {
+    if (run.begin < 0 || run.end < run.begin || run.end > rows.rows) {
+      Fail(ErrorKind::kUsage, "[{}] runs must lie in {} rows, found [{}, {})", kOp, rows.rows, run.begin, run.end);
+    }
+    count += run.end - run.begin;
+  }
+  CheckMat(kOp, "x", x);
+  CheckShape(kOp, "rows", rows, rows.rows, x.cols);
+  CheckShape(kOp, "to", to, x.rows, count);
+  for (const ConstMat& mat : {x, rows, to}) CheckF32(kOp, "x, rows and to", mat);
+}
+
+void ValidateClusterScores(ConstMat logits, std::span<const int32_t> counts, std::span<const float> scores) {
+  constexpr std::string_view kOp = "cluster scores";
+  CheckShape(kOp, "logits", logits, std::max<int64_t>(1, logits.rows), static_cast<int64_t>(counts.size()));
+  CheckF32(kOp, "logits", logits);
+  if (scores.size() != counts.size()) {
+    Fail(ErrorKind::kUsage, "[{}] wants {} scores, found {}", kOp, counts.size(), scores.size());
+  }
+}
+
 }  // namespace hawser

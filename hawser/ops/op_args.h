@@ -32,6 +32,8 @@ void ValidateEmbed(std::string_view op, ConstMat table, const int32_t* ids, Cons
 void ValidateLimit(std::string_view op, float limit);
 /// Logits: a finite scale, a finite cap >= 0.
 void ValidateCap(std::string_view op, float scale, float cap);
+void ValidateDotRows(ConstMat x, ConstMat rows, std::span<const KvRange> runs, ConstMat to);
+void ValidateClusterScores(ConstMat logits, std::span<const int32_t> counts, std::span<const float> scores);
 
 /// ld >= cols, data where it is not empty.
 void CheckMemory(std::string_view op, std::string_view name, ConstMat mat);
