@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/inspect.h"
 #include "hawser/cli/training.h"
 #include "hawser/data/pack_report.h"
@@ -51,9 +52,10 @@ TrainConfig MakeConfig(const InspectDataOptions& o, Command command, const Commo
 }
 
 std::string LengthHistogram(const PackReport& report) {
-  BarPlot plot{.title = "Tokens by length of their document",
-               .subtitle = fmt::format("{} documents, {} tokens", report.documents, report.tokens),
-               .y = {.label = "share (%)"}};
+  BarPlot plot{
+      .title = "Tokens by length of their document",
+      .subtitle = fmt::format("{}, {}", Counted(report.documents, "document"), Counted(report.tokens, "token")),
+      .y = {.label = "share (%)"}};
   BarSeries documents{.name = "documents"}, tokens{.name = "tokens"};
   for (const PackReport::Bucket& bucket : report.histogram) {
     plot.groups.push_back(TickLabel(AxisScale::kLog2, static_cast<double>(bucket.begin)));

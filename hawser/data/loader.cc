@@ -7,6 +7,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/rng.h"
+#include "hawser/base/size.h"
 #include "hawser/base/streams.h"
 
 namespace hawser {
@@ -102,10 +103,10 @@ bool Loader::NextOfEpoch(PackedSequence* out) {
     const PackCounts& counts = packer_->counts();
     if (counts.sequences > 0) return false;
     Fail(ErrorKind::kUsage,
-         "{} documents with {} tokens fill no sequence of {} tokens ({} have fewer than min_document = {} tokens{}): "
-         "give "
-         "more data or a shorter context",
-         counts.documents, counts.tokens_in, options_.length, counts.short_documents, options_.min_document,
+         "{} with {} fill no sequence of {} tokens ({} have fewer than min_document = {} tokens{}): "
+         "give more data or a shorter context",
+         Counted(counts.documents, "document"), Counted(counts.tokens_in, "token"), options_.length,
+         counts.short_documents, options_.min_document,
          counts.dropped_untrained > 0 ? fmt::format(", {} have no loss weight", counts.dropped_untrained) : "");
   }
   std::swap(window_[draws_.Below(window_.size())], window_.back());

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/size.h"
 #include "hawser/train/lora.h"
 #include "hawser/train/lr.h"
 #include "hawser/train/trained.h"
@@ -34,9 +35,8 @@ class Notes {
 };
 
 void NoteSchedule(const TrainConfig& c, Notes* notes) {
-  notes->If(c.warmup >= c.steps,
-            "warmup = {} in a run of {} steps: the learning rate only rises, to {:.3g} of lr = {:.3g}", c.warmup,
-            c.steps, LearningRate(c, c.steps, c.steps), c.lr);
+  notes->If(c.warmup >= c.steps, "warmup = {} in a run of {}: the learning rate only rises, to {:.3g} of lr = {:.3g}",
+            c.warmup, Counted(c.steps, "step"), LearningRate(c, c.steps, c.steps), c.lr);
   notes->If(c.decay != Default().decay && c.schedule != Schedule::kWsd,
             "decay = {} has no effect: it is for schedule = \"wsd\", found \"{}\"", c.decay, Name(c.schedule));
   notes->If(c.decay == 0 && c.schedule == Schedule::kWsd, "decay = 0: the learning rate of \"wsd\" never falls");

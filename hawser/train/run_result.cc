@@ -9,6 +9,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/io/json.h"
 #include "hawser/io/json_text.h"
 #include "hawser/io/safetensors.h"
@@ -48,9 +49,9 @@ RunSummary ReadMark(const fs::path& out) {
 std::string CardNote(const TrainPlan& plan, const HfSource& source) {
   const TrainConfig& config = plan.config;
   return fmt::format(
-      "Trained on by hawser: {} steps of {} tokens, attention {}, rope {}{}, context {} (before: {}); weights stored "
+      "Trained on by hawser: {} of {} tokens, attention {}, rope {}{}, context {} (before: {}); weights stored "
       "as {}.",
-      config.steps, plan.tokens_per_step(), config.attention, PlacesText(plan.spec),
+      Counted(config.steps, "step"), plan.tokens_per_step(), config.attention, PlacesText(plan.spec),
       IsPlain(plan.positions) ? "" : fmt::format(", positions {}", config.positions), plan.spec.context, source.context,
       Name(config.dtype));
 }

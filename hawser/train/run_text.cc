@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "hawser/base/error.h"
+#include "hawser/base/size.h"
 #include "hawser/train/packing.h"
 #include "hawser/zoo/load.h"
 
@@ -19,8 +20,8 @@ void CheckText(const DocumentSet& documents, const PackOptions& pack) {
   }
   if (tokens >= pack.length) return;
   Fail(ErrorKind::kUsage,
-       "the data hold {} tokens in {} documents, less than one context of {}{}; give more text or a shorter --context",
-       documents.tokens(), documents.size(), pack.length,
+       "the data hold {} in {}, less than one context of {}{}; give more text or a shorter --context",
+       Counted(documents.tokens(), "token"), Counted(documents.size(), "document"), pack.length,
        tokens == documents.tokens() ? "" : fmt::format(" ({} with BOS, anchor, tags and EOS)", tokens));
 }
 
