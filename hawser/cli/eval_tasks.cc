@@ -6,10 +6,12 @@
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
 #include "hawser/cli/focus.h"
+#include "hawser/data/shards.h"
 #include "hawser/eval/engine_lm.h"
 #include "hawser/eval/focus_lm.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/task_run.h"
+#include "hawser/model/fingerprint.h"
 
 namespace hawser {
 
@@ -97,6 +99,9 @@ int RunTaskList(const EvalOptions& options, bool seed_given, const CommonOptions
                        .chat = options.chat,
                        .bootstrap = options.bootstrap};
   AddModelTo(&tasks.model, options, run);
+  // What lies under a name may be another model on another day.
+  tasks.model["weights"] = fmt::format("{:016x}", ModelFingerprint(run.weights));
+  tasks.model["tokenizer"] = fmt::format("{:016x}", TokenizerFingerprint(*run.model.tokenizer));
   if (!options.model.adapter.empty()) tasks.model["adapter"] = options.model.adapter.string();
   if (!options.focus.empty()) tasks.model["focus"] = options.focus;
   if (engine.prefix != nullptr) {

@@ -176,6 +176,25 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   EXPECT_EQ(ReadFile(folder_ / "cut/answers.jsonl").substr(second + 1), log.substr(second + 1));
 }
 
+TEST_F(EvalCommand, OtherWeightsUnderTheSameNameAreAnotherRun) {
+  const std::string model = " '" + (folder_ / "model").string() + "' ", out = "'" + (folder_ / "run").string() + "'";
+  const auto make = [&](const std::string& options) {
+    const CommandResult run = RunHawser("convert --random layers=1,width=32,heads=2,vocab=512 " + options + model +
+                                        tokenizer_ + " --quiet 2>&1");
+    ASSERT_EQ(run.code, 0) << run.out;
+  };
+  const auto ask = [&](const std::string& options) {
+    return RunHawser("eval" + model + "piqa --limit 3 --output " + out + options + " --threads 1 2>&1");
+  };
+  make("--seed 1");
+  ASSERT_EQ(ask("").code, 0);
+  EXPECT_EQ(ask(" --resume").code, 0);
+  make("--seed 2 --force");
+  const CommandResult other = ask(" --resume");
+  EXPECT_EQ(other.code, 2) << other.out;
+  EXPECT_NE(other.out.find("another run, with weights"), std::string::npos) << other.out;
+}
+
 TEST_F(EvalCommand, TasksSayWhatTheyMiss) {
   const auto expect = [&](int code, const std::string& arguments, const std::string& part) {
     const CommandResult run = Eval(arguments);

@@ -10,6 +10,7 @@
 #include "hawser/eval/prompt_ids.h"
 #include "hawser/eval/score_cached.h"
 #include "hawser/model/decoder.h"
+#include "hawser/model/fingerprint.h"
 #include "hawser/model/places.h"
 
 namespace hawser {
@@ -26,19 +27,21 @@ struct FocusLm::Impl {
   const Tokenizer& tokenizer;
   FocusLmOptions options;
   int64_t longest;
+  uint64_t candidates;  // fingerprint
   Decoder base, condenser;
   PromptEncoder encoder;
   FocusStream stream;
   std::vector<int32_t> ends;
 
-  Impl(Backend* b, const Weights& w, const Weights& candidates, const Tokenizer& t, const FocusLmOptions& o)
+  Impl(Backend* b, const Weights& w, const Weights& c, const Tokenizer& t, const FocusLmOptions& o)
       : backend(b),
         weights(w),
         tokenizer(t),
         options(o),
         longest(o.max_length > 0 ? o.max_length : FocusReach(w.spec(), o.focus.shape, RoomOf(w.spec()))),
+        candidates(ModelFingerprint(c)),
         base(b, w),
-        condenser(b, candidates),
+        condenser(b, c),
         encoder(t, o.bos, o.chat, longest),
         stream(b, &base, &condenser, w.dtype(), FocusBos(t, o.bos), o.focus),
         ends(EndIds(w.spec(), t)) {
@@ -105,6 +108,7 @@ nlohmann::json FocusLm::Describe() const {
           {"weights_dtype", Name(m.weights.dtype())},
           {"kv_dtype", Name(m.weights.dtype())},
           {"max_length", m.longest},
+          {"candidates", fmt::format("{:016x}", m.candidates)},
           {"bos", Name(m.options.bos)},
           {"chat", m.options.chat},
           {"model_bytes", m.weights.bytes()},
