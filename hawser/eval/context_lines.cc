@@ -53,7 +53,7 @@ std::vector<ContextLine> ReadContextLines(const std::filesystem::path& path, int
                      .input = item.StringOr("input", ""),
                      .answers = Texts(item, item.Has("answers") ? "answers" : "answer"),
                      .classes = Texts(item, "all_classes"),
-                     .length = item.IntOr("length", 0)};
+                     .length = item.IntOr("length", -1)};
     if (line.answers.empty()) Fail(ErrorKind::kFormat, "no answers: wanted a list \"answers\"");
     lines.push_back(std::move(line));
     return most == 0 || static_cast<int64_t>(lines.size()) < most;

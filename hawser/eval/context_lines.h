@@ -13,7 +13,7 @@ namespace hawser {
 struct ContextLine {
   std::string id, context, input;
   std::vector<std::string> answers, classes;
-  int64_t length = 0;
+  int64_t length = -1;  // -1: the line does not say
 };
 
 /// Every line of a file of JSON lines, or every item where the file is one list. `take` says whether it wants more.

@@ -17,11 +17,16 @@ namespace {
 
 using Scorer = std::function<double(const Prediction&)>;
 
-bool HasReference(const Prediction& p) { return !p.references.empty(); }
-
 double ScoreChoice(const Prediction& p) {
   const char letter = LongBenchChoice(p.text);
-  return letter != 0 && HasReference(p) && p.references[0] == std::string(1, letter) ? 1 : 0;
+  return letter != 0 && p.references[0] == std::string(1, letter) ? 1 : 0;
+}
+
+double ScorePasskey(const Prediction& p) { return PasskeyFound(p.layout, p.text, p.references[0]) ? 1 : 0; }
+
+/// As the task scores them: a share of ten, or of the numbers.
+double ScoreNeedle(const Prediction& p) {
+  return p.layout == "four" ? NumbersFound(p.text, p.references) : JudgeNeedle(p.text) / 10.0;
 }
 
 struct NamedScorer {
@@ -30,11 +35,9 @@ struct NamedScorer {
 };
 constexpr NamedScorer kOthers[] = {
     {"longbench_v2", ScoreChoice},
-    {"infinitebench_passkey",
-     [](const Prediction& p) { return HasReference(p) && FirstDigitsAre(p.text, p.references[0]) ? 1.0 : 0.0; }},
-    {"passkey",
-     [](const Prediction& p) { return HasReference(p) && FirstNumberIs(p.text, p.references[0]) ? 1.0 : 0.0; }},
-    {"niah", [](const Prediction& p) { return (JudgeNeedle(p.text) - 1) / 9.0; }},
+    {"infinitebench_passkey", [](const Prediction& p) { return FirstDigitsAre(p.text, p.references[0]) ? 1.0 : 0.0; }},
+    {"passkey", ScorePasskey},
+    {"niah", ScoreNeedle},
 };
 
 Scorer FindScorer(std::string_view task) {
@@ -42,7 +45,11 @@ Scorer FindScorer(std::string_view task) {
     if (of.name == task) return [&of](const Prediction& p) { return ScoreRuler(of, p.text, p.references); };
   }
   if (const LongBenchSet* set = FindLongBenchSet(task)) {
-    return [set](const Prediction& p) { return LongBenchScore(*set, p.text, p.references, p.classes); };
+    const bool by_length = task.ends_with("_e");
+    return [set, by_length](const Prediction& p) {
+      CheckLongBenchLine(*set, by_length, p.classes, p.length);
+      return LongBenchScore(*set, p.text, p.references, p.classes);
+    };
   }
   for (const NamedScorer& other : kOthers) {
     if (other.name == task) return other.score;
@@ -85,7 +92,8 @@ std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::p
   Values all;
   std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
   for (const Prediction& prediction : ReadPredictions(path)) {
-    const MetricValue value{.value = score(prediction)};
+    const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
+    const MetricValue value{.value = WithFrame(which, [&] { return score(prediction); })};
     all.push_back(value);
     for (const std::string& part : PartsOf(task, prediction)) {
       if (part.empty()) continue;

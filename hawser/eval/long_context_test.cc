@@ -285,10 +285,36 @@ TEST(FileScores, PartsAndFaults) {
   EXPECT_EQ(two[0].score, 100);
   // The log of an evaluation.
   EXPECT_EQ(scores("vt", "{\"doc_id\":0,\"doc\":{\"outputs\":[\"AB\",\"CD\"]},\"resps\":[[\"ab\"]]}\n")[0].score, 50);
-  for (const char* wrong : {"", "{}", "{\"pred\":3,\"answers\":[]}", "{\"pred\":\"x\"}", "[]", "{"}) {
+  for (const char* wrong :
+       {"", "{}", "{\"pred\":3,\"answers\":[]}", "{\"pred\":\"x\"}", "[]", "{", "{\"pred\":\"x\",\"answers\":[]}"}) {
     EXPECT_THROW(scores("hotpotqa", wrong), Error) << wrong;
   }
+  // What decides the score or its part has to be there.
+  const std::string bare = R"({"pred":"Food","answers":["Food"])";
+  for (const char* task : {"trec", "lsht", "hotpotqa_e"}) EXPECT_THROW(scores(task, bare + "}"), Error) << task;
+  EXPECT_EQ(scores("trec", bare + R"(,"all_classes":["Food","Date"]})")[0].score, 100);
   EXPECT_THROW(scores("hotpot", "{\"pred\":\"x\",\"answers\":[\"x\"]}"), Error);
+}
+
+// A log of samples is scored as the task scored it, whatever its layout.
+TEST(FileScores, LogsOfSamplesByTheirLayouts) {
+  const fs::path file = FreshPath("file_layouts.jsonl");
+  const auto score = [&](std::string_view task, std::string_view doc, std::string_view answer) {
+    WriteFileAtomically(file, fmt::format(R"({{"doc_id":0,"doc":{},"resps":[["{}"]]}})", doc, answer));
+    return ScoreFile(task, file)[0].score;
+  };
+  const char* four = R"({"form":"four","outputs":["111111","222222","333333","444444"]})";
+  EXPECT_EQ(score("niah", four, "111111, 444444 and 222222"), 75);
+  EXPECT_EQ(score("niah", R"({"form":"grid","answer":"eat"})", "a sandwich"), 50);
+  EXPECT_EQ(score("niah", R"({"form":"grid","answer":"eat"})", "walk"), 10);
+  const auto key = [&](std::string_view variant, std::string_view answer) {
+    return score("passkey", fmt::format(R"({{"variant":"{}","answer":"42"}})", variant), answer);
+  };
+  EXPECT_EQ(key("landmark", "It is 42."), 100);
+  EXPECT_EQ(key("focusllm", "It is 42."), 0);
+  EXPECT_EQ(key("yarn-hard", "It is 42."), 0);
+  EXPECT_EQ(key("infinitebench", "00042"), 0);
+  EXPECT_EQ(key("landmark", "00042"), 100);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "hawser/base/error.h"
 #include "hawser/eval/data_files.h"
 #include "hawser/eval/python_text.h"
 #include "hawser/io/json.h"
@@ -55,6 +56,16 @@ const LongBenchSet* FindLongBenchSet(std::string_view name) {
   if (name.ends_with("_e")) name.remove_suffix(2);
   const auto found = std::ranges::find(kSets, name, &LongBenchSet::name);
   return found == std::end(kSets) ? nullptr : &*found;
+}
+
+void CheckLongBenchLine(const LongBenchSet& set, bool by_length, const std::vector<std::string>& classes,
+                        int64_t length) {
+  if (set.metric == kClass && classes.empty()) {
+    Fail(ErrorKind::kFormat, "{} is scored by classes: wanted a list \"all_classes\"", set.name);
+  }
+  if (by_length && length < 0) {
+    Fail(ErrorKind::kFormat, "{}_e is split by length: wanted a number \"length\"", set.name);
+  }
 }
 
 std::map<std::string, std::string> ReadLongBenchPrompts(const std::filesystem::path& data_dir) {

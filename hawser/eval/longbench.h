@@ -45,6 +45,11 @@ double LongBenchScore(LongBenchMetric metric, std::string_view answer, std::stri
 double LongBenchScore(const LongBenchSet& set, std::string_view answer, const std::vector<std::string>& references,
                       const std::vector<std::string>& classes);
 
+/// What a line has to bring. Errors: kFormat where the set scores by classes and there are none, or is split by length
+/// (its name ends in _e) and there is none (-1).
+void CheckLongBenchLine(const LongBenchSet& set, bool by_length, const std::vector<std::string>& classes,
+                        int64_t length);
+
 /// The published prompts by data set, with {context} and {input}, from the data (data_files.h). Errors: as
 /// ReadDataFile.
 std::map<std::string, std::string> ReadLongBenchPrompts(const std::filesystem::path& data_dir);

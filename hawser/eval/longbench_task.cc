@@ -52,7 +52,11 @@ std::vector<Sample> V1Samples(const TaskInput& input) {
     }
     const int64_t most = PromptTokens(input, set->max_new);
     int64_t id = 0;
-    for (const ContextLine& line : ReadContextLines(FileOf(input, name), input.limit)) {
+    const bool by_length = name.ends_with("_e");
+    const fs::path file = FileOf(input, name);
+    for (const ContextLine& line : ReadContextLines(file, input.limit)) {
+      WithFrame(fmt::format("{}: item {}", file.string(), line.id),
+                [&] { CheckLongBenchLine(*set, by_length, line.classes, line.length); });
       Sample sample{
           .row = "longbench_" + name, .groups = {fmt::format("longbench_{}", set->group), "longbench"}, .id = id++};
       sample.requests = {
@@ -63,10 +67,10 @@ std::vector<Sample> V1Samples(const TaskInput& input) {
       sample.references = line.answers;
       sample.choices = line.classes;
       sample.target = line.answers[0];
-      if (name.ends_with("_e")) {
+      if (by_length) {
         sample.at = {{"from", line.length < 4000 ? 0 : line.length < 8000 ? 4000 : 8000}};
       }
-      sample.facts = {{"words", static_cast<double>(line.length)}};
+      if (line.length >= 0) sample.facts = {{"words", static_cast<double>(line.length)}};
       sample.doc = std::make_shared<const Json>(Json{{"_id", line.id},
                                                      {"dataset", name},
                                                      {"input", line.input},

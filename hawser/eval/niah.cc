@@ -22,6 +22,11 @@ int JudgeNeedle(std::string_view answer) {
   return found == 2 ? 10 : found == 1 ? 5 : 1;
 }
 
+double NumbersFound(std::string_view answer, std::span<const std::string> numbers) {
+  const auto stands = [&](const std::string& number) { return answer.find(number) != answer.npos; };
+  return static_cast<double>(std::ranges::count_if(numbers, stands)) / static_cast<double>(numbers.size());
+}
+
 HiddenText HideNeedle(std::span<const int32_t> haystack, int64_t tokens, std::string_view needle, double depth,
                       const Tokenizer& tokenizer) {
   haystack = haystack.first(static_cast<size_t>(std::min<int64_t>(tokens, static_cast<int64_t>(haystack.size()))));

@@ -19,6 +19,9 @@ inline constexpr std::string_view kNeedleQuestion = "What is the best thing to d
 /// Grades an answer by rule: 10 where it holds both the sandwich and the park, 5 for one of them, else 1.
 int JudgeNeedle(std::string_view answer);
 
+/// The share of `numbers` that stand in an answer.
+double NumbersFound(std::string_view answer, std::span<const std::string> numbers);
+
 struct HiddenText {
   std::string text;
   std::vector<int64_t> places;  // of the needles, in tokens of the haystack

@@ -111,9 +111,8 @@ SampleScore ScoreNiah(const Sample& sample, std::span<const LmAnswer> answers) {
     const int grade = JudgeNeedle(text);
     return {.values = {{grade / 10.0}, {grade == 10 ? 1.0 : 0.0}}};
   }
-  const auto found = static_cast<double>(std::ranges::count_if(
-      sample.references, [&](const std::string& number) { return text.find(number) != text.npos; }));
-  return {.values = {{found / static_cast<double>(sample.references.size())}, {found >= 2 ? 1.0 : 0.0}}};
+  const double found = NumbersFound(text, sample.references);
+  return {.values = {{found}, {found >= 0.5 ? 1.0 : 0.0}}};
 }
 
 }  // namespace

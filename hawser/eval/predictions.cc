@@ -51,10 +51,12 @@ Prediction ReadLine(const json& line, int64_t number) {
     Fail(ErrorKind::kFormat, "no reference: wanted \"outputs\" or \"answers\", found {}", ShownJson(line));
   }
   out.references = Texts(references);
+  if (out.references.empty()) Fail(ErrorKind::kFormat, "no reference: the list of them is empty");
   out.classes = Texts(FirstOf(about, {"all_classes"}));
   const json* length = FirstOf(about, {"length", "ctx_len"});
   if (length != nullptr && length->is_number_integer()) out.length = length->get<int64_t>();
   if (length != nullptr && length->is_string()) out.size = length->get<std::string>();
+  if (const json* layout = FirstOf(about, {"variant", "form"})) out.layout = Plain(*layout);
   if (const json* difficulty = FirstOf(about, {"difficulty"})) out.difficulty = Plain(*difficulty);
   return out;
 }

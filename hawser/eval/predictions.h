@@ -14,8 +14,9 @@ struct Prediction {
   std::string text;
   std::vector<std::string> references;
   std::vector<std::string> classes;  // LongBench: "all_classes"
-  int64_t length = 0;                // of the prompt, where the line says
+  int64_t length = -1;               // of the prompt; -1: the line does not say
   std::string difficulty, size;      // LongBench v2: easy or hard; short, medium or long
+  std::string layout;                // of this program's samples: "variant" of passkey, "form" of niah
 };
 
 /// Lines of JSON, or one list: `text` is "pred", "prediction" or "response", or the answer in a sample log of an
