@@ -57,6 +57,9 @@ constexpr DataFile kFiles[] = {
      "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/adjectivelist.txt"},
     {"ruler", "ruler/wordlists/verblist.txt", 6967, "9fbf5e4e69b8869aebd88e6d545312ff9f878a747327ede5f6dbbba5c27b08ad",
      "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/verblist.txt"},
+    {"qa", "qa/xquad.en.json", 609383, "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29"},
+    {"qa", "qa/hotpotqa_dev_distractor_first100.json", 641578,
+     "7588f53b8bd6725682133bcca8f8bf007f7e5be2227e376130660c16ef70defe"},
     {"longbench", "longbench/dataset2prompt.json", 5437,
      "56d22ad4f382169c2b8a11ff4c982a4a1bea096c8152b0f0b85b64686b157c30",
      "THUDM/LongBench/main/LongBench/config/dataset2prompt.json"},
@@ -65,12 +68,6 @@ constexpr DataFile kFiles[] = {
 fs::path Variable(const char* name) {
   const char* value = std::getenv(name);
   return value != nullptr ? value : "";
-}
-
-const DataFile& Known(std::string_view path) {
-  const auto found = std::ranges::find(kFiles, path, &DataFile::path);
-  HAWSER_CHECK(found != std::end(kFiles));
-  return *found;
 }
 
 /// As git names a file of these bytes.
@@ -98,6 +95,12 @@ fs::path Find(const fs::path& given, const DataFile& file) {
 }  // namespace
 
 std::span<const DataFile> DataFiles() { return kFiles; }
+
+const DataFile& KnownDataFile(std::string_view path) {
+  const auto found = std::ranges::find(kFiles, path, &DataFile::path);
+  HAWSER_CHECK(found != std::end(kFiles));
+  return *found;
+}
 
 fs::path DataCache() {
   fs::path cache = Variable("HAWSER_CACHE");
@@ -129,7 +132,7 @@ void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view
 }
 
 std::string ReadDataFile(const fs::path& given, std::string_view path) {
-  const DataFile& file = Known(path);
+  const DataFile& file = KnownDataFile(path);
   const fs::path place = Find(given, file);
   std::string text = ReadFile(place);
   CheckDataFile(file, place, text);

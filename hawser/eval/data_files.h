@@ -21,6 +21,8 @@ struct DataFile {
   std::string_view place = "";  // on raw.githubusercontent.com; empty: it is made from other files (docs/EVAL.md)
 };
 std::span<const DataFile> DataFiles();
+/// The one in `path`. REQUIRES: there is one.
+const DataFile& KnownDataFile(std::string_view path);
 
 /// Where data are: `given` (--data-dir), else HAWSER_DATA, else the cache, HAWSER_CACHE/data,
 /// XDG_CACHE_HOME/hawser/data or HOME/.cache/hawser/data. What is not in the first two is looked for in the cache.

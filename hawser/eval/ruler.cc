@@ -6,8 +6,11 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/file.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
+#include "hawser/eval/data_files.h"
 #include "hawser/eval/haystack.h"
 #include "hawser/eval/python_text.h"
 #include "hawser/eval/ruler_text.h"
@@ -117,8 +120,10 @@ std::filesystem::path QuestionFile(const RulerTask& task, const RulerOptions& op
   const bool squad = task.kind == kSquad;
   const std::filesystem::path& own = squad ? options.squad : options.hotpot;
   if (!own.empty()) return own;
-  return squad ? NeedData(options.data_dir, "qa/xquad.en.json", "squad")
-               : NeedData(options.data_dir, "qa/hotpotqa_dev_distractor_first100.json", "hotpot");
+  const DataFile& known = KnownDataFile(squad ? "qa/xquad.en.json" : "qa/hotpotqa_dev_distractor_first100.json");
+  std::filesystem::path place = NeedData(options.data_dir, known.path, squad ? "squad" : "hotpot");
+  CheckDataFile(known, place, ReadFile(place));
+  return place;
 }
 
 class Maker {
