@@ -55,9 +55,13 @@ class Counter {
     return static_cast<int64_t>(tokenizer_.Encode(text, /*parse_special=*/!form_.before.empty()).size());
   }
   int64_t Tokens(const RulerText& text) const { return Tokens(Input(text) + text.prefix); }
-  /// All that stands before the answer prefix; `shot` goes before the question, in the same turn.
-  std::string Input(const RulerText& text, std::string_view shot = {}) const {
-    return std::string(form_.before).append(shot).append(text.body).append(form_.after);
+  /// All that stands before the answer prefix.
+  std::string Input(const RulerText& text) const {
+    std::string input;
+    if (!text.turn.empty()) {
+      input.append(form_.before).append(text.turn).append(form_.after).append(text.prefix).append(text.reply) += '\n';
+    }
+    return input.append(form_.before).append(text.shot).append(text.body).append(form_.after);
   }
 
  private:
@@ -137,23 +141,37 @@ class Maker {
 
   std::vector<RulerSample> Make() {
     if (task_.kind == kFrequentWords) return MakeCoded();
-    Fit fit = FitOf();
-    std::string shot;
-    std::vector<std::string> shot_names;
-    if (task_.kind == kTracking) {
-      shot_names = MakeShot(&shot);
-      fit.kept += count_.Tokens(shot);
-    }
-    const int64_t units = FindUnits(fit);
+    const Fit fit = FitOf();
+    if (task_.kind == kTracking) return MakeTracked(fit);
+    return MakeFitting(fit, FindUnits(fit));
+  }
+
+ private:
+  std::vector<RulerSample> MakeFitting(const Fit& fit, int64_t units) {
     std::vector<RulerSample> samples;
     for (int64_t i = 0; i < samples_; ++i) {
       const auto [text, length] = Shrink(fit, units, i);
-      Add(text, shot.empty() ? "" : RenameShot(shot, shot_names, random_) + "\n", length, &samples);
+      Add(text, length, &samples);
     }
     return samples;
   }
 
- private:
+  /// vt: the search counts its one-shot example as it was made, every sample gets it with new names of other tokens.
+  std::vector<RulerSample> MakeTracked(const Fit& plain) {
+    std::string shot;
+    const std::vector<std::string> names = MakeShot(&shot);
+    Fit search = plain;
+    search.kept += count_.Tokens(shot);
+    const int64_t units = FindUnits(search);
+    Fit fit = plain;
+    fit.build = [&](int64_t count, int64_t sample) {
+      std::optional<RulerText> text = plain.build(count, sample);
+      text->shot = RenameShot(shot, names, random_) + "\n";
+      return text;
+    };
+    return MakeFitting(fit, units);
+  }
+
   Fit FitOf() {
     const bool small = options_.length < 4096;
     Fit fit{.step = 10, .limit = options_.length, .kept = task_.max_new, .count = &count_};
@@ -191,7 +209,8 @@ class Maker {
         questions_ = task_.kind == kSquad ? ReadSquad(file) : ReadHotpot(file);
         const auto asked = static_cast<int64_t>(questions_.questions.size());
         if (samples_ > asked) {
-          LogLine(fmt::format("note: {} has {} questions, so {} samples are made", FileLabel(file), asked, asked));
+          LogLine(
+              fmt::format("note: {} has {}, so no more samples are made", FileLabel(file), Counted(asked, "question")));
           samples_ = asked;
         }
         fit.build = [this](int64_t units, int64_t sample) {
@@ -242,20 +261,19 @@ class Maker {
         const RulerText text = MakeFrequentWords(words, units, random_);
         const int64_t tokens = count_.Tokens(text);
         if (tokens > limit) continue;
-        Add(text, "", tokens + task_.max_new, &samples);
+        Add(text, tokens + task_.max_new, &samples);
         break;
       }
     }
     return samples;
   }
 
-  void Add(const RulerText& text, const std::string& shot, int64_t length, std::vector<RulerSample>* samples) {
+  void Add(const RulerText& text, int64_t length, std::vector<RulerSample>* samples) {
     RulerSample sample{.index = static_cast<int64_t>(samples->size()),
-                       .input = count_.Input(text, shot),
+                       .input = count_.Input(text),
                        .answer_prefix = text.prefix,
                        .outputs = text.outputs,
                        .length = length};
-    if (!shot.empty()) sample.length = count_.Tokens(sample.input + text.prefix) + task_.max_new;  // with its new names
     if (task_.kind == kNiah) {
       const std::string_view before = std::string_view(sample.input).substr(0, sample.input.find(text.outputs[0]));
       sample.answer_char = std::ranges::count_if(before, [](char c) { return (c & 0xc0) != 0x80; });

@@ -91,6 +91,10 @@ RulerQuestions ReadSquad(const fs::path& path) {
         for (const json& answer : ListOf(asked, "answers", where)) {
           question.answers.push_back(TextOf(answer, "text", where));
         }
+        if (question.answers.empty()) {
+          Fail(ErrorKind::kFormat, "{}: no answer to {}; wanted one, or \"is_impossible\": true", where,
+               ShownJson(asked));
+        }
         set.questions.push_back(std::move(question));
       }
     }

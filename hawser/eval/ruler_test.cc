@@ -13,6 +13,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/ruler_score.h"
+#include "hawser/eval/ruler_text.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/test_data.h"
@@ -129,6 +130,52 @@ TEST(Ruler, TemplatesStandAroundTheTurn) {
     EXPECT_TRUE(sample.input.ends_with(" [/INST]")) << name;
     EXPECT_EQ(sample.input.find("[INST]", 1), std::string::npos) << name;
     EXPECT_LE(sample.length, 4000) << name;
+  }
+}
+
+// Lengths of the original at this seed. The new names of the third sample's example are more tokens than the old ones.
+TEST(Ruler, TheExampleOfVtCountsWithItsNewNames) {
+  HAWSER_NEEDS_DATA("tokenizers/gpt2.tokenizer.json");
+  const auto tokenizer = LoadTokenizer(TestData() / "tokenizers" / "gpt2.tokenizer.json");
+  const RulerOptions options{.length = 3000, .samples = 3, .seed = 7};
+  const std::vector<RulerSample> samples = MakeRulerSamples(TaskOf("vt"), options, *tokenizer);
+  ASSERT_EQ(samples.size(), 3u);
+  EXPECT_EQ(samples[0].length, 2994);
+  EXPECT_EQ(samples[1].length, 2999);
+  EXPECT_EQ(samples[2].length, 2880);
+  EXPECT_EQ(samples[2].outputs[0], "ZKXYB");
+}
+
+TEST(Ruler, TheExampleOfCweIsATurnOfItsOwn) {
+  HAWSER_NEEDS_DATA("ruler/wordlists");
+  const testing::ByteTokenizer tokenizer;
+  const RulerOptions options{.length = 4000, .samples = 1, .model_template = "phi3"};
+  const RulerSample sample = MakeRulerSamples(TaskOf("cwe"), options, tokenizer).at(0);
+  const std::string begin = "<|user|>\nBelow is", middle = "list?<|end|>\n<|assistant|>\n Answer: The top 10";
+  EXPECT_TRUE(sample.input.starts_with(begin));
+  EXPECT_NE(sample.input.find(middle), std::string::npos);
+  EXPECT_NE(sample.input.find("\n" + begin, 1), std::string::npos);
+  EXPECT_TRUE(sample.input.ends_with("list?<|end|>\n<|assistant|>\n"));
+  EXPECT_LE(sample.length, 4000);
+}
+
+TEST(Ruler, AQuestionWithoutAnAnswerIsRefused) {
+  const fs::path file = FreshPath("squad.json");
+  const auto write = [&](const char* rest) {
+    WriteFileAtomically(file, fmt::format(R"({{"data":[{{"paragraphs":[{{"context":"Cats.","qas":[)"
+                                          R"({{"question":"What?","answers":[]{}}},)"
+                                          R"({{"question":"Who?","answers":[{{"text":"cats"}}]}}]}}]}}]}})",
+                                          rest));
+  };
+  write(R"(,"is_impossible":true)");
+  EXPECT_EQ(ReadSquad(file).questions.size(), 1u);
+  write("");
+  try {
+    ReadSquad(file);
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kFormat);
+    EXPECT_NE(std::string(error.what()).find("no answer to"), std::string::npos) << error.what();
   }
 }
 

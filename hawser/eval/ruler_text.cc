@@ -289,7 +289,9 @@ RulerText MakeCommonWords(const std::vector<std::string>& vocabulary, size_t uni
   std::vector<std::string> shown;
   const std::string shot = WordList(vocabulary, small ? 20 : 40, small ? 3 : 10, small ? 1 : 3, random, &shown);
   const std::string list = WordList(vocabulary, units, small ? 6 : 30, small ? 1 : 3, random, &text.outputs);
-  text.body = fmt::format("{}{} {}\n{}", fill(shot), text.prefix, Numbered(shown), fill(list));
+  text.turn = fill(shot);
+  text.reply = " " + Numbered(shown);
+  text.body = fill(list);
   return text;
 }
 
@@ -354,6 +356,9 @@ std::optional<RulerText> MakeQuestion(const RulerQuestions& set, size_t number, 
   }
   return RulerText{.body = fmt::format("{0}\n\nThe following are given documents.\n\n{1}\n\n{0}\n\nQuestion: {2}", kAsk,
                                        context, question.text),
+                   .shot = {},
+                   .turn = {},
+                   .reply = {},
                    .prefix = " Answer:",
                    .outputs = question.answers};
 }

@@ -48,6 +48,9 @@ class RulerKeyWords {
 
 struct RulerText {
   std::string body;    // the task's template, filled
+  std::string shot;    // an example in front of it in the same turn, with the end of its line
+  std::string turn;    // the question of an example with a turn of its own; the prefix is the same
+  std::string reply;   // the answer there
   std::string prefix;  // the answer's
   std::vector<std::string> outputs;
 };
@@ -77,7 +80,7 @@ std::string RenameShot(std::string text, const std::vector<std::string>& names, 
 
 /// The sorted set of the words of all three lists, shuffled.
 std::vector<std::string> CommonVocabulary(std::vector<std::string> words, const RulerRandom& random);
-/// `body` holds the one-shot example too. REQUIRES: units >= 10. Errors: kUnsupported for more units than words.
+/// With its one-shot example. REQUIRES: units >= 10. Errors: kUnsupported for more units than words.
 RulerText MakeCommonWords(const std::vector<std::string>& vocabulary, size_t units, bool small, RulerRandom& random);
 
 /// Different words of six letters in the order of their ranks; the first is "...".
