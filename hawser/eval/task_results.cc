@@ -136,7 +136,7 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
       if (!sample.at.empty() && std::ranges::find(cells, cell) == cells.end()) cells.push_back(cell);
     }
     for (const auto& [row, at] : cells) {
-      const auto here = [&](const Sample& s) { return RowOf(scored, s) == row && s.at == at; };
+      const auto here = [&, row = row, at = at](const Sample& s) { return RowOf(scored, s) == row && s.at == at; };
       const std::vector<MetricSummary> summaries = Summaries(scored, 0, here);
       nlohmann::json cell = nlohmann::json::object();
       for (const auto& [name, place] : at) cell[name] = place;

@@ -124,7 +124,7 @@ class SchemaReader {
     std::vector<std::string> said;  // what is neither a note nor of values of a type
     for (const auto& [key, value] : schema.items()) {
       const bool of_type = std::ranges::any_of(
-          kOfType, [&](const auto& row) { return std::ranges::find(row.second, key) != row.second.end(); });
+          kOfType, [&key = key](const auto& row) { return std::ranges::find(row.second, key) != row.second.end(); });
       if (kNotes.contains(key) || key.starts_with("x-") || of_type || key == "type") continue;
       const bool known =
           key == "$ref" || key == "anyOf" || key == "oneOf" || key == "allOf" || key == "enum" || key == "const";

@@ -84,7 +84,8 @@ bool Scheduler::Step() {
   Admit();
   std::vector<Slot*> pass, reading;
   for (const auto& slot : slots_) (slot->reading() ? reading : pass).push_back(slot.get());
-  std::ranges::stable_partition(pass, &Slot::shares);  // products of many rows are of those that follow one another
+  // Products of many rows are of those that follow one another.
+  std::stable_partition(pass.begin(), pass.end(), std::mem_fn(&Slot::shares));
   for (Slot* slot : pass) slot->to_feed = {slot->next};
   int64_t rows = pass.empty() ? std::max(kMostRows, options_.rows) : options_.rows;
   std::ranges::stable_sort(reading, std::greater(), [](const Slot* s) { return s->request.priority; });

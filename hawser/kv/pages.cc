@@ -40,7 +40,7 @@ bool KvPages::Shared(const std::shared_ptr<Page>& page) {
 }
 
 std::shared_ptr<KvPages::Page> KvPages::NewPage(int64_t slots) const {
-  return std::make_shared<Page>(backend_->NewMatrix(tensors_, Stride(slots, row_bytes()), DType::kU8));
+  return std::make_shared<Page>(Page{backend_->NewMatrix(tensors_, Stride(slots, row_bytes()), DType::kU8)});
 }
 
 void KvPages::Push(std::shared_ptr<Page> page) {

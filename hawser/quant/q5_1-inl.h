@@ -34,12 +34,13 @@ struct Q5_1 {
 
   static void Encode(const float* from, int64_t blocks, std::byte* to) {
     for (int64_t b = 0; b < blocks; ++b, from += kValues, to += kBytes) {
-      const auto [least, most] = std::minmax_element(from, from + kValues);
-      const float d = (*most - *least) / 31.0f;
+      const auto ends = std::minmax_element(from, from + kValues);
+      const float least = *ends.first;
+      const float d = (*ends.second - least) / 31.0f;
       const float inverse = d != 0 ? 1.0f / d : 0.0f;
       PutHalf(d, to);
-      PutHalf(*least, to + 2);
-      const auto level = [&](float x) { return std::clamp(static_cast<int>((x - *least) * inverse + 0.5f), 0, 31); };
+      PutHalf(least, to + 2);
+      const auto level = [&](float x) { return std::clamp(static_cast<int>((x - least) * inverse + 0.5f), 0, 31); };
       PutFifths(from, level, to + 4);
     }
   }

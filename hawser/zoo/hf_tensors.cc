@@ -161,7 +161,7 @@ std::vector<std::vector<TensorView>> MatchHfTensors(const TensorSource& source, 
   const std::span<const std::string_view> ignored = FindFamily(spec.family).ignored;
   for (const auto& [name, view] : source.tensors()) {
     if (std::binary_search(known.begin(), known.end(), name)) continue;
-    if (std::ranges::any_of(ignored, [&](std::string_view glob) { return GlobMatch(glob, name); })) continue;
+    if (std::ranges::any_of(ignored, [&name = name](std::string_view glob) { return GlobMatch(glob, name); })) continue;
     if (name.ends_with("rotary_emb.inv_freq") && spec.places == Places::kRope) {
       CheckRotaryTable(name, view, spec);
       continue;
