@@ -107,7 +107,8 @@ std::vector<Target> AnswerTargets() {
        .run = RunEvents,
        .mutate = WordMutator({"data: ", "[DONE]", "\r", "\xC3", "\xA9", "\xE2\x80\xA8", "<tool_call>", "</tool_call>",
                               "[TOOL_CALLS]", "{\"name\": \"f\", \"arguments\": {}}", "\"", "\\", "\x1B"},
-                             std::string("\0\n ", 3))}};
+                             std::string("\0\n ", 3)),
+       .most = 192}};  // each token is an event to write and to read
 }
 
 }  // namespace hawser::fuzz

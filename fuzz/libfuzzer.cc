@@ -102,10 +102,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 }
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
-  if (seed % 4 == 0) return LLVMFuzzerMutate(data, size, max_size);
+  max_size = std::min(max_size, std::max(size, g_target->most));
   hawser::Rng rng{.seed = seed};
-  const std::string changed = g_target->mutate({reinterpret_cast<const char*>(data), size}, rng);
-  const size_t taken = std::min(changed.size(), max_size);
-  std::copy_n(changed.data(), taken, reinterpret_cast<char*>(data));
-  return taken;
+  for (int tries = seed % 4 == 0 ? 0 : 4; tries > 0; --tries) {  // what is too long would lose its structure when cut
+    const std::string changed = g_target->mutate({reinterpret_cast<const char*>(data), size}, rng);
+    if (changed.size() > max_size) continue;
+    std::copy_n(changed.data(), changed.size(), reinterpret_cast<char*>(data));
+    return changed.size();
+  }
+  return LLVMFuzzerMutate(data, size, max_size);
 }

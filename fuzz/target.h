@@ -21,6 +21,7 @@ struct Target {
   std::function<void(std::string_view input)> run;  // throws an Error for an input that it refuses
   Mutator mutate;
   std::vector<std::string> words = {};  // beside those that `mutate` knows
+  size_t most = 4096;                   // bytes of an input that `mutate` makes
 };
 
 /// In the order of docs/RELIABILITY.md.

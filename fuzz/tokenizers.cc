@@ -148,7 +148,7 @@ void RunTokenizerFile(std::string_view input) {
 }
 
 void RunTokenizerConfig(std::string_view input) {
-  InFile("tokenizer/tokenizer.json", TokenizerFiles()[1]);
+  static const std::string vocabulary = InFile("tokenizer/tokenizer.json", TokenizerFiles()[1]);
   const fs::path folder = fs::path(InFile("tokenizer/tokenizer_config.json", input)).parent_path();
   const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(folder);
   Use(*tokenizer);
