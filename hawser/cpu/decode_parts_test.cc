@@ -185,9 +185,8 @@ TEST(DecodePartsTest, CutsOfRangesDoNotMatter) {
       problem.parts[0].ranges = cut;
       problem.parts[0].first = first;
       AttentionDecode(problem.Args());
-      for (size_t c = 0; c < whole.size(); ++c) {
-        EXPECT_NEAR(problem.out.Values()[c], whole[c], 2e-6) << "runs of " << size;
-      }
+      const std::vector<double> out = problem.out.Values();
+      for (size_t c = 0; c < whole.size(); ++c) EXPECT_NEAR(out[c], whole[c], 2e-6) << "runs of " << size;
     }
   }
 }
