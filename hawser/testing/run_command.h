@@ -1,6 +1,7 @@
 // testing/run_command.h - the hawser binary as people and scripts run it. For tests built with HAWSER_BINARY.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 
 #include <array>
@@ -8,6 +9,9 @@
 #include <string>
 
 namespace hawser::testing {
+
+/// With what a process ends where a sanitizer has found something: CMakeLists.txt.
+inline constexpr int kSanitizerFinding = 99;
 
 struct CommandResult {
   int code = -1;
@@ -28,6 +32,7 @@ inline CommandResult RunHawser(const std::string& arguments, const std::string& 
   for (size_t n; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) result.out.append(buffer.data(), n);
   const int status = pclose(pipe);
   if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
+  EXPECT_NE(result.code, kSanitizerFinding) << command;
   return result;
 }
 
