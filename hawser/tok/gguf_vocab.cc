@@ -121,6 +121,8 @@ std::unique_ptr<BpeTokenizer> ByteLevelTokenizer(const GgufFile& file) {
       Fail(ErrorKind::kFormat, "'{}': token {} stands there twice", kTokens, i);
     }
   }
+  // Readers number added tokens that the model does not have from its end on, whatever id they name.
+  for (const json& token : added) vocab.emplace(token["content"].get<std::string>(), token["id"]);
   for (const std::string_view merge : file.Texts(kMerges)) merges.push_back(merge);
   const json document = {
       {"version", "1.0"},

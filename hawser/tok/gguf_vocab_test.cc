@@ -53,6 +53,17 @@ void ExpectSame(const BpeTokenizer& a, const Tokenizer& b) {
   EXPECT_EQ(a.adds_dummy_prefix(), b.adds_dummy_prefix());
 }
 
+/// Hugging Face's tokenizers give an added token the id that the model has for its text, else the next one behind the
+/// model and the added tokens before it, whatever "id" says.
+void ExpectReadersGiveItsIds(const json& document) {
+  const json& vocab = document["model"]["vocab"];
+  auto next = static_cast<int64_t>(vocab.size());
+  for (const json& token : document["added_tokens"]) {
+    const auto text = token["content"].get<std::string>();
+    EXPECT_EQ(token["id"].get<int64_t>(), vocab.contains(text) ? vocab[text].get<int64_t>() : next++) << text;
+  }
+}
+
 void ExpectRoundTrips(const BpeTokenizer& tokenizer) {
   const GgufVocab vocab = MakeGgufVocab(tokenizer, tokenizer.vocab_size() + 3, {tokenizer.eos()});
   EXPECT_TRUE(vocab.unsaid.empty()) << vocab.unsaid.front();
@@ -62,6 +73,7 @@ void ExpectRoundTrips(const BpeTokenizer& tokenizer) {
   ExpectSame(*whole, tokenizer);
   const auto keys = ReadAgain(KeysAlone(vocab.fields));
   ExpectSame(*keys, tokenizer);
+  ExpectReadersGiveItsIds(ParseJson(keys->JsonText()));
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     ASSERT_EQ(keys->Display(id), tokenizer.Display(id).empty() ? fmt::format("[PAD{}]", id) : tokenizer.Display(id));
     if (tokenizer.Display(id).empty()) continue;
