@@ -48,6 +48,34 @@ fs::path NewestResults(const fs::path& folder) {
   return newest;
 }
 
+/// Rows of the harness before its version 0.4, {"acc": ..., "acc_stderr": ...}, get the names that they have since,
+/// "acc,none" and "acc_stderr,none".
+void NameMetrics(json* results) {
+  const auto rows = results->is_object() ? results->find("results") : results->end();
+  if (!results->is_object() || rows == results->end() || !rows->is_object()) return;
+  for (auto& [name, row] : rows->items()) {
+    if (!row.is_object()) continue;
+    json named = row;
+    bool old = true;
+    for (const auto& [key, value] : row.items()) {
+      old = old && key.find(',') == key.npos;
+      if (value.is_number() && key != "sample_len") named[key + ",none"] = value;
+    }
+    if (old) row = std::move(named);
+  }
+}
+
+/// Of a picture's name, which may hold a task's of any program: what a name of a file may hold anywhere.
+std::string FileName(std::string_view name) {
+  constexpr size_t kMost = 100;
+  std::string safe(name.substr(0, kMost));
+  for (char& c : safe) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    if (!plain && std::string_view("-_.+=").find(c) == std::string_view::npos) c = '_';
+  }
+  return safe;
+}
+
 }  // namespace
 
 std::vector<std::string> RunLabels(std::span<const ReportRun> runs) {
@@ -87,8 +115,10 @@ std::vector<std::string> RunLabels(std::span<const ReportRun> runs) {
 
 void WriteTaskReport(const fs::path& page, const TaskReport& report) {
   const std::string stem = page.stem().string();
+  std::map<std::string, int> taken;
   for (const ReportPicture& picture : report.pictures) {
-    const std::string name = fmt::format("{}-{}", stem, picture.name);
+    std::string name = fmt::format("{}-{}", stem, FileName(picture.name));
+    if (const int before = taken[name]++; before > 0) name += fmt::format("-{}", before + 1);
     WriteFileAtomically(ParentFolder(page) / (name + ".svg"), picture.svg);
     WriteFileAtomically(ParentFolder(page) / (name + ".csv"), picture.csv);
   }
@@ -131,6 +161,7 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
     } else if (task == "compare") {
       comparisons.push_back({file.string(), std::move(results)});
     } else {
+      NameMetrics(&results);
       const fs::path named = fs::is_directory(path, code) ? path.lexically_normal() : file;
       runs.push_back({(named.has_filename() ? named : named.parent_path()).filename().string(), std::move(results)});
     }

@@ -103,6 +103,12 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
   EXPECT_EQ(ReadFile(folder / "page-passkey_landmark-1.csv"), Picture(report, "passkey_landmark-1").csv);
   EXPECT_EQ(ReadFile(folder / "page.html"), report.html);
 
+  // As the harness wrote results before 0.4.
+  WriteFileAtomically(folder / "old.json", R"({"results":{"piqa":{"acc":0.5,"acc_stderr":0.01}},"versions":{}})");
+  const TaskReport old = ReportOfPaths("Old", std::vector<fs::path>{folder / "old.json"});
+  EXPECT_EQ(Picture(old, "tasks").csv, "group,series,value\npiqa,,50\n");
+  EXPECT_NE(old.html.find("0.5 \u00b1 0.01"), std::string::npos);
+
   MakeDirectories(folder / "empty");
   const auto refused = [&](const fs::path& path, ErrorKind kind) {
     try {
@@ -124,6 +130,18 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
       folder / "odd.json",
       R"({"results":{"a":{"acc,none":"x"}},"cells":{"a":[3,{"length":"x"}],"b":3},"engine":{"cache":3}})");
   EXPECT_NE(ReportOfPaths("x", std::vector<fs::path>{folder / "odd.json"}).html.find("All results"), std::string::npos);
+}
+
+// Names of tasks come from any program's results.
+TEST(TaskReport, NamesOfPicturesStayInTheFolder) {
+  const fs::path folder = FreshPath("task_report_names");
+  MakeDirectories(folder / "page-a");
+  TaskReport report;
+  report.pictures = {{"a/../../b", "1", "1"}, {"a_.._.._b", "2", "2"}, {std::string(500, 'x'), "3", "3"}};
+  WriteTaskReport(folder / "page.html", report);
+  EXPECT_EQ(ReadFile(folder / "page-a_.._.._b.svg"), "1");
+  EXPECT_EQ(ReadFile(folder / "page-a_.._.._b-2.svg"), "2");
+  EXPECT_EQ(ReadFile(folder / ("page-" + std::string(100, 'x') + ".csv")), "3");
 }
 
 TEST(HeatMap, BlanksAndNarrowCells) {
