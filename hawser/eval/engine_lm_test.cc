@@ -219,6 +219,22 @@ TEST(EngineLm, AChatIsItsTemplatesText) {
   EXPECT_EQ(lm.Shown(begun), text + "It is");
 }
 
+TEST(EngineLm, ATemplateThatRefusesTheSystemGetsNone) {
+  Engine engine(Engine::Spec());
+  engine.tokenizer.set_chat_template(
+      "{% for m in messages %}{% if m.role == 'system' or m.content == 'no' %}{{ raise_exception('not so') }}{% endif "
+      "%}[{{ m.role }}] {{ m.content }}\n{% endfor %}");
+  const LmRequest asked{.context = "how?",
+                        .before = {{"system", "be brief"}, {"user", "who?"}, {"assistant", "you"}},
+                        .answer_prefix = "",
+                        .continuations = {"so"}};
+  const EngineLm lm(engine.backend.get(), engine.params, engine.tokenizer, {.chat = true});
+  EXPECT_EQ(lm.Shown(asked), "[user] who?\n[assistant] you\n[user] how?\n");
+  LmRequest refused = asked;
+  refused.context = "no";
+  EXPECT_THROW(lm.Shown(refused), Error);
+}
+
 TEST(EngineLm, RefusesWhatDoesNotFit) {
   Engine engine(Engine::Spec());
   const LmRequest long_continuation{.context = "a", .continuations = {std::string(300, 'b')}};

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "hawser/base/error.h"
+#include "hawser/base/progress.h"
 #include "hawser/eval/perplexity.h"
 #include "hawser/eval/python_text.h"
 
@@ -23,10 +24,23 @@ PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, BosRule bos, bool chat,
 
 jinja::Text PromptEncoder::TextOf(const LmRequest& request) const {
   if (chat_ == nullptr || request.kind == LmRequest::Kind::kRolling) return {request.context + request.answer_prefix};
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const LmTurn& turn : request.before) messages.push_back({{"role", turn.role}, {"content", turn.text}});
-  messages.push_back({{"role", "user"}, {"content", request.context}});
-  jinja::Text text = chat_->Render(messages, /*answer=*/true);
+  const auto render = [&](bool system) {
+    nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+    for (const LmTurn& turn : request.before) {
+      if (system || turn.role != "system") messages.push_back({{"role", turn.role}, {"content", turn.text}});
+    }
+    messages.push_back({{"role", "user"}, {"content", request.context}});
+    return chat_->Render(messages, /*answer=*/true);
+  };
+  const bool system = std::ranges::any_of(request.before, [](const LmTurn& turn) { return turn.role == "system"; });
+  jinja::Text text;
+  try {
+    text = render(true);
+  } catch (const Error& error) {
+    if (!system) throw;
+    text = render(false);
+    if (!told_.exchange(true)) LogLine(fmt::format("note: asked without a turn of the system: {}", error.what()));
+  }
   text.Append(jinja::Text(request.answer_prefix, /*given=*/true));
   return text;
 }

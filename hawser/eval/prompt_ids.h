@@ -1,6 +1,7 @@
 // eval/prompt_ids.h - requests as token ids: where a continuation begins, what is cut, what a chat puts around.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,7 +28,8 @@ class PromptEncoder {
   /// The prompt of kGenerate, its beginning cut so that max_new more fit. Errors: kUsage where they never do.
   std::vector<int32_t> Prompt(const LmRequest& request, int64_t* prompt_tokens) const;
 
-  /// Context and answer_prefix as one text, in a chat as its template writes them.
+  /// Context and answer_prefix as one text, in a chat as its template writes them: without the turn of the system where
+  /// it refuses one, as the harness does.
   std::string Shown(const LmRequest& request) const { return TextOf(request).bytes(); }
 
  private:
@@ -42,7 +44,8 @@ class PromptEncoder {
   std::unique_ptr<ChatTemplate> chat_;
   int64_t max_length_;
   std::vector<int32_t> prefix_;  // before every text: BOS where the rule says so; a chat's template brings its own
-  int32_t first_;                // what stands before an empty context: BOS, or EOS
+  mutable std::atomic<bool> told_ = false;  // that turns of the system are left out
+  int32_t first_;                           // what stands before an empty context: BOS, or EOS
 };
 
 }  // namespace hawser
