@@ -21,6 +21,7 @@ std::string HashOf(std::span<const LmRequest> requests) {
   for (const LmRequest& r : requests) {
     add(r.context);
     add(r.answer_prefix);
+    if (r.special) add("special");
     for (const LmTurn& turn : r.before) add(turn.role + ":" + turn.text);
     for (const std::string& text : r.continuations) add(text);
     add("|");

@@ -26,6 +26,7 @@ struct LmRequest {
   // A prompt without BOS, which the model puts first where its tokenizer does. Too long a one is cut at its beginning.
   // In a chat it is the user's turn.
   std::string context = {};
+  bool special = false;  // names of special tokens in the prompt are those tokens: it brings a template of its own
   std::vector<LmTurn> before = {};              // of a chat, in front of that turn: what the system says, examples
   std::string answer_prefix = {};               // how the answer begins: stands behind the context, or opens the turn
   std::vector<std::string> continuations = {};  // kLogLikelihood: each by itself

@@ -46,10 +46,13 @@ jinja::Text PromptEncoder::TextOf(const LmRequest& request) const {
 }
 
 /// Behind what stands before every text.
-std::vector<int32_t> PromptEncoder::Encode(const jinja::Text& text) const {
+std::vector<int32_t> PromptEncoder::Encode(const jinja::Text& text, const LmRequest& request) const {
   std::vector<int32_t> ids = prefix_;
   if (text.empty()) return ids;
-  const std::vector<int32_t> encoded = chat_ == nullptr ? tokenizer_.Encode(text.bytes()) : chat_->Encode(text);
+  const std::vector<int32_t> encoded =
+      chat_ == nullptr ? tokenizer_.Encode(text.bytes(), request.special) : chat_->Encode(text);
+  // A template may begin with BOS itself.
+  if (request.special && !ids.empty() && !encoded.empty() && encoded.front() == ids.back()) ids.pop_back();
   ids.insert(ids.end(), encoded.begin(), encoded.end());
   return ids;
 }
@@ -76,12 +79,12 @@ std::vector<ScoredText> PromptEncoder::Scored(const LmRequest& request, size_t o
 std::vector<ScoredText> PromptEncoder::Continuations(const LmRequest& request, size_t owner,
                                                      int64_t* prompt_tokens) const {
   const jinja::Text whole = TextOf(request);
-  const std::vector<int32_t> before = Encode(whole.Part(0, PythonRstrip(whole.bytes())));
+  const std::vector<int32_t> before = Encode(whole.Part(0, PythonRstrip(whole.bytes())), request);
   std::vector<ScoredText> texts;
   for (const std::string& continuation : request.continuations) {
     jinja::Text text = whole;
     text.Append(jinja::Text(continuation, /*given=*/true));
-    std::vector<int32_t> ids = Encode(text);
+    std::vector<int32_t> ids = Encode(text, request);
     size_t begin = before.size();
     if (begin == 0) {  // nothing stands before it
       if (first_ < 0) {
@@ -105,7 +108,7 @@ std::vector<ScoredText> PromptEncoder::BehindCommon(const LmRequest& request, si
   for (const std::string& continuation : request.continuations) {
     jinja::Text text = whole;
     text.Append(jinja::Text(continuation, /*given=*/true));
-    std::vector<int32_t> ids = Encode(text);
+    std::vector<int32_t> ids = Encode(text, request);
     common = all.empty() ? ids.size()
                          : std::min<size_t>(common, std::ranges::mismatch(all.front(), ids).in1 - all.front().begin());
     all.push_back(std::move(ids));
@@ -135,7 +138,7 @@ std::vector<ScoredText> PromptEncoder::Windows(const LmRequest& request, size_t 
 }
 
 std::vector<int32_t> PromptEncoder::Prompt(const LmRequest& request, int64_t* prompt_tokens) const {
-  std::vector<int32_t> ids = Encode(TextOf(request));
+  std::vector<int32_t> ids = Encode(TextOf(request), request);
   if (ids.empty() && first_ >= 0) ids.push_back(first_);
   *prompt_tokens = static_cast<int64_t>(ids.size());
   const int64_t most = max_length_ - request.max_new;

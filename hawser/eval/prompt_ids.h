@@ -34,7 +34,7 @@ class PromptEncoder {
 
  private:
   jinja::Text TextOf(const LmRequest& request) const;
-  std::vector<int32_t> Encode(const jinja::Text& text) const;
+  std::vector<int32_t> Encode(const jinja::Text& text, const LmRequest& request) const;
   std::vector<ScoredText> Continuations(const LmRequest& request, size_t owner, int64_t* prompt_tokens) const;
   std::vector<ScoredText> BehindCommon(const LmRequest& request, size_t owner, int64_t* prompt_tokens) const;
   std::vector<ScoredText> Windows(const LmRequest& request, size_t owner) const;

@@ -19,6 +19,7 @@ namespace {
 struct RulerOrigin {
   int64_t length = 0;  // tokens that were asked for; 0: not told
   std::string source;
+  bool file = false;  // whose prompts may bring a template
 };
 
 /// "ruler_4096", or "ruler" without a length.
@@ -35,6 +36,7 @@ void AddSamples(const RulerTask& task, const RulerOrigin& origin, std::vector<Ru
     }
     sample.requests = {{.kind = LmRequest::Kind::kGenerate,
                         .context = std::move(made.input),
+                        .special = origin.file,
                         .answer_prefix = std::move(made.answer_prefix),
                         .max_new = task.max_new}};
     if (made.length > 0) sample.facts = {{"prompt_tokens", static_cast<double>(made.length - task.max_new)}};
@@ -71,14 +73,15 @@ std::vector<Sample> SamplesOfFiles(const TaskInput& input) {
     }
     std::vector<RulerSample> read = ReadRulerData(*file, most);
     for (const RulerSample& sample : read) {
-      const auto prompt = static_cast<int64_t>(input.tokenizer->Encode(sample.input + sample.answer_prefix).size());
+      const auto prompt = static_cast<int64_t>(
+          input.tokenizer->Encode(sample.input + sample.answer_prefix, /*parse_special=*/true).size());
       if (prompt + task->max_new <= TaskRoom(input, input.max_length)) continue;
       Fail(ErrorKind::kUsage,
            "{}: sample {} takes {} tokens and {} of an answer, beyond the longest input of {}; --context N declares "
            "more",
            file->string(), sample.index, prompt, task->max_new, input.max_length);
     }
-    AddSamples(*task, {.length = length, .source = file->string()}, std::move(read), &samples);
+    AddSamples(*task, {.length = length, .source = file->string(), .file = true}, std::move(read), &samples);
   }
   if (samples.empty()) {
     Fail(ErrorKind::kUsage, "{}: no samples; wanted files such as niah_single_1.jsonl, which eval ruler gen makes",

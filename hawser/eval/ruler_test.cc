@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,8 +13,10 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/text.h"
+#include "hawser/eval/prompt_ids.h"
 #include "hawser/eval/ruler_score.h"
 #include "hawser/eval/ruler_text.h"
+#include "hawser/eval/task.h"
 #include "hawser/io/json.h"
 #include "hawser/testing/byte_tokenizer.h"
 #include "hawser/testing/test_data.h"
@@ -177,6 +180,31 @@ TEST(Ruler, AQuestionWithoutAnAnswerIsRefused) {
     EXPECT_EQ(error.kind(), ErrorKind::kFormat);
     EXPECT_NE(std::string(error.what()).find("no answer to"), std::string::npos) << error.what();
   }
+}
+
+// Files of gen --template, and of the original, hold the template's names of special tokens as text.
+TEST(RulerFiles, TheirTemplatesAreSpecialTokens) {
+  HAWSER_NEEDS_DATA("tokenizers/gpt2.tokenizer.json");
+  const auto tokenizer = LoadTokenizer(TestData() / "tokenizers" / "gpt2.tokenizer.json");
+  const fs::path folder = FreshPath("ruler_special");
+  MakeDirectories(folder);
+  WriteFileAtomically(folder / "vt.jsonl",
+                      R"({"index":0,"input":"<|endoftext|>Say hi.<|endoftext|>","outputs":["x"],"length":9})");
+  const TaskInput input{
+      .options = TaskOptions("ruler:data=" + folder.string()), .tokenizer = tokenizer.get(), .max_length = 100};
+  const LmRequest asked = FindTask("ruler").samples(input).at(0).requests.at(0);
+  int64_t tokens = 0;
+  const std::vector<int32_t> ids = PromptEncoder(*tokenizer, BosRule::kAuto, false, 100).Prompt(asked, &tokens);
+  EXPECT_EQ(ids, tokenizer->Encode(asked.context, /*parse_special=*/true));
+  EXPECT_EQ(std::ranges::count(ids, 50256), 2);
+  // A template that begins with BOS gets no second one.
+  testing::ByteTokenizer begins;
+  begins.set_prefix({'<'});
+  const PromptEncoder encoder(begins, BosRule::kAuto, false, 100);
+  const LmRequest bos{.kind = LmRequest::Kind::kGenerate, .context = "<a", .special = true, .max_new = 9};
+  EXPECT_EQ(encoder.Prompt(bos, &tokens), (std::vector<int32_t>{'<', 'a'}));
+  const LmRequest plain{.kind = LmRequest::Kind::kGenerate, .context = "<a", .max_new = 9};
+  EXPECT_EQ(encoder.Prompt(plain, &tokens), (std::vector<int32_t>{'<', '<', 'a'}));
 }
 
 TEST(Ruler, SaysWhatDoesNotFit) {
