@@ -40,6 +40,7 @@ std::vector<double> TaskDepths(const TaskInput& input, const std::string& fallba
     }
   }
   if (depths.empty()) Fail(ErrorKind::kUsage, "no depths");
+  CheckNoneTwice<double>("depths", depths);
   return depths;
 }
 

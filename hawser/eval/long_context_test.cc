@@ -184,10 +184,16 @@ TEST(LongTasks, ListsDepthsAndLimits) {
   EXPECT_LT(TaskRoom(input, 2048), 2048);  // the template needs room too
   input.max_length = 2000;
   EXPECT_THROW(TaskLengths(input, "lengths", "9"), Error);
-  for (const char* wrong : {"2.5", "x", "0.1+1.5", "-1", "1+2"}) {
+  for (const char* wrong : {"2.5", "x", "0.1+1.5", "-1", "1+2", "0.5+0.50"}) {
     const TaskInput bad{.options = TaskOptions(fmt::format("x:depths={}", wrong))};
     EXPECT_THROW(TaskDepths(bad, "10"), Error) << wrong;
   }
+  // Samples that count twice would narrow error bars.
+  for (const char* twice : {"x:lengths=1k+1024", "x:lengths=9+8+9"}) {
+    const TaskInput bad{.options = TaskOptions(twice)};
+    EXPECT_THROW(bad.options.Ints("lengths", "9", 1, 2000), Error) << twice;
+  }
+  EXPECT_THROW(TaskOptions("x:sets=a+b+a").List("sets", ""), Error);
   std::vector<Sample> samples = {{.row = "a"}, {.row = "b"}, {.row = "a"}, {.row = "a"}, {.row = "b"}};
   LimitRows(0, &samples);
   EXPECT_EQ(samples.size(), 5u);

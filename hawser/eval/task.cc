@@ -49,6 +49,7 @@ std::vector<std::string> TaskOptions::List(const std::string& key, const std::st
   if (std::ranges::find(items, "") != items.end()) {
     Fail(ErrorKind::kUsage, "{} is '{}', wanted a list joined by +, without gaps", key, text);
   }
+  CheckNoneTwice<std::string_view>(key, items);
   return {items.begin(), items.end()};
 }
 
@@ -63,6 +64,7 @@ std::vector<int64_t> TaskOptions::Ints(const std::string& key, const std::string
     values.push_back(*value);
   }
   if (values.empty()) Fail(ErrorKind::kUsage, "{} is empty, wanted a number", key);
+  CheckNoneTwice<int64_t>(key, values);  // 1k and 1024
   return values;
 }
 

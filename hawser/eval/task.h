@@ -2,6 +2,7 @@
 // Task in it and its name in tasks.h and tasks.cc; runner, files, error bars and resuming are everybody's.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "hawser/base/error.h"
 #include "hawser/eval/lm.h"
 #include "hawser/tok/tokenizer.h"
 
@@ -47,6 +49,15 @@ class TaskOptions {
   std::map<std::string, std::string> given_;
   mutable std::map<std::string, std::string> used_;
 };
+
+/// Errors: kUsage where the list of `key` names a value twice: what counts twice would narrow error bars.
+template <class T>
+void CheckNoneTwice(std::string_view key, std::span<const T> values) {
+  for (auto value = values.begin(); value != values.end(); ++value) {
+    if (std::find(values.begin(), value, *value) == value) continue;
+    Fail(ErrorKind::kUsage, "{}: {} is given twice", key, *value);
+  }
+}
 
 struct TaskInput {
   TaskOptions options;
