@@ -151,6 +151,8 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   const nlohmann::json json = nlohmann::json::parse(whole.extract("results").mapped());
   EXPECT_EQ(json["n-shot"]["arc_easy"], 1);
   EXPECT_EQ(json["n-samples"]["piqa"]["effective"], 12);
+  EXPECT_EQ(json["n-samples"]["piqa"]["original"], 1838);
+  EXPECT_EQ(json["n-samples"]["gsm8k_cot"]["original"], 1319);
   EXPECT_TRUE(json["results"]["gsm8k_cot"].contains("exact_match,flexible-extract"));
   EXPECT_EQ(json["engine"]["cache"], "full");
 

@@ -94,6 +94,7 @@ std::vector<Sample> ChoiceSamples(const TaskInput& input, const HarnessSet& set,
   std::vector<Sample> samples;
   for (Prompted& prompt : HarnessPrompts(input, set, shots)) {
     Sample sample{.row = set.row, .groups = set.groups, .id = static_cast<int64_t>(samples.size())};
+    sample.of = std::ssize(set.docs);
     sample.doc = prompt.doc->doc;
     sample.gold = prompt.doc->gold;
     sample.target = std::to_string(sample.gold);

@@ -31,6 +31,7 @@ std::vector<Sample> Samples(const TaskInput& input, const HarnessSet& set, int64
   std::vector<Sample> samples;
   for (Prompted& prompt : HarnessPrompts(input, set, shots)) {
     Sample sample{.id = static_cast<int64_t>(samples.size()), .doc = prompt.doc->doc, .target = prompt.doc->target};
+    sample.of = std::ssize(set.docs);
     sample.requests.push_back({.kind = LmRequest::Kind::kGenerate,
                                .context = std::move(prompt.contexts[0]),
                                .before = std::move(prompt.before),

@@ -37,9 +37,11 @@ SampleScore ScoreLambada(const Sample&, std::span<const LmAnswer> answers) {
 
 std::vector<Sample> WikitextSamples(const TaskInput& input) {
   std::vector<Sample> samples;
-  for (const std::string& page : WikitextPages(ReadDataFile(input.data_dir, "wikitext/wiki.test.raw"))) {
+  const std::vector<std::string> pages = WikitextPages(ReadDataFile(input.data_dir, "wikitext/wiki.test.raw"));
+  for (const std::string& page : pages) {
     if (input.limit > 0 && static_cast<int64_t>(samples.size()) == input.limit) break;
     Sample sample{.id = static_cast<int64_t>(samples.size())};
+    sample.of = std::ssize(pages);
     sample.doc = std::make_shared<const Json>(Json{{"page", page}});
     sample.target = WikitextDetokenized(page);
     sample.requests.push_back({.kind = LmRequest::Kind::kRolling, .context = sample.target});

@@ -48,6 +48,7 @@ void LimitRows(int64_t limit, std::vector<Sample>* samples) {
   if (limit == 0) return;
   std::map<std::string, int64_t> seen;
   std::erase_if(*samples, [&](const Sample& sample) { return seen[sample.row]++ >= limit; });
+  for (Sample& sample : *samples) sample.of = seen[sample.row];
 }
 
 }  // namespace hawser

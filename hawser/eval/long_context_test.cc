@@ -200,6 +200,7 @@ TEST(LongTasks, ListsDepthsAndLimits) {
   LimitRows(1, &samples);
   ASSERT_EQ(samples.size(), 2u);
   EXPECT_EQ(samples[0].row + samples[1].row, "ab");
+  EXPECT_EQ(samples[0].of, 3);
 }
 
 /// The samples of a task for a tokenizer of bytes, and the score where every answer is the truth, or wrong.

@@ -77,6 +77,7 @@ struct Sample {
   int64_t id = 0;                        // in its row, from 0
   std::shared_ptr<const nlohmann::ordered_json> doc = {};  // the document, as the log shows it; null: {}
   std::string target = {};                                 // the answer wanted, for the log
+  int64_t of = 0;                                          // samples of its row before --limit; 0: as many as there are
   std::vector<LmRequest> requests = {};
   // What score() needs: any of these.
   int32_t gold = -1;                                    // the right choice

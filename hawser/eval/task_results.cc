@@ -94,8 +94,12 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
     }
     for (const std::string& row : rows) {
       by_row[row] = Summaries(scored, bootstrap, [&](const Sample& s) { return RowOf(scored, s) == row; });
-      int64_t samples = 0;
-      for (const Sample& s : scored.samples) samples += RowOf(scored, s) == row;
+      int64_t samples = 0, of = 0;
+      for (const Sample& s : scored.samples) {
+        if (RowOf(scored, s) != row) continue;
+        ++samples;
+        of = std::max(of, s.of);
+      }
       nlohmann::json& out = json["results"][row];
       out = {{"name", row}, {"alias", row}, {"sample_len", samples}};
       for (size_t m = 0; m < task.metrics.size(); ++m) {
@@ -104,7 +108,7 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
         json["higher_is_better"][row][std::string(metric.name)] = metric.higher_is_better;
       }
       json["versions"][row] = task.version;
-      json["n-samples"][row] = {{"original", samples}, {"effective", samples}};
+      json["n-samples"][row] = {{"original", std::max(of, samples)}, {"effective", samples}};
       json["configs"][row] = {{"task", row}, {"version", task.version}, {"options", scored.options.used()}};
       const auto shots = scored.options.used().find("shots");
       json["n-shot"][row] = shots == scored.options.used().end() ? 0 : std::atoi(shots->second.c_str());
