@@ -307,7 +307,8 @@ TEST_F(TrainCommand, ShortSequencesReachALongContextByTheirPositions) {
   EXPECT_NE(other.out.find("\"positions\" is not as in"), std::string::npos) << other.out;
   for (const char* wrong :
        {"--positions pose:text=jump", "--positions pose:window=1024", "--positions pose --rope dynamic:factor=8",
-        "--positions pose --attention anchor-interleaved", "--positions pose:text=skip --attention full"}) {
+        "--positions pose --attention anchor-interleaved", "--positions pose:text=skip --attention full",
+        "--positions skipalign"}) {
     const CommandResult refused = extend("wrong", wrong);
     EXPECT_EQ(refused.code, 2) << refused.out;
     EXPECT_FALSE(fs::exists(folder_ / "wrong" / "model.safetensors"));

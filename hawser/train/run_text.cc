@@ -50,6 +50,21 @@ void CheckObjective(const TrainPlan& plan, const DocumentSet& documents, const P
        plan.config.objective, longest, wanted);
 }
 
+/// Errors: kUsage where SkipAlign finds no point to skip at in any document, so that no sequence reaches the context.
+void CheckPositions(const TrainPlan& plan, const DocumentSet& documents) {
+  constexpr int64_t kMost = 4096;  // documents that are looked at: each is read for it
+  if (!std::holds_alternative<SkipAlign>(plan.positions) || documents.size() > kMost) return;
+  const auto trained = [](float weight) { return weight > 0; };
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    const std::vector<float> weights = documents.Get(d).weights;
+    if (std::ranges::any_of(weights, trained) && !std::ranges::all_of(weights, trained)) return;
+  }
+  Fail(ErrorKind::kUsage,
+       "positions = \"{}\": no document has parts with and without loss, so there is no point to skip at; give prompts "
+       "with completions, or take pose",
+       plan.config.positions);
+}
+
 }  // namespace
 
 void CheckTokenizer(const TrainPlan& plan, const Tokenizer* tokenizer) {
@@ -68,6 +83,7 @@ RunText ReadRunText(const TrainPlan& plan, const Tokenizer& tokenizer) {
                .upsample = MakeUpsampleOptions(plan.config)};
   CheckText(text.documents, text.pack);
   CheckObjective(plan, text.documents, text.pack);
+  CheckPositions(plan, text.documents);
   return text;
 }
 
