@@ -141,6 +141,7 @@ TEST(EvalFiles, FaultsAreOneLine) {
   EXPECT_TRUE(fs::is_empty(folder));
   fails("eval ruler score --pred " + folder.string(), 2, "no predictions");
   fails("eval score --task vtt --pred /absent", 2, "did you mean 'vt'");
+  fails("eval builtin ppl --context 5 --context 6", 2, "--context: wanted once, found 2 times");
   fails("eval score --task vt --pred /absent", 3, "/absent");
   // All tasks that fit a length, and a note of the others.
   const CommandResult some = RunHawser("eval builtin ruler:length=300,samples=1 2>&1");

@@ -257,6 +257,11 @@ void CheckOutputs(CLI::App* app) {
     if (name[1] != '-' && Takes(app, name.substr(0, 2))) continue;  // -n32
     Fail(ErrorKind::kUsage, "{}unknown option '{}'{}", prefix, name, SuggestOption(app, name));
   }
+  constexpr std::string_view kTwice = "At Most 1 required but received ";
+  if (const size_t twice = reason.find(kTwice); twice != std::string::npos) {
+    Fail(ErrorKind::kUsage, "{}{}wanted once, found {} times", prefix, reason.substr(0, twice),
+         reason.substr(twice + kTwice.size()));
+  }
   const bool extra = reason.find("not expected") != std::string::npos;
   Fail(ErrorKind::kUsage, "{}{}{}; {} --help tells more", prefix, reason,
        extra ? " (a text with blanks stands in quotes)" : "", path);
