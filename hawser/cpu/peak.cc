@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <numeric>
+#include <thread>
+#include <vector>
 
 #include "hawser/base/buffer.h"
 #include "hawser/base/parallel.h"
@@ -27,14 +30,17 @@ template <class Body>
 double BestRate(clockid_t clock, Body&& body) {
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {
-    double rate = 0;
-#pragma omp parallel reduction(+ : rate)
-    {
+    std::vector<double> rates(static_cast<size_t>(NumThreads()));
+    const auto measure = [&](size_t thread) {
       const double begin = Seconds(clock);
-      const double work = body(omp_get_thread_num());
-      rate += work / (Seconds(clock) - begin);
-    }
-    best = std::max(best, rate);
+      const double work = body(static_cast<int>(thread));
+      rates[thread] = work / (Seconds(clock) - begin);
+    };
+    std::vector<std::thread> others;
+    for (size_t thread = 1; thread < rates.size(); ++thread) others.emplace_back(measure, thread);
+    measure(0);
+    for (std::thread& other : others) other.join();
+    best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
   }
   return best;
 }
