@@ -52,7 +52,9 @@ TEST(GgufTest, ReadsAFileMadeByHand) {
   const fs::path path = FreshFolder("gguf_hand") / "x.gguf";
   File file;
   file.Key("general.architecture", 8, Text("llama"));
-  file.Key("a.u8", 0, Raw<uint8_t>(200)).Key("a.i16", 3, Raw<int16_t>(-5)).Key("a.u64", 10, Raw<uint64_t>(1))
+  file.Key("a.u8", 0, Raw<uint8_t>(200))
+      .Key("a.i16", 3, Raw<int16_t>(-5))
+      .Key("a.u64", 10, Raw<uint64_t>(1))
       .Key("a.seed", 10, Raw<uint64_t>(UINT64_MAX));
   file.Key("a.f32", 6, Raw(0.5f)).Key("a.f64", 12, Raw(-2.5)).Key("a.bool", 7, Raw<uint8_t>(1));
   file.Key("a.list", 9, Raw<uint32_t>(5) + Raw<uint64_t>(2) + Raw<int32_t>(-1) + Raw<int32_t>(7));
