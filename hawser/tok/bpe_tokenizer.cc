@@ -291,7 +291,17 @@ std::vector<int32_t> BpeTokenizer::Encode(std::string_view text, bool parse_spec
 
 std::vector<int32_t> BpeTokenizer::EncodeMarked(std::string_view text, std::string_view marks, bool goes_on) const {
   HAWSER_CHECK(marks.size() == text.size());
-  if (NeedsEscapes(text)) Fail(ErrorKind::kUsage, "the text is not UTF-8");
+  std::string escaped, escaped_marks;
+  if (NeedsEscapes(text)) {  // valid text too, where it has the characters that stand for single bytes
+    for (size_t at = 0, length = 0; at < text.size(); at += length) {
+      length = CodePointAt(text, at).length;
+      if (length == 0) Fail(ErrorKind::kUsage, "the text is not UTF-8");
+      escaped += EscapeInvalidUtf8(text.substr(at, length));
+      escaped_marks.resize(escaped.size(), marks[at]);
+    }
+    text = escaped;
+    marks = escaped_marks;
+  }
   Call call(text);
   TextPlace place = goes_on ? TextPlace::kGoesOn : TextPlace::kStart;
   raw_tokens_.ForEachMarked(text, marks, [&](std::string_view stretch, int32_t id) {

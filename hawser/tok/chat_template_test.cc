@@ -70,6 +70,10 @@ TEST(ChatTemplateTest, StandsBesideTheTokenizer) {
 TEST(ChatTemplateTest, RefusesTextThatIsNotUtf8) {
   BpeTokenizer tokenizer(Document().dump());
   ExpectError(ErrorKind::kUsage, {"not UTF-8"}, [&] { tokenizer.EncodeMarked("a\xFF", std::string(2, '\0')); });
+  // The last characters of Unicode are valid, though some of them stand for bytes inside.
+  const std::string last = "a\U0010FFB7\U0010FFFDb";
+  EXPECT_EQ(tokenizer.EncodeMarked(last, std::string(last.size(), '\0')), tokenizer.Encode(last));
+  EXPECT_EQ(tokenizer.Decode(tokenizer.EncodeMarked(last, std::string(last.size(), '\0'))), last);
 }
 
 }  // namespace
