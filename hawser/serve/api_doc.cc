@@ -36,12 +36,26 @@ nlohmann::ordered_json SchemaOf(const MemberRow& row, const CallLimits& limits) 
   return schema;
 }
 
+/// The decimal numbers from 0 to `high`, as a regular expression.
+std::string WholeUpTo(int32_t high) {
+  const std::string most = std::to_string(high);
+  std::string pattern = "^(0";
+  for (size_t digits = 1; digits < most.size(); ++digits) pattern += fmt::format("|[1-9][0-9]{{{}}}", digits - 1);
+  for (size_t at = 0; at < most.size(); ++at) {  // the same as `most` before `at`, lower there
+    const char low = at == 0 ? '1' : '0';
+    if (most[at] == low || high == 0) continue;
+    pattern += fmt::format("|{}[{}-{}][0-9]{{{}}}", most.substr(0, at), low, most[at] - 1 - '0', most.size() - at - 1);
+  }
+  return pattern + (high == 0 ? ")$" : "|" + most + ")$");
+}
+
 }  // namespace
 
 std::string ApiDocument(const CallLimits& limits, int32_t vocab, bool indexed) {
   nlohmann::ordered_json api = ParseOrderedJson(ApiFrame());
   nlohmann::ordered_json& schemas = api["components"]["schemas"];
   schemas["TokenId"]["maximum"] = vocab - 1;
+  schemas["TokenName"]["pattern"] = WholeUpTo(vocab - 1);
   for (nlohmann::ordered_json& prompt : schemas["CompletionRequest"]["properties"]["prompt"]["oneOf"]) {
     if (prompt["type"] == "array" && !prompt["items"].contains("$ref")) prompt["maxItems"] = limits.prompts;
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <regex>
 #include <set>
 
 #include "hawser/io/ordered_json.h"
@@ -138,6 +139,27 @@ TEST(ApiDocument, TellsTheLimitsOfItsServer) {
   EXPECT_EQ(schemas["ChatRequest"]["properties"]["top_logprobs"]["maximum"], 7);
   EXPECT_EQ(RefusedFor({{"prompt", "a"}, {"logprobs", 8}}, false), "logprobs");
   EXPECT_EQ(RefusedFor({{"prompt", "a"}, {"logprobs", 7.0}}, false), "");
+}
+
+TEST(ApiDocument, NamesOfTokensAreThoseOfTheVocabulary) {
+  for (const int32_t vocab : {1, 2, 10, 11, 100, 102, 4096, 49152, 128256}) {
+    const std::string document = ApiDocument({}, vocab, /*indexed=*/false);
+    const OrderedJson schemas = ParseOrderedJson(document)["components"]["schemas"];
+    const std::regex pattern(schemas["TokenName"]["pattern"].get<std::string>());
+    const auto expect = [&](const std::string& name, bool wanted) {
+      EXPECT_EQ(std::regex_match(name, pattern), wanted) << name << " of " << vocab;
+      const OrderedJson body = {{"prompt", "a"}, {"logit_bias", {{name, 1}}}};
+      if (wanted) {
+        EXPECT_EQ(ParseCall(body, false, {}, vocab).sampler.bias.size(), 1u) << name << " of " << vocab;
+      } else {
+        EXPECT_THROW(ParseCall(body, false, {}, vocab), ApiError) << name << " of " << vocab;
+      }
+    };
+    for (int32_t id = 0; id < vocab + 200; id += id < 200 || id > vocab - 200 ? 1 : 97) {
+      expect(std::to_string(id), id < vocab);
+    }
+    for (const char* name : {"", "-1", "00", "01", "0x1", " 1", "1 ", "+1", "1.0", "12345678901"}) expect(name, false);
+  }
 }
 
 }  // namespace

@@ -63,8 +63,8 @@ void Bias(const Members& members, int32_t vocab, SamplerOptions* sampler) {
   if (!value->is_object()) members.Wrong("logit_bias", "an object of token ids", *value);
   for (const auto& [key, bias] : value->items()) {
     int64_t id = -1;
-    const bool digits =
-        !key.empty() && key.size() < 10 && std::ranges::all_of(key, [](char c) { return c >= '0' && c <= '9'; });
+    const bool digits = !key.empty() && key.size() <= 10 && (key[0] != '0' || key == "0") &&
+                        std::ranges::all_of(key, [](char c) { return c >= '0' && c <= '9'; });
     if (digits) id = std::stoll(key);
     if (id < 0 || id >= vocab) {
       Invalid("logit_bias",
