@@ -20,16 +20,19 @@
 namespace hawser {
 namespace {
 
-/// Fetches a tile to come, evenly over the steps in which another one is worked on.
-struct Ahead {
-  const std::byte* at;
-  template <int kBytes>
-  void Step() {
+/// Fetches a tile to come, evenly over the steps in which another one is worked on: each line once, and few at a time,
+/// since a core keeps only so many under way.
+class Ahead {
+ public:
+  explicit Ahead(const std::byte* tile) : end_(tile), line_(tile) {}
+  void Step(int bytes) {
     constexpr int kLine = 64;
-#pragma GCC unroll 64
-    for (int i = 0; i < kBytes; i += kLine) __builtin_prefetch(at + i, 0, 1);
-    at += kBytes;
+    end_ += bytes;
+    for (; line_ < end_; line_ += kLine) __builtin_prefetch(line_);
   }
+
+ private:
+  const std::byte *end_, *line_;
 };
 
 /// Where the first row of activations of a group of weights lies.
@@ -55,14 +58,14 @@ inline void DotTile(const uint8_t* w, int64_t stride, int64_t blocks, const Acti
   constexpr bool kSigned = kTakesSigned<V> && R::kOffset == 128;
   F sums[kX];
   for (int r = 0; r < kX; ++r) sums[r] = V::Zero();
-  Ahead ahead{next};
+  Ahead ahead(next);
   const int64_t height = x.height;
   int64_t group = 0;
   for (int64_t b = 0; b < blocks; ++b) {
-    ahead.Step<V::kRows * R::kBytes>();
     R::template Read<V>(
         w + b * R::kBytes, stride, [&](const I* q, F scale, F minimum) __attribute__((always_inline)) {
           const Group<R::kGroup> at(x, group);
+          ahead.Step(V::kRows * R::kBytes * R::kGroup / R::kValues);
 #pragma GCC unroll 4
           for (int r = 0; r < kX; ++r) {
             I sum = V::Splat(0);
