@@ -186,9 +186,8 @@ namespace {
 
 /// Products of BF16 by BF16, where the instruction set has them.
 void PairDots(const TileKernels& kernels, ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
-  // Pieces of 32K weights, as below; 8 KiB ahead, whole rows of them, are on their way into the second-level cache.
+  // Pieces of 32K weights, as below.
   const int64_t grain = std::max<int64_t>(8, (32768 / std::max<int64_t>(1, b.cols) + 7) / 8 * 8);
-  const int64_t ahead = (4096 / std::max<int64_t>(1, b.ld * 4) + 1) * b.ld * 4;
   ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
     const Mat to = c.Cols(begin, end - begin);
     kernels.dots({.a = a.Row<bf16>(0),
@@ -202,8 +201,7 @@ void PairDots(const TileKernels& kernels, ConstMat a, ConstMat b, const float* b
                   .to = to.data,
                   .to_dtype = to.dtype,
                   .ldto = to.ld,
-                  .accumulate = accumulate,
-                  .ahead = ahead});
+                  .accumulate = accumulate});
   });
 }
 

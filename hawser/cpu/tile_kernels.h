@@ -120,7 +120,6 @@ struct DotsArgs {
   DType to_dtype;
   int64_t ldto;
   bool accumulate;
-  int64_t ahead;  // values from a weight to the one that is asked for beside it
 };
 
 /// One head of `rows` rows of Q8_0 (base/q8.h), `stride` bytes apart, to F32 [rows, ld].
