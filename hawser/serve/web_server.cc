@@ -1,6 +1,7 @@
 #include "hawser/serve/web_server.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>
@@ -99,7 +100,7 @@ class ConnectionBase {
   virtual void Leave() = 0;
   /// Closes. An answer under way learns that its client is gone, and lets go of the connection.
   virtual void Abandon() = 0;
-  /// Abandons it where its client has had its time.
+  /// Abandons it where its client has had its time, or has gone unseen.
   virtual void Expire() = 0;
 };
 
@@ -135,7 +136,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   }
 
   void Expire() override {
-    if (due_ && *due_ <= server_->lived.now()) Abandon();
+    if ((due_ && *due_ <= server_->lived.now()) || (early_ && HasLeft())) Abandon();
   }
 
  private:
@@ -373,8 +374,15 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
       socket.non_blocking(true, peeked);
       const size_t n = socket.receive(asio::buffer(&byte, 1), Tcp::socket::message_peek, peeked);
       const bool closed = peeked ? peeked != asio::error::would_block : n == 0;
-      if (closed) self->Lost();  // else the next request has come early
+      if (closed) return self->Lost();
+      self->early_ = true;
     });
+  }
+
+  /// Watch sees no end behind what has come early: the next request, or the last words of TLS.
+  bool HasLeft() {
+    pollfd of = {beast::get_lowest_layer(stream_).socket().native_handle(), POLLRDHUP, 0};
+    return poll(&of, 1, 0) > 0;
   }
 
   void Refuse(int status) {
@@ -409,6 +417,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     const bool keep = reply_->keep_alive() && !leaving_;
     reply_->Forget();
     reply_.reset();
+    early_ = false;
     error_code ignored;
     beast::get_lowest_layer(stream_).socket().cancel(ignored);  // the watch
     if (!keep) return Drain();
@@ -457,6 +466,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   size_t drained_ = 0;
   std::optional<LivedTime::Clock::duration> due_;  // none: the client waits
   bool leaving_ = false;
+  bool early_ = false;  // something has come while an answer is made
 };
 
 void WebServer::Impl::Accept() {

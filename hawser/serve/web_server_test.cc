@@ -114,5 +114,22 @@ TEST_F(WebServerTest, AClientThatTakesItsAnswerSlowlyGetsAllOfIt) {
   EXPECT_TRUE(answer.ends_with("end")) << answer.size() << " bytes";
 }
 
+TEST_F(WebServerTest, AClientThatHasSentMoreIsMissedWhenItLeaves) {
+  std::promise<void> gone;
+  Serve([&](const WebRequest&, WebReply& reply) {
+    reply.Begin(200, "text/plain");
+    reply.OnGone([&] { gone.set_value(); });
+    reply.Write("now");
+  });
+  Tcp::socket leaving = Client();
+  Ask(leaving, "/");
+  ASSERT_NE(Answer(leaving, "now\r\n").find("200 OK"), std::string::npos);
+  Ask(leaving, "/next");
+  auto seen = gone.get_future();
+  EXPECT_EQ(seen.wait_for(std::chrono::milliseconds(500)), std::future_status::timeout) << "it is still there";
+  leaving.shutdown(Tcp::socket::shutdown_send);
+  EXPECT_EQ(seen.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+}
+
 }  // namespace
 }  // namespace hawser
