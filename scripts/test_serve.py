@@ -720,12 +720,16 @@ class SettingsTest(unittest.TestCase):
 
     def test_a_session_rests_before_its_client_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
-            server = Server("--queue", "0", "--sessions", folder)
+            server = Server("--queue", "0", "--parallel", "1", "--kv", "sink:4,60", "--sessions", folder)
             try:
                 session = server.ask("/v1/sessions", {})[1]["id"]
-                for _ in range(20):
-                    body = {"prompt": "a", "hawser": {"session": session}}
-                    self.assertEqual(server.ask("/v1/completions", body)[0], 429)
+                long = json.dumps({"prompt": "a", "max_tokens": 10**6, "stream": True, "ignore_eos": True}).encode()
+                with socket.create_connection(("127.0.0.1", server.port)) as s:
+                    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(long) + long)
+                    self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 200"))
+                    for _ in range(20):
+                        body = {"prompt": "a", "hawser": {"session": session}}
+                        self.assertEqual(server.ask("/v1/completions", body)[0], 429)
                 self.assertEqual(server.ask("/v1/sessions/" + session, method="DELETE")[0], 200)
             finally:
                 server.close()

@@ -29,7 +29,7 @@ struct ServeOptions {
   ServiceOptions service;
   std::string cors;
   int32_t port = 8080, parallel = 4;
-  int64_t rows = 256, queue = 256, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
+  int64_t rows = 256, queue = 512, connections = 2048, kv_memory = 0, prefix_cache = int64_t{1} << 30;
   int64_t body = 32 << 20, idle = 60;
   int64_t drain = 30;
   int64_t session_expiry = 7 * 24 * 60 * 60;

@@ -76,7 +76,7 @@ using EventSink = std::function<bool(const Event&)>;
 struct SchedulerOptions {
   int32_t slots = 4;            // texts under way at most
   int64_t rows = 256;           // of a step that prompts may take, beside a token of each text under way
-  size_t queue = 64;            // requests that wait at most
+  size_t queue = 64;            // requests that wait at most, beside those that have a free slot
   int64_t kv_bytes = 0;         // of keys and values of texts under way at most; 0: no limit
   int64_t prefix_bytes = 0;     // of the prefix cache
   int64_t context = INT64_MAX;  // tokens of prompt and answer that a cache which keeps everything may hold

@@ -65,7 +65,8 @@ uint64_t Scheduler::Submit(Request request, EventSink sink) {
   slot->submitted = Slot::Clock::now();
   const std::lock_guard lock(mutex_);
   if (closed_) Fail(ErrorKind::kIo, "no more requests are taken");
-  if (waiting_.size() >= options_.queue) return 0;
+  const auto free = static_cast<size_t>(std::max<int64_t>(0, options_.slots - stats_.running));
+  if (waiting_.size() >= options_.queue + free) return 0;
   slot->id = next_id_++;
   const uint64_t id = slot->id;
   const auto later = [&](const std::unique_ptr<Slot>& other) {
@@ -103,6 +104,7 @@ void Scheduler::Admit() {
       if (options_.kv_bytes > 0 && reserved + (*found)->reserved > options_.kv_bytes) return;  // its turn will come
       slot = std::move(*found);
       waiting_.erase(found);
+      ++stats_.running;
     }
     Begin(std::move(slot));
   }

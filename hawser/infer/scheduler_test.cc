@@ -205,7 +205,7 @@ TEST_F(SchedulerTest, LogprobOfIsTheLogOfTheSoftmax) {
 }
 
 TEST_F(SchedulerTest, HigherPrioritiesComeFirstAndTheQueueHasAnEnd) {
-  const auto scheduler = New({.slots = 1, .rows = 16, .queue = 3});
+  const auto scheduler = New({.slots = 1, .rows = 16, .queue = 2});
   Request request{.prompt = {1, 2, 3}};
   request.generate = {.max_new = 2};
   std::vector<std::string> order;
@@ -222,6 +222,20 @@ TEST_F(SchedulerTest, HigherPrioritiesComeFirstAndTheQueueHasAnEnd) {
   EXPECT_EQ(scheduler->Submit(request, named("too many")), 0u);
   RunAll(scheduler.get());
   EXPECT_EQ(order, (std::vector<std::string>{"urgent", "first", "second"}));
+}
+
+TEST_F(SchedulerTest, WithoutAQueueWhatHasASlotIsTaken) {
+  const auto scheduler = New({.slots = 2, .rows = 16, .queue = 0});
+  Request request{.prompt = {1, 2, 3}};
+  request.generate = {.max_new = 8};
+  const auto submit = [&] { return scheduler->Submit(request, [](const Event&) { return true; }); };
+  EXPECT_NE(submit(), 0u);
+  scheduler->Step();
+  EXPECT_NE(submit(), 0u);
+  EXPECT_EQ(submit(), 0u);
+  RunAll(scheduler.get());
+  EXPECT_NE(submit(), 0u);
+  RunAll(scheduler.get());
 }
 
 TEST_F(SchedulerTest, WhatDoesNotFitIsRefused) {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "hawser/base/size.h"
 #include "hawser/infer/generation.h"
 #include "hawser/serve/random_name.h"
 #include "hawser/serve/service_impl.h"
@@ -111,6 +112,13 @@ Frame Service::Impl::FrameOf(const Call& call) const {
 void Service::Impl::Serve(Call call, std::vector<std::vector<int32_t>> prompts, const std::vector<std::string>& texts,
                           const ReplyPtr& reply) {
   CheckModel(call);
+  const auto most = static_cast<int64_t>(options.scheduler.queue) + options.scheduler.slots;
+  if (const int64_t count = std::ssize(prompts) * call.n; count > most) {
+    throw ApiError(400, "invalid_request_error",
+                   fmt::format("this asks for {} at once, and the server takes {} (--queue, --parallel): ask for fewer",
+                               Counted(count, "text"), most),
+                   prompts.size() > 1 ? "prompt" : "n");
+  }
   const auto longest = std::ranges::max_element(prompts, {}, &std::vector<int32_t>::size)->size();
   const KvForm form = FormOf(&call, static_cast<int64_t>(longest));
   std::vector<Request> requests;
