@@ -55,6 +55,8 @@ def hooks():
             forms = [key for key in ("response_format", "json_schema", "grammar") if body.get(key) not in (None, "")]
             for key in forms[1:]:
                 del body[key]
+            if body.get("tool_choice") == "required":
+                body["tool_choice"] = "auto"  # it stands for a form, too
             if body.get("json_schema") is not None:
                 body["json_schema"] = small_schema(None)
             asked = body.get("response_format")

@@ -367,7 +367,7 @@ class ServeTest(unittest.TestCase):
         r(400, "/tokenize", {"text": "a"}, "content")
         talk = [{"role": "user", "content": "a"}]
         for key, value in (("tool_choice", "required"), ("tool_choice", {"type": "function"}), ("tool_choice", 3),
-                           ("tools", [3]), ("chat_template_kwargs", {"messages": []}), ("top_logprobs", 2)):
+                           ("tool_choice", {"type": "function", "function": {"name": "f"}}), ("tools", [3]), ("chat_template_kwargs", {"messages": []}), ("top_logprobs", 2)):
             r(400, "/v1/chat/completions", {"messages": talk, key: value}, f'"{key}"', key)
         r(415, "/v1/completions", {"prompt": "a"}, "not compressed", headers={"Content-Encoding": "gzip"})
         r(400, "/v1/chat/completions", {"messages": []}, "messages", "messages")
@@ -531,6 +531,25 @@ class SettingsTest(unittest.TestCase):
                 for words in ("The captain ", ""):
                     talk3 = {"messages": talk + [{"role": "assistant", "content": words}], "continue_final_message": True}
                     self.assertEqual(server.ask("/apply-template", talk3)[1]["prompt"], "<user>Ahoy\n<assistant>" + words)
+                place = {"type": "object", "properties": {"to": {"$ref": "#/$defs/place"}, "far": {"type": "boolean"}},
+                         "required": ["to", "far"], "$defs": {"place": {"enum": ["here", "there"]}}}
+                tools = [{"type": "function", "function": {"name": "rest"}},
+                         {"type": "function", "function": {"name": "sail", "parameters": place}}]
+                for choice, names in (("required", {"rest", "sail"}), ({"type": "function", "function": {"name": "sail"}}, {"sail"})):
+                    for seed in range(4):
+                        forced = {"messages": talk, "tools": tools, "tool_choice": choice, "seed": seed, "max_tokens": 200}
+                        choice_of, = server.ask("/v1/chat/completions", forced)[1]["choices"]
+                        self.assertEqual(choice_of["finish_reason"], "tool_calls")
+                        call, = choice_of["message"]["tool_calls"]
+                        self.assertIn(call["function"]["name"], names)
+                        arguments = json.loads(call["function"]["arguments"])
+                        if call["function"]["name"] == "rest":
+                            self.assertEqual(arguments, {})
+                        else:
+                            self.assertEqual(set(arguments), {"to", "far"})
+                            self.assertIn(arguments["to"], ("here", "there"))
+                status, refused, _ = server.ask("/v1/chat/completions", {**forced, "json_schema": {}})
+                self.assertEqual((status, refused["error"]["param"]), (400, "tool_choice"))
                 begun = talk + [{"role": "assistant", "content": "The captain"}]
                 status, c, _ = server.ask("/v1/chat/completions", {**body, "messages": begun, "continue_final_message": True, "add_generation_prompt": False})
                 self.assertEqual(status, 200, c)

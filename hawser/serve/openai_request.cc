@@ -143,8 +143,65 @@ TextFormat ResponseFormat(const Members& members, const Json& given) {
   Invalid(kKey, "\"response_format\" of type json_schema has no schema in \"json_schema\": {\"schema\": ...}");
 }
 
+/// A schema, put under `place` of another one.
+Json SchemaAt(const Json& schema, const std::string& place) {
+  Json moved = schema;
+  if (!moved.is_structured()) return moved;
+  for (auto& [key, value] : moved.items()) {
+    const bool refers =
+        moved.is_object() && key == "$ref" && value.is_string() && value.get<std::string>().starts_with('#');
+    value = refers ? Json("#" + place + value.get<std::string>().substr(1)) : SchemaAt(value, place);
+  }
+  return moved;
+}
+
+/// A call of one of these tools, in the form that FindToolCalls takes as a whole text.
+Json CallSchema(const std::vector<Json>& tools) {
+  Json calls = Json::array();
+  for (const Json& tool : tools) {
+    const std::string place = fmt::format("/anyOf/{}/properties/arguments", calls.size());
+    const Json given = tool.value("parameters", Json());
+    const Json none = {{"type", "object"}, {"properties", Json::object()}};
+    calls.push_back(
+        {{"type", "object"},
+         {"properties",
+          {{"name", {{"const", tool["name"]}}}, {"arguments", given.empty() ? none : SchemaAt(given, place)}}},
+         {"required", {"name", "arguments"}}});
+  }
+  return {{"anyOf", std::move(calls)}};
+}
+
+/// What `tool_choice` makes of the answer: free text, or a call.
+TextFormat ToolFormat(const Members& members) {
+  constexpr const char* kKey = "tool_choice";
+  constexpr const char* kWanted = R"("auto", "none", "required" or {"type": "function", "function": {"name": ...}})";
+  const Json* choice = members.Find(kKey);
+  if (choice == nullptr || *choice == "auto" || *choice == "none") return {};
+  std::string name;
+  if (choice->is_object() && choice->value("type", Json()) == "function") {
+    const Json function = choice->value("function", Json());
+    if (function.is_object() && function.value("name", Json()).is_string()) name = function["name"].get<std::string>();
+  }
+  if (*choice != "required" && name.empty()) members.Wrong(kKey, kWanted, *choice);
+  std::vector<Json> tools;
+  if (const Json* given = members.Find("tools"); given != nullptr) {
+    for (size_t i = 0; i < given->size(); ++i) {
+      const Json tool = (*given)[i].value("function", Json());
+      if (!tool.is_object() || !tool.value("name", Json()).is_string()) {
+        Invalid("tools", fmt::format("tool {} has no \"function\" with a \"name\"", i));
+      }
+      if (name.empty() || tool["name"] == name) tools.push_back(tool);
+    }
+  }
+  if (tools.empty()) {
+    Invalid(kKey, name.empty() ? "\"tool_choice\" wants \"tools\""
+                               : fmt::format("\"tool_choice\": there is no {} among the tools", Shown(name)));
+  }
+  return {TextFormat::Kind::kSchema, Dump(CallSchema(tools)), kKey};
+}
+
 /// What the answer is to be, by the members of several dialects.
-TextFormat Format(const Members& members) {
+TextFormat Format(const Members& members, bool chat) {
   TextFormat format;
   const auto take = [&](TextFormat other) {
     if (other.kind == TextFormat::Kind::kFree) return;
@@ -160,6 +217,7 @@ TextFormat Format(const Members& members) {
   if (const Json* schema = members.Find("json_schema"); schema != nullptr) {
     take(SchemaFormat(members, "json_schema", *schema));
   }
+  if (chat) take(ToolFormat(members));
   return format;
 }
 
@@ -177,11 +235,6 @@ void Own(const Members& members, Call* call) {
 /// What a template is given beside the messages.
 void TemplateValues(const Members& members, Call* call) {
   const Json* choice = members.Find("tool_choice");
-  if (choice != nullptr && *choice != "auto" && *choice != "none") {
-    const bool known = *choice == "required" || choice->is_object();
-    if (!known) members.Wrong("tool_choice", "\"auto\" or \"none\"", *choice);
-    Invalid("tool_choice", "\"tool_choice\" cannot force a call here: \"auto\" and \"none\" are supported");
-  }
   if (const Json* tools = members.Find("tools"); tools != nullptr) {
     const bool list = tools->is_array() && std::ranges::all_of(*tools, [](const Json& t) { return t.is_object(); });
     if (!list) members.Wrong("tools", "a list of objects", *tools);
@@ -272,7 +325,7 @@ Call ParseCall(const Json& body, bool chat, const CallLimits& limits, int32_t vo
   call.share = members.Flag("cache_prompt", !call.seeded);
   call.priority = static_cast<int32_t>(members.Whole("priority", 0));
   call.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * members.Number("timeout", 0)));
-  call.format = Format(members);
+  call.format = Format(members, chat);
   Own(members, &call);
   return call;
 }
