@@ -291,6 +291,7 @@ class ServeTest(unittest.TestCase):
                            ({"hawser": {"session": session["id"], "kv": "full"}}, "cache of its own")):
             self.refused(400, "/v1/completions", {"prompt": "a", **own, **body}, text)
         self.refused(404, "/v1/completions", {"prompt": "a", "hawser": {"session": "../../etc/passwd"}}, "no session")
+        self.refused(400, "/v1/completions", {"prompt": "a", "hawser": {"session": ""}}, "id of a session", "hawser.session")
         self.refused(404, "/v1/sessions/session-0", None, "no session")
         self.refused(400, "/v1/sessions", {"kv": 3}, "kv")
         self.refused(400, "/v1/sessions/" + copy["id"] + "/save", {}, "--sessions")
@@ -360,6 +361,8 @@ class ServeTest(unittest.TestCase):
             r(400, "/v1/completions", {"prompt": "a", key: value}, f'"{key}', key)
         r(400, "/v1/completions", {"prompt": "a", "hawser": {"kv": "nonsense"}}, "nonsense")
         r(400, "/v1/completions", {"prompt": "a", "max_tokens": 10**9}, "maximum context length is")
+        r(400, "/v1/completions", {"prompt": ["a"] * 512, "n": 2}, "asks for 1024 texts at once", "prompt")
+        r(503, "/v1/completions", {"prompt": [1] * 2000, "max_tokens": 1000, "ignore_eos": True, "timeout": 1e-9}, "run out of its 1 ms")
         r(400, "/v1/completions", {"prompt": ["a", [1]]}, "texts alone", "prompt")
         r(400, "/tokenize", {"content": "a", "prompt": "b"}, "give one of")
         r(400, "/tokenize", {"content": "a", "add_special": True, "add_special_tokens": 1}, "true or false")

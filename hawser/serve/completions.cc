@@ -20,7 +20,7 @@ void Service::Impl::Completions(const WebRequest& request, const ReplyPtr& reply
   std::vector<std::string> texts;
   for (const Prompt& prompt : call.prompts) {
     if (const auto* text = std::get_if<std::string>(&prompt)) {
-      prompts.push_back(PromptIds(*text, tokenizer, /*parse_special=*/true, options.bos));
+      prompts.push_back(TextIds(*text));
       texts.push_back(*text);
     } else {
       prompts.push_back(std::get<std::vector<int32_t>>(prompt));
@@ -29,6 +29,14 @@ void Service::Impl::Completions(const WebRequest& request, const ReplyPtr& reply
     if (prompts.back().empty()) throw ApiError(400, "invalid_request_error", "a prompt has no tokens", "prompt");
   }
   Serve(std::move(call), std::move(prompts), texts, reply);
+}
+
+std::vector<int32_t> Service::Impl::TextIds(const std::string& text) const {
+  if (text.empty() && TextPrefix(tokenizer, options.bos).empty()) {
+    throw ApiError(400, "invalid_request_error",
+                   "the prompt is empty, and this model's tokenizer puts nothing before it", "prompt");
+  }
+  return PromptIds(text, tokenizer, /*parse_special=*/true, options.bos);
 }
 
 void Service::Impl::Chat(const WebRequest& request, const ReplyPtr& reply) {

@@ -229,6 +229,7 @@ void Own(const Members& members, Call* call) {
     call->keep = keep->is_number() ? fmt::format("{}", inner.Number("keep", 1)) : inner.Text("keep");
   }
   call->session = inner.Text("session");
+  if (call->session.empty() && inner.Find("session") != nullptr) inner.Wrong("session", "the id of a session", "");
   call->show_cache = inner.Flag("cache", false);
 }
 
@@ -324,7 +325,8 @@ Call ParseCall(const Json& body, bool chat, const CallLimits& limits, int32_t vo
   // What another text read may differ in the last bits from what this one would: seeds give the same text each time.
   call.share = members.Flag("cache_prompt", !call.seeded);
   call.priority = static_cast<int32_t>(members.Whole("priority", 0));
-  call.timeout = std::chrono::milliseconds(static_cast<int64_t>(1000 * members.Number("timeout", 0)));
+  call.timeout =
+      std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(members.Number("timeout", 0)));
   call.format = Format(members, chat);
   Own(members, &call);
   return call;

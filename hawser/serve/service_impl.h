@@ -88,6 +88,8 @@ struct Service::Impl {
   // completions.cc
   void Completions(const WebRequest& request, const ReplyPtr& reply);
   void Chat(const WebRequest& request, const ReplyPtr& reply);
+  /// A prompt that is text. Errors: ApiError where it has no tokens.
+  std::vector<int32_t> TextIds(const std::string& text) const;
   void Serve(Call call, std::vector<std::vector<int32_t>> prompts, const std::vector<std::string>& texts,
              const ReplyPtr& reply);
   void CheckModel(const Call& call) const;

@@ -106,7 +106,7 @@ std::vector<int32_t> Service::Impl::NextText(const Call& call, const LongText& t
   const Prompt& prompt = call.prompts.front();
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) return *ids;
   const auto& words = std::get<std::string>(prompt);
-  if (!begun) return PromptIds(words, tokenizer, /*parse_special=*/true, options.bos);
+  if (!begun) return TextIds(words);
   return tokenizer.Encode(words, /*parse_special=*/true, /*goes_on=*/!text.state.at_start);
 }
 
