@@ -1,11 +1,14 @@
 #include "hawser/eval/file_scores.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <span>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
+#include "hawser/eval/gsm8k.h"
 #include "hawser/eval/longbench.h"
 #include "hawser/eval/metrics.h"
 #include "hawser/eval/niah.h"
@@ -16,6 +19,8 @@ namespace hawser {
 namespace {
 
 using Scorer = std::function<double(const Prediction&)>;
+
+constexpr std::string_view kAll = "all";
 
 double ScoreChoice(const Prediction& p) {
   const char letter = LongBenchChoice(p.text);
@@ -29,31 +34,47 @@ double ScoreNeedle(const Prediction& p) {
   return p.layout == "four" ? NumbersFound(p.text, p.references) : JudgeNeedle(p.text) / 10.0;
 }
 
+double ScoreDigits(const Prediction& p) { return FirstDigitsAre(p.text, p.references[0]) ? 1 : 0; }
+
+/// `find`: the answer in what was worked out. A reference is a number, or a solution that ends in one.
+template <std::string (*find)(std::string_view)>
+double ScoreWorked(const Prediction& p) {
+  return Gsm8kNormalized(find(p.text)) == Gsm8kNormalized(p.references[0]) ? 1 : 0;
+}
+
 struct NamedScorer {
-  std::string_view name;
+  std::string_view name, metric;  // a task may have several
   double (*score)(const Prediction&);
 };
 constexpr NamedScorer kOthers[] = {
-    {"longbench_v2", ScoreChoice},
-    {"infinitebench_passkey", [](const Prediction& p) { return FirstDigitsAre(p.text, p.references[0]) ? 1.0 : 0.0; }},
-    {"passkey", ScorePasskey},
-    {"niah", ScoreNeedle},
+    {"longbench_v2", kAll, ScoreChoice},
+    {"infinitebench_passkey", kAll, ScoreDigits},
+    {"passkey", kAll, ScorePasskey},
+    {"niah", kAll, ScoreNeedle},
+    {"gsm8k", "strict-match", ScoreWorked<Gsm8kStrict>},
+    {"gsm8k", "flexible-extract", ScoreWorked<Gsm8kFlexible>},
+    {"gsm8k_cot", "strict-match", ScoreWorked<Gsm8kCotStrict>},
+    {"gsm8k_cot", "flexible-extract", ScoreWorked<Gsm8kFlexible>},
 };
 
-Scorer FindScorer(std::string_view task) {
+/// At least one, each with the name of what it measures.
+std::vector<std::pair<std::string_view, Scorer>> FindScorers(std::string_view task) {
   for (const RulerTask& of : RulerTasks()) {
-    if (of.name == task) return [&of](const Prediction& p) { return ScoreRuler(of, p.text, p.references); };
+    if (of.name != task) continue;
+    return {{kAll, [&of](const Prediction& p) { return ScoreRuler(of, p.text, p.references); }}};
   }
   if (const LongBenchSet* set = FindLongBenchSet(task)) {
     const bool by_length = task.ends_with("_e");
-    return [set, by_length](const Prediction& p) {
-      CheckLongBenchLine(*set, by_length, p.classes, p.length);
-      return LongBenchScore(*set, p.text, p.references, p.classes);
-    };
+    return {{kAll, [set, by_length](const Prediction& p) {
+               CheckLongBenchLine(*set, by_length, p.classes, p.length);
+               return LongBenchScore(*set, p.text, p.references, p.classes);
+             }}};
   }
+  std::vector<std::pair<std::string_view, Scorer>> found;
   for (const NamedScorer& other : kOthers) {
-    if (other.name == task) return other.score;
+    if (other.name == task) found.emplace_back(other.metric, other.score);
   }
+  if (!found.empty()) return found;
   std::vector<std::string_view> known = OtherScorers();
   for (const RulerTask& of : RulerTasks()) known.push_back(of.name);
   for (const LongBenchSet& set : LongBenchSets()) known.push_back(set.name);
@@ -80,30 +101,38 @@ FileScore ScoreOf(std::string part, std::span<const MetricValue> values) {
 
 std::vector<std::string_view> OtherScorers() {
   std::vector<std::string_view> names;
-  for (const NamedScorer& other : kOthers) names.push_back(other.name);
+  for (const NamedScorer& other : kOthers) {
+    if (std::ranges::find(names, other.name) == names.end()) names.push_back(other.name);
+  }
   return names;
 }
 
-double ScorePrediction(std::string_view task, const Prediction& prediction) { return FindScorer(task)(prediction); }
+double ScorePrediction(std::string_view task, const Prediction& prediction) {
+  return FindScorers(task).front().second(prediction);
+}
 
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path) {
-  const Scorer score = FindScorer(task);
+  const auto scorers = FindScorers(task);
+  const std::vector<Prediction> predictions = ReadPredictions(path);
   using Values = std::vector<MetricValue>;
-  Values all;
-  std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
-  for (const Prediction& prediction : ReadPredictions(path)) {
-    const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
-    const MetricValue value{.value = WithFrame(which, [&] { return score(prediction); })};
-    all.push_back(value);
-    for (const std::string& part : PartsOf(task, prediction)) {
-      if (part.empty()) continue;
-      auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);
-      if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
-      found->second.push_back(value);
+  std::vector<FileScore> scores;
+  for (const auto& [metric, score] : scorers) {
+    Values all;
+    std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
+    for (const Prediction& prediction : predictions) {
+      const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
+      const MetricValue value{.value = WithFrame(which, [&, &score = score] { return score(prediction); })};
+      all.push_back(value);
+      for (const std::string& part : PartsOf(task, prediction)) {
+        if (part.empty()) continue;
+        auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);
+        if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
+        found->second.push_back(value);
+      }
     }
+    scores.push_back(ScoreOf(std::string(metric), all));
+    for (const auto& [part, values] : parts) scores.push_back(ScoreOf(part, values));
   }
-  std::vector<FileScore> scores = {ScoreOf("all", all)};
-  for (const auto& [part, values] : parts) scores.push_back(ScoreOf(part, values));
   return scores;
 }
 

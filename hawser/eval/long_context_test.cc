@@ -324,5 +324,32 @@ TEST(FileScores, LogsOfSamplesByTheirLayouts) {
   EXPECT_EQ(key("landmark", "00042"), 100);
 }
 
+TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
+  const fs::path file = FreshPath("file_gsm8k.jsonl");
+  const auto scores = [&](std::string_view task, const std::string& text) {
+    WriteFileAtomically(file, text);
+    std::string found;
+    for (const FileScore& s : ScoreFile(task, file)) found += fmt::format("{} {} of {};", s.part, s.score, s.samples);
+    return found;
+  };
+  const std::string line = R"({"pred":"6 + 12 = 18.\n#### 18","answers":["9 * 2 = 18\n#### 18"]})"
+                           "\n";
+  EXPECT_EQ(scores("gsm8k", line), "strict-match 100 of 1;flexible-extract 100 of 1;");
+  EXPECT_EQ(scores("gsm8k", line + R"({"pred":"It is $1,018.","answer":"1018"})"),
+            "strict-match 50 of 2;flexible-extract 100 of 2;");
+  EXPECT_EQ(scores("gsm8k_cot", line + R"({"pred":"So. The answer is 18.","answer":18})"),
+            "strict-match 50 of 2;flexible-extract 100 of 2;");
+  std::string log;
+  for (const char* filter : {"strict-match", "flexible-extract"}) {
+    for (const int id : {0, 1}) {
+      log += fmt::format(
+          R"({{"doc_id":{},"doc":{{"question":"?","answer":"#### {}"}},"resps":[["#### 1"]],"filter":"{}"}})"
+          "\n",
+          id, id, filter);
+    }
+  }
+  EXPECT_EQ(scores("gsm8k", log), "strict-match 50 of 2;flexible-extract 50 of 2;");
+}
+
 }  // namespace
 }  // namespace hawser

@@ -65,7 +65,12 @@ Prediction ReadLine(const json& line, int64_t number) {
 
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path) {
   std::vector<Prediction> predictions;
+  json filter;
   ReadJsonItems(path, [&](const json& line) {
+    if (line.is_object() && line.contains("resps") && line.contains("filter")) {
+      if (filter.is_null()) filter = line["filter"];
+      if (line["filter"] != filter) return true;
+    }
     predictions.push_back(ReadLine(line, std::ssize(predictions)));
     return true;
   });

@@ -22,7 +22,8 @@ struct Prediction {
 /// Lines of JSON, or one list: `text` is "pred", "prediction" or "response", or the answer in a sample log of an
 /// evaluation
 /// ("resps"); references are "outputs", "answers", "needle", "answer", "label" or "ground_truth" of the line, or of its
-/// "doc". Blank lines are skipped. Errors: kIo, kFormat with the number of the line.
+/// "doc". Blank lines are skipped, and so are lines of a log that tell the same answers by another filter than the
+/// first line's. Errors: kIo, kFormat with the number of the line.
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path);
 
 }  // namespace hawser
