@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "hawser/base/error.h"
+#include "hawser/base/hash.h"
 #include "hawser/base/text.h"
 #include "hawser/io/convert.h"
 #include "hawser/io/safetensors.h"
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kVersionKey = "hawser_focus";
+constexpr const char* kChecksumKey = "checksum";
 
 fs::path FileOf(const fs::path& path) {
   std::error_code code;
@@ -46,6 +48,16 @@ int64_t Count(const TensorSource& source, const char* key) {
 }
 
 std::string Hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+/// Of all tensors, in the order of their names, and of how they lie there.
+std::string Checksum(const TensorSource& source) {
+  uint64_t hash = 0;
+  for (const auto& [name, view] : source.tensors()) {
+    const std::string what = fmt::format("{} {} {}", name, Name(view.dtype), ShapeText(view.shape));
+    hash = Hash64(view.bytes, Hash64(std::as_bytes(std::span(what)), hash));
+  }
+  return Hex(hash);
+}
 
 void CheckOfModel(const TensorSource& source, const Weights& model) {
   const ModelSpec& spec = model.spec();
@@ -103,17 +115,24 @@ FocusAdapters ReadFocusAdapters(const fs::path& path, const Weights& model) {
     const bool adjacent = spec.places == Places::kRope && spec.rope.pairing == RopePairing::kAdjacent;
     adapters.candidates =
         std::make_shared<const ParamStore>(Cast(ReadCandidates(source, spec, adjacent), model.dtype()));
+    if (source.metadata.contains(kChecksumKey) && Text(source, kChecksumKey) != Checksum(source)) {
+      Fail(ErrorKind::kFormat, "its tensors do not have the checksum that it names; the file is damaged");
+    }
     return adapters;
   });
 }
 
 void SaveFocusAdapters(const ParamStore& candidates, const Weights& model, const FocusShape& shape, int64_t sync,
                        const std::string& base, DType dtype, const fs::path& path) {
+  const ParamStore stored = Cast(candidates, dtype);
   std::vector<TensorToWrite> tensors;
-  for (const ParamInfo& info : candidates.layout().params()) {
-    const ConstMat tensor = candidates.At(info);
-    const std::span bytes(static_cast<const std::byte*>(tensor.data), static_cast<size_t>(info.size()) * sizeof(float));
-    tensors.push_back({info.name, {DType::kF32, ShapeInFile(info), bytes}, dtype});
+  TensorSource written;  // in the order of a reader
+  for (const ParamInfo& info : stored.layout().params()) {
+    const std::vector<int64_t> shape = ShapeInFile(info);
+    const auto bytes = static_cast<size_t>(*TensorBytes(shape, dtype));
+    const TensorView view{dtype, shape, {static_cast<const std::byte*>(stored.At(info).data), bytes}};
+    tensors.push_back({info.name, view, dtype});
+    written.Add(info.name, view);
   }
   WriteSafetensors(path, std::move(tensors),
                    {{kVersionKey, "1"},
@@ -123,7 +142,8 @@ void SaveFocusAdapters(const ParamStore& candidates, const Weights& model, const
                     {"chunk", fmt::format("{}", shape.chunk)},
                     {"prompt", fmt::format("{}", shape.prompt)},
                     {"local", fmt::format("{}", shape.local)},
-                    {"sync", fmt::format("{}", sync)}});
+                    {"sync", fmt::format("{}", sync)},
+                    {kChecksumKey, Checksum(written)}});
 }
 
 }  // namespace hawser

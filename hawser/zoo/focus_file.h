@@ -1,7 +1,8 @@
 // zoo/focus_file.h - candidates' projections (model/focus.h) in a file. Format: safetensors, tensors named as in
 // CandidateLayout, rotary channels paired in halves. Metadata `hawser_focus` (version 1), `model`
-// (ValuesFingerprint, 16 hex digits), `rope` (PlacesText), `base` (the model's name, for people) and `chunk`, `prompt`,
-// `local`, `sync`: how to read with them where nothing else is said.
+// (ValuesFingerprint, 16 hex digits), `rope` (PlacesText), `base` (the model's name, for people), `chunk`, `prompt`,
+// `local`, `sync`: how to read with them where nothing else is said, and `checksum` of the tensors (16 hex digits; the
+// first files have none).
 #pragma once
 
 #include <filesystem>

@@ -138,6 +138,19 @@ TEST_F(FocusFile, DamagedFilesAreNamed) {
     tensors->back().name = "another";
   });
   ExpectError(model, ErrorKind::kFormat, "of candidates alone");
+  Change([](Tensors* tensors, Metadata*) {  // the same tensor of two layers
+    std::swap((*tensors)[1].view, (*tensors)[tensors->size() / 2 + 1].view);
+  });
+  ExpectError(model, ErrorKind::kFormat, "checksum");
+  Change([](Tensors* tensors, Metadata*) {
+    for (TensorToWrite& tensor : *tensors) tensor.dtype = DType::kBF16;
+  });
+  ExpectError(model, ErrorKind::kFormat, "checksum");
+  Save(folder_ / "whole");
+  std::string bytes = ReadFile(folder_ / "whole");
+  bytes[bytes.size() - 6] ^= 1;
+  WriteFileAtomically(file(), bytes);
+  ExpectError(model, ErrorKind::kFormat, "checksum");
   WriteFileAtomically(file(), "nothing of the kind");
   ExpectError(model, ErrorKind::kFormat, "");
 }
