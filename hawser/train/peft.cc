@@ -146,6 +146,10 @@ PeftConfig ReadConfig(const fs::path& path) {
   PeftConfig config{.rank = object.Int("r", 1, kMostRank),
                     .alpha = object.Number("lora_alpha"),
                     .rslora = object.BoolOr("use_rslora", false)};
+  if (const auto alpha = static_cast<float>(config.alpha); alpha == 0 || !std::isfinite(alpha)) {
+    Fail(ErrorKind::kFormat, "{}: lora_alpha must be a number of f32 other than 0, found {}", path.string(),
+         config.alpha);
+  }
   const auto pattern = [&](const char* key, const auto& take) {
     const nlohmann::json* found = object.Find(key);
     if (found == nullptr || IsNothing(*found)) return;

@@ -310,6 +310,9 @@ TEST_F(PeftTest, WhatComputesSomethingElseIsNamed) {
                                                                      {"something_new", 3}};
   for (const auto& [key, value] : kUnsupportedKeys) ExpectError(ErrorKind::kUnsupported, {key}, with(key, value));
   ExpectError(ErrorKind::kFormat, {"r"}, with("r", 0));
+  for (const double alpha : {0.0, 1e-300, 1e300}) {
+    ExpectError(ErrorKind::kFormat, {"lora_alpha must be"}, with("lora_alpha", alpha));
+  }
   ExpectError(ErrorKind::kUsage, {"lora_A", "[4, 32]", "[3, 32]"}, with("r", 4));
   EXPECT_NO_THROW(with("lora_dropout", 0.1)());
   EXPECT_NO_THROW(with("init_lora_weights", "gaussian")());
