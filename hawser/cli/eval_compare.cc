@@ -1,6 +1,7 @@
 // hawser eval MODEL compare: the same texts under several caches, attention patterns and position schemes.
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
@@ -107,6 +108,14 @@ class HeldRuns {
     const auto found = std::ranges::find(runs_, name, &MethodRun::name);
     return found == runs_.end() ? nullptr : &*found;
   }
+  /// `index`: what the method reads now. Errors: kUsage where it was measured with another one.
+  void CheckIndex(const std::string& name, const std::string& index) const {
+    const MethodRun* run = Find(name);
+    if (run == nullptr || run->index == index) return;
+    Fail(ErrorKind::kUsage,
+         "this folder has it measured with {} index, and the file now holds {}; choose another folder",
+         run->index.empty() ? "an unknown" : fmt::format("another ({})", run->index), index);
+  }
   void Add(const MethodRun& run) {
     if (log_ != nullptr) log_->Add(ToJson(run));
   }
@@ -159,14 +168,21 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
     }
     return TextReader(backend.get(), run->weights, *tokenizer, method.sight, ParseBosRule(options.bos));
   };
-  int64_t first = 0;  // token that counts: behind every index
+  int64_t first = 0;                                         // token that counts: behind every index
+  std::vector<std::pair<std::string, std::string>> indexes;  // by method
   for (const Method& method : methods) {
     if (!method.sight.index) continue;
-    WithFrame(fmt::format("method '{}'", method.name),
-              [&] { first = std::max(first, reader_of(method).FirstPredicted()); });
+    WithFrame(fmt::format("method '{}'", method.name), [&] {
+      const TextReader reader = reader_of(method);
+      first = std::max(first, reader.FirstPredicted());
+      indexes.emplace_back(method.name, reader.IndexName());
+    });
     about["run"]["first"] = first;
   }
   HeldRuns held(options, about);
+  for (const auto& [name, index] : indexes) {
+    WithFrame(fmt::format("method '{}'", name), [&] { held.CheckIndex(name, index); });
+  }
   // What cannot be is told before anything is measured.
   constexpr int64_t kTried = 16;  // tokens predicted
   for (const Method& method : methods) {

@@ -119,6 +119,12 @@ TEST_F(IndexCommand, TextsThatBeginWithThePrefix) {
   EXPECT_NEAR(methods[2]["ppl"].get<double>() / part["ppl"].get<double>(), 1, 1e-9);
   EXPECT_NE(Run("eval", texts + "full --resume" + output).out.find("another run"), std::string::npos)
       << "without an index other tokens count";
+  EXPECT_EQ(Run("eval", texts + "'full; " + index + ",keep=1' --resume" + output).code, 0);
+  ASSERT_EQ(Index("--bos on --clusters 0.5").code, 0);
+  const CommandResult replaced = Run("eval", texts + "'full; " + index + ",keep=0.3' --resume" + output);
+  EXPECT_EQ(replaced.code, 2);
+  EXPECT_NE(replaced.out.find("measured with another ("), std::string::npos) << replaced.out;
+  ASSERT_EQ(Index("--bos on").code, 0);
 
   const auto refused = [&](const std::string& options, const std::string& part) {
     const CommandResult run = Run("eval", options);

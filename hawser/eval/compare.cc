@@ -118,7 +118,8 @@ NatsSum MethodRun::key() const {
 
 MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const CompareText> texts, int64_t stretch,
                     int64_t first) {
-  MethodRun run{.name = name, .bytes = {}, .prefix_read = {}, .stretches = {}, .buckets = {}};
+  MethodRun run{
+      .name = name, .index = reader->IndexName(), .bytes = {}, .prefix_read = {}, .stretches = {}, .buckets = {}};
   const auto start = std::chrono::steady_clock::now();
   double tokens = 0, bytes = 0, prefix_read = 0;
   bool cached = false, indexed = false;
@@ -160,6 +161,7 @@ MethodRun RunMethod(TextReader* reader, const std::string& name, std::span<const
 nlohmann::json ToJson(const MethodRun& run) {
   const NatsSum all = run.all(), key = run.key();
   nlohmann::json json = {{"name", run.name},
+                         {"index", run.index.empty() ? nlohmann::json() : nlohmann::json(run.index)},
                          {"kept", run.kept},
                          {"bytes", run.bytes ? nlohmann::json(*run.bytes) : nlohmann::json()},
                          {"prefix_read", run.prefix_read ? nlohmann::json(*run.prefix_read) : nlohmann::json()},
@@ -181,6 +183,7 @@ MethodRun ParseMethodRun(const nlohmann::json& json) {
   constexpr int64_t kMost = int64_t{1} << 53;
   const JsonObject object(json, "method");
   MethodRun run{.name = object.String("name"),
+                .index = object.StringOr("index", ""),
                 .kept = object.Number("kept"),
                 .bytes = {},
                 .prefix_read = {},

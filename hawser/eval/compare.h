@@ -43,6 +43,7 @@ struct CompareStretch {
 /// What one method read.
 struct MethodRun {
   std::string name;
+  std::string index;                  // PrefixName of the one it reads; empty: none
   double kept = 0;                    // keys, mean over all tokens and layers
   std::optional<double> bytes;        // of keys and values, likewise; none without a cache
   std::optional<double> prefix_read;  // of an indexed prefix, the part of its keys that a query reads

@@ -42,6 +42,8 @@ TextReader::TextReader(Backend* backend, const Weights& weights, const Tokenizer
   }
 }
 
+std::string TextReader::IndexName() const { return index_ == nullptr ? "" : PrefixName(index_->index()); }
+
 int64_t TextReader::FirstPredicted() const { return std::max<int64_t>(0, held() + 1 - std::ssize(prefix_)); }
 
 std::vector<int32_t> TextReader::Whole(std::span<const int32_t> text) const {

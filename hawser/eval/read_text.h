@@ -63,6 +63,8 @@ class TextReader {
   /// Tokens at the beginning of a text that nothing is said of: one without ids before it; behind an index its prefix
   /// and the token that is read there first.
   int64_t FirstPredicted() const;
+  /// PrefixName of the index; empty: none.
+  std::string IndexName() const;
   /// Errors: kUsage for ids outside the vocabulary; behind an index, for a text that does not begin with its prefix
   /// and go on behind it.
   void Check(std::span<const int32_t> ids) const;
