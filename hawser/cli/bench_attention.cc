@@ -342,7 +342,7 @@ std::function<int()> SetupBenchAttention(Command command, CommonOptions& common)
               "What a token sees: full, window=W, intra, anchor, or fields such as \"sinks=4 window=256 sep\"; "
               "may be given again");
   command.Add("--tokens", options->tokens, "Sequence lengths (4096)").Range(1, 1 << 24);
-  command.Add("--head-dim", options->head_dims, "Channels of a head (64 128)").Range(8, 256);
+  command.Add("--head-dim", options->head_dims, "Channels of a head (64 128)").Range(1, 256);
   command.Add("--heads", options->heads, "Query heads").Range(1, 1024).ShowDefault();
   command.Add("--kv-heads", options->kv_heads, "Key and value heads").Range(1, 1024).ShowDefault();
   command.Add("--dtype", options->dtype, "f32 or bf16 (bf16)").OneOf({"f32", "bf16"});

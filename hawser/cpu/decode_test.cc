@@ -85,7 +85,7 @@ TEST(DecodeTest, MatchesTheTwin) {
   Rng rng{.seed = 4, .stream = 1};
   for (const Isa isa : AvailableIsas()) {
     SetIsa(isa);
-    for (const int dim : {8, 12, 16, 24, 40, 64, 80, 100, 128, 256}) {
+    for (const int dim : {1, 2, 6, 8, 12, 16, 24, 40, 64, 80, 100, 128, 256}) {
       for (const DType dtype : {DType::kF32, DType::kBF16}) {
         const int group = 1 + static_cast<int>(rng.Below(6)), kv_heads = 1 + static_cast<int>(rng.Below(3));
         Batch batch(group * kv_heads, kv_heads, dim, dtype, dtype,

@@ -116,7 +116,7 @@ class StoredKvTest : public ::testing::Test {
   std::vector<float> cos_, sin_;
 };
 
-constexpr int kDims[] = {8, 12, 32, 40, 64, 100, 128, 256};
+constexpr int kDims[] = {2, 4, 8, 12, 32, 40, 64, 100, 128, 256};
 constexpr DType kStored[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
 
 TEST_F(StoredKvTest, DecodeGivesAHeadTheBitsItHasWithoutThoseThatShareItsKeys) {

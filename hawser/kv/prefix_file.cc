@@ -139,7 +139,7 @@ PrefixIndex ReadIndex(TensorSource source, const PrefixOwner& owner) {
   CheckOwner(about, owner);
   PrefixIndex index{.owner = owner,
                     .kv_heads = static_cast<int32_t>(about.Int("kv_heads", 1, 1 << 16)),
-                    .head_dim = static_cast<int32_t>(about.Int("head_dim", 8, 256)),
+                    .head_dim = static_cast<int32_t>(about.Int("head_dim", 1, 256)),
                     .dtype = StoredOf(about.String("stored")),
                     .sinks = static_cast<int32_t>(about.Int("sinks", 0, 1 << 16)),
                     .window = static_cast<int32_t>(about.Int("window", 0, 1 << 24)),

@@ -47,7 +47,7 @@ TEST(SpecTest, NamesTheFieldThatIsWrong) {
       {"heads", [](ModelSpec& s) { s.heads = 0; }},
       {"kv_heads", [](ModelSpec& s) { s.kv_heads = 8; }},
       {"multiple of kv_heads", [](ModelSpec& s) { s.kv_heads = 3; }},
-      {"head_dim", [](ModelSpec& s) { s.head_dim = 7; }},
+      {"head_dim", [](ModelSpec& s) { s.head_dim = 0; }},
       {"head_dim", [](ModelSpec& s) { s.head_dim = 257; }},
       {"mlp_width", [](ModelSpec& s) { s.mlp_width = 0; }},
       {"norm_eps", [](ModelSpec& s) { s.norm_eps = NAN; }},

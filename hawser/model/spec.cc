@@ -76,7 +76,7 @@ void Validate(const ModelSpec& spec) {
   if (spec.heads % spec.kv_heads != 0) {
     Fail(ErrorKind::kFormat, "heads must be a multiple of kv_heads, found {} and {}", spec.heads, spec.kv_heads);
   }
-  InRange("head_dim", int64_t{spec.head_dim}, 8, 256);
+  InRange("head_dim", int64_t{spec.head_dim}, 1, 256);
   InRange("mlp_width", int64_t{spec.mlp_width}, 1, 1 << 20);
   InRange("norm_eps", double{spec.norm_eps}, kTiny, 1.0);
   InRange("context", spec.context, 1, int64_t{1} << 31);

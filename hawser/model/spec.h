@@ -81,7 +81,7 @@ struct ModelSpec {
   bool operator==(const ModelSpec&) const = default;
 };
 
-/// Every field in range and consistent; 8 <= D <= 256, H % G == 0. Errors: kFormat naming the field and its bounds.
+/// Every field in range and consistent; 1 <= D <= 256, H % G == 0. Errors: kFormat naming the field and its bounds.
 void Validate(const ModelSpec& spec);
 
 /// Whether keys and queries of a layer are rotated, and the rope that does it.

@@ -20,8 +20,8 @@ void CheckHeads(const AttnShape& shape) {
     Fail(ErrorKind::kUsage, "attention: heads must be a positive multiple of kv_heads, found {} and {}", heads,
          kv_heads);
   }
-  if (head_dim < 8 || head_dim > 256)
-    Fail(ErrorKind::kUsage, "attention: head_dim must be in [8, 256], found {}", head_dim);
+  if (head_dim < 1 || head_dim > 256)
+    Fail(ErrorKind::kUsage, "attention: head_dim must be in [1, 256], found {}", head_dim);
   if (!(scale > 0.0f && scale < 1e30f)) Fail(ErrorKind::kUsage, "attention: scale must be positive, found {}", scale);
   for (int32_t h = 0; slopes != nullptr && h < heads; ++h) {
     if (!std::isfinite(slopes[h])) Fail(ErrorKind::kUsage, "attention: slope {} is {}; wanted a number", h, slopes[h]);

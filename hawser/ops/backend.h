@@ -184,7 +184,7 @@ struct KeyRotation {
 ///   softcap: S = softcap * tanh(S / softcap)        slopes: S -= slopes[h] * (place of the query - place of the key)
 /// in this order, before the mask.
 struct AttnShape {
-  int32_t heads = 0, kv_heads = 0, head_dim = 0;  // 8 <= D <= 256, H % G == 0
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;  // 1 <= D <= 256, H % G == 0
   float scale = 0.0f;                             // > 0
   SoftmaxSpec softmax = {};
   const float* slopes = nullptr;  // [H], finite; null: no score bias. Not trained
