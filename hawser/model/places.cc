@@ -51,7 +51,9 @@ std::string GrownPlaces(const ModelSpec& spec, int64_t context, int64_t wanted) 
     }
     reach(grown.alibi.factor, grown.alibi.original);
   } else {
-    if (grown.rope.scaling.kind == RopeKind::kDefault) grown.rope.scaling.kind = RopeKind::kNtk;
+    if (grown.rope.scaling.kind == RopeKind::kDefault) {
+      grown.rope.scaling.kind = spec.rope.rotary_dim < 4 ? RopeKind::kLinear : RopeKind::kNtk;
+    }
     reach(grown.rope.scaling.factor, grown.rope.scaling.original);
   }
   return PlacesText(grown);

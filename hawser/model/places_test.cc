@@ -12,6 +12,9 @@ TEST(Places, FormsOfEitherKindOfModel) {
   EXPECT_FALSE(HasScaling(rotary));
   EXPECT_EQ(MaxContext(rotary, 128), 128);
   EXPECT_EQ(GrownPlaces(rotary, 128, 512), "ntk:factor=4,original=128");
+  ModelSpec one_pair = rotary;
+  one_pair.rope.rotary_dim = 2;  // of which NTK would keep the only frequency
+  EXPECT_EQ(GrownPlaces(one_pair, 128, 512), "linear:factor=4,original=128");
   rotary.local_rope = rotary.rope;
   ApplyPlaces("linear", 128, 512, &rotary);
   EXPECT_EQ(PlacesText(rotary), "linear:factor=4,original=128");
