@@ -361,6 +361,8 @@ TEST(JsonSchema, TakesWhatIsValidAsModelsWriteIt) {
       {R"({"type": "string", "format": "ipv4"})",
        {"\"127.0.0.1\"", "\"255.255.255.255\""},
        {"\"256.0.0.1\"", "\"1.2.3\""}},
+      {R"({"type": "object", "properties": {}})", {"{}"}, {R"({"a": 1})"}},
+      {R"({"type": "object"})", {"{}", R"({"a": 1})"}, {"[]"}},
       {"true", {"[1, {\"a\": [null]}]", "-1.5e-3", "\"x\""}, {"", "nul", "{a}", "[1,]"}}};
   for (const Row& row : rows) {
     SCOPED_TRACE(row.schema);

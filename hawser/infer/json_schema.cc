@@ -395,7 +395,7 @@ class SchemaReader {
       required.insert(name.get<std::string>());
     }
     const bool says = schema.contains("additionalProperties");
-    const Json others = says ? schema["additionalProperties"] : Json(properties.empty());
+    const Json others = says ? schema["additionalProperties"] : Json(!schema.contains("properties"));
     std::vector<std::pair<std::string, const Json*>> members;  // null: of the kind of the others
     std::set<std::string, std::less<>> known;
     for (const auto& [name, value] : properties.items()) {
