@@ -291,7 +291,7 @@ class ServeTest(unittest.TestCase):
                            ({"hawser": {"session": session["id"], "kv": "full"}}, "cache of its own")):
             self.refused(400, "/v1/completions", {"prompt": "a", **own, **body}, text)
         self.refused(404, "/v1/completions", {"prompt": "a", "hawser": {"session": "../../etc/passwd"}}, "no session")
-        self.refused(400, "/v1/completions", {"prompt": "a", "hawser": {"session": ""}}, "id of a session", "hawser.session")
+        self.refused(404, "/v1/completions", {"prompt": "a", "hawser": {"session": ""}}, "no session")
         self.refused(404, "/v1/sessions/session-0", None, "no session")
         self.refused(400, "/v1/sessions", {"kv": 3}, "kv")
         self.refused(400, "/v1/sessions/" + copy["id"] + "/save", {}, "--sessions")

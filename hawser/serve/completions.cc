@@ -15,7 +15,7 @@ namespace hawser {
 
 void Service::Impl::Completions(const WebRequest& request, const ReplyPtr& reply) {
   Call call = ParseCall(Body(request), /*chat=*/false, options.limits, vocab());
-  if (!call.session.empty()) return ServeSession(std::move(call), reply);
+  if (call.session) return ServeSession(std::move(call), reply);
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::string> texts;
   for (const Prompt& prompt : call.prompts) {
@@ -41,7 +41,7 @@ std::vector<int32_t> Service::Impl::TextIds(const std::string& text) const {
 
 void Service::Impl::Chat(const WebRequest& request, const ReplyPtr& reply) {
   Call call = ParseCall(Body(request), /*chat=*/true, options.limits, vocab());
-  if (!call.session.empty()) return ServeSession(std::move(call), reply);
+  if (call.session) return ServeSession(std::move(call), reply);
   std::vector<int32_t> ids = TalkIds(call);
   if (ids.empty()) throw ApiError(400, "invalid_request_error", "the talk has no tokens", "messages");
   Serve(std::move(call), {std::move(ids)}, {""}, reply);

@@ -65,7 +65,7 @@ ApiError ErrorOfStatus(int status) {
     case 401:
       return {401, "authentication_error", "the API key is missing or wrong", "", "invalid_api_key"};
     case 404:
-      return {404, "not_found_error", "there is nothing under this path"};
+      return {404, "not_found_error", "there is nothing under this path; /openapi.json lists what there is"};
     case 405:
       return {405, kInvalid, "this path does not know the method"};
     case 413:

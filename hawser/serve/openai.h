@@ -67,9 +67,9 @@ struct Call {
   bool echo = false, stream = false, include_usage = false, progress = false, ignore_eos = false, share = true;
   TextFormat format;
   std::string kv;
-  std::string keep;         // {"hawser": {"keep": RULE}}: what is read of the indexed prefix
-  std::string session;      // {"hawser": {"session": ID}}: goes on behind that; messages or prompt are what is new
-  bool show_cache = false;  // {"hawser": {"cache": true}}: what the cache holds at the end
+  std::string keep;                    // {"hawser": {"keep": RULE}}: what is read of the indexed prefix
+  std::optional<std::string> session;  // {"hawser": {"session": ID}}: goes on behind that with what is new
+  bool show_cache = false;             // {"hawser": {"cache": true}}: what the cache holds at the end
   int32_t priority = 0;
   std::chrono::milliseconds timeout{};
 

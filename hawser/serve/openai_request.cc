@@ -228,8 +228,7 @@ void Own(const Members& members, Call* call) {
     if (!keep->is_number() && !keep->is_string()) inner.Wrong("keep", "a share of the keys or text", *keep);
     call->keep = keep->is_number() ? fmt::format("{}", inner.Number("keep", 1)) : inner.Text("keep");
   }
-  call->session = inner.Text("session");
-  if (call->session.empty() && inner.Find("session") != nullptr) inner.Wrong("session", "the id of a session", "");
+  if (inner.Find("session") != nullptr) call->session = inner.Text("session");
   call->show_cache = inner.Flag("cache", false);
 }
 

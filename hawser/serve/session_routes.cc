@@ -112,7 +112,7 @@ std::vector<int32_t> Service::Impl::NextText(const Call& call, const LongText& t
 
 void Service::Impl::ServeSession(Call call, const ReplyPtr& reply) {
   CheckModel(call);
-  std::unique_ptr<Sessions::Lease> lease = sessions.Take(call.session);
+  std::unique_ptr<Sessions::Lease> lease = sessions.Take(*call.session);
   const std::shared_ptr<LongText> text = lease->text();
   const KvForm form = text->cache->form();
   CheckSessionCall(call, form);
