@@ -64,7 +64,7 @@ void VisitKeys(Config& c, Visitor&& visit) {
   visit(c.attention, {"attention", "variant of training (docs/DATA.md) or pattern (docs/PATTERNS.md)"});
   visit(c.rope, {"rope",
                  "scheme of positions, `yarn:factor=8`, `alibi:ntk,factor=4`; empty: the model's, grown (NTK where it "
-                 "has none) if `context` grows"});
+                 "has none, linear where but one pair is rotated) if `context` grows"});
   visit(c.rope_numerics, {"rope_numerics",
                           "how rotations are rounded, for experiments (docs/NUMERICS.md); empty: as `rope` or the "
                           "model says, else exact"});
