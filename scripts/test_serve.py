@@ -395,6 +395,13 @@ class ServeTest(unittest.TestCase):
         nothing = raw(b"OPTIONS /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         self.assertTrue(nothing.startswith(b"HTTP/1.1 204") and nothing.endswith(b"\r\n\r\n"), nothing)
         self.assertNotIn(b"\r\nContent-", nothing)
+        # Blank lines in front of a request, and behind a body, are none of it.
+        last = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        self.assertTrue(raw(b"\r\n\r\n" + last).startswith(b"HTTP/1.1 200"))
+        after = raw(head + b"Content-Length: 20\r\n\r\n" + b'{"prompt": [1, "a"]}' + b"\r\n" + last)
+        self.assertTrue(after.startswith(b"HTTP/1.1 400") and after.count(b"HTTP/1.1 200") == 1, after)
+        for not_one in (b"\r", b"\n", b"\r\r\n", b"\r\n" * 9):
+            self.assertTrue(raw(not_one + last).startswith(b"HTTP/1.1 400"), not_one)
         two = raw(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         self.assertEqual(two.count(b"HTTP/1.1 200"), 2)
         body = b'{"prompt": "a", "max_tokens": 2}'

@@ -288,8 +288,27 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     parser_->body_limit(server_->options.body_bytes);
     parser_->header_limit(static_cast<uint32_t>(server_->options.header_bytes));
     Await();
-    http::async_read_header(stream_, buffer_, *parser_,
-                            [self = this->shared_from_this()](error_code error, size_t) { self->GotHeader(error); });
+    blank_bytes_ = 0;
+    ReadHeader();
+  }
+
+  /// Behind blank lines, which old clients send after a body (RFC 9112, section 2.2). They are few.
+  void ReadHeader() {
+    for (; buffer_.size() > 0 && blank_bytes_ < 16; ++blank_bytes_, buffer_.consume(1)) {
+      const char next = *static_cast<const char*>(buffer_.data().data());
+      if (next != (blank_bytes_ % 2 == 0 ? '\r' : '\n')) break;
+    }
+    const auto self = this->shared_from_this();
+    if (buffer_.size() == 0 && blank_bytes_ < 16) {
+      stream_.async_read_some(buffer_.prepare(4096), [self](error_code error, size_t n) {
+        if (error) return self->GotRequest(error == asio::error::eof ? error_code(http::error::end_of_stream) : error);
+        self->buffer_.commit(n);
+        self->ReadHeader();
+      });
+      return;
+    }
+    if (blank_bytes_ % 2 != 0) return Refuse(400);  // half a line's end
+    http::async_read_header(stream_, buffer_, *parser_, [self](error_code error, size_t) { self->GotHeader(error); });
   }
 
   /// Clients with large bodies ask whether to send them.
@@ -462,6 +481,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   std::optional<http::request_parser<http::string_body>> parser_;
   std::shared_ptr<Reply> reply_;  // to the request under way
   std::string writing_;
+  int blank_bytes_ = 0;  // in front of the request
   std::array<char, 4096> drain_;
   size_t drained_ = 0;
   std::optional<LivedTime::Clock::duration> due_;  // none: the client waits
