@@ -182,6 +182,8 @@ def errors(page):
     page.say("What", 8)
     page.idle()
     assert "nonsense" in page.run("document.querySelector('.error').textContent")
+    told = page.run("body().messages")
+    assert all(turn["content"] not in ("", "What") for turn in told), told
     faults = [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"
               and "status of 400" not in entry["message"] and "favicon" not in entry["message"]]
     assert not faults, faults
