@@ -8,12 +8,15 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/text.h"
+#include "hawser/eval/context_lines.h"
 #include "hawser/eval/gsm8k.h"
+#include "hawser/eval/logged_sample.h"
 #include "hawser/eval/longbench.h"
 #include "hawser/eval/metrics.h"
 #include "hawser/eval/niah.h"
 #include "hawser/eval/passkey.h"
 #include "hawser/eval/ruler_score.h"
+#include "hawser/eval/tasks.h"
 
 namespace hawser {
 namespace {
@@ -57,6 +60,53 @@ constexpr NamedScorer kOthers[] = {
     {"gsm8k_cot", "flexible-extract", ScoreWorked<Gsm8kFlexible>},
 };
 
+/// Tasks that ask for likelihoods. Their scores come from sample logs.
+constexpr const Task* kLikelihoods[] = {&kMmlu, &kHellaswag,  &kArcEasy, &kArcChallenge,
+                                        &kPiqa, &kWinogrande, &kLambada, &kWikitext};
+
+/// Subjects and groups of MMLU are scored alike. Null: none of these tasks.
+const Task* FindLikelihoods(std::string_view task) {
+  const auto found = std::ranges::find_if(
+      kLikelihoods, [&](const Task* of) { return of->name == task || (of == &kMmlu && task.starts_with("mmlu_")); });
+  return found == std::end(kLikelihoods) ? nullptr : *found;
+}
+
+SampleScore ScoreLogged(const Task& task, const nlohmann::json& line) {
+  const LoggedSample logged = ReadLoggedSample(line);
+  const size_t answers = logged.answer.likelihoods.size();
+  const bool one = &task == &kLambada || &task == &kWikitext;
+  if (one != (answers == 1)) {
+    Fail(ErrorKind::kFormat, "\"resps\": wanted {}, found {} of them", one ? "one answer" : "an answer a choice",
+         answers);
+  }
+  if (&task == &kWikitext && logged.sample.numbers.empty()) {
+    Fail(ErrorKind::kFormat, "\"doc\": wanted the \"page\", whose words are counted");
+  }
+  return task.score(logged.sample, std::span(&logged.answer, 1));
+}
+
+std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& path) {
+  std::vector<std::vector<MetricValue>> values(task.metrics.size());
+  ReadJsonItems(path, [&](const nlohmann::json& line) {
+    const SampleScore score = ScoreLogged(task, line);
+    for (size_t m = 0; m < values.size(); ++m) values[m].push_back(score.values[m]);
+    return true;
+  });
+  if (values[0].empty()) Fail(ErrorKind::kFormat, "{}: no samples", path.string());
+  std::vector<FileScore> scores;
+  for (size_t m = 0; m < values.size(); ++m) {
+    const Metric& metric = task.metrics[m];
+    const MetricSummary summary = Summarize(metric, values[m]);
+    if (summary.samples == 0) continue;  // acc_norm of letters
+    const double scale = metric.mean == Mean::kMean ? 100 : 1;
+    scores.push_back({.part = std::string(metric.name),
+                      .score = std::round(summary.value * 1e4) / 1e4 * scale,
+                      .error = scale * summary.error,
+                      .samples = summary.samples});
+  }
+  return scores;
+}
+
 /// At least one, each with the name of what it measures.
 std::vector<std::pair<std::string_view, Scorer>> FindScorers(std::string_view task) {
   for (const RulerTask& of : RulerTasks()) {
@@ -75,6 +125,10 @@ std::vector<std::pair<std::string_view, Scorer>> FindScorers(std::string_view ta
     if (other.name == task) found.emplace_back(other.metric, other.score);
   }
   if (!found.empty()) return found;
+  if (FindLikelihoods(task) != nullptr) {
+    Fail(ErrorKind::kUsage, "{} asks for likelihoods, which no text has: it is scored from the log of its samples",
+         task);
+  }
   std::vector<std::string_view> known = OtherScorers();
   for (const RulerTask& of : RulerTasks()) known.push_back(of.name);
   for (const LongBenchSet& set : LongBenchSets()) known.push_back(set.name);
@@ -104,6 +158,7 @@ std::vector<std::string_view> OtherScorers() {
   for (const NamedScorer& other : kOthers) {
     if (std::ranges::find(names, other.name) == names.end()) names.push_back(other.name);
   }
+  for (const Task* task : kLikelihoods) names.push_back(task->name);
   return names;
 }
 
@@ -112,6 +167,7 @@ double ScorePrediction(std::string_view task, const Prediction& prediction) {
 }
 
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path) {
+  if (const Task* likelihoods = FindLikelihoods(task)) return ScoreLog(*likelihoods, path);
   const auto scorers = FindScorers(task);
   const std::vector<Prediction> predictions = ReadPredictions(path);
   using Values = std::vector<MetricValue>;

@@ -13,19 +13,21 @@ namespace hawser {
 
 struct FileScore {
   std::string part;  // "all", or what is measured ("strict-match"), or a part of the data set: "0-4k", "hard"
-  double score = 0;  // percent, two decimals
-  double error = 0;  // standard error of it; NaN for one sample
+  double score = 0;  // percent, two decimals; perplexities and bits as they are, with four
+  double error = 0;  // standard error of it; NaN for one sample, and where there is none
   int64_t samples = 0;
 };
 
 /// What ScoreFile knows besides the tasks of RULER and the data sets of LongBench.
 std::vector<std::string_view> OtherScorers();
 
-/// One prediction by the (first) rules of `task`, from 0 to 1. Errors: kUsage for an unknown task.
+/// One prediction by the (first) rules of `task`, from 0 to 1. Errors: kUsage for a task that is unknown, or that asks
+/// for likelihoods.
 double ScorePrediction(std::string_view task, const Prediction& prediction);
 
 /// All lines, and by part where the task has parts: lengths of LongBench-E (names that end in _e), difficulty and
-/// length of LongBench v2. One after another where a task measures several things. Errors: kUsage, kIo, kFormat.
+/// length of LongBench v2. One after another where a task measures several things. Tasks that ask for likelihoods want
+/// sample logs of an evaluation (logged_sample.h). Errors: kUsage, kIo, kFormat.
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path);
 
 }  // namespace hawser

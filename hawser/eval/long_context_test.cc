@@ -154,6 +154,12 @@ TEST(LongBench, FirstLinesAndChoices) {
   EXPECT_EQ(LongBenchChoice("A or B"), 0);
 }
 
+TEST(LongBench, SentencesBeyondMemoryAreRefused) {
+  std::string text;
+  for (int i = 0; i < 1 << 14; ++i) text += "w ";
+  EXPECT_THROW(LongBenchScore(*FindLongBenchSet("gov_report"), text, {text}, {}), Error);
+}
+
 // Values of the published code.
 TEST(LongBench, BlanksDigitsAndWordsAreThoseOfPython) {
   const auto score = [](const char* set, const char* answer, const char* reference) {
@@ -349,6 +355,54 @@ TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
     }
   }
   EXPECT_EQ(scores("gsm8k", log), "strict-match 50 of 2;flexible-extract 50 of 2;");
+}
+
+// Tasks that ask for likelihoods, out of logs in the forms of either program; the values by hand.
+TEST(FileScores, LikelihoodsFromLogs) {
+  const fs::path file = FreshPath("file_likelihoods.jsonl");
+  const auto scores = [&](std::string_view task, const std::string& text) {
+    WriteFileAtomically(file, text);
+    std::string found;
+    for (const FileScore& s : ScoreFile(task, file)) found += fmt::format("{} {} of {};", s.part, s.score, s.samples);
+    return found;
+  };
+  const auto line = [](std::string_view doc, std::string_view target, std::string_view resps,
+                       const std::vector<std::string>& choices) {
+    std::string arguments;
+    for (const std::string& choice : choices) {
+      arguments += fmt::format(R"({}"gen_args_{}":{{"arg_0":"Q","arg_1":"{}"}})", arguments.empty() ? "" : ",",
+                               std::ranges::find(choices, choice) - choices.begin(), choice);
+    }
+    return fmt::format(R"({{"doc_id":0,"doc":{},"target":{},"arguments":{{{}}},"resps":[{}],"filter":"none"}})"
+                       "\n",
+                       doc, target, arguments, resps);
+  };
+  // -4 of two letters is less a letter than -9 of six. Letters count as characters, without the blank in front.
+  const std::string two = R"([["-4.0","False"]],[["-9.0","False"]])";
+  const std::string first = line("{}", "\"0\"", two, {" \u00e9\u00e9", " abcdef"});
+  EXPECT_EQ(scores("piqa", first), "acc 100 of 1;acc_norm 0 of 1;");
+  EXPECT_EQ(scores("arc_easy", first + line("{}", "1", two, {"\u00e9\u00e9", "abcdef"})),
+            "acc 50 of 2;acc_norm 50 of 2;");
+  EXPECT_EQ(scores("mmlu_anatomy", line("{}", "1", two, {" A", " D"})), "acc 0 of 1;");
+  EXPECT_EQ(scores("winogrande", line(R"({"answer":"2"})", "\"is it.\"", R"([[-9,false]],[["-4.0","True"]])",
+                                      {" is it.", " is it. "})),
+            "acc 100 of 1;");
+  EXPECT_EQ(scores("piqa", R"({"target":1,"arguments":[["Q"," a"],["Q"," b"]],"resps":[[[-2,false]],[[-1,true]]]})"),
+            "acc 100 of 1;acc_norm 100 of 1;");
+  const std::string word = line("{}", "\" it\"", R"([["-1.5","True"]])", {" it"});
+  EXPECT_EQ(scores("lambada_openai", word + line("{}", "\" it\"", R"([[-0.5,false]])", {" it"})),
+            "perplexity 2.7183 of 2;acc 50 of 2;");
+  EXPECT_EQ(scores("wikitext", line(R"({"page":"one two"})", "\"one two\"", R"(["-2.0"])", {})),
+            "word_perplexity 2.7183 of 1;byte_perplexity 1.3307 of 1;bits_per_byte 0.4122 of 1;");
+  for (const auto& [task, text] :
+       {std::pair("piqa", word), std::pair("lambada_openai", first), std::pair("wikitext", word),
+        std::pair("piqa", line("{}", "2", two, {"a", "b"})), std::pair("piqa", line("{}", "\"no\"", two, {"a", "b"})),
+        std::pair("piqa", line("{}", "0", two, {"a"})), std::pair("piqa", line("{}", "0", R"("a","b")", {"a", "b"})),
+        std::pair("piqa", line("{}", "0", R"([["nan","True"]],[[1,2,3]])", {"a", "b"})),
+        std::pair("piqa", std::string(R"({"pred":"a","answers":["a"]})")), std::pair("piqa", std::string("7")),
+        std::pair("piqa", std::string())}) {
+    EXPECT_THROW(scores(task, text), Error) << task << " " << text;
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "hawser/base/error.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/answer_text.h"
 #include "hawser/eval/longbench.h"
@@ -45,6 +46,11 @@ std::vector<Words> RougeSentences(std::string_view text) {
 /// reference is left out only where that is strictly better.
 void AddCommon(const Words& reference, const Words& answer, std::set<std::string_view>* common) {
   const size_t rows = reference.size() + 1, columns = answer.size() + 1;
+  constexpr size_t kMostCells = size_t{1} << 28;
+  if (rows > kMostCells / columns) {
+    Fail(ErrorKind::kUnsupported, "ROUGE-L compares sentences word by word: these of {} and {} words are too long",
+         reference.size(), answer.size());
+  }
   std::vector<int32_t> table(rows * columns, 0);
   for (size_t i = 1; i < rows; ++i) {
     for (size_t j = 1; j < columns; ++j) {
