@@ -18,7 +18,9 @@ namespace fs = std::filesystem;
 constexpr DataFile kFiles[] = {
     {"mmlu", "mmlu/dev.jsonl", 136428, "071a8344f0bfe8e13a2a056fd45825c8ab8ff40ff793c8396f51cbde9ea911c5"},
     {"mmlu", "mmlu/test.jsonl", 7510640, "fdcfe0b7c447753ab85f1f7686f87d201d4521814501d5252502282ef0237ff2"},
-    {"hellaswag", "hellaswag/hellaswag_val_full.txt", 7770677,
+    {"hellaswag", "hellaswag/hellaswag_val.jsonl", 0, "0f5ee25d72216f12317d5d8a7b92deafa423d81e",
+     "rowanz/hellaswag/a29ff8e9a04bba4bd6588223785ce105328adc57/data/hellaswag_val.jsonl"},
+    {"hellaswag_text", "hellaswag/hellaswag_val_full.txt", 7770677,
      "d572539320eb2050e858ca34b495bbe2103e3b3f1391a9c3bcdf215b0bb93bd1"},
     {"gsm8k", "gsm8k/test.jsonl", 749738, "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
      "openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/test.jsonl"},

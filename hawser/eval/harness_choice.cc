@@ -58,27 +58,6 @@ std::string HellaswagText(std::string text) {
 
 constexpr std::array<std::string_view, 3> kProtocols = {"harness", "llamacpp", "llmc"};
 
-/// llama.cpp and llm.c take the text as it is, llm.c without the name of the activity in front.
-std::vector<HarnessDoc> HellaswagDocs(const TaskInput& input, std::string_view protocol) {
-  const bool cleaned = protocol == "harness";
-  const auto of = [&](std::string_view line) { return cleaned ? HellaswagText(std::string(line)) : std::string(line); };
-  const std::string text = ReadDataFile(input.data_dir, "hellaswag/hellaswag_val_full.txt");
-  std::vector<std::string_view> lines = SplitAt(text, '\n');
-  std::vector<HarnessDoc> docs;
-  for (size_t at = 0; at + 6 <= lines.size(); at += 6) {
-    HarnessDoc out{.query = of(lines[at])};
-    if (const size_t name = out.query.find(": "); protocol == "llmc" && name != std::string::npos) {
-      out.query.erase(0, name + 2);
-    }
-    out.gold = lines[at + 1].at(0) - '0';
-    for (size_t i = 2; i < 6; ++i) out.choices.push_back(of(lines[at + i]));
-    out.doc = std::make_shared<const Json>(
-        Json{{"ctx", lines[at]}, {"endings", out.choices}, {"label", std::to_string(out.gold)}});
-    docs.push_back(std::move(out));
-  }
-  return docs;
-}
-
 /// Python's str.capitalize().
 std::string Capitalized(std::string_view text) {
   std::string out;
@@ -92,18 +71,45 @@ std::string Capitalized(std::string_view text) {
   return out;
 }
 
-/// The training set, in the form of its authors.
-std::vector<HarnessDoc> HellaswagExamples(const TaskInput& input) {
-  const char* path = "hellaswag/hellaswag_train.jsonl";
+/// In the form of its authors. llm.c takes the text as it is, without the name of the activity in front.
+std::vector<HarnessDoc> HellaswagLines(const TaskInput& input, const char* path, bool cleaned = true) {
   std::vector<HarnessDoc> docs;
   for (const nlohmann::json& line : ReadDataLines(input.data_dir, path)) {
     const JsonObject doc(line, path);
-    const std::string second = Capitalized(doc.String("ctx_b"));
-    HarnessDoc out{.query = HellaswagText(doc.String("activity_label") + ": " + doc.String("ctx_a") + " " + second)};
+    HarnessDoc out{.query = doc.String("ctx_a") + " " + Capitalized(doc.String("ctx_b"))};
+    out.query = cleaned ? HellaswagText(doc.String("activity_label") + ": " + out.query) : doc.String("ctx");
     out.gold = static_cast<int32_t>(doc.Int("label", 0, 3));
     for (const auto& ending : line.at("endings").get<std::vector<std::string>>()) {
-      out.choices.push_back(HellaswagText(ending));
+      out.choices.push_back(cleaned ? HellaswagText(ending) : ending);
     }
+    out.doc = std::make_shared<const Json>(line);
+    docs.push_back(std::move(out));
+  }
+  return docs;
+}
+
+/// In the form of llama.cpp, whose protocol takes it as it is: cleaned already, and without capitals behind a first
+/// sentence.
+std::vector<HarnessDoc> HellaswagDocs(const TaskInput& input, std::string_view protocol) {
+  const bool cleaned = protocol == "harness";
+  constexpr const char* kLines = "hellaswag/hellaswag_val.jsonl";
+  constexpr const char* kText = "hellaswag/hellaswag_val_full.txt";
+  if (protocol != "llamacpp" && (HasDataFile(input.data_dir, kLines) || !HasDataFile(input.data_dir, kText))) {
+    return HellaswagLines(input, kLines, cleaned);
+  }
+  const auto of = [&](std::string_view line) { return cleaned ? HellaswagText(std::string(line)) : std::string(line); };
+  const std::string text = ReadDataFile(input.data_dir, kText);
+  std::vector<std::string_view> lines = SplitAt(text, '\n');
+  std::vector<HarnessDoc> docs;
+  for (size_t at = 0; at + 6 <= lines.size(); at += 6) {
+    HarnessDoc out{.query = of(lines[at])};
+    if (const size_t name = out.query.find(": "); protocol == "llmc" && name != std::string::npos) {
+      out.query.erase(0, name + 2);
+    }
+    out.gold = lines[at + 1].at(0) - '0';
+    for (size_t i = 2; i < 6; ++i) out.choices.push_back(of(lines[at + i]));
+    out.doc = std::make_shared<const Json>(
+        Json{{"ctx", lines[at]}, {"endings", out.choices}, {"label", std::to_string(out.gold)}});
     docs.push_back(std::move(out));
   }
   return docs;
@@ -195,7 +201,9 @@ std::vector<Sample> HellaswagSamples(const TaskInput& input) {
   if (protocol != "harness" && input.options.Int("shots", 0, 0, 1000) > 0) {
     Fail(ErrorKind::kUsage, "shots is for protocol=harness: {} shows no examples", protocol);
   }
-  std::vector<Sample> samples = WithTraining(input, {.docs = HellaswagDocs(input, protocol)}, HellaswagExamples);
+  std::vector<Sample> samples = WithTraining(input, {.docs = HellaswagDocs(input, protocol)}, [](const TaskInput& in) {
+    return HellaswagLines(in, "hellaswag/hellaswag_train.jsonl");
+  });
   for (Sample& sample : samples) {
     if (protocol != "harness") sample.choices.clear();  // lengths are those of tokens
     if (protocol == "llamacpp") sample.requests[0].split = LmRequest::Split::kCommon;
