@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "hawser/base/file.h"
 #include "hawser/data/synthetic.h"
@@ -93,6 +95,50 @@ TEST_F(CompareCommand, PositionSchemesReadTheirOwnWay) {
   EXPECT_GT(json["methods"][1]["ppl_times_first"]["low"], 1.2) << "places eight times as near";
   const double cached = json["methods"][1]["ppl"], passed = json["methods"][2]["ppl"];
   EXPECT_NEAR(cached / passed, 1, 1e-4);
+}
+
+/// Every kind of cache, pattern and prefix, and positions behind some: one text, one table.
+TEST_F(CompareCommand, EveryMethodOnOneText) {
+  const CommandResult made = RunHawser("index builtin --max-tokens 160 --dtype f32 --threads 1 --quiet --prefix " +
+                                       Path("log.txt") + " --out " + Path("x.idx") + " 2>&1");
+  ASSERT_EQ(made.code, 0) << made.out;
+  const std::vector<std::string> methods = {"full",
+                                            "full:dtype=q8_0",
+                                            "index:" + (folder_ / "x.idx").string() + ",keep=0.3",
+                                            "window:48",
+                                            "sink:4,44",
+                                            "sink:4,44,positions=absolute",
+                                            "sep:3,40",
+                                            "fix:3,40,6",
+                                            "sep-stream:4,16,32,64",
+                                            "snapkv:128",
+                                            "tova:64",
+                                            "expected:64,sinks=4,future=64",
+                                            "sepcache:init_cache_size=4,sep_cache_size=16,local_size=32,cache_size=64",
+                                            "window=48",
+                                            "sinks=4 window=48",
+                                            "sinks=3 window=48 sep",
+                                            "window=48 every=8",
+                                            "full @ linear:factor=2",
+                                            "full @ ntk:factor=2",
+                                            "full @ yarn:factor=2",
+                                            "full @ dynamic:factor=2",
+                                            "full @ string:shift=100,window=32",
+                                            "window=48 @ yarn:factor=2"};
+  std::string list;
+  for (const std::string& method : methods) list += (list.empty() ? "" : "; ") + method;
+  const nlohmann::json json = Json("--bootstrap 50 --context 512 --methods '" + list + "'");
+  ASSERT_EQ(json["methods"].size(), methods.size());
+  std::map<std::string, double> ppl;
+  for (size_t m = 0; m < methods.size(); ++m) {
+    EXPECT_EQ(json["methods"][m]["name"], methods[m]);
+    ppl[methods[m]] = json["methods"][m]["ppl"];
+    EXPECT_LT(ppl[methods[m]], 8 * ppl["full"]) << methods[m];
+    EXPECT_GT(ppl[methods[m]], ppl["full"] / 2) << methods[m];
+  }
+  EXPECT_EQ(ppl["full @ dynamic:factor=2"], ppl["full"]);  // within the context
+  EXPECT_NEAR(ppl["window:48"], ppl["window=48"], 1e-4 * ppl["full"]);
+  EXPECT_NE(ppl["sink:4,44"], ppl["sink:4,44,positions=absolute"]);
 }
 
 TEST_F(CompareCommand, WhatCannotBeIsToldBeforeAnythingIsMeasured) {
