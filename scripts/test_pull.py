@@ -4,8 +4,10 @@
 A server on loopback plays a Hub with the files of MODEL_FOLDER, a second one where big files lie. Part by part they
 drop connections, ignore ranges, send other lengths or contents than promised, answer 429 and 503, and redirect.
 """
+import csv
 import hashlib
 import http.server
+import io
 import json
 import os
 import pathlib
@@ -14,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import unittest
@@ -349,7 +352,7 @@ class DataPullTest(unittest.TestCase):
 
     def test_what_is_not_the_file(self):
         self.assertIn("did you mean 'piqa'", self.pull("data:piq", 2))
-        self.assertIn("docs/EVAL.md", self.pull("data:mmlu", 4))
+        self.assertIn("docs/EVAL.md", self.pull("data:arc", 4))
         self.assertIn("404", self.pull("data:piqa", 3))
         self.answers["valid.jsonl"] = (200, b"x" * 495929)
         self.assertIn("93503cc97c679e459b065c3d13e848282e44b2a25213985bed3e5d458abef72d", self.pull("data:piqa", 3))
@@ -367,6 +370,38 @@ class DataPullTest(unittest.TestCase):
         self.answers.clear()
         self.assertEqual(self.pull("data:piqa", 0)["fetched_bytes"], 0)
         self.assertEqual((self.home / "data/piqa/valid.jsonl").read_bytes(), (folder / "valid.jsonl").read_bytes())
+
+    def test_sets_that_are_made(self):
+        data = pathlib.Path(os.environ.get("HAWSER_DATA", "/nowhere"))
+        if not (data / "mmlu").is_dir() or not (data / "gsm8k").is_dir():
+            self.skipTest("HAWSER_DATA with mmlu and gsm8k is absent")
+        for part in ("dev", "test"):
+            subjects = {}
+            for line in (data / f"mmlu/{part}.jsonl").read_text().strip().split("\n"):
+                row = json.loads(line)
+                subjects.setdefault(row["subject"], []).append([row["question"], *row["choices"], row["answer"]])
+            for subject, rows in subjects.items():
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows([["question", "a", "b", "c", "d", "answer"], *rows])
+                self.answers[f"/{part}/{subject}_{part}.csv"] = (200, text.getvalue().encode())
+        whole = self.answers.pop("/test/virology_test.csv")
+        self.assertIn("virology_test.csv: the server answers 404", self.pull("data:mmlu", 3))
+        self.answers["/test/virology_test.csv"] = (200, whole[1].replace(b"virus", b"virtue"))
+        self.assertIn("SHA-256", self.pull("data:mmlu", 3))
+        self.answers["/test/virology_test.csv"] = (200, b"question,answer\nwhy?,1\n")
+        self.assertIn("virology_test.csv: wanted a question, four choices", self.pull("data:mmlu", 3))
+        self.assertFalse((self.home / "data/mmlu/test.jsonl").exists())
+        self.answers["/test/virology_test.csv"] = whole
+        self.pull("data:mmlu", 0)
+        self.assertEqual((self.home / "data/mmlu/test.jsonl").read_bytes(), (data / "mmlu/test.jsonl").read_bytes())
+
+        shots = json.loads((data / "gsm8k/cot_exemplars_8shot.json").read_text())
+        lines = ["task: gsm8k_cot", "fewshot_config:", "  samples:"]
+        for shot in shots:
+            for begin, key in (("  - question: ", "question"), ("    target: ", "target")):
+                lines += textwrap.wrap(shot[key], 78, initial_indent=begin, subsequent_indent="      ")
+        self.answers["/gsm8k-cot.yaml"] = (200, "\n".join([*lines, "tag:", "- math", ""]).encode())
+        self.pull("data:gsm8k_cot", 0)
 
 
 if __name__ == "__main__":

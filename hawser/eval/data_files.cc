@@ -16,8 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr DataFile kFiles[] = {
-    {"mmlu", "mmlu/dev.jsonl", 136428, "071a8344f0bfe8e13a2a056fd45825c8ab8ff40ff793c8396f51cbde9ea911c5"},
-    {"mmlu", "mmlu/test.jsonl", 7510640, "fdcfe0b7c447753ab85f1f7686f87d201d4521814501d5252502282ef0237ff2"},
+    {"mmlu", "mmlu/dev.jsonl", 136428, "071a8344f0bfe8e13a2a056fd45825c8ab8ff40ff793c8396f51cbde9ea911c5",
+     "HaeChan0305/MLILAB-FedLLM/d92730e8bacd7b3a61e551e015e40588e10234b4/data/mmlu/dev", MakeMmluDev},
+    {"mmlu", "mmlu/test.jsonl", 7510640, "fdcfe0b7c447753ab85f1f7686f87d201d4521814501d5252502282ef0237ff2",
+     "HaeChan0305/MLILAB-FedLLM/d92730e8bacd7b3a61e551e015e40588e10234b4/data/mmlu/test", MakeMmluTest},
     {"hellaswag", "hellaswag/hellaswag_val.jsonl", 0, "0f5ee25d72216f12317d5d8a7b92deafa423d81e",
      "rowanz/hellaswag/a29ff8e9a04bba4bd6588223785ce105328adc57/data/hellaswag_val.jsonl"},
     {"hellaswag_text", "hellaswag/hellaswag_val_full.txt", 7770677,
@@ -27,7 +29,9 @@ constexpr DataFile kFiles[] = {
     {"gsm8k", "gsm8k/train.jsonl", 4166206, "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
      "openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/train.jsonl"},
     {"gsm8k_cot", "gsm8k/cot_exemplars_8shot.json", 2325,
-     "3a6099b24fa1812e1c8749366209a242bd0fa673352976debe0101a6c00eeb5c"},
+     "3a6099b24fa1812e1c8749366209a242bd0fa673352976debe0101a6c00eeb5c",
+     "EleutherAI/lm-evaluation-harness/4e7e0d47f33bc71070c1d38394bafbb52b117163/lm_eval/tasks/gsm8k/gsm8k-cot.yaml",
+     MakeGsm8kExamples},
     {"piqa", "piqa/valid.jsonl", 495929, "93503cc97c679e459b065c3d13e848282e44b2a25213985bed3e5d458abef72d",
      "ybisk/ybisk.github.io/21edab439af693b961be2f069e8690a88d3b4e37/piqa/data/valid.jsonl"},
     {"piqa", "piqa/valid-labels.lst", 3676, "b4192dc3a2a0363d9d60ccf79800cbbe2f32ebb17726efdde6970e0b8131bceb",
@@ -59,7 +63,8 @@ constexpr DataFile kFiles[] = {
      "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/adjectivelist.txt"},
     {"ruler", "ruler/wordlists/verblist.txt", 6967, "9fbf5e4e69b8869aebd88e6d545312ff9f878a747327ede5f6dbbba5c27b08ad",
      "mrmaxguns/wonderwordsmodule/v2.2.0/wonderwords/assets/verblist.txt"},
-    {"qa", "qa/xquad.en.json", 609383, "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29"},
+    {"xquad", "qa/xquad.en.json", 609383, "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29",
+     "google-deepmind/xquad/7d30520c717524000f0d9d2f9c10a069acd9d285/xquad.en.json"},
     {"qa", "qa/hotpotqa_dev_distractor_first100.json", 641578,
      "7588f53b8bd6725682133bcca8f8bf007f7e5be2227e376130660c16ef70defe"},
     {"longbench", "longbench/dataset2prompt.json", 5437,

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "hawser/eval/data_made.h"
+
 namespace hawser {
 
 struct DataFile {
@@ -18,7 +20,9 @@ struct DataFile {
   std::string_view path;        // in a folder of data: "mmlu/test.jsonl"
   int64_t bytes = 0;            // 0: not known
   std::string_view hash;        // SHA-256; of 40 digits: the file's name as a blob of git
-  std::string_view place = "";  // on raw.githubusercontent.com; empty: it is made from other files (docs/EVAL.md)
+  std::string_view place = "";  // on raw.githubusercontent.com; empty: docs/EVAL.md says how to make it
+  // Null: the file lies in `place` as it is. Else what it is made from does.
+  std::string (*make)(std::string_view place, const PartFetcher& fetch) = nullptr;
 };
 std::span<const DataFile> DataFiles();
 /// The one in `path`. REQUIRES: there is one.

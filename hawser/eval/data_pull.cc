@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <thread>
 
 #include "hawser/base/error.h"
@@ -21,8 +22,8 @@ constexpr int kTries = 4;
 
 constexpr int64_t kMostBytes = int64_t{1} << 28;  // of a file whose size is not known
 
-/// The whole file, which is to have `bytes`; 0: nobody knows.
-std::string Fetch(const std::string& url, int64_t bytes) {
+/// The whole file, which is to have `bytes`; 0: nobody knows. `part`: of a file that has a bar.
+std::string Fetch(const std::string& url, int64_t bytes, bool part = false) {
   std::string why;
   for (int attempt = 0; attempt < kTries; ++attempt) {
     if (attempt > 0) {
@@ -30,11 +31,12 @@ std::string Fetch(const std::string& url, int64_t bytes) {
       std::this_thread::sleep_for(std::chrono::milliseconds(500 << attempt));
     }
     std::string text;
-    ProgressBar bar(url.substr(url.rfind('/') + 1), bytes);
+    std::optional<ProgressBar> bar;
+    if (!part) bar.emplace(url.substr(url.rfind('/') + 1), bytes);
     const HttpResponse response = Http({.url = url}, [&](const HttpResponse& head, std::string_view piece) {
       if (head.status != 200) return false;
       text.append(piece);
-      bar.Update(static_cast<int64_t>(text.size()));
+      if (bar) bar->Update(static_cast<int64_t>(text.size()));
       return static_cast<int64_t>(text.size()) <= (bytes > 0 ? bytes : kMostBytes);
     });
     if (response.status == 200 && response.failure.empty()) return text;
@@ -44,6 +46,17 @@ std::string Fetch(const std::string& url, int64_t bytes) {
     if (!passing) break;
   }
   Fail(ErrorKind::kIo, "{}: {}", url, why);
+}
+
+/// `file` out of the files that it is made from.
+std::string Make(const DataFile& file, const std::string& endpoint) {
+  std::optional<ProgressBar> bar;
+  return file.make(file.place, [&](const std::string& path, int64_t number, int64_t count) {
+    if (!bar) bar.emplace(std::string(file.path.substr(file.path.rfind('/') + 1)), count);
+    std::string text = Fetch(endpoint + "/" + path, /*bytes=*/0, /*part=*/true);
+    bar->Update(number + 1);
+    return text;
+  });
 }
 
 }  // namespace
@@ -70,7 +83,7 @@ DataPull PullData(std::string_view set) {
       CheckDataFile(file, path, ReadFile(path));
     } else {
       const std::string url = endpoint + "/" + std::string(file.place);
-      const std::string text = Fetch(url, file.bytes);
+      const std::string text = file.make != nullptr ? Make(file, endpoint) : Fetch(url, file.bytes);
       CheckDataFile(file, url, text);
       MakeDirectories(ParentFolder(path));
       WriteFileAtomically(path, text);

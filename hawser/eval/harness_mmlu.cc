@@ -8,6 +8,7 @@
 #include "hawser/base/text.h"
 #include "hawser/eval/data_files.h"
 #include "hawser/eval/harness.h"
+#include "hawser/eval/mmlu_subjects.h"
 #include "hawser/eval/python_text.h"
 #include "hawser/eval/tasks.h"
 #include "hawser/io/json.h"
@@ -16,29 +17,6 @@ namespace hawser {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-struct Category {
-  std::string_view name;
-  std::string_view subjects;  // in alphabetical order
-};
-constexpr std::array<Category, 4> kCategories = {{
-    {"humanities",
-     "formal_logic high_school_european_history high_school_us_history high_school_world_history international_law "
-     "jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory professional_law "
-     "world_religions"},
-    {"other",
-     "business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing "
-     "medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"},
-    {"social_sciences",
-     "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics "
-     "high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations "
-     "security_studies sociology us_foreign_policy"},
-    {"stem",
-     "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science "
-     "college_mathematics college_physics computer_security conceptual_physics electrical_engineering "
-     "elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science "
-     "high_school_mathematics high_school_physics high_school_statistics machine_learning"},
-}};
 
 constexpr std::array<std::string_view, 3> kPrompts = {"letters", "texts", "llmc"};
 
@@ -80,7 +58,7 @@ std::vector<Sample> MmluSamples(const TaskInput& input) {
   const std::string prompt = input.options.OneOf("prompt", "letters", kPrompts);
   const std::vector<std::string> wanted = input.options.List("subjects", "all");
   std::vector<std::string_view> known = {"all"};
-  for (const Category& category : kCategories) {
+  for (const MmluCategory& category : MmluCategories()) {
     known.push_back(category.name);
     for (const std::string_view subject : SplitWords(category.subjects, " ")) known.push_back(subject);
   }
@@ -92,7 +70,7 @@ std::vector<Sample> MmluSamples(const TaskInput& input) {
   auto tests = ReadSubjects(input, "mmlu/test.jsonl", prompt);
   auto examples = shots > 0 ? ReadSubjects(input, "mmlu/dev.jsonl", prompt) : decltype(tests)();
   std::vector<Sample> samples;
-  for (const Category& category : kCategories) {
+  for (const MmluCategory& category : MmluCategories()) {
     for (const std::string_view subject : SplitWords(category.subjects, " ")) {
       if (!is_wanted("all") && !is_wanted(category.name) && !is_wanted(subject)) continue;
       const std::string name(subject);

@@ -13,6 +13,7 @@
 #include "hawser/base/file.h"
 #include "hawser/base/python_random.h"
 #include "hawser/eval/data_files.h"
+#include "hawser/eval/data_made.h"
 #include "hawser/eval/gsm8k.h"
 #include "hawser/eval/harness.h"
 #include "hawser/eval/metrics.h"
@@ -410,6 +411,14 @@ TEST(Metrics, GroupsWeighSamplesOrWhatStandsBelowThem) {
   EXPECT_TRUE(FindTask("longbench").rows_weigh_alike);
   EXPECT_TRUE(FindTask("ruler").rows_weigh_alike);
   EXPECT_FALSE(FindTask("mmlu").rows_weigh_alike);
+}
+
+TEST(DataMade, RowsOfCsv) {
+  using Rows = std::vector<std::vector<std::string>>;
+  EXPECT_EQ(CsvRows("a,b\n\"c, \"\"d\"\"\n\r e\",f\"g\"\r\n\n,\n\"\"\nlast"),
+            Rows({{"a", "b"}, {"c, \"d\"\n\r e", "f\"g\""}, {"", ""}, {""}, {"last"}}));
+  EXPECT_EQ(CsvRows(""), Rows());
+  EXPECT_EQ(CsvRows("\"open"), Rows({{"open"}}));
 }
 
 }  // namespace
