@@ -105,9 +105,11 @@ TEST_F(FocusFile, TheModelMayLieInAnotherWay) {
 TEST_F(FocusFile, OfAnotherModelOrRopeIsRefused) {
   const ParamStore other = LoudModel(spec_, 7);
   ExpectError(Weights(other), ErrorKind::kUsage, "trained for another model (\"models/small\"");
-  ParamStore touched = Cast(weights_, DType::kF32);
-  touched.Get(Role::kDown, 1).Row<float>(0)[3] += 1;
-  ExpectError(Weights(touched), ErrorKind::kUsage, "another model");
+  for (const Role role : {Role::kDown, Role::kQuery, Role::kKey, Role::kValue}) {
+    ParamStore touched = Cast(weights_, DType::kF32);
+    touched.Get(role, 1).Row<float>(1)[3] += 1;
+    ExpectError(Weights(touched), ErrorKind::kUsage, "another model");
+  }
   ModelSpec wide = spec_;
   ApplyPlaces("ntk:factor=2", spec_.context, 2 * spec_.context, &wide);
   ExpectError(Weights(weights_).WithSpec(wide), ErrorKind::kUsage, "read under \"ntk:factor=2");
