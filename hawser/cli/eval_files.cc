@@ -27,7 +27,7 @@ int RunScore(const std::string& task, const std::vector<fs::path>& files, const 
                       {"score", score.score},
                       {"stderr", score.error},
                       {"samples", score.samples}});
-      table.Row({file.string(), score.part, fmt::format("{:.2f}", score.score),
+      table.Row({file.string(), score.part, fmt::format("{:.{}f}", score.score, score.percent ? 2 : 4),
                  std::isnan(score.error) ? "" : fmt::format("{:.2f}", score.error), HumanCount(score.samples)});
     }
   }

@@ -13,6 +13,7 @@
 #include "hawser/eval/logged_sample.h"
 #include "hawser/eval/longbench.h"
 #include "hawser/eval/metrics.h"
+#include "hawser/eval/mmlu_subjects.h"
 #include "hawser/eval/niah.h"
 #include "hawser/eval/passkey.h"
 #include "hawser/eval/ruler_score.h"
@@ -64,12 +65,26 @@ constexpr NamedScorer kOthers[] = {
 constexpr const Task* kLikelihoods[] = {&kMmlu, &kHellaswag,  &kArcEasy, &kArcChallenge,
                                         &kPiqa, &kWinogrande, &kLambada, &kWikitext};
 
+bool IsMmlu(std::string_view part) {
+  const std::vector<std::string_view> subjects = MmluSubjects();
+  return std::ranges::find(subjects, part) != subjects.end() ||
+         std::ranges::find(MmluCategories(), part, &MmluCategory::name) != MmluCategories().end();
+}
+
 /// Subjects and groups of MMLU are scored alike. Null: none of these tasks.
 const Task* FindLikelihoods(std::string_view task) {
-  const auto found = std::ranges::find_if(
-      kLikelihoods, [&](const Task* of) { return of->name == task || (of == &kMmlu && task.starts_with("mmlu_")); });
+  const auto found = std::ranges::find_if(kLikelihoods, [&](const Task* of) {
+    return of->name == task || (of == &kMmlu && task.starts_with("mmlu_") && IsMmlu(task.substr(5)));
+  });
   return found == std::end(kLikelihoods) ? nullptr : *found;
 }
+
+struct Choices {
+  const Task* task;
+  size_t least, most;
+};
+constexpr Choices kChoices[] = {{&kMmlu, 4, 4},         {&kHellaswag, 4, 4}, {&kArcEasy, 3, 5},
+                                {&kArcChallenge, 3, 5}, {&kPiqa, 2, 2},      {&kWinogrande, 2, 2}};
 
 SampleScore ScoreLogged(const Task& task, const nlohmann::json& line) {
   const LoggedSample logged = ReadLoggedSample(line);
@@ -82,12 +97,24 @@ SampleScore ScoreLogged(const Task& task, const nlohmann::json& line) {
   if (&task == &kWikitext && logged.sample.numbers.empty()) {
     Fail(ErrorKind::kFormat, "\"doc\": wanted the \"page\", whose words are counted");
   }
+  if (&task == &kLambada && (logged.sample.choices.size() != 1 || !logged.greedy_told)) {
+    Fail(ErrorKind::kFormat, "wanted a word in \"arguments\", and in \"resps\" whether it is the likeliest");
+  }
+  const auto wanted = std::ranges::find(kChoices, &task, &Choices::task);
+  if (wanted != std::end(kChoices) && (answers < wanted->least || answers > wanted->most)) {
+    Fail(ErrorKind::kFormat, "{} has {} to {} choices, found {}", task.name, wanted->least, wanted->most, answers);
+  }
+  if (!one && logged.one_choice != (&task == &kWinogrande)) {
+    Fail(ErrorKind::kFormat, "this is {} log of winogrande", logged.one_choice ? "a" : "no");
+  }
   return task.score(logged.sample, std::span(&logged.answer, 1));
 }
 
 std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& path) {
   std::vector<std::vector<MetricValue>> values(task.metrics.size());
+  nlohmann::json filter;
   ReadJsonItems(path, [&](const nlohmann::json& line) {
+    if (IsOtherFilter(line, &filter)) return true;
     const SampleScore score = ScoreLogged(task, line);
     for (size_t m = 0; m < values.size(); ++m) values[m].push_back(score.values[m]);
     return true;
@@ -98,11 +125,13 @@ std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& p
     const Metric& metric = task.metrics[m];
     const MetricSummary summary = Summarize(metric, values[m]);
     if (summary.samples == 0) continue;  // acc_norm of letters
-    const double scale = metric.mean == Mean::kMean ? 100 : 1;
+    const bool percent = metric.mean == Mean::kMean;
+    const double scale = percent ? 100 : 1;
     scores.push_back({.part = std::string(metric.name),
-                      .score = std::round(summary.value * 1e4) / 1e4 * scale,
+                      .score = percent ? std::round(summary.value * 1e4) / 1e2 : summary.value,
                       .error = scale * summary.error,
-                      .samples = summary.samples});
+                      .samples = summary.samples,
+                      .percent = percent});
   }
   return scores;
 }

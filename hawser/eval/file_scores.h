@@ -13,9 +13,10 @@ namespace hawser {
 
 struct FileScore {
   std::string part;  // "all", or what is measured ("strict-match"), or a part of the data set: "0-4k", "hard"
-  double score = 0;  // percent, two decimals; perplexities and bits as they are, with four
+  double score = 0;  // percent, two decimals; perplexities and bits as they are
   double error = 0;  // standard error of it; NaN for one sample, and where there is none
   int64_t samples = 0;
+  bool percent = true;
 };
 
 /// What ScoreFile knows besides the tasks of RULER and the data sets of LongBench.

@@ -1,5 +1,6 @@
 #include "hawser/eval/logged_sample.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -25,14 +26,18 @@ std::optional<double> AsNumber(const json& value) {
 }
 
 /// [[LL, GREEDY]], [LL] or what stands in them.
-Likelihood ReadAnswer(const json& resp) {
+Likelihood ReadAnswer(const json& resp, bool* greedy_told) {
   const json* answer = &resp;
   while (answer->is_array() && answer->size() == 1) answer = &answer->front();
   const bool pair = answer->is_array() && answer->size() == 2;
   const auto ll = AsNumber(pair ? answer->front() : *answer);
-  if (!ll) Fail(ErrorKind::kFormat, "\"resps\": wanted log-likelihoods, found {}", ShownJson(resp));
   const json greedy = pair ? answer->back() : json(false);
-  return {.ll = *ll, .greedy = greedy == true || greedy == "True"};
+  const bool yes = greedy == true || greedy == "True", no = greedy == false || greedy == "False";
+  if (!ll || *ll > 1e-3 || (!yes && !no)) {
+    Fail(ErrorKind::kFormat, "\"resps\": wanted log-likelihoods, found {}", ShownJson(resp));
+  }
+  *greedy_told = pair;
+  return {.ll = *ll, .greedy = yes};
 }
 
 json Member(const json& object, const std::string& key) {
@@ -48,12 +53,15 @@ std::optional<std::string> SecondArgument(const json& arguments, size_t i) {
   return second.is_string() ? std::optional(second.get<std::string>()) : std::nullopt;
 }
 
-int32_t ReadGold(const json& line, size_t choices) {
+int32_t ReadGold(const json& line, const std::vector<std::string>& choices) {
   const json target = Member(line, "target"), answer = Member(Member(line, "doc"), "answer");
+  const bool contexts = std::ranges::count(choices, choices[0]) == std::ssize(choices);
+  const auto named = target.is_string() ? std::ranges::find(choices, target.get<std::string>()) : choices.end();
   std::optional<double> gold = AsNumber(target);
-  if (!gold && AsNumber(answer)) gold = *AsNumber(answer) - 1;
-  if (!gold || *gold != std::floor(*gold) || *gold < 0 || *gold >= static_cast<double>(choices)) {
-    Fail(ErrorKind::kFormat, "\"target\": wanted the number of one of {} choices, found {}", choices,
+  if (!gold && contexts && AsNumber(answer)) gold = *AsNumber(answer) - 1;
+  if (!gold && !contexts && named != choices.end()) gold = static_cast<double>(named - choices.begin());
+  if (!gold || *gold != std::floor(*gold) || *gold < 0 || *gold >= static_cast<double>(choices.size())) {
+    Fail(ErrorKind::kFormat, "\"target\": wanted one of {} choices or its number, found {}", choices.size(),
          ShownJson(target));
   }
   return static_cast<int32_t>(*gold);
@@ -67,7 +75,7 @@ LoggedSample ReadLoggedSample(const json& line) {
   }
   LoggedSample out;
   Sample& sample = out.sample;
-  for (const json& resp : line["resps"]) out.answer.likelihoods.push_back(ReadAnswer(resp));
+  for (const json& resp : line["resps"]) out.answer.likelihoods.push_back(ReadAnswer(resp, &out.greedy_told));
   const size_t answers = out.answer.likelihoods.size();
   const json arguments = Member(line, "arguments");
   for (size_t i = 0; i < answers; ++i) {
@@ -77,9 +85,16 @@ LoggedSample ReadLoggedSample(const json& line) {
     if (choice.starts_with(' ')) choice.erase(0, 1);
     sample.choices.push_back(std::move(choice));
   }
-  if (answers > 1) sample.gold = ReadGold(line, answers);
   if (answers > 1 && sample.choices.size() != answers) {
     Fail(ErrorKind::kFormat, "\"arguments\": wanted {} choices, found {}", answers, sample.choices.size());
+  }
+  out.one_choice = answers > 1 && std::ranges::count(sample.choices, sample.choices[0]) == std::ssize(sample.choices);
+  if (answers > 1) sample.gold = ReadGold(line, sample.choices);
+  if (const json tokens = Member(line, "choice_tokens"); tokens.is_array() && tokens.size() == answers) {
+    for (size_t i = 0; i < answers; ++i) {
+      if (tokens[i].is_number_integer()) out.answer.likelihoods[i].tokens = tokens[i].get<int64_t>();
+    }
+    sample.choices.clear();
   }
   if (const json doc = Member(line, "doc"); doc.is_object() && doc.contains("page")) {
     const std::string page = JsonObject(doc, "doc").String("page");

@@ -9,13 +9,16 @@
 namespace hawser {
 
 struct LoggedSample {
-  Sample sample;    // what its scores need: gold, choices, numbers
-  LmAnswer answer;  // likelihoods of all choices
+  Sample sample;             // what its scores need: gold, choices, numbers
+  LmAnswer answer;           // likelihoods of all choices
+  bool greedy_told = false;  // whether each is the likeliest text
+  bool one_choice = false;   // behind several contexts
 };
 
 /// A line whose answers are log-likelihoods: "resps" has one a request, [[LL, GREEDY]] or, of whole texts, [LL], each
-/// as a number or a text. The right choice is "target", a number, or where that is a text the "answer" of "doc",
-/// from 1. Lengths of choices are those of "arguments" without one blank in front. Errors: kFormat.
+/// as a number or a text. The right choice is "target": its number or text, or where all choices are one text behind
+/// several contexts the "answer" of "doc", from 1. Lengths of choices are "choice_tokens", or those of "arguments"
+/// without one blank in front. Errors: kFormat.
 LoggedSample ReadLoggedSample(const nlohmann::json& line);
 
 }  // namespace hawser

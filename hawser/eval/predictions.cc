@@ -32,13 +32,20 @@ std::vector<std::string> Texts(const json* value) {
 Prediction ReadLine(const json& line, int64_t number) {
   if (!line.is_object()) Fail(ErrorKind::kFormat, "wanted an object, found {}", ShownJson(line));
   Prediction out;
-  const json* id = FirstOf(line, {"_id", "index", "doc_id", "id"});
+  const auto others = line.find("others");
+  const json* id = others != line.end() && others->is_object() ? FirstOf(*others, {"id"}) : nullptr;
+  if (id == nullptr) id = FirstOf(line, {"_id", "index", "doc_id", "id"});
   out.id = id != nullptr ? Plain(*id) : std::to_string(number);
   const json* text = FirstOf(line, {"pred", "prediction", "response"});
   if (const auto resps = line.find("resps"); text == nullptr && resps != line.end()) {
     const json* first = &*resps;
-    while (first->is_array() && !first->empty()) first = &first->front();
-    text = first->is_string() ? first : nullptr;
+    for (int lists = 0; lists < 2 && first->is_array() && !first->empty(); ++lists) first = &first->front();
+    const auto arguments = line.find("arguments");
+    const bool made = arguments == line.end() || arguments->dump().find("\"until\"") != std::string::npos;
+    if (!first->is_string() || !made) {
+      Fail(ErrorKind::kFormat, "\"resps\" holds likelihoods, wanted a text, found {}", ShownJson(*resps));
+    }
+    text = first;
   }
   if (text == nullptr || !text->is_string()) {
     Fail(ErrorKind::kFormat, "no prediction: wanted a text \"pred\", found {}", ShownJson(line));
@@ -63,14 +70,17 @@ Prediction ReadLine(const json& line, int64_t number) {
 
 }  // namespace
 
+bool IsOtherFilter(const json& line, json* first) {
+  if (!line.is_object() || !line.contains("resps") || !line.contains("filter")) return false;
+  if (first->is_null()) *first = line["filter"];
+  return line["filter"] != *first;
+}
+
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path) {
   std::vector<Prediction> predictions;
   json filter;
   ReadJsonItems(path, [&](const json& line) {
-    if (line.is_object() && line.contains("resps") && line.contains("filter")) {
-      if (filter.is_null()) filter = line["filter"];
-      if (line["filter"] != filter) return true;
-    }
+    if (IsOtherFilter(line, &filter)) return true;
     predictions.push_back(ReadLine(line, std::ssize(predictions)));
     return true;
   });

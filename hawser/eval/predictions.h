@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,8 @@ struct Prediction {
 /// "doc". Blank lines are skipped, and so are lines of a log that tell the same answers by another filter than the
 /// first line's. Errors: kIo, kFormat with the number of the line.
 std::vector<Prediction> ReadPredictions(const std::filesystem::path& path);
+
+/// Whether a line of a sample log tells the same answers by another filter than the first line's, which `first` holds.
+bool IsOtherFilter(const nlohmann::json& line, nlohmann::json* first);
 
 }  // namespace hawser

@@ -189,6 +189,11 @@ std::map<std::string, std::string> SampleLogs(const ScoredTask& task, const Show
     }
     base["arguments"] = arguments;
     base["resps"] = resps;
+    if (sample.gold >= 0 && sample.choices.empty()) {  // whose lengths are those of tokens
+      for (const LmAnswer& answer : task.answers[s]) {
+        for (const Likelihood& l : answer.likelihoods) base["choice_tokens"].push_back(l.tokens);
+      }
+    }
     for (const auto& [name, value] : sample.facts) base["facts"][name] = value;
     for (const auto& [name, value] : sample.at) base["at"][name] = value;
     std::set<std::string_view> filters;
