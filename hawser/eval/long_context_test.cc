@@ -221,7 +221,9 @@ void CheckTask(const std::string& text, const std::filesystem::path& data, size_
   for (const Sample& sample : samples) {
     ASSERT_EQ(sample.requests.size(), 1u);
     const LmRequest& request = sample.requests[0];
-    EXPECT_LE(static_cast<int64_t>(request.context.size() + request.answer_prefix.size()) + request.max_new, 4096)
+    const auto at = std::ranges::find(sample.at, "length", &std::pair<std::string, double>::first);
+    EXPECT_LE(static_cast<int64_t>(request.context.size() + request.answer_prefix.size()) + request.max_new,
+              at == sample.at.end() ? 4096 : static_cast<int64_t>(at->second))
         << text;
     const std::string right = fmt::format("{}", fmt::join(sample.references, ", "));
     const std::vector<LmAnswer> good = {{.text = right}}, bad = {{.text = "no"}};
@@ -266,6 +268,16 @@ TEST(LongTasks, TheTruthScoresFull) {
   if (MissingData({prompts}).empty()) {
     WriteFileAtomically(data / prompts, ReadFile(TestData() / prompts));
     CheckTask("longbench:sets=hotpotqa+trec+gov_report_e", data, 6);
+  }
+  for (const char* beyond : {"passkey:units=9000,depths=3,trials=1", "passkey:variant=infinitebench,file=",
+                             "passkey:variant=yarn-hard,lengths=4000,haystack="}) {
+    WriteFileAtomically(data / "long.jsonl",
+                        R"({"context":")" + std::string(5000, 'x') + R"(","input":"?","answer":"7"})");
+    std::string task = beyond;
+    if (task.ends_with("file=")) task += (data / "long.jsonl").string();
+    if (task.ends_with("haystack=")) task += (data / "short.txt").string();
+    WriteFileAtomically(data / "short.txt", "A few words.");
+    EXPECT_THROW(CheckTask(task, data, 0), Error) << task;
   }
   EXPECT_THROW(CheckTask("longbench:sets=hotpot", data, 0), Error);
   EXPECT_THROW(CheckTask("longbench:sets=qmsum", data, 0), Error);
@@ -335,7 +347,8 @@ TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
   const auto scores = [&](std::string_view task, const std::string& text) {
     WriteFileAtomically(file, text);
     std::string found;
-    for (const FileScore& s : ScoreFile(task, file)) found += fmt::format("{} {} of {};", s.part, s.score, s.samples);
+    for (const FileScore& s : ScoreFile(task, file))
+      found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
     return found;
   };
   const std::string line = R"({"pred":"6 + 12 = 18.\n#### 18","answers":["9 * 2 = 18\n#### 18"]})"
@@ -363,15 +376,15 @@ TEST(FileScores, LikelihoodsFromLogs) {
   const auto scores = [&](std::string_view task, const std::string& text) {
     WriteFileAtomically(file, text);
     std::string found;
-    for (const FileScore& s : ScoreFile(task, file)) found += fmt::format("{} {} of {};", s.part, s.score, s.samples);
+    for (const FileScore& s : ScoreFile(task, file))
+      found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
     return found;
   };
   const auto line = [](std::string_view doc, std::string_view target, std::string_view resps,
                        const std::vector<std::string>& choices) {
     std::string arguments;
-    for (const std::string& choice : choices) {
-      arguments += fmt::format(R"({}"gen_args_{}":{{"arg_0":"Q","arg_1":"{}"}})", arguments.empty() ? "" : ",",
-                               std::ranges::find(choices, choice) - choices.begin(), choice);
+    for (size_t i = 0; i < choices.size(); ++i) {
+      arguments += fmt::format(R"({}"gen_args_{}":{{"arg_0":"Q","arg_1":"{}"}})", i == 0 ? "" : ",", i, choices[i]);
     }
     return fmt::format(R"({{"doc_id":0,"doc":{},"target":{},"arguments":{{{}}},"resps":[{}],"filter":"none"}})"
                        "\n",
@@ -381,21 +394,39 @@ TEST(FileScores, LikelihoodsFromLogs) {
   const std::string two = R"([["-4.0","False"]],[["-9.0","False"]])";
   const std::string first = line("{}", "\"0\"", two, {" \u00e9\u00e9", " abcdef"});
   EXPECT_EQ(scores("piqa", first), "acc 100 of 1;acc_norm 0 of 1;");
-  EXPECT_EQ(scores("arc_easy", first + line("{}", "1", two, {"\u00e9\u00e9", "abcdef"})),
-            "acc 50 of 2;acc_norm 50 of 2;");
-  EXPECT_EQ(scores("mmlu_anatomy", line("{}", "1", two, {" A", " D"})), "acc 0 of 1;");
+  EXPECT_EQ(scores("piqa", first + line("{}", "1", two, {"\u00e9\u00e9", "abcdef"})), "acc 50 of 2;acc_norm 50 of 2;");
+  const std::string four = two + R"(,[["-5.0","False"]],[["-3.5","True"]])";
+  const std::vector<std::string> letters = {" A", " B", " C", " D"};
+  for (const char* target : {"3", "\"3\"", "\"D\""}) {
+    EXPECT_EQ(scores("mmlu_anatomy", line(R"({"answer":1})", target, four, letters)), "acc 100 of 1;") << target;
+  }
+  EXPECT_EQ(scores("mmlu_stem", line("{}", "1", four, letters) + R"({"resps":[],"filter":"other"})"), "acc 0 of 1;");
+  std::string counted = line("{}", "0", two, {" ab", " abcdef"});  // by tokens, which the line counts
+  EXPECT_EQ(scores("piqa", counted), "acc 100 of 1;acc_norm 0 of 1;");
+  counted.replace(1, 0, R"("choice_tokens":[4,4],)");
+  EXPECT_EQ(scores("piqa", counted), "acc 100 of 1;acc_norm 100 of 1;");
   EXPECT_EQ(scores("winogrande", line(R"({"answer":"2"})", "\"is it.\"", R"([[-9,false]],[["-4.0","True"]])",
-                                      {" is it.", " is it. "})),
+                                      {" is it.", " is it."})),
             "acc 100 of 1;");
   EXPECT_EQ(scores("piqa", R"({"target":1,"arguments":[["Q"," a"],["Q"," b"]],"resps":[[[-2,false]],[[-1,true]]]})"),
             "acc 100 of 1;acc_norm 100 of 1;");
   const std::string word = line("{}", "\" it\"", R"([["-1.5","True"]])", {" it"});
   EXPECT_EQ(scores("lambada_openai", word + line("{}", "\" it\"", R"([[-0.5,false]])", {" it"})),
-            "perplexity 2.7183 of 2;acc 50 of 2;");
+            "perplexity 2.71828 of 2;acc 50 of 2;");
   EXPECT_EQ(scores("wikitext", line(R"({"page":"one two"})", "\"one two\"", R"(["-2.0"])", {})),
-            "word_perplexity 2.7183 of 1;byte_perplexity 1.3307 of 1;bits_per_byte 0.4122 of 1;");
+            "word_perplexity 2.71828 of 1;byte_perplexity 1.33071 of 1;bits_per_byte 0.412199 of 1;");
   for (const auto& [task, text] :
-       {std::pair("piqa", word), std::pair("lambada_openai", first), std::pair("wikitext", word),
+       {std::pair("mmlu_nonsense", line("{}", "3", four, letters)), std::pair("hellaswag", first),
+        std::pair("winogrande", first), std::pair("piqa", line("{}", "0", two, {"a", "a"})),
+        std::pair("arc_easy", line(R"({"answer":1})", "\"no\"", four, {"a", "b", "c", "d"})),
+        std::pair("lambada_openai", line("{}", "\" it\"", R"([["-1.5"]])", {" it"})),
+        std::pair("lambada_openai", line("{}", "\" it\"", R"([["-1.5","yes"]])", {" it"})),
+        std::pair("lambada_openai", line(R"({"page":"a"})", "\"a\"", R"(["-1.5"])", {})),
+        std::pair("wikitext", line(R"({"page":"a"})", "\"a\"", R"(["1e308"])", {})),
+        // Nor is a likelihood a text.
+        std::pair("niah_single_1", line(R"({"answer":"1"})", "\"1\"", R"([["-1.5","True"]])", {" it"})),
+        std::pair("gsm8k", line(R"({"answer":"1"})", "\"1\"", R"(["-1.5"])", {})), std::pair("piqa", word),
+        std::pair("lambada_openai", first), std::pair("wikitext", word),
         std::pair("piqa", line("{}", "2", two, {"a", "b"})), std::pair("piqa", line("{}", "\"no\"", two, {"a", "b"})),
         std::pair("piqa", line("{}", "0", two, {"a"})), std::pair("piqa", line("{}", "0", R"("a","b")", {"a", "b"})),
         std::pair("piqa", line("{}", "0", R"([["nan","True"]],[[1,2,3]])", {"a", "b"})),

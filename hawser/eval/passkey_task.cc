@@ -5,6 +5,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/python_random.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/context_lines.h"
 #include "hawser/eval/haystack.h"
@@ -53,7 +54,7 @@ class PasskeyMaker {
       const int64_t units = given_units_ ? length : hard() ? 0 : FindUnits(room);
       for (const double depth : depths_) {
         for (int64_t trial = 0; trial < trials_; ++trial) {
-          const Hidden hidden = hard() ? HideInText(room, depth) : Hide(units, depth, trial);
+          const Hidden hidden = hard() ? HideInText(room, depth) : Hide(units, depth, trial, room);
           samples.push_back(ToSample(hidden, length, static_cast<int64_t>(samples.size())));
           samples.back().at = {{given_units_ ? "units" : "length", static_cast<double>(length)},
                                {"depth", random_depth_ ? 0 : depth}};
@@ -102,8 +103,9 @@ class PasskeyMaker {
     return low * step;
   }
 
-  Hidden Hide(int64_t units, double depth, int64_t trial) {
-    Hidden out{.units = units};
+  /// `room`: tokens of prompt and answer, of whose filler so much is left out that they fit; 0: whatever they take.
+  Hidden Hide(int64_t units, double depth, int64_t trial, int64_t room) {
+    Hidden out;
     int64_t before;
     if (variant_->layout == PasskeyLayout::kFocusLlm) {  // a generator of its own for each trial
       NumpyRandom random(static_cast<uint32_t>(seed_ + static_cast<uint64_t>(trial)));
@@ -114,10 +116,14 @@ class PasskeyMaker {
       out.key = variant_->layout == PasskeyLayout::kPi ? fmt::format("{:05}", random_.RandInt(0, 99999))
                                                        : fmt::format("{}", random_.RandInt(1, 50000));
     }
-    if (!random_depth_) before = static_cast<int64_t>(std::nearbyint(depth * static_cast<double>(units)));
-    out.depth = units > 0 ? static_cast<double>(before) / static_cast<double>(units) : 0;
-    out.prompt = PasskeyPrompt(variant_->layout, before, units - before, out.key);
-    return out;
+    for (;; --units) {
+      if (!random_depth_) before = static_cast<int64_t>(std::nearbyint(depth * static_cast<double>(units)));
+      before = std::min(before, units);
+      out.units = units;
+      out.depth = units > 0 ? static_cast<double>(before) / static_cast<double>(units) : 0;
+      out.prompt = PasskeyPrompt(variant_->layout, before, units - before, out.key);
+      if (room == 0 || units == 0 || Tokens(out.prompt) + variant_->max_new <= room) return out;
+    }
   }
 
   /// yarn-hard: keys at random places of a real text, in order; the one asked for is the one nearest to `depth`.
@@ -134,13 +140,21 @@ class PasskeyMaker {
         "There are several pass keys hidden inside a lot of irrelevant text. Find them and memorize them. I will quiz "
         "you about one of them.\n";
     std::vector<std::string> keys;
-    int64_t taken = Tokens(head) + variant_->max_new + 24;
+    const auto question = [](size_t i) {
+      const std::string which = Ordinal(static_cast<int64_t>(i) + 1);
+      return fmt::format("\nWhat is the {0} pass key? The {0} pass key is", which);
+    };
+    int64_t taken = Tokens(head) + variant_->max_new + Tokens(question(static_cast<size_t>(keys_ - 1))) + 2;
     for (size_t i = 0; i < static_cast<size_t>(keys_); ++i) {
       keys.push_back(fmt::format("{}", random_.RandInt(1, 50000)));
       taken += Tokens(info(i, keys.back())) + 2;
     }
     if (room <= taken) Fail(ErrorKind::kUsage, "{} tokens are too few, {} are taken by keys", room, taken);
-    const auto text = std::min(static_cast<size_t>(room - taken), ids_.size());
+    const auto text = static_cast<size_t>(room - taken);
+    if (text > ids_.size()) {
+      Fail(ErrorKind::kUsage, "the haystack has {}, {} are wanted; give a longer text",
+           Counted(std::ssize(ids_), "token"), text);
+    }
     std::vector<size_t> places;
     for (size_t i = 0; i < keys.size(); ++i) places.push_back(static_cast<size_t>(random_.RandBelow(text + 1)));
     std::ranges::sort(places);
@@ -158,8 +172,7 @@ class PasskeyMaker {
       begin = end;
     }
     out.depth = static_cast<double>(places[asked]) / static_cast<double>(text);
-    const std::string which = Ordinal(static_cast<int64_t>(asked) + 1);
-    out.prompt += fmt::format("\nWhat is the {0} pass key? The {0} pass key is", which);
+    out.prompt += question(asked);
     return out;
   }
 
@@ -170,8 +183,14 @@ class PasskeyMaker {
     sample.requests = {{.kind = LmRequest::Kind::kGenerate, .context = hidden.prompt, .max_new = max_new}};
     sample.references = {hidden.key};
     sample.target = hidden.key;
+    const int64_t tokens = Tokens(hidden.prompt);
+    if (tokens + max_new > TaskRoom(input_, input_.max_length)) {
+      Fail(ErrorKind::kUsage,
+           "passkey {} takes {} tokens and {} of an answer, beyond the longest input of {}; --context N declares more",
+           id, tokens, max_new, input_.max_length);
+    }
     const std::string_view before = std::string_view(hidden.prompt).substr(0, hidden.prompt.find(hidden.key));
-    sample.facts = {{"prompt_tokens", static_cast<double>(Tokens(hidden.prompt))},
+    sample.facts = {{"prompt_tokens", static_cast<double>(tokens)},
                     {"key_token", static_cast<double>(Tokens(std::string(before)))},
                     {"depth", hidden.depth}};
     sample.doc = std::make_shared<const nlohmann::ordered_json>(nlohmann::ordered_json{
