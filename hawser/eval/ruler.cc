@@ -259,6 +259,7 @@ class Maker {
       for (int64_t units = most;; units -= step) {
         if (units <= 0) FailTooShort(options_.length, std::nullopt);
         const RulerText text = MakeFrequentWords(words, units, random_);
+        if (text.outputs.empty()) FailTooShort(options_.length, std::nullopt);
         const int64_t tokens = count_.Tokens(text);
         if (tokens > limit) continue;
         Add(text, tokens + task_.max_new, &samples);

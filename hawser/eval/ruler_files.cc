@@ -82,7 +82,7 @@ std::string RulerPredictionLine(const RulerSample& sample, const std::string& an
                {"input", sample.input + sample.answer_prefix},
                {"outputs", sample.outputs},
                {"others", Json::object()},
-               {"truncated", -1},
+               {"truncation", -1},
                {"length", sample.length}});
 }
 

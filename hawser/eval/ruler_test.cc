@@ -224,6 +224,28 @@ TEST(Ruler, SaysWhatDoesNotFit) {
   EXPECT_THROW(MakeRulerSamples(TaskOf("niah_single_2"), {.haystack = "/absent"}, tokenizer), Error);
 }
 
+// Lengths that leave hardly a word of what is asked for: a line, or texts that can be answered.
+TEST(Ruler, ShortTextsAreRefusedOrCanBeAnswered) {
+  HAWSER_NEEDS_DATA("ruler/wordlists", "models/stories260k/tokenizer.bin");
+  const auto tokenizer = LoadTokenizer(TestData() / "models/stories260k/tokenizer.bin");
+  int made = 0;
+  for (const auto& [name, from, to] : {std::tuple("fwe", 280, 400), std::tuple("cwe", 840, 960)}) {
+    for (int64_t length = from; length < to; length += 8) {
+      try {
+        for (const RulerSample& sample : MakeRulerSamples(TaskOf(name), {.length = length, .samples = 4}, *tokenizer)) {
+          EXPECT_LE(sample.length, length);
+          ASSERT_FALSE(sample.outputs.empty());
+          for (const std::string& output : sample.outputs) EXPECT_NE(sample.input.find(output), std::string::npos);
+          ++made;
+        }
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("too few"), std::string::npos) << error.what();
+      }
+    }
+  }
+  EXPECT_GT(made, 0);
+}
+
 TEST(Ruler, NamesWhatFetchesTheWords) {
   const fs::path none = FreshPath("ruler_no_data");
   MakeDirectories(none);

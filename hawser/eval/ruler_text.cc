@@ -129,7 +129,8 @@ std::string Numbered(const std::vector<std::string>& words) {
   return list;
 }
 
-/// A list of `count` words with the first ten of them `common` times, the others `others` times.
+/// A list of `count` words with the first ten of them (fewer where there are fewer) `common` times, the others `others`
+/// times.
 std::string WordList(const std::vector<std::string>& vocabulary, size_t count, size_t common, size_t others,
                      RulerRandom& random, std::vector<std::string>* answers) {
   if (count > vocabulary.size()) {
@@ -137,10 +138,11 @@ std::string WordList(const std::vector<std::string>& vocabulary, size_t count, s
          count, vocabulary.size());
   }
   const std::vector<std::string> words = random.python.Sample(vocabulary, count);
-  answers->assign(words.begin(), words.begin() + kCommonAnswers);
+  const auto often = words.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(kCommonAnswers, words.size()));
+  answers->assign(words.begin(), often);
   std::vector<std::string> list;
-  for (size_t i = 0; i < common; ++i) list.insert(list.end(), words.begin(), words.begin() + kCommonAnswers);
-  for (size_t i = 0; i < others; ++i) list.insert(list.end(), words.begin() + kCommonAnswers, words.end());
+  for (size_t i = 0; i < common; ++i) list.insert(list.end(), words.begin(), often);
+  for (size_t i = 0; i < others; ++i) list.insert(list.end(), often, words.end());
   FreshShuffle(list, random);
   return Numbered(list);
 }
@@ -316,6 +318,7 @@ RulerText MakeFrequentWords(const std::vector<std::string>& words, int64_t units
   FreshShuffle(drawn, random);
   RulerText text;
   text.outputs.assign(words.begin() + 1, words.begin() + 4);
+  if (std::ranges::find(drawn, std::string_view(words[3])) == drawn.end()) text.outputs.clear();
   text.body = fmt::format(
       "Read the following coded text and track the frequency of each coded word. Find the three most frequently "
       "appeared coded words. {}\nQuestion: Do not provide any explanation. Please ignore the dots '....'. What are the "
