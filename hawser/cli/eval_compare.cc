@@ -101,7 +101,14 @@ class HeldRuns {
     if (options.output.empty()) return;
     log_ = std::make_unique<RowLog>(options.output, "methods.jsonl", run, options.resume);
     for (size_t row = 0; row < log_->rows().size(); ++row) {
-      WithFrame(log_->Place(row), [&] { runs_.push_back(ParseMethodRun(log_->rows()[row])); });
+      WithFrame(log_->Place(row), [&] {
+        runs_.push_back(ParseMethodRun(log_->rows()[row]));
+        const size_t wanted = runs_[0].stretches.size(), found = runs_.back().stretches.size();
+        if (found == 0 || found != wanted || runs_.back().all().tokens != runs_[0].all().tokens) {
+          Fail(ErrorKind::kFormat, "wanted the stretches and tokens of the first method, found {} of {}", found,
+               wanted);
+        }
+      });
     }
   }
   const MethodRun* Find(const std::string& name) const {

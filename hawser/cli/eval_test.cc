@@ -166,6 +166,19 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   const CommandResult fewer =
       Eval("piqa --limit 3" + tokenizer_ + " --resume --output '" + (folder_ / "cut").string() + "'");
   EXPECT_NE(fewer.out.find("with limit 12, this one 3"), std::string::npos) << fewer.out;
+  // Whole lines that answer another question than was asked.
+  const nlohmann::json first = nlohmann::json::parse(log.substr(0, second).substr(log.find('\n') + 1));
+  for (const char* list :
+       {"[]", "[[-1.0, false, 2], [-1.0, false, 2], [-1.0, false, 2], [-1.0, false, 2], [0, true, 1]]",
+        "[[1e300, false, 1]]", "7"}) {
+    nlohmann::json other = first;
+    other[0]["ll"] = nlohmann::json::parse(list);
+    MakeDirectories(folder_ / "damaged");
+    WriteFileAtomically(folder_ / "damaged/answers.jsonl", log.substr(0, log.find('\n') + 1) + other.dump() + "\n");
+    const CommandResult refused = run("damaged", "--resume");
+    EXPECT_EQ(refused.code, 3) << list << refused.out;
+    EXPECT_NE(refused.out.find("answers.jsonl:2:"), std::string::npos) << refused.out;
+  }
   EXPECT_EQ(results("cut").size(), 0u);
   const CommandResult resumed = run("cut", "--resume");
   ASSERT_EQ(resumed.code, 0) << resumed.out;

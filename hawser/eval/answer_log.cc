@@ -4,6 +4,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/hash.h"
+#include "hawser/base/size.h"
 #include "hawser/io/json.h"
 
 namespace hawser {
@@ -39,17 +40,27 @@ nlohmann::json ToJson(const NumberedAnswer& numbered) {
   return json;
 }
 
-NumberedAnswer ParseAnswer(const nlohmann::json& json, size_t requests) {
+NumberedAnswer ParseAnswer(const nlohmann::json& json, std::span<const LmRequest> requests) {
   const JsonObject object(json, "answer");
-  NumberedAnswer numbered{.request = static_cast<size_t>(object.Int("i", 0, static_cast<int64_t>(requests) - 1))};
+  NumberedAnswer numbered{.request = static_cast<size_t>(object.Int("i", 0, std::ssize(requests) - 1))};
+  const LmRequest& asked = requests[numbered.request];
   numbered.answer.prompt_tokens = object.Int("prompt");
   numbered.answer.text = object.StringOr("text", "");
   numbered.answer.new_tokens = object.IntOr("new", 0);
   const nlohmann::json* list = object.Find("ll");
+  if (list != nullptr && !list->is_array()) Fail(ErrorKind::kFormat, "\"ll\" is {}, no list", ShownJson(*list));
+  const size_t wanted = asked.kind == LmRequest::Kind::kLogLikelihood ? asked.continuations.size()
+                        : asked.kind == LmRequest::Kind::kRolling     ? 1
+                                                                      : 0;
+  const size_t found = list == nullptr ? 0 : list->size();
+  if (found != wanted || (wanted == 0 && object.Find("text") == nullptr)) {
+    Fail(ErrorKind::kFormat, "question {} wants {}, found {}", numbered.request,
+         wanted == 0 ? "a text" : Counted(static_cast<int64_t>(wanted), "likelihood"), ShownJson(json));
+  }
   if (list == nullptr) return numbered;
   for (const nlohmann::json& l : *list) {
-    const bool whole =
-        l.is_array() && l.size() == 3 && l[0].is_number() && l[1].is_boolean() && l[2].is_number_integer();
+    const bool whole = l.is_array() && l.size() == 3 && l[0].is_number() && l[1].is_boolean() &&
+                       l[2].is_number_integer() && l[0].get<double>() <= 1e-3 && l[2].get<int64_t>() >= 0;
     if (!whole) Fail(ErrorKind::kFormat, "\"ll\" holds {}, which is no likelihood", ShownJson(l));
     numbered.answer.likelihoods.push_back({l[0].get<double>(), l[1].get<bool>(), l[2].get<int64_t>()});
   }
@@ -69,7 +80,7 @@ AnswerLog::AnswerLog(const std::filesystem::path& folder, const nlohmann::json& 
       const nlohmann::json& line = log_.rows()[row];
       if (!line.is_array()) Fail(ErrorKind::kFormat, "wanted a list of answers, found {}", ShownJson(line));
       for (const nlohmann::json& answer : line) {
-        NumberedAnswer numbered = ParseAnswer(answer, requests.size());
+        NumberedAnswer numbered = ParseAnswer(answer, requests);
         known_ += answers_[numbered.request] ? 0 : 1;
         answers_[numbered.request] = std::move(numbered.answer);
       }

@@ -424,15 +424,16 @@ class Report {
   std::vector<ReportPicture>* pictures() { return &pictures_; }
 
  private:
-  /// Whether a row is drawn by length, or sums up rows that are.
-  static bool OfLengths(const RunView& run, const std::string& row) {
+  /// Whether a row is drawn by length, or sums up rows that are. `most`: groups in groups; a file may name one in
+  /// itself.
+  static bool OfLengths(const RunView& run, const std::string& row, int most = 8) {
     const auto cells = run.results->find("cells");
     if (cells == run.results->end()) return false;
     if (cells->contains(row)) return true;
     const auto groups = run.results->find("group_subtasks");
-    if (groups == run.results->end() || !groups->contains(row)) return false;
+    if (groups == run.results->end() || !groups->contains(row) || most == 0) return false;
     return std::ranges::any_of((*groups)[row], [&](const json& below) {
-      return below.is_string() && OfLengths(run, below.get<std::string>());
+      return below.is_string() && OfLengths(run, below.get<std::string>(), most - 1);
     });
   }
 
@@ -485,7 +486,8 @@ class Report {
       rows.push_back({run.label, HumanCount(std::llround(LargestDistance(found)))});
     }
     if (rows.size() == 1) return;
-    Add("<p class=\"note\">k_max: the largest distance from the end such that the share found is 20 % or more at it "
+    Add("<p class=\"note\">k_max: the largest distance from the end, (1 - depth) x length, such that the share found "
+        "is 20 % or more at it "
         "and "
         "at every smaller one.</p>\n" +
         HtmlTable(rows));

@@ -72,6 +72,13 @@ TEST(TaskReport, DrawsNeedlesRulerAndTheRunsInOneFigure) {
   EXPECT_EQ(report.html.find("nan"), std::string::npos);
 }
 
+TEST(TaskReport, AGroupInItselfEnds) {
+  nlohmann::json results = Results("full", 0.9);
+  results["group_subtasks"]["mmlu"] = {"mmlu"};
+  results["results"]["mmlu"] = {{"acc,none", 0.5}, {"sample_len", 2}};
+  EXPECT_FALSE(MakeTaskReport("Groups", std::vector<ReportRun>{{"a", results}}).html.empty());
+}
+
 TEST(TaskReport, LabelsSayWhatDiffers) {
   std::vector<ReportRun> runs = {{"a", Results("full", 1)}, {"b", Results("full", 1)}, {"c", Results("sink:4,60", 1)}};
   runs[1].results["engine"]["rope"] = "yarn:factor=4";
