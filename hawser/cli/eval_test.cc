@@ -155,6 +155,13 @@ TEST_F(EvalCommand, TasksGoOnWhereTheyWereCut) {
   EXPECT_EQ(json["n-samples"]["gsm8k_cot"]["original"], 1319);
   EXPECT_TRUE(json["results"]["gsm8k_cot"].contains("exact_match,flexible-extract"));
   EXPECT_EQ(json["engine"]["cache"], "full");
+  EXPECT_EQ(json["configs"]["piqa"]["output_type"], "multiple_choice");
+  EXPECT_EQ(json["configs"]["piqa"]["metric_list"][1]["metric"], "acc_norm");
+  EXPECT_FALSE(json["configs"]["piqa"].contains("filter_list"));
+  const nlohmann::json& worked = json["configs"]["gsm8k_cot"];
+  EXPECT_EQ(worked["output_type"], "generate_until");
+  EXPECT_EQ(worked["metric_list"].size(), 1u);
+  EXPECT_EQ(worked["filter_list"], nlohmann::json::parse(R"([{"name":"strict-match"},{"name":"flexible-extract"}])"));
 
   // As a kill leaves it: some answers, the last line cut.
   const std::string log = ReadFile(folder_ / "whole/answers.jsonl");

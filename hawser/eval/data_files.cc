@@ -142,7 +142,12 @@ std::string ReadDataFile(const fs::path& given, std::string_view path) {
   const DataFile& file = KnownDataFile(path);
   const fs::path place = Find(given, file);
   std::string text = ReadFile(place);
-  CheckDataFile(file, place, text);
+  try {
+    CheckDataFile(file, place, text);
+  } catch (const Error& error) {
+    if (place != DataCache() / file.path || file.place.empty()) throw;
+    Fail(error.kind(), "{}; delete it, and hawser pull data:{} fetches it", error.what(), file.set);
+  }
   return text;
 }
 

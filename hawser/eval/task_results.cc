@@ -55,6 +55,32 @@ MetricSummary MeanBelow(const std::string& name, const std::map<std::string, std
   return MeanOfRows(summaries);
 }
 
+/// As the harness calls what is asked and measured. `values`: one a metric, of a row like `sample`.
+nlohmann::json ConfigOf(const Task& task, const std::string& row, const Sample& sample,
+                        std::span<const MetricSummary> values) {
+  const LmRequest& asked = sample.requests.at(0);
+  const bool one = sample.requests.size() == 1 && asked.continuations.size() == 1;
+  const char* type = asked.kind == LmRequest::Kind::kGenerate  ? "generate_until"
+                     : asked.kind == LmRequest::Kind::kRolling ? "loglikelihood_rolling"
+                     : one                                     ? "loglikelihood"
+                                                               : "multiple_choice";
+  constexpr const char* kMeans[] = {"mean", "perplexity", "weighted_perplexity", "bits_per_byte"};
+  nlohmann::json metrics = nlohmann::json::array(), filters = nlohmann::json::array();
+  for (size_t m = 0; m < task.metrics.size(); ++m) {
+    const Metric& metric = task.metrics[m];
+    const nlohmann::json of = {{"metric", metric.name},
+                               {"aggregation", kMeans[static_cast<size_t>(metric.mean)]},
+                               {"higher_is_better", metric.higher_is_better}};
+    if (values[m].samples > 0 && std::ranges::find(metrics, of) == metrics.end()) metrics.push_back(of);
+    const nlohmann::json filter = {{"name", metric.filter}};
+    if (metric.filter != "none" && std::ranges::find(filters, filter) == filters.end()) filters.push_back(filter);
+  }
+  nlohmann::json config = {
+      {"task", row}, {"version", task.version}, {"output_type", type}, {"metric_list", std::move(metrics)}};
+  if (!filters.empty()) config["filter_list"] = std::move(filters);
+  return config;
+}
+
 Json DocOf(const Sample& sample) { return sample.doc == nullptr ? Json::object() : *sample.doc; }
 
 /// As the harness writes it before it hashes it.
@@ -95,6 +121,7 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
     for (const std::string& row : rows) {
       by_row[row] = Summaries(scored, bootstrap, [&](const Sample& s) { return RowOf(scored, s) == row; });
       int64_t samples = 0, of = 0;
+      const auto first = std::ranges::find_if(scored.samples, [&](const Sample& s) { return RowOf(scored, s) == row; });
       for (const Sample& s : scored.samples) {
         if (RowOf(scored, s) != row) continue;
         ++samples;
@@ -109,7 +136,8 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
       }
       json["versions"][row] = task.version;
       json["n-samples"][row] = {{"original", std::max(of, samples)}, {"effective", samples}};
-      json["configs"][row] = {{"task", row}, {"version", task.version}, {"options", scored.options.used()}};
+      json["configs"][row] = ConfigOf(task, row, *first, by_row[row]);
+      json["configs"][row]["options"] = scored.options.used();
       const auto shots = scored.options.used().find("shots");
       json["n-shot"][row] = shots == scored.options.used().end() ? 0 : std::atoi(shots->second.c_str());
     }
