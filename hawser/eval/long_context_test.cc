@@ -18,6 +18,7 @@
 #include "hawser/eval/longbench.h"
 #include "hawser/eval/niah.h"
 #include "hawser/eval/passkey.h"
+#include "hawser/eval/task_results.h"
 #include "hawser/eval/tasks.h"
 #include "hawser/io/digest.h"
 #include "hawser/io/json.h"
@@ -232,6 +233,34 @@ void CheckTask(const std::string& text, const std::filesystem::path& data, size_
     EXPECT_NEAR(full.values[0].value, 1, 1e-8) << text << ": " << right;
     EXPECT_LE(none.values[0].value, 0.1) << text;
   }
+}
+
+// Overall, and by difficulty and by length, as published; each item counts once.
+TEST(LongTasks, ChoicesSumUpByDifficultyAndByLength) {
+  const fs::path file = FreshPath("long_v2.jsonl");
+  std::string lines;
+  for (const char* kind : {R"("easy","length":"short")", R"("easy","length":"long")", R"("hard","length":"short")"}) {
+    lines += fmt::format(R"({{"difficulty":{},"question":"q","choice_A":"a","choice_B":"b","choice_C":"c",)"
+                         R"("choice_D":"d","answer":"C","context":"text"}})"
+                         "\n",
+                         kind);
+  }
+  WriteFileAtomically(file, lines);
+  const testing::ByteTokenizer tokenizer;
+  const TaskInput input{
+      .options = TaskOptions("longbench_v2:file=" + file.string()), .tokenizer = &tokenizer, .max_length = 4096};
+  ScoredTask scored{
+      .task = &FindTask("longbench_v2"), .options = input.options, .samples = FindTask("longbench_v2").samples(input)};
+  for (const bool right : {true, false, true}) scored.scores.push_back({.values = {{right ? 1.0 : 0.0}}});
+  const nlohmann::json results = ResultsOf(std::span(&scored, 1), 0);
+  const auto of = [&](const char* group) { return results["groups"][group]["acc,none"].get<double>(); };
+  EXPECT_DOUBLE_EQ(of("longbench_v2"), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(of("longbench_v2_easy"), 0.5);
+  EXPECT_DOUBLE_EQ(of("longbench_v2_hard"), 1);
+  EXPECT_DOUBLE_EQ(of("longbench_v2_short"), 1);
+  EXPECT_DOUBLE_EQ(of("longbench_v2_long"), 0);
+  EXPECT_EQ(results["groups"]["longbench_v2"]["sample_len"], 3);
+  EXPECT_EQ(results["group_subtasks"]["longbench_v2"].size(), 3u);
 }
 
 TEST(LongTasks, TheTruthScoresFull) {

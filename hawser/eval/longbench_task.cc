@@ -107,6 +107,7 @@ std::vector<Sample> V2Samples(const TaskInput& input) {
         PythonStrip(item.String("choice_D")));
     Sample sample{.row = fmt::format("longbench_v2_{}_{}", item.String("difficulty"), item.String("length")),
                   .groups = {"longbench_v2"},
+                  .also = {"longbench_v2_" + item.String("difficulty"), "longbench_v2_" + item.String("length")},
                   .id = static_cast<int64_t>(samples.size())};
     sample.requests = {
         {.kind = LmRequest::Kind::kGenerate, .context = CutMiddle(prompt, most, *input.tokenizer), .max_new = kMaxNew}};

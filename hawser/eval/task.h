@@ -73,7 +73,8 @@ struct TaskInput {
 /// One document of a data set, or one made up.
 struct Sample {
   std::string row = {};                  // of results it counts in: "mmlu_anatomy"; empty: the task's name
-  std::vector<std::string> groups = {};  // rows that sum it up: {"mmlu_stem", "mmlu"}
+  std::vector<std::string> groups = {};  // rows that sum it up, one the next: {"mmlu_stem", "mmlu"}
+  std::vector<std::string> also = {};    // further rows that sum it up, each by itself
   int64_t id = 0;                        // in its row, from 0
   std::shared_ptr<const nlohmann::ordered_json> doc = {};  // the document, as the log shows it; null: {}
   std::string target = {};                                 // the answer wanted, for the log

@@ -117,6 +117,10 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
         add(&below[group], under);
         under = group;
       }
+      for (const std::string& group : sample.also) {
+        add(&groups[group], row);
+        add(&below[group], row);
+      }
     }
     for (const std::string& row : rows) {
       by_row[row] = Summaries(scored, bootstrap, [&](const Sample& s) { return RowOf(scored, s) == row; });
