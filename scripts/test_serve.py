@@ -301,6 +301,8 @@ class ServeTest(unittest.TestCase):
         self.assertEqual(ask("/v1/sessions")[1]["data"], [])
 
     def test_bounded_caches(self):
+        self.refused(400, "/v1/sessions", {"kv": ""}, "kv policy")
+        self.refused(400, "/v1/sessions", {"kv": "", "from": "x"}, "beside")
         a = self.server.complete(prompt="word " * 3000, max_tokens=20, hawser={"kv": "sink:4,60", "cache": True})
         own = a["usage"]["hawser"]
         self.assertEqual(own["cache"], "sink:4,60")

@@ -43,8 +43,8 @@ void Service::Impl::MakeSession(const WebRequest& request, const ReplyPtr& reply
     return value.is_null() ? std::string() : value.get<std::string>();
   };
   const std::string kv = text("kv"), from = text("from");
-  const bool copies = !body.value("from", Json()).is_null();
-  if (!kv.empty() && copies) Refused("kv", "\"kv\" beside \"from\": a copy has the cache of its original");
+  const bool copies = !body.value("from", Json()).is_null(), own = !body.value("kv", Json()).is_null();
+  if (own && copies) Refused("kv", "\"kv\" beside \"from\": a copy has the cache of its original");
   const Json index = body.value("index", Json());
   if (!index.is_null() && !index.is_boolean()) Refused("index", "\"index\" must be true or false");
   const bool indexed = index.is_boolean() && index.get<bool>();
@@ -52,7 +52,7 @@ void Service::Impl::MakeSession(const WebRequest& request, const ReplyPtr& reply
   if (indexed && scheduler.prefix() == nullptr) {
     Refused("index", "this server has no indexed prefix; start it with --index FILE");
   }
-  const KvForm form = kv.empty() ? options.scheduler.kv : ParseKvForm(kv);
+  const KvForm form = own ? ParseKvForm(kv) : options.scheduler.kv;
   const std::string id = copies ? sessions.CreateFrom(from) : sessions.Create(form, indexed);
   replies.Json(*reply, sessions.Json(id));
 }
