@@ -22,8 +22,7 @@ SMALLEST, LARGEST = 900, 1535  # tokens of a document, which is to fill a sequen
 # Name: options, and (length, samples at each depth). A text of 65,536 tokens under full attention takes minutes.
 WAYS = {
     "plain": ([], ((4096, 2), (8192, 2), (16384, 1), (65536, 1))),
-    "FocusLLM, `sync=1`": (["--focus", "{focus},chunk=4096"], ((4096, 2), (8192, 2), (16384, 2), (32768, 2), (65536, 4))),
-    "FocusLLM, `sync=8`": (["--focus", "{focus},chunk=4096,sync=8"], ((65536, 1),)),
+    "FocusLLM": (["--focus", "{focus},chunk=4096"], ((4096, 2), (8192, 2), (16384, 2), (32768, 2), (65536, 4))),
 }
 
 

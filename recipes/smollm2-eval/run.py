@@ -27,7 +27,7 @@ BEYOND = {"string": ["--rope", "string"]}  # what reaches --context
 RULER = "niah_single_1+vt"
 # Name of a group: lengths, depths and trials of passkeys, samples of each RULER task.
 LENGTHS = {"short": ((1024, 2048, 4096), "depths=5,trials=1", 4), "8k": ((8192,), "depths=5,trials=1", 2),
-           "16k": ((16384,), "depths=5,trials=1", 2)}
+           "16k": ((16384,), "depths=3,trials=1", 1)}
 
 # Dense against SepLLM: the paper's window of 256 where prompts are longer, 32 where they are not.
 VIEWS = {"dense": [], "sep": ["--kv", "sep:3,256"]}

@@ -10,6 +10,9 @@ DATA: a folder as hawser eval --data-dir takes it.
 A row is one command: a method at a share of the keys, `--samples` samples of each of four tasks that need no other
 text. Its answers go to WORK/ruler/ROW as they come, and a killed run goes on behind them. The question is part of the
 prompt, so methods that look at queries see it before they choose.
+
+Squeezed Attention indexes what many prompts share, and here each has a text of its own. So its rows index each prompt
+but for its last BEHIND tokens, which hold the question, and ask that prompt alone behind it.
 """
 import argparse
 import json
@@ -21,6 +24,7 @@ from pathlib import Path
 LENGTH = 4096
 TASKS = ("niah_single_1", "vt", "fwe", "qa_1")
 SHARES = (25, 50, 75)
+BEHIND = 96
 
 
 def forms(share):
@@ -41,6 +45,7 @@ def rows():
     for share in SHARES:
         for name, form in forms(share).items():
             found[f"{form.split(':')[0]}-{share}"] = (share, name, form)
+        found[f"squeezed-{share}"] = (share, "Squeezed", f"index,keep={share / 100}")
     return found
 
 
@@ -54,10 +59,53 @@ def command(options, row):
             str(options.work / "ruler" / row), "--resume"]
 
 
+def prompts(options):
+    """One folder a sample: its line, and an index of all but the end of its prompt."""
+    common = ["--data-dir", options.data, "--quiet"]
+    made = options.work / "ruler" / "prompts"
+    subprocess.run([options.hawser, "eval", "ruler", "gen", "--task", ",".join(TASKS), "--max-seq-length", str(LENGTH),
+                    "--num-samples", str(options.samples), "--tokenizer", options.model, "--out", str(made), "--force",
+                    *common], check=True, stdout=subprocess.DEVNULL)
+    for task in TASKS:
+        for i, line in enumerate((made / f"{task}.jsonl").read_text().splitlines()):
+            folder = made / f"{task}-{i}"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{task}.jsonl").write_text(line + "\n")
+            sample = json.loads(line)
+            text = folder / "prompt.txt"
+            text.write_text(sample["input"] + sample["answer_prefix"])
+            if not (folder / "x.idx").exists():
+                ids = json.loads(subprocess.run([options.hawser, "tokenize", options.model, "--text", text.read_text(),
+                                                 "--json"], check=True, capture_output=True, text=True).stdout)["ids"]
+                subprocess.run([options.hawser, "index", options.model, "--prefix", str(text), "--max-tokens",
+                                str(len(ids) - BEHIND), "--dtype", "bf16", "--threads", str(options.threads), "--quiet",
+                                "--out", str(folder / "x.idx")], check=True, stdout=subprocess.DEVNULL)
+            yield task, folder
+
+
+def measure_squeezed(options, row):
+    share, folder = ROWS[row][0], options.work / "ruler" / row / "own"
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, place in list(prompts(options)):
+        out = place / f"keep-{share}"
+        if not list(out.glob("*/results_*.json")):
+            subprocess.run([options.hawser, "eval", options.model, f"ruler:data={place},tasks={task},length={LENGTH}",
+                            "--dtype", "bf16", "--index", str(place / "x.idx"), "--keep", str(share / 100), "--data-dir",
+                            options.data, "--threads", str(options.threads), "--quiet", "--output", str(out), "--resume"],
+                           check=True, stdout=subprocess.DEVNULL)
+    for task in TASKS:
+        found = sorted((options.work / "ruler" / "prompts").glob(f"{task}-*/keep-{share}/*/samples_ruler_*.jsonl"))
+        lines = [json.dumps({"score": json.loads(path.read_text())["score"]}) for path in found]
+        (folder / f"samples_ruler_{LENGTH}_{task}_all.jsonl").write_text("\n".join(lines) + "\n")
+    (folder.parent / "done").touch()
+
+
 def measure(options, row):
     folder = options.work / "ruler" / row
     if (folder / "done").exists():
         return
+    if row.startswith("squeezed"):
+        return measure_squeezed(options, row)
     folder.mkdir(parents=True, exist_ok=True)
     print(" ".join(command(options, row)), file=sys.stderr, flush=True)
     subprocess.run(command(options, row), check=True, stdout=subprocess.DEVNULL)
