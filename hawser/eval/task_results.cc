@@ -58,7 +58,7 @@ MetricSummary MeanBelow(const std::string& name, const std::map<std::string, std
 /// As the harness calls what is asked and measured. `values`: one a metric, of a row like `sample`.
 nlohmann::json ConfigOf(const Task& task, const std::string& row, const Sample& sample,
                         std::span<const MetricSummary> values) {
-  const LmRequest& asked = sample.requests.at(0);
+  const LmRequest asked = sample.requests.empty() ? LmRequest() : sample.requests[0];
   const bool one = sample.requests.size() == 1 && asked.continuations.size() == 1;
   const char* type = asked.kind == LmRequest::Kind::kGenerate  ? "generate_until"
                      : asked.kind == LmRequest::Kind::kRolling ? "loglikelihood_rolling"
