@@ -4,6 +4,7 @@
 
 #include "hawser/base/depth.h"
 #include "hawser/base/error.h"
+#include "hawser/tok/token_id.h"
 
 namespace hawser {
 namespace {
@@ -17,7 +18,7 @@ void AppendTemplate(const json& processor, const IdOf& id_of, std::vector<int32_
     if (!part.contains("SpecialToken")) return;
     const auto name = part["SpecialToken"].at("id").get<std::string>();
     if (tokens.is_object() && tokens.contains(name)) {
-      for (const json& id : tokens[name].at("ids")) ids->push_back(id.get<int32_t>());
+      for (const json& id : tokens[name].at("ids")) ids->push_back(TokenId(id, "post_processor"));
     } else {
       ids->push_back(id_of(name));
     }

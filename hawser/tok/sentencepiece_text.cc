@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "hawser/tok/token_id.h"
 #include "hawser/tok/utf8.h"
 
 namespace hawser {
@@ -21,7 +22,7 @@ SentencePieceText::SentencePieceText(const nlohmann::json& rules,
   escape_whitespaces_ = rules.at("escape_whitespaces").get<bool>();
   std::vector<AddedToken> tokens;
   for (const nlohmann::json& id : rules.at("user_defined")) {
-    user_ids_.push_back(id.get<int32_t>());
+    user_ids_.push_back(TokenId(id, "user_defined"));
     tokens.push_back({.id = user_ids_.back(), .content = name_of(user_ids_.back())});
   }
   std::ranges::sort(user_ids_);

@@ -216,6 +216,11 @@ TEST(BpeTokenizer, HostileFilesEndWell) {
     json changed = document;
     changed["model"]["vocab"].begin().value() = number;
     ExpectError(ErrorKind::kFormat, {"the number of"}, [&] { BpeTokenizer tokenizer(changed.dump()); });
+    changed = document;
+    changed["post_processor"] = {{"type", "TemplateProcessing"},
+                                 {"single", {{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}}},
+                                 {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {number}}}}}}};
+    ExpectError(ErrorKind::kFormat, {"post_processor", "no id"}, [&] { BpeTokenizer tokenizer(changed.dump()); });
   }
   // Every value replaced by one of another type.
   const json flat = document.flatten();
