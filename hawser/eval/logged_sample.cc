@@ -53,13 +53,13 @@ std::optional<std::string> SecondArgument(const json& arguments, size_t i) {
   return second.is_string() ? std::optional(second.get<std::string>()) : std::nullopt;
 }
 
-int32_t ReadGold(const json& line, const std::vector<std::string>& choices) {
+/// `one_choice`: behind several contexts, so that its text says nothing.
+int32_t ReadGold(const json& line, const std::vector<std::string>& choices, bool one_choice) {
   const json target = Member(line, "target"), answer = Member(Member(line, "doc"), "answer");
-  const bool contexts = std::ranges::count(choices, choices[0]) == std::ssize(choices);
   const auto named = target.is_string() ? std::ranges::find(choices, target.get<std::string>()) : choices.end();
   std::optional<double> gold = AsNumber(target);
-  if (!gold && contexts && AsNumber(answer)) gold = *AsNumber(answer) - 1;
-  if (!gold && !contexts && named != choices.end()) gold = static_cast<double>(named - choices.begin());
+  if (!gold && one_choice && AsNumber(answer)) gold = *AsNumber(answer) - 1;
+  if (!gold && !one_choice && named != choices.end()) gold = static_cast<double>(named - choices.begin());
   if (!gold || *gold != std::floor(*gold) || *gold < 0 || *gold >= static_cast<double>(choices.size())) {
     Fail(ErrorKind::kFormat, "\"target\": wanted one of {} choices or its number, found {}", choices.size(),
          ShownJson(target));
@@ -89,7 +89,7 @@ LoggedSample ReadLoggedSample(const json& line) {
     Fail(ErrorKind::kFormat, "\"arguments\": wanted {} choices, found {}", answers, sample.choices.size());
   }
   out.one_choice = answers > 1 && std::ranges::count(sample.choices, sample.choices[0]) == std::ssize(sample.choices);
-  if (answers > 1) sample.gold = ReadGold(line, sample.choices);
+  if (answers > 1) sample.gold = ReadGold(line, sample.choices, out.one_choice);
   if (const json tokens = Member(line, "choice_tokens"); tokens.is_array() && tokens.size() == answers) {
     for (size_t i = 0; i < answers; ++i) {
       if (tokens[i].is_number_integer()) out.answer.likelihoods[i].tokens = tokens[i].get<int64_t>();

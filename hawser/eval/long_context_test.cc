@@ -371,15 +371,19 @@ TEST(FileScores, LogsOfSamplesByTheirLayouts) {
   EXPECT_EQ(key("landmark", "00042"), 100);
 }
 
+/// "PART SCORE of SAMPLES;" of each score of a file of this text.
+std::string ScoresOf(std::string_view task, const fs::path& file, const std::string& text) {
+  WriteFileAtomically(file, text);
+  std::string found;
+  for (const FileScore& s : ScoreFile(task, file)) {
+    found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
+  }
+  return found;
+}
+
 TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
   const fs::path file = FreshPath("file_gsm8k.jsonl");
-  const auto scores = [&](std::string_view task, const std::string& text) {
-    WriteFileAtomically(file, text);
-    std::string found;
-    for (const FileScore& s : ScoreFile(task, file))
-      found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
-    return found;
-  };
+  const auto scores = [&](std::string_view task, const std::string& text) { return ScoresOf(task, file, text); };
   const std::string line = R"({"pred":"6 + 12 = 18.\n#### 18","answers":["9 * 2 = 18\n#### 18"]})"
                            "\n";
   EXPECT_EQ(scores("gsm8k", line), "strict-match 100 of 1;flexible-extract 100 of 1;");
@@ -402,13 +406,7 @@ TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
 // Tasks that ask for likelihoods, out of logs in the forms of either program; the values by hand.
 TEST(FileScores, LikelihoodsFromLogs) {
   const fs::path file = FreshPath("file_likelihoods.jsonl");
-  const auto scores = [&](std::string_view task, const std::string& text) {
-    WriteFileAtomically(file, text);
-    std::string found;
-    for (const FileScore& s : ScoreFile(task, file))
-      found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
-    return found;
-  };
+  const auto scores = [&](std::string_view task, const std::string& text) { return ScoresOf(task, file, text); };
   const auto line = [](std::string_view doc, std::string_view target, std::string_view resps,
                        const std::vector<std::string>& choices) {
     std::string arguments;

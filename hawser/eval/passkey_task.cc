@@ -83,6 +83,9 @@ class PasskeyMaker {
 
   int64_t Tokens(const std::string& text) const { return static_cast<int64_t>(tokenizer_.Encode(text).size()); }
 
+  /// By which the filler grows and shrinks.
+  int64_t Step() const { return variant_->layout == PasskeyLayout::kYarn ? 128 : 1; }
+
   /// The most units of filler whose prompt and answer take at most `room` tokens: as many with the longest key.
   int64_t FindUnits(int64_t room) const {
     const auto fits = [&](int64_t units) {
@@ -93,7 +96,7 @@ class PasskeyMaker {
       Fail(ErrorKind::kUsage, "{} tokens are too few, the least are {}", room,
            Tokens(PasskeyPrompt(variant_->layout, 0, 0, "50000")) + variant_->max_new);
     }
-    const int64_t step = variant_->layout == PasskeyLayout::kYarn ? 128 : 1;
+    const int64_t step = Step();
     int64_t low = 0, high = 1;
     while (fits(high * step)) low = high, high *= 2;
     while (high - low > 1) {
@@ -116,7 +119,7 @@ class PasskeyMaker {
       out.key = variant_->layout == PasskeyLayout::kPi ? fmt::format("{:05}", random_.RandInt(0, 99999))
                                                        : fmt::format("{}", random_.RandInt(1, 50000));
     }
-    for (;; --units) {
+    for (;; units = std::max<int64_t>(0, units - Step())) {
       if (!random_depth_) before = static_cast<int64_t>(std::nearbyint(depth * static_cast<double>(units)));
       before = std::min(before, units);
       out.units = units;
