@@ -29,6 +29,17 @@ std::vector<std::string> Texts(const json* value) {
   return texts;
 }
 
+/// Whether the first request of a sample log has settings of a generation: {"gen_args_0": {"arg_0": PROMPT, "arg_1":
+/// SETTINGS}}, or [[PROMPT, SETTINGS]]. A likelihood has a text there, or nothing.
+bool AsksForText(const json& arguments) {
+  if (arguments.is_array()) {
+    return !arguments.empty() && arguments[0].is_array() && arguments[0].size() == 2 && arguments[0][1].is_object();
+  }
+  const json* first = FirstOf(arguments, {"gen_args_0"});
+  const json* second = first != nullptr && first->is_object() ? FirstOf(*first, {"arg_1"}) : nullptr;
+  return second != nullptr && second->is_object();
+}
+
 Prediction ReadLine(const json& line, int64_t number) {
   if (!line.is_object()) Fail(ErrorKind::kFormat, "wanted an object, found {}", ShownJson(line));
   Prediction out;
@@ -40,8 +51,7 @@ Prediction ReadLine(const json& line, int64_t number) {
   if (const auto resps = line.find("resps"); text == nullptr && resps != line.end()) {
     const json* first = &*resps;
     for (int lists = 0; lists < 2 && first->is_array() && !first->empty(); ++lists) first = &first->front();
-    const auto arguments = line.find("arguments");
-    const bool made = arguments == line.end() || arguments->dump().find("\"until\"") != std::string::npos;
+    const bool made = !line.contains("arguments") || AsksForText(line["arguments"]);
     if (!first->is_string() || !made) {
       Fail(ErrorKind::kFormat, "\"resps\" holds likelihoods, wanted a text, found {}", ShownJson(*resps));
     }
