@@ -8,14 +8,13 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
-#include <deque>
-#include <mutex>
 #include <optional>
 #include <set>
 
 #include "hawser/base/error.h"
 #include "hawser/base/progress.h"
 #include "hawser/serve/lived_time.h"
+#include "hawser/serve/pending_reply.h"
 
 namespace hawser {
 namespace {
@@ -25,11 +24,6 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using Tcp = asio::ip::tcp;
 using boost::system::error_code;
-
-std::string_view Reason(int status) {
-  const auto reason = http::obsolete_reason(static_cast<http::status>(status));
-  return {reason.data(), reason.size()};
-}
 
 /// Percent signs decoded; nothing where one is wrong.
 std::optional<std::string> Decoded(std::string_view text) {
@@ -106,7 +100,7 @@ class ConnectionBase {
 
 /// One client. Everything but the calls of WebReply runs on the loop's thread.
 template <class Stream>
-class Connection : public ConnectionBase, public std::enable_shared_from_this<Connection<Stream>> {
+class Connection : public ConnectionBase, public ReplyClient, public std::enable_shared_from_this<Connection<Stream>> {
  public:
   template <class... Args>
   explicit Connection(WebServer::Impl* server, Args&&... args) : server_(server), stream_(std::forward<Args>(args)...) {
@@ -144,144 +138,14 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   void Await(std::chrono::seconds most) { due_ = server_->lived.After(most); }
   void Await() { Await(server_->options.idle); }
 
-  /// The answer to one request.
-  class Reply final : public WebReply, public std::enable_shared_from_this<Reply> {
-   public:
-    Reply(std::shared_ptr<Connection> connection, WebRequest request, unsigned version, bool keep_alive, bool head)
-        : connection_(std::move(connection)),
-          request_(std::move(request)),
-          version_(version),
-          keep_alive_(keep_alive),
-          head_(head) {}
-
-    /// What is asked, once. Nothing where the client is gone: nobody wants an answer, and what it sent is freed
-    /// already.
-    std::optional<WebRequest> TakeRequest() {
-      const std::lock_guard lock(mutex_);
-      if (gone_) return std::nullopt;
-      return std::exchange(request_, {});
-    }
-
-    void Send(int status, std::string_view type, std::string body, const Headers& headers) override {
-      const std::lock_guard lock(mutex_);
-      if (begun_) return;
-      begun_ = done_ = true;
-      status_ = status;
-      std::string text = Head(status, type, headers);
-      text += status == 204 ? "\r\n" : fmt::format("Content-Length: {}\r\n\r\n", body.size());
-      if (!head_) text += body;
-      Push(std::move(text));
-    }
-    void Begin(int status, std::string_view type, const Headers& headers) override {
-      const std::lock_guard lock(mutex_);
-      if (begun_) return;
-      begun_ = true;
-      status_ = status;
-      if (version_ < 11) keep_alive_ = false;
-      Push(Head(status, type, headers) + (version_ < 11 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n"));
-    }
-    bool Write(std::string piece) override {
-      const std::lock_guard lock(mutex_);
-      if (gone_ || done_) return false;
-      if (piece.empty() || head_) return true;
-      if (version_ >= 11) piece = fmt::format("{:x}\r\n", piece.size()) + piece + "\r\n";
-      Push(std::move(piece));
-      return !gone_;
-    }
-    void End() override {
-      const std::lock_guard lock(mutex_);
-      if (done_) return;
-      done_ = true;
-      Push(version_ >= 11 && !head_ ? "0\r\n\r\n" : "");
-    }
-    bool gone() const override { return gone_; }
-    int status() const override { return status_; }
-    void OnGone(std::function<void()> what) override {
-      {
-        const std::lock_guard lock(mutex_);
-        if (done_) return;
-        if (!gone_) {
-          on_gone_ = std::move(what);
-          return;
-        }
-      }
-      what();
-    }
-
-    // The loop's side.
-    void Lost() {
-      std::function<void()> what;
-      {
-        const std::lock_guard lock(mutex_);
-        if (gone_) return;
-        gone_ = true;
-        request_ = {};
-        unsent_.clear();
-        if (!done_) what = std::move(on_gone_);
-        on_gone_ = nullptr;
-        connection_.reset();
-      }
-      if (what) what();
-    }
-    /// What is to be written next; null: nothing now. `complete`: nothing comes behind it.
-    std::optional<std::string> Next(bool* complete) {
-      const std::lock_guard lock(mutex_);
-      *complete = false;
-      if (unsent_.empty()) {
-        writing_ = false;
-        *complete = done_;
-        return std::nullopt;
-      }
-      std::string all;
-      for (std::string& piece : unsent_) all += piece;
-      unsent_.clear();
-      unsent_bytes_ = all.size();
-      return all;
-    }
-    bool keep_alive() const { return keep_alive_; }
-    void Forget() {
-      const std::lock_guard lock(mutex_);
-      gone_ = done_ = true;
-      on_gone_ = nullptr;
-      connection_.reset();
-    }
-
-   private:
-    std::string Head(int status, std::string_view type, const Headers& headers) const {
-      std::string text = fmt::format("HTTP/1.1 {} {}\r\nConnection: {}\r\n", status, Reason(status),
-                                     keep_alive_ ? "keep-alive" : "close");
-      if (status != 204) text += fmt::format("Content-Type: {}\r\n", type);
-      for (const auto& [name, value] : headers) text += fmt::format("{}: {}\r\n", name, value);
-      return text;
-    }
-    void Push(std::string text) {
-      if (gone_ || !connection_) return;
-      unsent_bytes_ += text.size();
-      unsent_.push_back(std::move(text));
-      // A client that takes nothing is cut off. One large answer that was given at once is no sign of it.
-      const bool slow = unsent_.size() > 1 && unsent_bytes_ > connection_->server_->options.unsent_bytes;
-      if (slow) {
-        asio::post(connection_->server_->loop, [c = connection_] { c->Lost(); });
-        return;
-      }
-      if (writing_) return;
-      writing_ = true;
-      asio::post(connection_->server_->loop,
-                 [c = connection_, self = this->shared_from_this()] { c->WriteNext(self); });
-    }
-
-    mutable std::mutex mutex_;
-    std::shared_ptr<Connection> connection_;
-    WebRequest request_;
-    unsigned version_;
-    bool keep_alive_, head_;
-    bool begun_ = false, done_ = false, writing_ = false;
-    std::atomic<bool> gone_ = false;
-    std::atomic<int> status_ = 0;
-    std::deque<std::string> unsent_;
-    size_t unsent_bytes_ = 0;
-    std::function<void()> on_gone_;
-  };
+  // What an answer asks of it; these come from any thread.
+  size_t most_unsent() const override { return server_->options.unsent_bytes; }
+  void PostWrite(std::shared_ptr<PendingReply> reply) override {
+    asio::post(server_->loop, [self = this->shared_from_this(), reply = std::move(reply)] { self->WriteNext(reply); });
+  }
+  void PostLost() override {
+    asio::post(server_->loop, [self = this->shared_from_this()] { self->Lost(); });
+  }
 
   void Read() {
     parser_.emplace();
@@ -366,7 +230,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
     const unsigned version = message.version();
     request.body = std::move(parser_->get().body());
     const bool head = request.method == "HEAD";
-    reply_ = std::make_shared<Reply>(this->shared_from_this(), std::move(request), version, keep_alive, head);
+    reply_ = std::make_shared<PendingReply>(this->shared_from_this(), std::move(request), version, keep_alive, head);
     due_.reset();
     Watch();
     asio::post(server_->workers, [server = server_, reply = reply_] {
@@ -405,11 +269,12 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   }
 
   void Refuse(int status) {
-    reply_ = std::make_shared<Reply>(this->shared_from_this(), WebRequest(), 11, /*keep_alive=*/false, /*head=*/false);
+    reply_ = std::make_shared<PendingReply>(this->shared_from_this(), WebRequest(), 11, /*keep_alive=*/false,
+                                            /*head=*/false);
     reply_->Send(status, "application/json", server_->refused(status), {});
   }
 
-  void WriteNext(const std::shared_ptr<Reply>& reply) {
+  void WriteNext(const std::shared_ptr<PendingReply>& reply) {
     if (reply != reply_) return;
     bool complete = false;
     auto next = reply->Next(&complete);
@@ -479,7 +344,7 @@ class Connection : public ConnectionBase, public std::enable_shared_from_this<Co
   Stream stream_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
-  std::shared_ptr<Reply> reply_;  // to the request under way
+  std::shared_ptr<PendingReply> reply_;  // to the request under way
   std::string writing_;
   int blank_bytes_ = 0;  // in front of the request
   std::array<char, 4096> drain_;
