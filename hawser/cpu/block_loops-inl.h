@@ -20,18 +20,23 @@
 namespace hawser {
 namespace {
 
-/// Fetches a tile to come, evenly over the steps in which another one is worked on: each line once, and few at a time,
-/// since a core keeps only so many under way.
+/// Fetches a tile to come, evenly over the steps in which another one is worked on: few lines at a time, since a core
+/// keeps only so many under way. It drops what is more, so each line is asked for again, twice, kAgain bytes later.
 class Ahead {
  public:
-  explicit Ahead(const std::byte* tile) : end_(tile), line_(tile) {}
+  explicit Ahead(const std::byte* tile) : end_(tile + 2 * kAgain), line_(end_) {}
   void Step(int bytes) {
     constexpr int kLine = 64;
     end_ += bytes;
-    for (; line_ < end_; line_ += kLine) __builtin_prefetch(line_);
+    for (; line_ < end_; line_ += kLine) {
+      __builtin_prefetch(line_);
+      __builtin_prefetch(line_ - kAgain);
+      __builtin_prefetch(line_ - 2 * kAgain);
+    }
   }
 
  private:
+  static constexpr int kAgain = 4096;
   const std::byte *end_, *line_;
 };
 
@@ -65,7 +70,6 @@ inline void DotTile(const uint8_t* w, int64_t stride, int64_t blocks, const Acti
     R::template Read<V>(
         w + b * R::kBytes, stride, [&](const I* q, F scale, F minimum) __attribute__((always_inline)) {
           const Group<R::kGroup> at(x, group);
-          ahead.Step(V::kRows * R::kBytes * R::kGroup / R::kValues);
 #pragma GCC unroll 4
           for (int r = 0; r < kX; ++r) {
             I sum = V::Splat(0);
@@ -81,6 +85,7 @@ inline void DotTile(const uint8_t* w, int64_t stride, int64_t blocks, const Acti
             sums[r] = V::MulAdd(V::Float(sum), V::Mul(scale, V::LoadFloat(at.scale + r)), sums[r]);
             if constexpr (R::kMinimum) sums[r] = V::MulAdd(minimum, V::LoadFloat(x.sum + group * height + r), sums[r]);
           }
+          ahead.Step(V::kRows * R::kBytes * R::kGroup / R::kValues);
           ++group;
         });
   }

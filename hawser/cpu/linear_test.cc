@@ -35,13 +35,13 @@ void ForEachIsa(const Body& body) {
   SetIsa(before);
 }
 
-/// Weights as a file holds them, rows a few bytes apart, and the values they mean.
+/// Weights as a file holds them, rows a few bytes apart, blocks `gap`, and the values they mean.
 struct Weights {
-  Weights(int64_t rows, int64_t cols, DType stored, uint64_t seed, double deviation = 0.5)
+  Weights(int64_t rows, int64_t cols, DType stored, uint64_t seed, double deviation = 0.5, int64_t gap = 5)
       : dtype(stored), rows(rows), cols(cols), bytes(*RowBytes(stored, cols)) {
     Rng rng{.seed = seed, .stream = 5};
     const BlockType* type = FindBlockType(stored);
-    const int64_t apart = type != nullptr ? bytes + 5 : bytes + 12;
+    const int64_t apart = type != nullptr ? bytes + gap : bytes + 12;
     memory.resize(static_cast<size_t>(rows * apart));
     values.resize(static_cast<size_t>(rows * cols));
     for (int64_t r = 0; r < rows; ++r) {
@@ -340,6 +340,26 @@ std::vector<float> Products(const BlockKernels& kernels, const Weights& w, const
   }
   if (panels && kernels.end != nullptr) kernels.end();
   return all;
+}
+
+// Kernels may read one row of activations in ways of their own, by its length.
+TEST(BlockKernels, OneRowOfAnyLengthHasTheSameBits) {
+  for (const BlockType* type : BlockTypes()) {
+    for (int64_t cols : {32, 96, 256, 480, 512, 544, 576, 768, 1536, 2048, 4096, 4128, 4352, 4608, 4640, 8960, 9216}) {
+      if (cols % type->values != 0) continue;
+      const Levels x(*type, 1, cols, 0.02f);
+      std::vector<float> first;
+      for (const int64_t gap : {5, 0}) {
+        const Weights w(32, cols, type->dtype, 1, 0.5, gap);
+        for (const Isa isa : AvailableIsas()) {
+          const std::vector<float> y = Products(GetBlockKernels(isa, type->dtype), w, x, 1, false);
+          if (first.empty()) first = y;
+          ASSERT_EQ(std::memcmp(y.data(), first.data(), y.size() * sizeof(float)), 0)
+              << Name(isa) << " " << type->name << ", " << cols << " columns, rows " << gap << " bytes apart";
+        }
+      }
+    }
+  }
 }
 
 TEST(BlockKernels, EveryInstructionSetAndWayGivesTheSameBits) {

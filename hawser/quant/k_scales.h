@@ -36,7 +36,7 @@ inline void PackKScale(KScale s, int k, std::byte* packed) {
 /// Those of a block of each row, for reading: f16 d, f16 m, then the twelve bytes; `at` is where the blocks begin.
 template <class V>
 struct KScales {
-  KScales(const uint8_t* at, int64_t stride) {
+  [[gnu::always_inline]] KScales(const uint8_t* at, int64_t stride) {
     typename V::I head[4];
     V::Columns(at, stride, head);
     d = V::Half(head[0]);
@@ -51,11 +51,11 @@ struct KScales {
     minimum[1] = upper(Bits<V, 4, 4>(head[3]), head[2]);
   }
   template <int k>
-  typename V::F Scale() const {
+  [[gnu::always_inline]] typename V::F Scale() const {
     return V::Mul(d, V::Float(BitsOf<V, 8, k % 4 * 8>(scale[k / 4])));
   }
   template <int k>
-  typename V::F Minimum() const {
+  [[gnu::always_inline]] typename V::F Minimum() const {
     return V::Mul(m, V::Float(BitsOf<V, 8, k % 4 * 8>(minimum[k / 4])));
   }
   typename V::F d, m;

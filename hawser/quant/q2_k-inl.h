@@ -29,17 +29,17 @@ struct Q2K {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I scales[4], pairs[8], q[4];
     V::Columns(at, stride, scales);
     const typename V::I head = V::Words(at + 80, stride);
     const typename V::F d = V::Half(head), m = V::Negative(V::Half(V::template Shr<16>(head)));
-    Unroll<16>([&](auto g) {
+    Unroll<16>([&](auto g) __attribute__((always_inline)) {
       if constexpr (g % 8 == 0) {
         V::Columns(at + 16 + g / 8 * 32, stride, pairs);
         V::Columns(at + 32 + g / 8 * 32, stride, pairs + 4);
       }
-      Unroll<4>([&](auto i) { q[i] = Bits<V, 2, g % 8 / 2 * 2>(pairs[g % 2 * 4 + i]); });
+      Unroll<4>([&](auto i) __attribute__((always_inline)) { q[i] = Bits<V, 2, g % 8 / 2 * 2>(pairs[g % 2 * 4 + i]); });
       const typename V::I both = scales[g / 4];
       group(q, V::Mul(d, V::Float(BitsOf<V, 4, g % 4 * 8>(both))),
             V::Mul(m, V::Float(BitsOf<V, 4, g % 4 * 8 + 4>(both))));

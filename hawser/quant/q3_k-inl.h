@@ -37,7 +37,7 @@ struct Q3K {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I thirds[8], pairs[8], scales[4], q[4];
     V::Columns(at, stride, thirds);
     V::Columns(at + 16, stride, thirds + 4);
@@ -47,12 +47,12 @@ struct Q3K {
       scales[t] = V::Or(Bits<V, 4, t / 2 * 4>(low[t % 2]), V::template Shl<4>(Bits<V, 2, 2 * t>(high)));
     });
     const typename V::F d = V::Half(V::template Shr<16>(V::Words(at + 106, stride)));
-    Unroll<16>([&](auto g) {
+    Unroll<16>([&](auto g) __attribute__((always_inline)) {
       if constexpr (g % 8 == 0) {
         V::Columns(at + 32 + g / 8 * 32, stride, pairs);
         V::Columns(at + 48 + g / 8 * 32, stride, pairs + 4);
       }
-      Unroll<4>([&](auto i) {
+      Unroll<4>([&](auto i) __attribute__((always_inline)) {
         constexpr int kFrom = g % 2 * 4 + i;
         const typename V::I third = Bits<V, 1, g / 8 * 4 + g % 8 / 2>(thirds[kFrom]);
         q[i] = V::Or(Bits<V, 2, g % 8 / 2 * 2>(pairs[kFrom]), V::template Shl<2>(third));

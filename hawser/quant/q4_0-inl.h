@@ -43,7 +43,7 @@ struct Q4_0 {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I q[8];
     ReadNibbles<V>(at + 2, stride, q);
     group(q, V::Half(V::Words(at, stride)), V::Zero());

@@ -42,7 +42,7 @@ struct Q4_1 {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I q[8];
     ReadNibbles<V>(at + 4, stride, q);
     const typename V::I head = V::Words(at, stride);

@@ -46,15 +46,15 @@ struct Q4K {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I pairs[8], q[8];
     const KScales<V> scales(at, stride);
-    Unroll<8>([&](auto g) {
+    Unroll<8>([&](auto g) __attribute__((always_inline)) {
       if constexpr (g % 2 == 0) {
         V::Columns(at + 16 + g * 16, stride, pairs);
         V::Columns(at + 32 + g * 16, stride, pairs + 4);
       }
-      Unroll<8>([&](auto i) { q[i] = Bits<V, 4, g % 2 * 4>(pairs[i]); });
+      Unroll<8>([&](auto i) __attribute__((always_inline)) { q[i] = Bits<V, 4, g % 2 * 4>(pairs[i]); });
       group(q, scales.template Scale<g>(), scales.template Minimum<g>());
     });
   }

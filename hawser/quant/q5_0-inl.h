@@ -48,7 +48,7 @@ struct Q5_0 {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I q[8];
     ReadFifths<V>(at + 2, stride, q);
     group(q, V::Half(V::Words(at, stride)), V::Zero());

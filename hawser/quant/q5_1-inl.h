@@ -46,7 +46,7 @@ struct Q5_1 {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I q[8];
     ReadFifths<V>(at + 4, stride, q);
     const typename V::I head = V::Words(at, stride);

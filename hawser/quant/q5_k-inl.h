@@ -51,18 +51,19 @@ struct Q5K {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I fifths[8], pairs[8], q[8];
     const KScales<V> scales(at, stride);
     V::Columns(at + 16, stride, fifths);
     V::Columns(at + 32, stride, fifths + 4);
-    Unroll<8>([&](auto g) {
+    Unroll<8>([&](auto g) __attribute__((always_inline)) {
       if constexpr (g % 2 == 0) {
         V::Columns(at + 48 + g * 16, stride, pairs);
         V::Columns(at + 64 + g * 16, stride, pairs + 4);
       }
-      Unroll<8>(
-          [&](auto i) { q[i] = V::Or(Bits<V, 4, g % 2 * 4>(pairs[i]), V::template Shl<4>(Bits<V, 1, g>(fifths[i]))); });
+      Unroll<8>([&](auto i) __attribute__((always_inline)) {
+        q[i] = V::Or(Bits<V, 4, g % 2 * 4>(pairs[i]), V::template Shl<4>(Bits<V, 1, g>(fifths[i])));
+      });
       group(q, scales.template Scale<g>(), scales.template Minimum<g>());
     });
   }

@@ -70,17 +70,20 @@ struct Q6K {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I low[16], high[8], scales[4], q[4];
     V::Columns(at + kScales, stride, scales);
     const typename V::F d = V::Half(V::template Shr<16>(V::Words(at + kUnit - 2, stride)));
-    Unroll<16>([&](auto g) {
+    Unroll<16>([&](auto g) __attribute__((always_inline)) {
       constexpr int kHalf = g / 8, kQuarter = g % 8 / 2, kPart = g % 2 * 4;
       if constexpr (g % 8 == 0) {
-        Unroll<4>([&](auto c) { V::Columns(at + 64 * kHalf + 16 * c, stride, low + 4 * c); });
-        Unroll<2>([&](auto c) { V::Columns(at + kHigh + 32 * kHalf + 16 * c, stride, high + 4 * c); });
+        Unroll<4>([&](auto c)
+                      __attribute__((always_inline)) { V::Columns(at + 64 * kHalf + 16 * c, stride, low + 4 * c); });
+        Unroll<2>([&](auto c) __attribute__((always_inline)) {
+          V::Columns(at + kHigh + 32 * kHalf + 16 * c, stride, high + 4 * c);
+        });
       }
-      Unroll<4>([&](auto i) {
+      Unroll<4>([&](auto i) __attribute__((always_inline)) {
         const typename V::I top = V::template Shl<4>(Bits<V, 2, 2 * kQuarter>(high[kPart + i]));
         q[i] = V::Or(Bits<V, 4, kQuarter / 2 * 4>(low[kQuarter % 2 * 8 + kPart + i]), top);
       });

@@ -36,11 +36,11 @@ struct Q8_0 {
   }
 
   template <class V, class Group>
-  static void Read(const uint8_t* at, int64_t stride, const Group& group) {
+  [[gnu::always_inline]] static void Read(const uint8_t* at, int64_t stride, const Group& group) {
     typename V::I q[8];
     V::Columns(at + 2, stride, q);
     V::Columns(at + 18, stride, q + 4);
-    Unroll<8>([&](auto i) { q[i] = V::Xor(q[i], V::Splat(0x80808080u)); });
+    Unroll<8>([&](auto i) __attribute__((always_inline)) { q[i] = V::Xor(q[i], V::Splat(0x80808080u)); });
     group(q, V::Half(V::Words(at, stride)), V::Zero());
   }
 };

@@ -35,7 +35,7 @@ __attribute__((always_inline)) inline void Unroll(const Body& body) {
 
 /// kCount bits from bit kFrom of each byte; those of the fields of each lane that begin there.
 template <class V, int kCount, int kFrom>
-inline typename V::I Bits(typename V::I v) {
+[[gnu::always_inline]] inline typename V::I Bits(typename V::I v) {
   const typename V::I mask = V::Splat(((1u << kCount) - 1) * 0x01010101u);
   if constexpr (kFrom == 0) return V::And(v, mask);
   return V::And(V::template Shr<kFrom>(v), mask);
@@ -43,7 +43,7 @@ inline typename V::I Bits(typename V::I v) {
 
 /// kCount bits from bit kFrom of each lane.
 template <class V, int kCount, int kFrom>
-inline typename V::I BitsOf(typename V::I v) {
+[[gnu::always_inline]] inline typename V::I BitsOf(typename V::I v) {
   const typename V::I mask = V::Splat((1u << kCount) - 1);
   if constexpr (kFrom == 0) return V::And(v, mask);
   return V::And(V::template Shr<kFrom>(v), mask);
@@ -51,7 +51,7 @@ inline typename V::I BitsOf(typename V::I v) {
 
 /// The 32 q of blocks that have them in 16 bytes: the low halves first, then the high ones.
 template <class V>
-inline void ReadNibbles(const uint8_t* at, int64_t stride, typename V::I* q) {
+[[gnu::always_inline]] inline void ReadNibbles(const uint8_t* at, int64_t stride, typename V::I* q) {
   typename V::I pairs[4];
   V::Columns(at, stride, pairs);
   Unroll<4>([&](auto i) { q[i] = Bits<V, 4, 0>(pairs[i]), q[i + 4] = Bits<V, 4, 4>(pairs[i]); });
@@ -59,7 +59,7 @@ inline void ReadNibbles(const uint8_t* at, int64_t stride, typename V::I* q) {
 
 /// Those of q5_0 and q5_1: fifth bits, then ReadNibbles.
 template <class V>
-inline void ReadFifths(const uint8_t* at, int64_t stride, typename V::I* q) {
+[[gnu::always_inline]] inline void ReadFifths(const uint8_t* at, int64_t stride, typename V::I* q) {
   ReadNibbles<V>(at + 4, stride, q);
   const typename V::I fifths = V::Words(at, stride);
   Unroll<8>([&](auto i) { q[i] = V::Or(q[i], V::template FifthBits<i>(fifths)); });
