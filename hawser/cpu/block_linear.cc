@@ -37,13 +37,16 @@ void QuantizeActivations(ConstRow x, int64_t n, int64_t height, int8_t* q, float
   }
 }
 
-// y [rows, y.cols] = from [rows, tile] + bias, the first columns of each row.
-void StoreTile(const float* from, int64_t tile, const float* bias, const Mat& y) {
-  for (int64_t r = 0; r < y.rows; ++r, from += tile) {
-    for (int64_t i = 0; i < y.cols; i += Lanes()) {
-      VF v = Get(F32Row(from), i, y.cols);
-      if (bias != nullptr) v = hn::Add(v, Get(F32Row(bias), i, y.cols));
-      Put(v, RowOf(y, r), i, y.cols);
+// y [rows, cols] = from [tiles, rows, tile] + bias; of the last tile the first columns.
+void StoreTiles(const float* from, int64_t tile, const float* bias, const Mat& y) {
+  for (int64_t first = 0; first < y.cols; first += tile) {
+    const int64_t end = std::min(first + tile, y.cols);
+    for (int64_t r = 0; r < y.rows; ++r, from += tile) {
+      for (int64_t i = first; i < end; i += Lanes()) {
+        VF v = Get(F32Row(from - first), i, end);
+        if (bias != nullptr) v = hn::Add(v, Get(F32Row(bias), i, end));
+        Put(v, RowOf(y, r), i, end);
+      }
     }
   }
 }
@@ -56,16 +59,17 @@ HWY_AFTER_NAMESPACE();
 namespace hawser {
 
 HWY_EXPORT(QuantizeActivations);
-HWY_EXPORT(StoreTile);
+HWY_EXPORT(StoreTiles);
 
 namespace {
 
 constexpr int64_t kPanelValues = 512;  // of a row of weights, taken apart at a time: what first caches hold
 
-/// Rows of weights a piece takes: whole tiles, some 3 us of work for few rows and 20 for many.
-int64_t WeightGrain(int64_t rows, int64_t cols, int64_t tile) {
-  const int64_t values = rows <= kDotRows ? 1 << 16 : (int64_t{1} << 22) / rows;
-  return std::max<int64_t>(1, values / std::max<int64_t>(1, cols) / tile) * tile;
+/// Rows of weights a piece takes, whole tiles: some 20 us of work; for few rows of activations 3 us or more.
+int64_t WeightGrain(int64_t rows, const ConstMat& w, int64_t tile) {
+  const int64_t cols = std::max<int64_t>(1, w.cols);
+  if (rows <= kDotRows) return StreamGrain(w.rows, (1 << 16) / cols, tile);
+  return std::max<int64_t>(1, (int64_t{1} << 22) / rows / cols / tile) * tile;
 }
 
 /// A tile of rows of weights, whole: where there are fewer, rows of zeros behind copies of them.
@@ -120,12 +124,28 @@ void Quantize(ConstMat x, const BlockType& type, const Quantized& to) {
   });
 }
 
-/// One tile of weights times few rows.
-void FewRows(const BlockKernels& kernels, const Tile& w, int64_t blocks, const Quantized& x, const float* bias, Mat y) {
-  thread_local Scratch sums;
-  float* to = sums.Get<float>(kDotRows * kernels.tile);
-  kernels.dot(w.at, w.stride, blocks, x.Tile(0), static_cast<int>(y.rows), to, w.next);
-  HWY_DYNAMIC_DISPATCH(StoreTile)(to, kernels.tile, bias, y);
+/// Weights times few rows.
+void FewRows(const BlockKernels& kernels, ConstMat w, int64_t row_bytes, int64_t blocks, const Quantized& x,
+             const float* bias, Mat y) {
+  constexpr int64_t kTiles = 16;  // whose sums stay in a first cache
+  thread_local Scratch sums, padding;
+  const int64_t tile = kernels.tile, rows = y.rows;
+  float* to = sums.Get<float>(kTiles * kDotRows * tile);
+  const Activations8 of = x.Tile(0);
+  const auto* at = w.Row<std::byte>(0);
+  for (int64_t first = 0; first < w.rows; first += kTiles * tile) {
+    const int64_t end = std::min(first + kTiles * tile, w.rows);
+    for (int64_t j = first; j < end; j += tile, at += tile * w.ld) {
+      float* sum = to + (j - first) * rows;
+      if (j + tile <= end) {
+        kernels.dot(at, w.ld, blocks, of, static_cast<int>(rows), sum, at + tile * w.ld);
+      } else {
+        const Tile last(w.Rows(j, end - j), row_bytes, tile, padding);
+        kernels.dot(last.at, last.stride, blocks, of, static_cast<int>(rows), sum, last.next);
+      }
+    }
+    HWY_DYNAMIC_DISPATCH(StoreTiles)(to, tile, bias == nullptr ? nullptr : bias + first, y.Cols(first, end - first));
+  }
 }
 
 /// One tile of weights, taken apart piece by piece, times many rows; y.rows and `first` count from a whole tile of x.
@@ -145,7 +165,7 @@ void ManyRows(const BlockKernels& kernels, const BlockType& type, const Tile& w,
                     value == 0, to + t * kPanelRows * tile);
     }
   }
-  HWY_DYNAMIC_DISPATCH(StoreTile)(to, tile, bias, y);
+  HWY_DYNAMIC_DISPATCH(StoreTiles)(to, tile, bias, y);
 }
 
 }  // namespace
@@ -202,21 +222,20 @@ void BlockLinear::Run(const LinearArgs& args) {
   const int64_t tile = kernels.tile, row_bytes = cols / type.values * type.bytes;
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t count = std::min(most, rows - first);
-    ParallelChunks(args.w.rows, WeightGrain(count, cols, tile), [&](int64_t from, int64_t end) {
+    ParallelChunks(args.w.rows, WeightGrain(count, args.w, tile), [&](int64_t from, int64_t end) {
+      if (rows <= kDotRows) {
+        return FewRows(kernels, args.w.Rows(from, end - from), row_bytes, cols / type.values, x,
+                       bias == nullptr ? nullptr : bias + from, args.y.Rows(first, count).Cols(from, end - from));
+      }
       thread_local Scratch padding;
-      if (rows > kDotRows && kernels.begin != nullptr) kernels.begin();
+      if (kernels.begin != nullptr) kernels.begin();
       for (int64_t j = from; j < end; j += tile) {
         const int64_t here = std::min(tile, end - j);
         const Tile w(args.w.Rows(j, here), row_bytes, tile, padding);
-        const Mat y = args.y.Rows(first, count).Cols(j, here);
-        const float* add = bias == nullptr ? nullptr : bias + j;
-        if (rows <= kDotRows) {
-          FewRows(kernels, w, cols / type.values, x, add, y);
-        } else {
-          ManyRows(kernels, type, w, x, first, add, y);
-        }
+        ManyRows(kernels, type, w, x, first, bias == nullptr ? nullptr : bias + j,
+                 args.y.Rows(first, count).Cols(j, here));
       }
-      if (rows > kDotRows && kernels.end != nullptr) kernels.end();
+      if (kernels.end != nullptr) kernels.end();
     });
   }
 }

@@ -186,8 +186,8 @@ namespace {
 
 /// Products of BF16 by BF16, where the instruction set has them.
 void PairDots(const TileKernels& kernels, ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
-  // Pieces of 32K weights, as below.
-  const int64_t grain = std::max<int64_t>(8, (32768 / std::max<int64_t>(1, b.cols) + 7) / 8 * 8);
+  // 3 us of work or more.
+  const int64_t grain = StreamGrain(b.rows, 32768 / std::max<int64_t>(1, b.cols) + 7, 8);
   ParallelChunks(b.rows, grain, [&](int64_t begin, int64_t end) {
     const Mat to = c.Cols(begin, end - begin);
     kernels.dots({.a = a.Row<bf16>(0),
@@ -215,9 +215,8 @@ void MatVec(ConstMat a, ConstMat b, const float* bias, Mat c, bool accumulate) {
   thread_local Scratch scratch;
   float* rows = scratch.Get<float>(a.rows * a.cols);
   for (int64_t r = 0; r < a.rows; ++r) HWY_DYNAMIC_DISPATCH(WidenRow)(RowOf(a, r), b.dtype, rows + r * a.cols, a.cols);
-  // Pieces of 32K weights: some 3 us of work, above what handing a piece to a thread costs, and many even where a
-  // matrix is small.
-  const int64_t grain = std::max<int64_t>(4, (32768 / std::max<int64_t>(1, b.cols) + 3) / 4 * 4);
+  // 32K weights are some 3 us of work, above what handing a piece to a thread costs.
+  const int64_t grain = StreamGrain(b.rows, 32768 / std::max<int64_t>(1, b.cols) + 3, 4);
   // Of these the part that stays in a first cache, or near it, while rows of `a` pass by four at a time.
   constexpr int64_t kRows = 4;
   const int64_t part =
