@@ -352,7 +352,7 @@ class DataPullTest(unittest.TestCase):
 
     def test_what_is_not_the_file(self):
         self.assertIn("did you mean 'piqa'", self.pull("data:piq", 2))
-        self.assertIn("docs/EVAL.md", self.pull("data:arc", 4))
+        self.assertIn("docs/EVAL.md", self.pull("data:hellaswag_text", 4))
         self.assertIn("404", self.pull("data:piqa", 3))
         self.answers["valid.jsonl"] = (200, b"x" * 495929)
         self.assertIn("93503cc97c679e459b065c3d13e848282e44b2a25213985bed3e5d458abef72d", self.pull("data:piqa", 3))
@@ -402,6 +402,42 @@ class DataPullTest(unittest.TestCase):
                 lines += textwrap.wrap(shot[key], 78, initial_indent=begin, subsequent_indent="      ")
         self.answers["/gsm8k-cot.yaml"] = (200, "\n".join([*lines, "tag:", "- math", ""]).encode())
         self.pull("data:gsm8k_cot", 0)
+
+    def test_questions_and_rows_that_are_made(self):
+        data = pathlib.Path(os.environ.get("HAWSER_DATA", "/nowhere"))
+        if not all((data / part).is_dir() for part in ("arc", "qa", "wikitext")):
+            self.skipTest("HAWSER_DATA with arc, qa and wikitext is absent")
+
+        def lines(rows):
+            return 200, "\n".join(map(json.dumps, rows)).encode()
+
+        def arc(row):
+            choices = [{"text": text, "label": label, "para": "more"} for text, label in zip(row["choices"], row["labels"])]
+            return {"id": row["id"], "question": {"stem": row["question"], "choices": choices}, "answerKey": row["answerKey"]}
+
+        for name in ("easy_train", "easy_test", "challenge_train", "challenge_test"):
+            rows = [json.loads(line) for line in (data / f"arc/arc_{name}.jsonl").read_text().splitlines()]
+            kind, part = name.split("_")
+            kept = rows if name != "challenge_test" else rows[::-1][1:]
+            self.answers[f"/arc_{kind}/official/{part}.jsonl"] = lines(map(arc, kept))
+        self.answers["/question-answers.jsonl"] = lines({"id": row["id"], "answerKey": row["answerKey"]} for row in rows)
+        self.answers["/arc_challenge.jsonl"] = lines(
+            {"query": "Question: " + row["question"], "choices": row["choices"]} for row in rows)
+        self.pull("data:arc", 0)
+
+        text = (data / "wikitext/wiki.test.raw").read_text()
+        rows = [row for row in text.split("\n") if row.strip()]
+        self.answers["/wiki.test.raw"] = (200, "\r\n".join(rows).encode())
+        self.answers["/wikitext-2/test.txt"] = (
+            200, "".join(("x" if row.strip() else row) + "\n" for row in text.split("\n")[:-1]).encode())
+        self.pull("data:wikitext", 0)
+
+        questions = json.loads((data / "qa/hotpotqa_dev_distractor_first100.json").read_text())
+        for question in questions:
+            for key, names in (("supporting_facts", ("title", "sent_id")), ("context", ("title", "sentences"))):
+                question[key] = dict(zip(names, map(list, zip(*question[key]))))
+        self.answers["/hotpot_dev_distractor_v1.json"] = (200, json.dumps(questions, indent=2).encode())
+        self.pull("data:qa", 0)
 
 
 if __name__ == "__main__":

@@ -25,4 +25,18 @@ std::string MakeMmluTest(std::string_view place, const PartFetcher& fetch);
 /// lines that stand further in. Errors: as above.
 std::string MakeGsm8kExamples(std::string_view place, const PartFetcher& fetch);
 
+/// Lines {"id", "question", "choices", "labels", "answerKey"} of ARC from a file that has more in each question,
+/// `place`. Errors: as above.
+std::string MakeArc(std::string_view place, const PartFetcher& fetch);
+/// The same for the test set of ARC-Challenge, in the order and with the keys of its leaderboard. What `place` lacks
+/// comes from a file of all its questions in that order.
+std::string MakeArcChallengeTest(std::string_view place, const PartFetcher& fetch);
+
+/// WikiText-2's raw test set from a copy without its blank rows, `place`. They stand where those of the set with
+/// <unk> do.
+std::string MakeWikitext(std::string_view place, const PartFetcher& fetch);
+
+/// Questions of HotpotQA as its authors have them, from the form with a list a field, `place`.
+std::string MakeHotpot(std::string_view place, const PartFetcher& fetch);
+
 }  // namespace hawser

@@ -421,5 +421,62 @@ TEST(DataMade, RowsOfCsv) {
   EXPECT_EQ(CsvRows("\"open"), Rows({{"open"}}));
 }
 
+/// One file, whatever is asked for; those of other names by the end of their path.
+PartFetcher Served(std::map<std::string, std::string> files) {
+  return [files = std::move(files)](const std::string& path, int64_t, int64_t) {
+    for (const auto& [end, text] : files) {
+      if (path.ends_with(end)) return text;
+    }
+    ADD_FAILURE() << path;
+    return std::string();
+  };
+}
+
+TEST(DataMade, QuestionsOfArc) {
+  const std::string two =
+      R"({"id": "a", "question": {"stem": "W\u00e4s?", "choices": [{"text": "x", "label": "1", "para": "p"}, )"
+      R"({"text": "y", "label": "2"}]}, "answerKey": "2"})"
+      "\n"
+      R"({"id": "b", "question": {"stem": "Z", "choices": []}, "answerKey": "A"})"
+      "\n";
+  const std::string a =
+      "{\"id\": \"a\", \"question\": \"W\xc3\xa4s?\", \"choices\": [\"x\", \"y\"], \"labels\": [\"1\", \"2\"], ";
+  const std::string b = R"({"id": "b", "question": "Z", "choices": [], "labels": [], "answerKey": "A"})";
+  EXPECT_EQ(MakeArc("f", Served({{"f", two}})), a + "\"answerKey\": \"2\"}\n" + b + "\n");
+
+  const std::string all = R"({"choices": ["q", "r"], "query": "Question: New?", "gold": 1})"
+                          "\n"
+                          R"({"choices": [], "query": "Question: W", "gold": 0})";
+  const std::string made = MakeArcChallengeTest(
+      "f",
+      Served({{"f", two},
+              {"question-answers.jsonl", "{\"id\": \"c\", \"answerKey\": \"B\"}\n{\"id\":\"a\",\"answerKey\":\"1\"}"},
+              {"arc_challenge.jsonl", all}}));
+  EXPECT_EQ(made, R"({"id": "c", "question": "New?", "choices": ["q", "r"], "labels": ["A", "B"], "answerKey": "B"})"
+                  "\n" +
+                      a + "\"answerKey\": \"1\"}\n");
+  for (const char* bad :
+       {"{}", "[]", "{\"id\": 1}", "x", R"({"id": "a", "question": {"stem": "s", "choices": [1]}})"}) {
+    EXPECT_THROW(MakeArc("f", Served({{"f", bad}})), Error) << bad;
+  }
+}
+
+TEST(DataMade, RowsOfWikitextAndQuestionsOfHotpot) {
+  const std::string layout = " \n = <unk> = \n \n text <unk> \n";
+  EXPECT_EQ(MakeWikitext("f", Served({{"f", " = A = \r\n text B \r\n"}, {"test.txt", layout}})),
+            " \n = A = \n \n text B \n");
+  EXPECT_THROW(MakeWikitext("f", Served({{"f", "one"}, {"test.txt", layout}})), Error);
+
+  const std::string lists = R"([{"question": "q", "answer": "a", "type": "t", "level": "l", "id": 3, )"
+                            R"("supporting_facts": {"title": ["T"], "sent_id": [4]}, )"
+                            R"("context": {"title": ["T", "U"], "sentences": [["s", " t"], []]}}])";
+  EXPECT_EQ(MakeHotpot("f", Served({{"f", lists}})),
+            R"([{"question": "q", "answer": "a", "type": "t", "level": "l", "supporting_facts": [["T", 4]], )"
+            R"("context": [["T", ["s", " t"]], ["U", []]]}])");
+  for (const char* bad : {"{\"a\": 1}", "[1]", "", R"([{"supporting_facts": {"title": ["T"], "sent_id": []}}])"}) {
+    EXPECT_THROW(MakeHotpot("f", Served({{"f", bad}})), Error) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace hawser
