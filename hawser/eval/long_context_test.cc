@@ -104,6 +104,26 @@ TEST(Passkey, PutsTheKeyWhereItIsTold) {
   }
 }
 
+TEST(Passkey, DistancesOfAGridAreThoseOfItsKeys) {
+  std::vector<Sample> samples;
+  std::vector<SampleScore> scores;
+  const auto add = [&](double length, double depth, double prompt, double key, double found) {
+    Sample sample{.at = {{"length", length}, {"depth", depth}},
+                  .facts = {{"prompt_tokens", prompt}, {"key_token", key}}};
+    sample.doc = std::make_shared<const nlohmann::ordered_json>(nlohmann::ordered_json{{"variant", "pi"}});
+    samples.push_back(std::move(sample));
+    scores.push_back({.values = {{found}}});
+  };
+  add(1024, 1, 1000, 990, 1);
+  add(1024, 0, 1000, 100, 0);
+  add(1024, 0, 1010, 104, 1);
+  add(2048, 0, 2000, 100, 0);
+  TaskFigures figures = kPasskey.figures(samples, scores);
+  EXPECT_EQ(figures["passkey_pi"]["k_max"], 903) << "the mean of 900 and 906, at which one of two is found";
+  for (Sample& sample : samples) sample.at.pop_back();
+  EXPECT_TRUE(kPasskey.figures(samples, scores).empty()) << "at random depths there is none";
+}
+
 TEST(Passkey, TheFirstNumberCounts) {
   EXPECT_TRUE(FirstNumberIs(" 31415. Remember 7", "31415"));
   EXPECT_TRUE(FirstNumberIs("key 00042", "42"));

@@ -241,6 +241,36 @@ SampleScore ScorePasskey(const Sample& sample, std::span<const LmAnswer> answers
   return {.values = {{PasskeyFound(variant, answers[0].text, sample.references[0]) ? 1.0 : 0.0}}};
 }
 
+double FactOf(const Sample& sample, std::string_view name) {
+  const auto fact = std::ranges::find(sample.facts, name, &std::pair<std::string, double>::first);
+  return fact == sample.facts.end() ? NAN : fact->second;
+}
+
+/// k_max of each variant over the cells of its grid.
+TaskFigures PasskeyDistances(std::span<const Sample> samples, std::span<const SampleScore> scores) {
+  struct Cell {
+    double distance = 0, found = 0, samples = 0;
+  };
+  std::map<std::string, std::map<std::vector<std::pair<std::string, double>>, Cell>> variants;
+  for (size_t s = 0; s < samples.size(); ++s) {
+    const Sample& sample = samples[s];
+    const double distance = FactOf(sample, "prompt_tokens") - FactOf(sample, "key_token");
+    if (sample.at.size() < 2 || std::isnan(distance)) continue;  // at no depth of a grid
+    Cell& cell = variants[fmt::format("passkey_{}", (*sample.doc)["variant"].get<std::string>())][sample.at];
+    cell.distance += distance;
+    cell.found += scores[s].values[0].value;
+    ++cell.samples;
+  }
+  TaskFigures figures;
+  for (const auto& [variant, cells] : variants) {
+    std::vector<std::pair<double, double>> found;
+    for (const auto& [at, cell] : cells)
+      found.emplace_back(std::round(cell.distance / cell.samples), cell.found / cell.samples);
+    figures[variant]["k_max"] = LargestDistance(std::move(found));
+  }
+  return figures;
+}
+
 }  // namespace
 
 const Task kPasskey = {.name = "passkey",
@@ -251,6 +281,7 @@ const Task kPasskey = {.name = "passkey",
                        .options =
                            "variant=landmark|yarn|pose|pi|focusllm|llamacpp|infinitebench|yarn-hard, "
                            "lengths=L+L or units=N+N, depths=COUNT|D+D|random, trials=K, keys=K, haystack=PATH, "
-                           "file=PATH"};
+                           "file=PATH",
+                       .figures = PasskeyDistances};
 
 }  // namespace hawser

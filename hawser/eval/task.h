@@ -115,6 +115,8 @@ struct SampleScore {
   std::map<std::string, std::string, std::less<>> filtered = {};  // text that a filter made of the answer, by filter
 };
 
+using TaskFigures = std::map<std::string, std::map<std::string, double>>;
+
 struct Task {
   std::string_view name, summary;
   int32_t version = 1;
@@ -130,6 +132,8 @@ struct Task {
   /// `answers`: those of each sample. Null: the sample logs are all.
   std::map<std::string, std::string> (*predictions)(std::span<const Sample> samples,
                                                     std::span<const std::vector<LmAnswer>> answers) = nullptr;
+  /// What is neither a mean of a row nor of a cell, by row or kind of rows: {"passkey_landmark": {"k_max": 2048}}.
+  TaskFigures (*figures)(std::span<const Sample> samples, std::span<const SampleScore> scores) = nullptr;
 };
 
 /// All tasks, in the order of --list.

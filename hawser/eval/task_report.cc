@@ -11,7 +11,6 @@
 #include "hawser/base/error.h"
 #include "hawser/eval/heat_map.h"
 #include "hawser/eval/page.h"
-#include "hawser/eval/passkey.h"
 #include "hawser/eval/plot.h"
 #include "hawser/eval/report.h"
 #include "hawser/eval/ruler.h"
@@ -472,24 +471,16 @@ class Report {
 
   /// The distance up to which passkeys are found (k_max), a row a run.
   void AddDistances(const std::string& name) {
-    if (!name.starts_with("passkey")) return;
     std::vector<std::vector<std::string>> rows = {{"run", "k_max (tokens)"}};
     for (const RunView& run : runs_) {
-      const auto family = run.families.find(name);
-      if (family == run.families.end() || family->second.cells.empty()) continue;
-      std::vector<std::pair<double, double>> found;
-      for (const auto& [length, at] : family->second.cells) {
-        for (const auto& [depth, value] : at) {
-          if (value.known) found.emplace_back((1 - depth) * length, value.mean);
-        }
-      }
-      rows.push_back({run.label, HumanCount(std::llround(LargestDistance(found)))});
+      const json& figures = run.results->value("figures", json());
+      const json of = figures.is_object() ? figures.value(name, json()) : json();
+      const json most = of.is_object() ? of.value("k_max", json()) : json();
+      if (most.is_number()) rows.push_back({run.label, HumanCount(std::llround(most.get<double>()))});
     }
     if (rows.size() == 1) return;
-    Add("<p class=\"note\">k_max: the largest distance from the end, (1 - depth) x length, such that the share found "
-        "is 20 % or more at it "
-        "and "
-        "at every smaller one.</p>\n" +
+    Add("<p class=\"note\">k_max: the largest distance in tokens from key to end of the prompt such that the share "
+        "found is 20 % or more at it and at every smaller one.</p>\n" +
         HtmlTable(rows));
   }
 

@@ -182,6 +182,8 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
       }
       json["cells"][row].push_back(cell);
     }
+    if (task.figures == nullptr) continue;
+    for (const auto& [name, figures] : task.figures(scored.samples, scored.scores)) json["figures"][name] = figures;
   }
   return json;
 }
