@@ -45,6 +45,9 @@ std::string SvgFill(const SvgColor& color) {
 std::string SvgStroke(const SvgColor& color) {
   return fmt::format(" class=\"s-{}\" stroke=\"{}\"", color.name, color.light);
 }
+std::string SvgFillAndStroke(const SvgColor& color) {
+  return fmt::format(" class=\"f-{0} s-{0}\" fill=\"{1}\" stroke=\"{1}\"", color.name, color.light);
+}
 
 std::string SvgDarkStyle() {
   std::string rules;

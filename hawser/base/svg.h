@@ -26,9 +26,10 @@ inline constexpr SvgColor kSvgRule{"rule", "#94a3b8", "#6b7785"};
 /// Ito), and each has a contrast of 3 or more with the paper.
 std::span<const SvgColor> SvgSeriesColors();
 
-/// ` class=".." fill=".."` and the same for a stroke.
+/// ` class=".." fill=".."`, and the same for a stroke and for both.
 std::string SvgFill(const SvgColor& color);
 std::string SvgStroke(const SvgColor& color);
+std::string SvgFillAndStroke(const SvgColor& color);
 
 /// A <style> element with the dark colours, once a picture.
 std::string SvgDarkStyle();

@@ -102,12 +102,14 @@ std::string RenderSvg(const BarPlot& plot) {
       if (!y.Shows(value)) continue;
       const double left = middle + (static_cast<double>(s) - bars / 2) * bar_width;
       const double end = std::clamp(y(value), canvas.top(), canvas.bottom());
-      canvas.Add(
-          fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"1.5\"{}><title>{}{}: "
-                      "{}</title></rect>\n",
-                      left + 1, std::min(zero, end), std::max(1.0, bar_width - 2), std::abs(zero - end),
-                      SvgFill(SeriesColor(s)), EscapeXml(plot.groups[g]),
-                      plot.series[s].name.empty() ? "" : ", " + EscapeXml(plot.series[s].name), HumanNumber(value)));
+      const std::string& name = plot.series[s].name;
+      canvas.Add(SeriesBar(s,
+                           {.x = left + 1,
+                            .y = std::min(zero, end),
+                            .width = std::max(1.0, bar_width - 2),
+                            .height = std::abs(zero - end)},
+                           fmt::format("<title>{}{}: {}</title>", EscapeXml(plot.groups[g]),
+                                       name.empty() ? "" : ", " + EscapeXml(name), HumanNumber(value))));
       const std::string label = std::abs(value) < 1000 ? fmt::format("{:.3g}", value) : TickLabel(y.kind, value);
       if (TextWidth(label, 10) <= bar_width) {
         canvas.Text(left + bar_width / 2, value < 0 ? end + 12 : end - 4, label,

@@ -19,6 +19,17 @@ double LetterWidth(char lead, double size) {
   return (byte & 0xc0) == 0x80 ? 0 : (byte >= 0xe3 ? 1.0 : 0.58) * size;
 }
 
+/// Bytes of the longest beginning of `text` that is at most `width` pixels wide; one letter at least.
+size_t FittingBytes(std::string_view text, double size, double width) {
+  double used = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const double letter = LetterWidth(text[i], size);
+    used += letter;
+    if (used > width && letter > 0 && i > 0) return i;
+  }
+  return text.size();
+}
+
 struct PlacedMark {
   double at, begin, end;  // of the line; of line and name together
   int level = 0;          // rows above the plot's upper edge
@@ -43,24 +54,17 @@ double TextWidth(std::string_view text, double size) {
 
 std::string FitText(std::string_view text, double size, double width) {
   if (TextWidth(text, size) <= width) return std::string(text);
-  double used = size;  // of the ellipsis
-  size_t end = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const double letter = LetterWidth(text[i], size);
-    if (letter > 0) end = i;
-    used += letter;
-    if (used > width) break;
-  }
-  return std::string(text.substr(0, end)) + "\u2026";
+  return std::string(text.substr(0, FittingBytes(text, size, width - size))) + "\u2026";
 }
 
 std::vector<std::string> WrapText(std::string_view text, double size, double width) {
   std::vector<std::string> lines;
   std::string line;
   while (!text.empty()) {
-    const size_t end = std::min(text.find(' '), text.size());
-    const std::string word = FitText(text.substr(0, end), size, width);
-    text.remove_prefix(std::min(end + 1, text.size()));
+    const size_t blank = std::min(text.find(' '), text.size());
+    const size_t end = std::min(blank, FittingBytes(text, size, width));
+    const std::string word(text.substr(0, end));
+    text.remove_prefix(std::min(end == blank ? end + 1 : end, text.size()));
     if (!line.empty() && TextWidth(line + " " + word, size) > width) {
       lines.push_back(std::move(line));
       line.clear();
@@ -99,6 +103,19 @@ std::string SeriesMarker(size_t series, double x, double y, double size, std::st
   }
 }
 
+std::string SeriesBar(size_t series, const PlotBox& box, std::string_view more) {
+  const SvgColor& color = SeriesColor(series);
+  const size_t turn = series / SvgSeriesColors().size();
+  const double edge = turn == 0 ? 0 : std::min({1.5, box.width / 2, box.height / 2});
+  std::string paint = SvgFill(color);
+  if (turn > 0) {
+    paint = fmt::format("{} stroke-width=\"{:.1f}\" fill-opacity=\"{}\"{}", SvgFillAndStroke(color), edge,
+                        turn == 1 ? 0.3 : 0, turn > 2 ? " stroke-dasharray=\"3 2\"" : "");
+  }
+  return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"1.5\"{}>{}</rect>\n",
+                     box.x + edge / 2, box.y + edge / 2, box.width - edge, box.height - edge, paint, more);
+}
+
 PlotCanvas::PlotCanvas(int width, int height, const std::string& title, const std::string& subtitle)
     : width_(width), height_(height), title_(title), top_(14) {
   const auto paragraph = [&](const std::string& text, const Style& style) {
@@ -132,8 +149,9 @@ void PlotCanvas::Legend(const std::vector<LegendEntry>& entries, bool lines) {
   bool any = false;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].name.empty()) continue;
-    const std::string name = FitText(entries[i].name, 12, width_ - 2 * kEdge - 30);
-    const double wide = 30 + TextWidth(name, 12);
+    const std::vector<std::string> name = WrapText(entries[i].name, 12, width_ - 2 * kEdge - 30);
+    double wide = 0;
+    for (const std::string& line : name) wide = std::max(wide, 30 + TextWidth(line, 12));
     if (any && x + wide > width_ - kEdge) {
       x = kEdge;
       top_ += 18;
@@ -144,11 +162,13 @@ void PlotCanvas::Legend(const std::vector<LegendEntry>& entries, bool lines) {
            entries[i].dashed ? " stroke-width=\"2.5\" stroke-dasharray=\"5 4\"" : " stroke-width=\"2.5\"");
       if (entries[i].marked) svg_ += SeriesMarker(i, x + 12, top_ + 8, 1.1);
     } else {
-      svg_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"12\" height=\"12\" rx=\"2\"{}/>\n", x + 6, top_ + 2,
-                          SvgFill(SeriesColor(i)));
+      svg_ += SeriesBar(i, {.x = x + 6, .y = top_ + 2, .width = 12, .height = 12});
     }
-    Text(x + 30, top_ + 12, name, {.color = &kSvgInk});
-    x += wide + 16;
+    for (size_t line = 0; line < name.size(); ++line) {
+      if (line > 0) top_ += 15;
+      Text(x + 30, top_ + 12, name[line], {.color = &kSvgInk});
+    }
+    x = name.size() > 1 ? width_ : x + wide + 16;  // nothing stands beside several lines
   }
   if (any) top_ += 22;
 }

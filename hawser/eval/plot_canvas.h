@@ -15,12 +15,20 @@ namespace hawser {
 double TextWidth(std::string_view text, double size);
 /// `text`, its end replaced by an ellipsis where it is wider than `width` pixels.
 std::string FitText(std::string_view text, double size, double width);
-/// `text` in lines of at most `width` pixels, broken at blanks.
+/// `text` in lines of at most `width` pixels, broken at blanks, and words where one alone is wider.
 std::vector<std::string> WrapText(std::string_view text, double size, double width);
 
 const SvgColor& SeriesColor(size_t series);
 /// A point of series number `series` in its colour and shape, `size` times as large as usual; `more` (XML) inside.
 std::string SeriesMarker(size_t series, double x, double y, double size, std::string_view more = {});
+
+/// A rectangle in pixels, from its left upper corner.
+struct PlotBox {
+  double x = 0, y = 0, width = 0, height = 0;
+};
+/// A bar of series number `series`; `more` (XML) inside. Series that share a colour differ in how they are filled:
+/// whole, pale with an edge, an edge alone, a dashed edge.
+std::string SeriesBar(size_t series, const PlotBox& box, std::string_view more = {});
 
 /// Calls come in this order: constructor (title), Legend, Frame, XAxis or Groups, what is drawn, Finish.
 class PlotCanvas {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <set>
 
 #include "hawser/base/rng.h"
 #include "hawser/eval/plot_canvas.h"
@@ -280,13 +281,54 @@ TEST(PlotTest, BarsStandOnTheBaseline) {
     plot.y.scale = scale;
     const std::string svg = RenderSvg(plot);
     ExpectWellFormed(svg);
-    EXPECT_EQ(Count(svg, "rx=\"1.5\""), 3u);
+    EXPECT_EQ(Count(svg, "rx=\"1.5\""), 3u + 2u) << "bars and the legend";
     EXPECT_EQ(Count(svg, ">a<"), 1u);
   }
   plot.y.scale = AxisScale::kLinear;
   plot.series = {{"", {-2, 3}}};
   ExpectWellFormed(RenderSvg(plot));
   ExpectWellFormed(RenderSvg(BarPlot{.title = "T"}));
+}
+
+TEST(PlotTest, TwentyBarSeriesDifferInTheirPaint) {
+  std::set<std::string> paints;
+  BarPlot plot{.title = "T", .y = {"s"}, .groups = {"a"}, .series = {}, .width = 2000};
+  for (int i = 0; i < 20; ++i) plot.series.push_back({fmt::format("run {}", i), {1.0 + i}});
+  const std::string svg = RenderSvg(plot);
+  ExpectWellFormed(svg);
+  const std::string mark = "rx=\"1.5\"";
+  for (size_t at = svg.find(mark); at != svg.npos; at = svg.find(mark, at + 1)) {
+    paints.insert(svg.substr(at, svg.find('>', at) - at));
+  }
+  EXPECT_EQ(paints.size(), 20u);
+}
+
+TEST(PlotTest, LegendsOnAPhoneKeepWholeNames) {
+  const std::vector<std::string> names = {
+      "SmolLM2-135M-Instruct, sep-stream:4,64,256,800 behind 16,384 tokens of a book",
+      "/a/path/of/a/run/" + std::string(80, 'x') + "/that/has/no/blank", "short"};
+  BarPlot bars{.title = "T", .y = {"s"}, .groups = {"a"}, .series = {}, .width = 356};
+  LinePlot lines{.title = "T", .x = {"x"}, .y = {"y"}, .series = {}, .marks = {}, .width = 356};
+  for (const std::string& name : names) {
+    bars.series.push_back({name, {1.0}});
+    lines.series.push_back({name, {1, 2}, {1, 2}, {}, {}});
+  }
+  for (std::string svg : {RenderSvg(bars), RenderSvg(lines)}) {
+    ExpectWellFormed(svg);
+    EXPECT_EQ(svg.find("\u2026"), svg.npos);
+    std::string texts;
+    for (size_t at = svg.find("<text"); at != svg.npos; at = svg.find("<text", at + 1)) {
+      const size_t begin = svg.find('>', at) + 1;
+      const std::string text = svg.substr(begin, svg.find('<', begin) - begin);
+      EXPECT_LE(TextWidth(text, 12), 356) << text;
+      texts += text;
+    }
+    std::erase(texts, ' ');
+    for (std::string name : names) {
+      std::erase(name, ' ');
+      EXPECT_NE(texts.find(name), texts.npos) << name;
+    }
+  }
 }
 
 }  // namespace
