@@ -82,8 +82,8 @@ struct Fit {
 };
 
 [[noreturn]] void FailTooShort(int64_t limit, std::optional<int64_t> least) {
-  Fail(ErrorKind::kUsage, "{} tokens are too few: the smallest text of this task {}; set a greater length", limit,
-       least ? fmt::format("takes {} with its answer", *least) : std::string("needs more"));
+  Fail(ErrorKind::kUsage, "{} tokens are too few: a text of this task takes {}; set a greater length", limit,
+       least ? fmt::format("at least {} with its answer", *least) : std::string("more with its answer"));
 }
 
 /// The most units that fit, or one step where nothing does.
