@@ -116,7 +116,7 @@ HttpResponse Http(const HttpRequest& request, const std::function<bool(const Htt
 #endif
   if (request.begin > 0) set(CURLOPT_RANGE, range.c_str());
   set(CURLOPT_CONNECTTIMEOUT, 30L);
-  set(CURLOPT_LOW_SPEED_LIMIT, request.patience > 0 ? 1L : 0L);
+  set(CURLOPT_LOW_SPEED_LIMIT, request.patience > 0 ? 64L : 0L);
   set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(request.patience));  // NOLINT: the type of libcurl
   if (!request.body.empty()) {
     set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));

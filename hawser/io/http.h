@@ -18,7 +18,7 @@ struct HttpRequest {
   int64_t begin = 0;                      // above 0: ask for the bytes from here on (Range)
   std::string method = {};                // empty: GET, or POST where there is a body
   std::string body = {};                  // sent where it is not empty
-  int64_t patience = 60;                  // seconds that a connection may stand still; 0: any number
+  int64_t patience = 60;                  // seconds that it may bring less than 64 bytes a second; 0: any number
   std::function<bool()> cancelled = {};   // asked now and then; true ends the request without a failure
 };
 
