@@ -67,10 +67,12 @@ void ValidateRope(const ModelSpec& spec, const RopeSpec& rope) {
 
 }  // namespace
 
+void ValidateLayers(int32_t layers) { InRange("layers", int64_t{layers}, 1, 1 << 12); }
+
 void Validate(const ModelSpec& spec) {
   InRange("vocab", int64_t{spec.vocab}, 1, 1 << 26);
   InRange("width", int64_t{spec.width}, 1, 1 << 18);
-  InRange("layers", int64_t{spec.layers}, 1, 1 << 12);
+  ValidateLayers(spec.layers);
   InRange("heads", int64_t{spec.heads}, 1, 1 << 12);
   InRange("kv_heads", int64_t{spec.kv_heads}, 1, spec.heads);
   if (spec.heads % spec.kv_heads != 0) {

@@ -83,6 +83,8 @@ struct ModelSpec {
 
 /// Every field in range and consistent; 1 <= D <= 256, H % G == 0. Errors: kFormat naming the field and its bounds.
 void Validate(const ModelSpec& spec);
+/// Its part for the number of layers: what reads a file asks before it goes through them. Errors: kFormat.
+void ValidateLayers(int32_t layers);
 
 /// Whether keys and queries of a layer are rotated, and the rope that does it.
 bool Rotates(const ModelSpec& spec, int32_t layer);

@@ -333,6 +333,7 @@ void GgufNetwork(const GgufArchitecture& architecture, GgufKeys& keys, ModelSpec
   keys.Int("context_length", &spec.context);
   keys.Int("embedding_length", &spec.width);
   keys.Int("block_count", &spec.layers);
+  ValidateLayers(spec.layers);
   keys.Int("feed_forward_length", &spec.mlp_width);
   keys.Int("attention.head_count", &spec.heads);
   keys.Int("attention.head_count_kv", &spec.kv_heads, spec.heads);

@@ -243,6 +243,7 @@ TEST(GgufModelTest, RefusesWhatItWouldNotCompute) {
   refuse(ErrorKind::kUnsupported, {"mamba"}, [](Written& w) { w.fields[0].value = std::string("mamba"); });
   refuse(ErrorKind::kFormat, {"llama.block_count", "missing"},
          [](Written& w) { w.fields.erase(w.fields.begin() + 3); });
+  refuse(ErrorKind::kFormat, {"layers must be from 1 to 4096"}, [](Written& w) { w.fields[3].value = 134217727u; });
   refuse(ErrorKind::kUnsupported, {"blk.0.ffn_gate_inp.weight"}, [](Written& w) {
     TensorToWrite router = w.tensors[1];
     router.name = "blk.0.ffn_gate_inp.weight";

@@ -98,6 +98,7 @@ void Sizes(const Family& family, ConfigMembers& m, ModelSpec& spec) {
   m.Int("vocab_size", &spec.vocab);
   m.Int(keys.width, &spec.width);
   m.Int(keys.layers, &spec.layers);
+  ValidateLayers(spec.layers);
   m.Int(keys.heads, &spec.heads);
   if (!keys.mlp_width.empty()) m.Int(keys.mlp_width, &spec.mlp_width);
   if (m.reading()) spec.kv_heads = spec.heads;

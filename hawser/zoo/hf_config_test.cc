@@ -31,6 +31,18 @@ json With(json config, const json& changes) {
   return config;
 }
 
+// Before what is said of each layer is read: a short text must not make work for a hundred million.
+TEST(HfConfigTest, ChecksTheNumberOfLayersBeforeItReadsThem) {
+  for (const char* type : {"llama", "mistral", "qwen2", "gemma2", "gemma3_text", "smollm3"}) {
+    const json many = With(Config(), {{"model_type", type},
+                                      {"num_hidden_layers", 134217727},
+                                      {"use_sliding_window", true},
+                                      {"sliding_window", 16},
+                                      {"layer_types", json::array()}});
+    ExpectError(ErrorKind::kFormat, {"layers must be from 1 to 4096"}, [&] { Parse(many); });
+  }
+}
+
 TEST(HfConfigTest, ReadsWithTheDefaultsOfTheFamily) {
   json config = Config();
   ModelSpec spec = Parse(config);
