@@ -196,7 +196,10 @@ std::string MakeArcChallengeTest(std::string_view place, const PartFetcher& fetc
       question = found->second;
     } else if (i < all.size()) {
       FromJson(kAll, [&] {
-        question.question = all[i].at("query").get<std::string>().substr(kBefore.size());
+        const auto query = all[i].at("query").get<std::string>();
+        if (!query.starts_with(kBefore))
+          Fail(ErrorKind::kFormat, "wanted \"{}...\", found {}", kBefore, ShownJson(all[i].at("query")));
+        question.question = query.substr(kBefore.size());
         for (const nlohmann::json& choice : all[i].at("choices")) {
           question.labels.emplace_back(1, static_cast<char>('A' + question.choices.size()));
           question.choices.push_back(choice);

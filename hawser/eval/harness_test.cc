@@ -1,5 +1,6 @@
 // Prompts, order and completeness of the harness's tasks against digests that its authors published, and scores against
 // theirs for made-up answers.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -455,6 +456,12 @@ TEST(DataMade, QuestionsOfArc) {
   EXPECT_EQ(made, R"({"id": "c", "question": "New?", "choices": ["q", "r"], "labels": ["A", "B"], "answerKey": "B"})"
                   "\n" +
                       a + "\"answerKey\": \"1\"}\n");
+  const std::string missing = R"({"id": "c", "answerKey": "B"})";
+  for (const char* query : {"", "Quest", "Other: New?"}) {
+    const std::string bare = fmt::format(R"({{"choices": [], "query": "{}"}})", query);
+    const auto files = Served({{"f", ""}, {"question-answers.jsonl", missing}, {"arc_challenge.jsonl", bare}});
+    EXPECT_THROW(MakeArcChallengeTest("f", files), Error) << query;
+  }
   for (const char* bad :
        {"{}", "[]", "{\"id\": 1}", "x", R"({"id": "a", "question": {"stem": "s", "choices": [1]}})"}) {
     EXPECT_THROW(MakeArc("f", Served({{"f", bad}})), Error) << bad;
