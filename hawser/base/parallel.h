@@ -86,9 +86,9 @@ void ParallelFor(int64_t n, Body&& body) {
   exception.Rethrow();
 }
 
-/// A piece of n rows that are read from memory once: a quarter of a thread's share, `least` at least, in whole units. What
-/// is fetched ahead of a piece's end is another thread's, in vain. It depends on the number of threads: for work that
-/// does not care where it is cut.
+/// A piece of n rows that are read from memory once: a quarter of a thread's share, `least` at least, in whole units.
+/// What is fetched ahead of a piece's end is another thread's, in vain. It depends on the number of threads: for work
+/// that does not care where it is cut.
 inline int64_t StreamGrain(int64_t n, int64_t least, int64_t unit) {
   const int64_t rows = std::max(least, n / (4 * NumThreads()));
   return std::max<int64_t>(1, rows / unit) * unit;

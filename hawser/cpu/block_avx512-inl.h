@@ -19,39 +19,37 @@ struct Vec16 {
   static constexpr int kPanelX = 16;
   static constexpr bool kWhole = true;
 
-  [[gnu::always_inline]] static I Splat(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
-  [[gnu::always_inline]] static I And(I a, I b) { return _mm512_and_si512(a, b); }
-  [[gnu::always_inline]] static I Or(I a, I b) { return _mm512_or_si512(a, b); }
-  [[gnu::always_inline]] static I Xor(I a, I b) { return _mm512_xor_si512(a, b); }
-  [[gnu::always_inline]] static I Sub(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I Splat(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+  static I And(I a, I b) { return _mm512_and_si512(a, b); }
+  static I Or(I a, I b) { return _mm512_or_si512(a, b); }
+  static I Xor(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I Sub(I a, I b) { return _mm512_sub_epi32(a, b); }
   template <int n>
-  [[gnu::always_inline]] static I Shl(I v) {
+  static I Shl(I v) {
     return _mm512_slli_epi32(v, n);
   }
   template <int n>
-  [[gnu::always_inline]] static I Shr(I v) {
+  static I Shr(I v) {
     return _mm512_srli_epi32(v, n);
   }
   template <int n>
-  [[gnu::always_inline]] static I Sar(I v) {
+  static I Sar(I v) {
     return _mm512_srai_epi32(v, n);
   }
-  [[gnu::always_inline]] static F Zero() { return _mm512_setzero_ps(); }
-  [[gnu::always_inline]] static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
-  [[gnu::always_inline]] static F MulAdd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-  [[gnu::always_inline]] static F Negative(F v) {
-    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), Splat(0x80000000u)));
-  }
-  [[gnu::always_inline]] static F Float(I v) { return _mm512_cvtepi32_ps(v); }
-  [[gnu::always_inline]] static F Half(I v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }  // of the low 16 bits
-  [[gnu::always_inline]] static I Load(const int32_t* at) { return _mm512_set1_epi32(*at); }
-  [[gnu::always_inline]] static F LoadFloat(const float* at) { return _mm512_set1_ps(*at); }
-  [[gnu::always_inline]] static void Store(F v, float* to) { _mm512_storeu_ps(to, v); }
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F MulAdd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F Negative(F v) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), Splat(0x80000000u))); }
+  static F Float(I v) { return _mm512_cvtepi32_ps(v); }
+  static F Half(I v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }  // of the low 16 bits
+  static I Load(const int32_t* at) { return _mm512_set1_epi32(*at); }
+  static F LoadFloat(const float* at) { return _mm512_set1_ps(*at); }
+  static void Store(F v, float* to) { _mm512_storeu_ps(to, v); }
 
-  [[gnu::always_inline]] static F LoadAll(const float* from) { return _mm512_loadu_ps(from); }
-  [[gnu::always_inline]] static I LoadInts(const uint8_t* from) { return _mm512_loadu_si512(from); }
-  [[gnu::always_inline]] static void StoreAll(I v, uint8_t* to) { _mm512_storeu_si512(to, v); }
-  [[gnu::always_inline]] static I SubBytes(I a, I b) { return _mm512_sub_epi8(a, b); }
+  static F LoadAll(const float* from) { return _mm512_loadu_ps(from); }
+  static I LoadInts(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  static void StoreAll(I v, uint8_t* to) { _mm512_storeu_si512(to, v); }
+  static I SubBytes(I a, I b) { return _mm512_sub_epi8(a, b); }
 
   [[gnu::always_inline]] static I Words(const uint8_t* at, int64_t stride) {
     const auto four = [&](const uint8_t* p) __attribute__((always_inline)) {
@@ -102,20 +100,18 @@ struct Vec16 {
   }
   /// Bit 4 i + b of each lane as bit 4 of its byte b: four bits choose one of sixteen lanes.
   template <int i>
-  [[gnu::always_inline]] static I FifthBits(I v) {
+  static I FifthBits(I v) {
     const I spread =
         _mm512_setr_epi32(0, 0x10, 0x1000, 0x1010, 0x100000, 0x100010, 0x101000, 0x101010, 0x10000000, 0x10000010,
                           0x10001000, 0x10001010, 0x10100000, 0x10100010, 0x10101000, 0x10101010);
     return _mm512_permutexvar_epi32(_mm512_srli_epi32(v, 4 * i), spread);
   }
-  [[gnu::always_inline]] static I Dot(I sum, I q, const int8_t* x) {
+  static I Dot(I sum, I q, const int8_t* x) {
     int word;
     std::memcpy(&word, x, sizeof(word));
     return _mm512_dpbusd_epi32(sum, q, _mm512_set1_epi32(word));
   }
-  [[gnu::always_inline]] static I DotSigned(I sum, I q, const int8_t* x) {
-    return Dot(sum, q, x);
-  }  // not called: kWhole
+  static I DotSigned(I sum, I q, const int8_t* x) { return Dot(sum, q, x); }  // not called: kWhole
 };
 
 }  // namespace

@@ -53,7 +53,7 @@ std::string SentencePieceText::Normalize(std::string_view text, TextPlace place)
       }
     }
   }
-  while (remove_extra_whitespaces_ && out.ends_with(blank)) out.resize(out.size() - blank.size());
+  while (remove_extra_whitespaces_ && out.ends_with(blank)) out.erase(out.size() - blank.size());
   return out;
 }
 
