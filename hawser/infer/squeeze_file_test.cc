@@ -71,7 +71,7 @@ TEST_F(SqueezeFileTest, SaysWhoseItIs) {
   const ParamStore other = LoudModel(spec_, 18);
   ExpectError(ErrorKind::kUsage, {"prefix.idx", "another model"}, [&] { Open(Weights(other)); });
   const ParamStore half = Cast(params_, DType::kBF16);
-  ExpectError(ErrorKind::kUsage, {"another dtype of activations: f32, and this run has bf16; pass --dtype f32"},
+  ExpectError(ErrorKind::kUsage, {"indexed in f32", "this run has bf16", "pass --dtype f32", "another model"},
               [&] { Open(Weights(half)); });
   ModelSpec spec = spec_;
   spec.rope = ApplyRopeText(spec_.rope, "ntk:factor=4", spec_.context);

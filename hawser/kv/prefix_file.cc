@@ -112,6 +112,13 @@ void CheckOwner(const JsonObject& about, const PrefixOwner& owner) {
            wanted, advice.empty() ? "" : fmt::format("; pass {} {}", advice, found));
     }
   };
+  const std::string dtype = about.String("dtype"), model = about.String("model");
+  if (dtype != owner.dtype && model != HexOf(owner.model)) {  // weights cast to another dtype are other weights
+    Fail(ErrorKind::kUsage,
+         "a prefix that was indexed in {} with the model {} (fingerprint), and this run has {} and {}: pass --dtype {} "
+         "if the model is the same, and index the text with it if it is another model",
+         dtype, model, owner.dtype, HexOf(owner.model), dtype);
+  }
   expect("dtype", owner.dtype, "dtype of activations", "--dtype");
   expect("model", HexOf(owner.model), "model (fingerprint; --dtype f32 makes another one of stored weights)");
   expect("rope", owner.rope, "rope", "--rope");

@@ -12,6 +12,7 @@
 
 #include "hawser/base/error.h"
 #include "hawser/base/form.h"
+#include "hawser/base/size.h"
 #include "hawser/base/text.h"
 
 namespace hawser {
@@ -128,8 +129,12 @@ void Validate(const RopeSpec& spec) {
   }
   if (s.kind == RopeKind::kLong) {
     for (const auto& [key, list] : {std::pair{"short", &s.short_divisors}, std::pair{"long", &s.long_divisors}}) {
-      Require(static_cast<int32_t>(list->size()) == spec.rotary_dim / 2, s.kind, key, static_cast<double>(list->size()),
-              fmt::format("{} numbers with + between them", spec.rotary_dim / 2));
+      if (static_cast<int32_t>(list->size()) != spec.rotary_dim / 2) {
+        Fail(
+            ErrorKind::kUsage, "rope longrope: {}; wanted {}=A+B+.. of {}, a divisor for each frequency",
+            list->empty() ? fmt::format("no {}=", key) : fmt::format("{}= of {}", key, Counted(list->size(), "number")),
+            key, Counted(spec.rotary_dim / 2, "number"));
+      }
       for (const double x : *list) Require(finite_above(x, 0.0), s.kind, key, x, "numbers above 0");
     }
     if (s.attention_factor) {
@@ -194,6 +199,31 @@ void CheckQueryScale(const RopeSpec& spec) {
        Name(s.kind), multiplier);
 }
 
+/// Errors: kUsage where a scheme stands behind another one, or behind what goes inside or behind a scheme.
+void RefuseSecondScheme(std::string_view text) {
+  const auto is_scheme = [](std::string_view name) {
+    return std::ranges::find(kNames, name) != std::end(kNames) || name == kEntropyAware || name == "alibi";
+  };
+  const std::vector<std::string_view> items = SplitWords(text, " ,");
+  for (size_t i = 1; i < items.size(); ++i) {
+    const std::string_view second = items[i].substr(0, items[i].find(':'));
+    if (!is_scheme(second)) continue;
+    const std::string_view first = items[0].substr(0, items[0].find_first_of(":="));
+    if (first == "theta") {
+      Fail(ErrorKind::kUsage, "rope '{}': the base goes into the scheme, as in {}:{}", text, second, items[0]);
+    }
+    if (first == RopeFold::kName) {
+      Fail(ErrorKind::kUsage, "rope '{}': string stands behind the scheme, and once, as in yarn:factor=2,string", text);
+    }
+    if (!is_scheme(first)) continue;
+    const bool entropy_aware = first == kEntropyAware || second == kEntropyAware;
+    Fail(ErrorKind::kUsage, "rope '{}': {} and {} are two schemes, and a model has one{}", text, first, second,
+         entropy_aware ? fmt::format("; what eabf does goes with any, as in linear:factor=4,theta={:.0f},q_temp=logn",
+                                     kEntropyAwareTheta)
+                       : "");
+  }
+}
+
 /// ApplyRopeText without a fold.
 RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
   RopeSpec spec = base;
@@ -252,6 +282,7 @@ RopeSpec ApplySchemeText(const RopeSpec& base, std::string_view text, int64_t co
 double YarnMscale(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
 
 RopeSpec ApplyRopeText(const RopeSpec& base, std::string_view text, int64_t context, int64_t wanted) {
+  RefuseSecondScheme(text);
   const auto [scheme, fold_text] = SplitFoldText(text);
   if (!fold_text) return ApplySchemeText(base, scheme, context, wanted);
   const RopeFold fold = ParseFold(*fold_text);

@@ -389,6 +389,24 @@ TEST(QueryScale, IsPartOfARopeText) {
   }
 }
 
+TEST(RopeText, OneSchemeAtATime) {
+  const std::pair<const char*, const char*> kWrong[] = {
+      {"eabf,yarn:factor=2", "eabf and yarn are two schemes"},
+      {"eabf,yarn:factor=2", "theta=500000,q_temp=logn"},
+      {"yarn:factor=2,eabf", "theta=500000,q_temp=logn"},
+      {"yarn:factor=2, ntk:factor=4", "yarn and ntk are two schemes"},
+      {"linear ntk", "linear and ntk"},
+      {"yarn:factor=2,alibi", "yarn and alibi"},
+      {"ntk:factor=2,string,yarn:factor=2", "ntk and yarn"},
+      {"string,yarn:factor=2", "string stands behind the scheme"},
+      {"string:shift=9,yarn:factor=2", "string stands behind the scheme"},
+      {"theta=5e5,yarn:factor=2", "as in yarn:theta=5e5"}};
+  for (const auto& [text, reason] : kWrong) {
+    const std::string message = UsageMessage([&] { Spec(text); });
+    EXPECT_NE(message.find(reason), std::string::npos) << text << ": " << message;
+  }
+}
+
 TEST(RopeText, PrintsWhatItParses) {
   for (std::string text :
        {"default", "default:theta=500000", "linear:factor=8,original=4096", "ntk:factor=2.5,original=4096",
@@ -568,8 +586,11 @@ TEST(Frequencies, LongRopeDividesByListsThatTheLengthChooses) {
   EXPECT_EQ(SameFrequenciesUntil(dynamic, 7), 100);
   EXPECT_EQ(SameFrequenciesUntil(dynamic, 101), 101);
   EXPECT_FALSE(DependsOnLength(Spec("yarn:factor=4")));
-  EXPECT_NE(UsageMessage([] { Spec("longrope:factor=4,short=1+2,long=1+2+3", 1e4, 100, 6); }).find("short"),
+  EXPECT_NE(UsageMessage([] { Spec("longrope:factor=4", 1e4, 100, 6); }).find("no short=; wanted short=A+B+.. of 3"),
             std::string::npos);
+  EXPECT_NE(
+      UsageMessage([] { Spec("longrope:factor=4,short=1+2,long=1+2+3", 1e4, 100, 6); }).find("short= of 2 numbers"),
+      std::string::npos);
   EXPECT_NE(UsageMessage([] { Spec("longrope:factor=4,short=1+0+2,long=1+2+3", 1e4, 100, 6); }).find("above 0"),
             std::string::npos);
 }
