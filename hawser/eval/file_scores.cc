@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/progress.h"
 #include "hawser/base/text.h"
 #include "hawser/eval/context_lines.h"
 #include "hawser/eval/gsm8k.h"
@@ -110,13 +111,18 @@ SampleScore ScoreLogged(const Task& task, const nlohmann::json& line) {
   return task.score(logged.sample, std::span(&logged.answer, 1));
 }
 
-std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& path) {
+std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& path, AnswerCheck* check) {
   std::vector<std::vector<MetricValue>> values(task.metrics.size());
   nlohmann::json filter;
   ReadJsonItems(path, [&](const nlohmann::json& line) {
     if (IsOtherFilter(line, &filter)) return true;
+    check->See(line);
     const SampleScore score = ScoreLogged(task, line);
-    for (size_t m = 0; m < values.size(); ++m) values[m].push_back(score.values[m]);
+    for (size_t m = 0; m < values.size(); ++m) {
+      values[m].push_back(score.values[m]);
+      const auto told = line.find(task.metrics[m].name);
+      if (told != line.end() && told->is_number()) check->Compare(told->get<double>(), score.values[m].value);
+    }
     return true;
   });
   if (values[0].empty()) Fail(ErrorKind::kFormat, "{}: no samples", path.string());
@@ -180,6 +186,32 @@ FileScore ScoreOf(std::string part, std::span<const MetricValue> values) {
           .samples = summary.samples};
 }
 
+std::vector<FileScore> ScoreTexts(std::string_view task, const std::filesystem::path& path, AnswerCheck* check) {
+  const auto scorers = FindScorers(task);
+  const std::vector<Prediction> predictions = ReadPredictions(path, check);
+  using Values = std::vector<MetricValue>;
+  std::vector<FileScore> scores;
+  for (const auto& [metric, score] : scorers) {
+    Values all;
+    std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
+    for (const Prediction& prediction : predictions) {
+      const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
+      const MetricValue value{.value = WithFrame(which, [&, &score = score] { return score(prediction); })};
+      all.push_back(value);
+      if (prediction.filter == metric) check->Compare(prediction.told, value.value);
+      for (const std::string& part : PartsOf(task, prediction)) {
+        if (part.empty()) continue;
+        auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);
+        if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
+        found->second.push_back(value);
+      }
+    }
+    scores.push_back(ScoreOf(std::string(metric), all));
+    for (const auto& [part, values] : parts) scores.push_back(ScoreOf(part, values));
+  }
+  return scores;
+}
+
 }  // namespace
 
 std::vector<std::string_view> OtherScorers() {
@@ -196,27 +228,14 @@ double ScorePrediction(std::string_view task, const Prediction& prediction) {
 }
 
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path) {
-  if (const Task* likelihoods = FindLikelihoods(task)) return ScoreLog(*likelihoods, path);
-  const auto scorers = FindScorers(task);
-  const std::vector<Prediction> predictions = ReadPredictions(path);
-  using Values = std::vector<MetricValue>;
-  std::vector<FileScore> scores;
-  for (const auto& [metric, score] : scorers) {
-    Values all;
-    std::vector<std::pair<std::string, Values>> parts;  // in the order in which they come
-    for (const Prediction& prediction : predictions) {
-      const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
-      const MetricValue value{.value = WithFrame(which, [&, &score = score] { return score(prediction); })};
-      all.push_back(value);
-      for (const std::string& part : PartsOf(task, prediction)) {
-        if (part.empty()) continue;
-        auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);
-        if (found == parts.end()) found = parts.insert(parts.end(), {part, {}});
-        found->second.push_back(value);
-      }
-    }
-    scores.push_back(ScoreOf(std::string(metric), all));
-    for (const auto& [part, values] : parts) scores.push_back(ScoreOf(part, values));
+  const Task* likelihoods = FindLikelihoods(task);
+  if (likelihoods == nullptr) FindScorers(task);  // is it one at all?
+  CheckLogName(task, path);
+  AnswerCheck check(task);
+  std::vector<FileScore> scores =
+      likelihoods != nullptr ? ScoreLog(*likelihoods, path, &check) : ScoreTexts(task, path, &check);
+  if (const std::string note = check.Contradictions(); !note.empty()) {
+    LogLine(fmt::format("note: {}: {}", path.string(), note));
   }
   return scores;
 }

@@ -28,7 +28,8 @@ double ScorePrediction(std::string_view task, const Prediction& prediction);
 
 /// All lines, and by part where the task has parts: lengths of LongBench-E (names that end in _e), difficulty and
 /// length of LongBench v2. One after another where a task measures several things. Tasks that ask for likelihoods want
-/// sample logs of an evaluation (logged_sample.h). Errors: kUsage, kIo, kFormat.
+/// sample logs of an evaluation (logged_sample.h). A note goes to the log where lines say another score of themselves.
+/// Errors: kUsage, kIo, kFormat, and those of answer_check.h.
 std::vector<FileScore> ScoreFile(std::string_view task, const std::filesystem::path& path);
 
 }  // namespace hawser

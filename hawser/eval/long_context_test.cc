@@ -427,15 +427,15 @@ TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
 TEST(FileScores, LikelihoodsFromLogs) {
   const fs::path file = FreshPath("file_likelihoods.jsonl");
   const auto scores = [&](std::string_view task, const std::string& text) { return ScoresOf(task, file, text); };
-  const auto line = [](std::string_view doc, std::string_view target, std::string_view resps,
-                       const std::vector<std::string>& choices) {
+  auto line = [id = 0](std::string_view doc, std::string_view target, std::string_view resps,
+                       const std::vector<std::string>& choices) mutable {
     std::string arguments;
     for (size_t i = 0; i < choices.size(); ++i) {
       arguments += fmt::format(R"({}"gen_args_{}":{{"arg_0":"Q","arg_1":"{}"}})", i == 0 ? "" : ",", i, choices[i]);
     }
-    return fmt::format(R"({{"doc_id":0,"doc":{},"target":{},"arguments":{{{}}},"resps":[{}],"filter":"none"}})"
+    return fmt::format(R"({{"doc_id":{},"doc":{},"target":{},"arguments":{{{}}},"resps":[{}],"filter":"none"}})"
                        "\n",
-                       doc, target, arguments, resps);
+                       id++, doc, target, arguments, resps);
   };
   // -4 of two letters is less a letter than -9 of six. Letters count as characters, without the blank in front.
   const std::string two = R"([["-4.0","False"]],[["-9.0","False"]])";
@@ -481,6 +481,77 @@ TEST(FileScores, LikelihoodsFromLogs) {
         std::pair("piqa", std::string())}) {
     EXPECT_THROW(scores(task, text), Error) << task << " " << text;
   }
+}
+
+// What counts twice, and what is of another task.
+TEST(FileScores, LogsOfAnotherTaskAndRepeatedDocuments) {
+  const fs::path file = FreshPath("file_checks.jsonl");
+  const auto line = [](int id, std::string_view doc, std::string_view more = "") {
+    return fmt::format(
+        R"({{"doc_id":{},"doc":{},"target":"0","arguments":[["Q"," a"],["Q"," b"],["Q"," c"],["Q"," d"]],)"
+        R"("resps":[[[-1,true]],[[-2,false]],[[-3,false]],[[-4,false]]]{}}})"
+        "\n",
+        id, doc, more);
+  };
+  const std::string anatomy = line(0, R"({"subject":"anatomy","question":"?"})");
+  const std::string other = line(0, R"({"subject":"virology","question":"?"})");
+  EXPECT_EQ(ScoresOf("mmlu", file, anatomy + other), "acc 100 of 2;acc_norm 100 of 2;") << "two subjects in one file";
+  for (const char* task : {"mmlu_anatomy", "mmlu_stem"})
+    EXPECT_EQ(ScoresOf(task, file, anatomy), "acc 100 of 1;acc_norm 100 of 1;");
+  const auto refused = [&](std::string_view task, const std::string& text, std::string_view reason) {
+    try {
+      ADD_FAILURE() << ScoresOf(task, file, text) << " of " << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kFormat);
+      EXPECT_NE(std::string(error.what()).find(reason), std::string::npos) << error.what();
+    }
+  };
+  refused("mmlu", anatomy + other + anatomy, "line 3: the document of \"doc_id\" 0 comes a second time");
+  refused("mmlu_virology", anatomy, "\"doc\" is one of mmlu_anatomy");
+  refused("mmlu_humanities", anatomy, "one of mmlu_anatomy");
+  refused("arc_easy", anatomy, "one of mmlu_anatomy");
+  refused("mmlu", line(0, R"({"answerKey":"A"})"), "one of arc_easy or arc_challenge");
+  refused("hellaswag", line(0, R"({"answerKey":"A"})"), "one of arc_easy");
+  const char* text = R"({"doc_id":0,"doc":{"variant":"landmark","answer":"7"},"resps":[["7"]]})";
+  refused("gsm8k", text, "one of passkey");
+  refused("vt", R"({"doc":{"task":"cwe","outputs":["7"]},"resps":[["7"]]})", "one of cwe");
+  const std::string answer = R"({"index":4,"outputs":["7"],"pred":")";
+  refused("vt", answer + "7\"}\n" + answer + "8\"}", "\"index\" 4 comes a second time");
+  EXPECT_EQ(ScoresOf("vt", file, answer + "7\"}\n" + R"({"index":4,"outputs":["9"],"pred":"8"})"), "all 50 of 2;");
+
+  const fs::path folder = FreshFolder("file_names");
+  for (const auto& [name, task, good] :
+       {std::tuple("samples_arc_easy_2026-01-02T03-04-05.jsonl", "arc_easy", true),
+        std::tuple("samples_arc_easy_2026-01-02T03-04-05.jsonl", "arc_challenge", false),
+        std::tuple("samples_arc_easy.jsonl", "arc_challenge", false),
+        std::tuple("samples_arc_easy_mine.jsonl", "arc_challenge", true),
+        std::tuple("arc_easy.jsonl", "arc_challenge", true)}) {
+    const auto score = [&, &name = name, &task = task] {
+      return ScoresOf(task, folder / name, line(0, R"({"answerKey":"A"})"));
+    };
+    if (good) {
+      EXPECT_EQ(score(), "acc 100 of 1;acc_norm 100 of 1;") << name << " as " << task;
+    } else {
+      EXPECT_THROW(score(), Error) << name << " as " << task;
+    }
+  }
+}
+
+TEST(FileScores, LinesThatContradictTheirAnswers) {
+  const fs::path file = FreshPath("file_contradictions.jsonl");
+  const auto note = [&](std::string_view task, const std::string& text) {
+    ::testing::internal::CaptureStderr();
+    ScoresOf(task, file, text);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const std::string choice = R"({"target":1,"arguments":[["Q"," a"],["Q"," b"]],"resps":[[[-2,false]],[[-1,true]]],)";
+  EXPECT_EQ(note("piqa", choice + R"("acc":1.0,"acc_norm":1})"), "");
+  EXPECT_NE(note("piqa", choice + R"("acc":1})" + "\n" + choice + R"("acc":0.0})").find("have: 1 of 2;"),
+            std::string::npos);
+  const std::string worked =
+      R"({"doc":{"question":"?","answer":"#### 1"},"resps":[["#### 1"]],"filter":"strict-match",)";
+  EXPECT_EQ(note("gsm8k", worked + R"("exact_match":1.0})"), "");
+  EXPECT_NE(note("gsm8k", worked + R"("exact_match":0})").find("have: 1 of 1;"), std::string::npos);
 }
 
 }  // namespace

@@ -75,6 +75,10 @@ Prediction ReadLine(const json& line, int64_t number) {
   if (length != nullptr && length->is_string()) out.size = length->get<std::string>();
   if (const json* layout = FirstOf(about, {"variant", "form"})) out.layout = Plain(*layout);
   if (const json* difficulty = FirstOf(about, {"difficulty"})) out.difficulty = Plain(*difficulty);
+  if (const json* filter = FirstOf(line, {"filter"})) out.filter = Plain(*filter);
+  if (const json* told = FirstOf(line, {"exact_match"}); told != nullptr && told->is_number()) {
+    out.told = told->get<double>();
+  }
   return out;
 }
 
@@ -86,11 +90,12 @@ bool IsOtherFilter(const json& line, json* first) {
   return line["filter"] != *first;
 }
 
-std::vector<Prediction> ReadPredictions(const std::filesystem::path& path) {
+std::vector<Prediction> ReadPredictions(const std::filesystem::path& path, AnswerCheck* check) {
   std::vector<Prediction> predictions;
   json filter;
   ReadJsonItems(path, [&](const json& line) {
     if (IsOtherFilter(line, &filter)) return true;
+    check->See(line);
     predictions.push_back(ReadLine(line, std::ssize(predictions)));
     return true;
   });

@@ -67,8 +67,9 @@ std::vector<RulerTaskScore> ScoreRulerFolder(const std::filesystem::path& folder
       std::ranges::stable_sort(pieces, {}, PieceOf);
       RulerTaskScore score{.task = &RulerTasks()[t], .model = model};
       double sum = 0;
+      AnswerCheck check(score.task->name);
       for (const std::filesystem::path& piece : pieces) {
-        for (Prediction& prediction : ReadPredictions(piece)) {
+        for (Prediction& prediction : ReadPredictions(piece, &check)) {
           sum += ScoreRuler(*score.task, prediction.text, prediction.references);
           score.empty += Cleaned(prediction.text).empty();
           score.predictions.push_back(std::move(prediction));
