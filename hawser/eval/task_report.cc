@@ -72,10 +72,64 @@ const json& RowsOf(const json& results) {
   if (!results.is_object() || rows == results.end() || !rows->is_object()) {
     Fail(ErrorKind::kFormat, "no results of an evaluation: wanted an object \"results\", found {}", ShownJson(results));
   }
-  for (const auto& [name, row] : rows->items()) {
-    if (!row.is_object()) Fail(ErrorKind::kFormat, "results of {}: wanted an object, found {}", name, ShownJson(row));
-  }
+  if (rows->empty()) Fail(ErrorKind::kFormat, "no results of an evaluation: the object \"results\" is empty");
   return *rows;
+}
+
+/// Metrics of a row or cell are numbers, or null where there is none; shares lie between 0 and 1.
+void CheckMetrics(const std::string& name, const json& row) {
+  if (!row.is_object()) Fail(ErrorKind::kFormat, "{}: wanted an object, found {}", name, ShownJson(row));
+  for (const auto& [key, value] : row.items()) {
+    const size_t comma = key.find(',');
+    if (comma == key.npos) continue;
+    const std::string metric = key.substr(0, comma);
+    const bool error = metric.ends_with("_stderr");
+    if (value.is_null() || (error && value == "N/A")) continue;
+    if (!value.is_number()) {
+      Fail(ErrorKind::kFormat, "{}: \"{}\": wanted a number, found {}", name, key, ShownJson(value));
+    }
+    const bool share = metric == "acc" || metric == "acc_norm" || metric == "exact_match";
+    const double number = value.get<double>();
+    if (!share && !error) continue;
+    if (number < 0 || (share && number > 1)) {
+      Fail(ErrorKind::kFormat, "{}: \"{}\": wanted {}, found {}", name, key,
+           share ? "a share from 0 to 1" : "0 or more", ShownJson(value));
+    }
+  }
+}
+
+const json& ObjectOr(const json& results, const char* key, const json& otherwise) {
+  const auto member = results.find(key);
+  if (member == results.end() || member->is_null()) return otherwise;
+  if (!member->is_object()) Fail(ErrorKind::kFormat, "\"{}\": wanted an object, found {}", key, ShownJson(*member));
+  return *member;
+}
+
+/// Errors: kFormat naming the row for what no evaluation writes, so that no damaged number is drawn.
+void CheckResults(const json& results) {
+  const json none = json::object();
+  for (const auto& [name, row] : RowsOf(results).items()) CheckMetrics("results of " + name, row);
+  for (const auto& [name, row] : ObjectOr(results, "groups", none).items()) CheckMetrics("groups, " + name, row);
+  for (const auto& [name, cells] : ObjectOr(results, "cells", none).items()) {
+    const std::string where = "cells of " + name;
+    if (!cells.is_array()) Fail(ErrorKind::kFormat, "{}: wanted a list, found {}", where, ShownJson(cells));
+    for (const json& cell : cells) {
+      CheckMetrics(where, cell);
+      for (const char* key : {"length", "depth"}) {
+        const auto place = cell.find(key);
+        if (place == cell.end() || (place->is_number() && place->get<double>() >= 0)) continue;
+        Fail(ErrorKind::kFormat, "{}: \"{}\": wanted 0 or more, found {}", where, key, ShownJson(*place));
+      }
+    }
+  }
+  for (const auto& [name, figures] : ObjectOr(results, "figures", none).items()) {
+    const std::string where = "figures of " + name;
+    if (!figures.is_object()) Fail(ErrorKind::kFormat, "{}: wanted an object, found {}", where, ShownJson(figures));
+    for (const auto& [key, value] : figures.items()) {
+      if (value.is_null() || (value.is_number() && value.get<double>() >= 0 && value.get<double>() < 0x1p53)) continue;
+      Fail(ErrorKind::kFormat, "{}: \"{}\": wanted a number of 0 or more, found {}", where, key, ShownJson(value));
+    }
+  }
 }
 
 /// "ruler_4096_vt" at 4096 is of the family "ruler_vt".
@@ -88,14 +142,13 @@ std::string FamilyOf(std::string row, double length) {
 
 RunView ViewOf(const ReportRun& run, std::string label) {
   RunView view{.label = std::move(label), .results = &run.results, .families = {}};
+  CheckResults(run.results);
   const json& rows = RowsOf(run.results);
-  const auto all = run.results.find("cells");
-  if (all == run.results.end() || !all->is_object()) return view;
-  for (const auto& [row, cells] : all->items()) {
-    if (!cells.is_array()) continue;
+  const json none = json::object();
+  for (const auto& [row, cells] : ObjectOr(run.results, "cells", none).items()) {
     for (const json& cell : cells) {
-      const auto length = cell.is_object() ? cell.find("length") : cell.end();
-      if (!cell.is_object() || length == cell.end() || !length->is_number()) continue;
+      const auto length = cell.find("length");
+      if (length == cell.end()) continue;
       const double at = length->get<double>();
       Family& family = view.families[FamilyOf(row, at)];
       if (family.metric.empty()) family.metric = FirstMetric(cell);

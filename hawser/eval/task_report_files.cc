@@ -130,7 +130,11 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
   std::map<std::string, std::vector<fs::path>> curves;  // of other results, by kind
   std::vector<ReportRun> long_ppl, comparisons;
   std::error_code code;
+  std::set<fs::path> given;
   for (const fs::path& path : paths) {
+    if (!given.insert(fs::weakly_canonical(path, code)).second) {
+      Fail(ErrorKind::kUsage, "{}: given twice; a run counts once", path.string());
+    }
     if (fs::is_directory(path, code) && fs::exists(path / "metrics.jsonl", code)) {
       curves["training"].push_back(path);
       continue;

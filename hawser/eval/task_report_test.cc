@@ -129,15 +129,42 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
   };
   refused(folder / "empty", ErrorKind::kUsage);
   refused(folder / "absent.json", ErrorKind::kIo);
-  for (const char* wrong : {"[]", "{}", "{\"results\":[]}", "{\"results\":{\"a\":3}}", "{"}) {
+  const auto with = [](std::string_view results, std::string_view more = "") {
+    return fmt::format(R"({{"results":{}{}}})", results, more);
+  };
+  const char* good = R"({"a":{"acc,none":0.5,"acc_stderr,none":"N/A","alias":"a"},"b":{"alias":"b","ppl,none":null}})";
+  for (const std::string& wrong : {std::string("[]"),
+                                   std::string("{}"),
+                                   std::string("{"),
+                                   with("[]"),
+                                   with("{}"),
+                                   with(R"({"a":3})"),
+                                   with(R"({"a":{"acc,none":"x"}})"),
+                                   with(R"({"a":{"acc,none":true}})"),
+                                   with(R"({"a":{"acc,none":-5}})"),
+                                   with(R"({"a":{"acc_norm,none":1e308}})"),
+                                   with(R"({"a":{"acc,none":1,"acc_stderr,none":-1}})"),
+                                   with(good, R"(,"cells":5)"),
+                                   with(good, R"(,"cells":{"a":3})"),
+                                   with(good, R"(,"cells":{"a":[3]})"),
+                                   with(good, R"(,"cells":{"a":[{"length":"x"}]})"),
+                                   with(good, R"(,"cells":{"a":[{"length":9,"acc,none":2}]})"),
+                                   with(good, R"(,"groups":3)"),
+                                   with(good, R"(,"figures":[])"),
+                                   with(good, R"(,"figures":{"a":{"k_max":-1e300}})"),
+                                   with(good, R"(,"figures":{"a":{"k_max":"x"}})")}) {
     WriteFileAtomically(folder / "wrong.json", wrong);
     refused(folder / "wrong.json", ErrorKind::kFormat);
   }
-  // Odd members are passed over.
-  WriteFileAtomically(
-      folder / "odd.json",
-      R"({"results":{"a":{"acc,none":"x"}},"cells":{"a":[3,{"length":"x"}],"b":3},"engine":{"cache":3}})");
+  // Odd members that say nothing of scores are passed over.
+  WriteFileAtomically(folder / "odd.json", with(good, R"(,"cells":{"a":[{"depth":1}]},"engine":{"cache":3})"));
   EXPECT_NE(ReportOfPaths("x", std::vector<fs::path>{folder / "odd.json"}).html.find("All results"), std::string::npos);
+  try {
+    ReportOfPaths("x", std::vector<fs::path>{folder / "odd.json", folder / "empty" / ".." / "odd.json"});
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("given twice"), std::string::npos) << error.what();
+  }
 }
 
 // Names of tasks come from any program's results.
