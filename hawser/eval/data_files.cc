@@ -137,12 +137,12 @@ bool HasDataFile(const fs::path& given, std::string_view path) {
   });
 }
 
-void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view text) {
+void CheckDataFile(const DataFile& file, const fs::path& place, std::string_view text, std::string_view advice) {
   const bool blob = file.hash.size() == 40;
   if (const std::string hash = blob ? BlobHash(text) : Sha256(text); hash != file.hash) {
     const std::string wanted = file.bytes > 0 ? fmt::format("{} bytes, ", file.bytes) : "";
-    Fail(ErrorKind::kFormat, "{}: {} bytes, {} {}; {} as this program knows it has {}{}", place.string(), text.size(),
-         blob ? "git's hash" : "SHA-256", hash, file.path, wanted, file.hash);
+    Fail(ErrorKind::kFormat, "{}: {} bytes, {} {}; {} as this program knows it has {}{}{}", place.string(), text.size(),
+         blob ? "git's hash" : "SHA-256", hash, file.path, wanted, file.hash, advice);
   }
 }
 
@@ -150,12 +150,9 @@ std::string ReadDataFile(const fs::path& given, std::string_view path) {
   const DataFile& file = KnownDataFile(path);
   const fs::path place = Find(given, file);
   std::string text = ReadFile(place);
-  try {
-    CheckDataFile(file, place, text);
-  } catch (const Error& error) {
-    if (place != DataCache() / file.path || file.place.empty()) throw;
-    Fail(error.kind(), "{}; delete it, and hawser pull data:{} fetches it", error.what(), file.set);
-  }
+  const bool pulled = place == DataCache() / file.path && !file.place.empty();
+  CheckDataFile(file, place, text,
+                pulled ? fmt::format("; delete it, and hawser pull data:{} fetches it", file.set) : "");
   return text;
 }
 

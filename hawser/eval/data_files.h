@@ -33,8 +33,10 @@ const DataFile& KnownDataFile(std::string_view path);
 std::vector<std::filesystem::path> DataFolders(const std::filesystem::path& given);
 std::filesystem::path DataCache();
 
-/// Errors: kFormat where `text`, found in `place`, has another size or hash than `file`, naming both.
-void CheckDataFile(const DataFile& file, const std::filesystem::path& place, std::string_view text);
+/// Errors: kFormat where `text`, found in `place`, has another size or hash than `file`, naming both, with
+/// `advice` behind.
+void CheckDataFile(const DataFile& file, const std::filesystem::path& place, std::string_view text,
+                   std::string_view advice = "");
 
 /// The contents of one of DataFiles. Errors: kIo where no folder has it, with the command that fetches it; kFormat for
 /// another size or hash, naming both.

@@ -160,6 +160,7 @@ std::string MakeGsm8kExamples(std::string_view place, const PartFetcher& fetch) 
       last = nullptr;
     }
   }
+  if (examples.empty()) Fail(ErrorKind::kFormat, "{}: no example: wanted lines \"  - question: ...\"", place);
   std::string list;
   for (const auto& [question, target] : examples) {
     list += fmt::format("{}{{\"question\": {}, \"target\": {}}}", list.empty() ? "" : ", ", Quoted(question),

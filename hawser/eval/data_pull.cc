@@ -51,12 +51,18 @@ std::string Fetch(const std::string& url, int64_t bytes, bool part = false) {
 /// `file` out of the files that it is made from.
 std::string Make(const DataFile& file, const std::string& endpoint) {
   std::optional<ProgressBar> bar;
-  return file.make(file.place, [&](const std::string& path, int64_t number, int64_t count) {
+  const auto part = [&](const std::string& path, int64_t number, int64_t count) {
     if (!bar) bar.emplace(std::string(file.path.substr(file.path.rfind('/') + 1)), count);
     std::string text = Fetch(endpoint + "/" + path, /*bytes=*/0, /*part=*/true);
     bar->Update(number + 1);
     return text;
-  });
+  };
+  try {
+    return file.make(file.place, part);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kIo) throw;  // names its address
+    Fail(error.kind(), "{}/{}", endpoint, error.what());
+  }
 }
 
 }  // namespace
@@ -65,7 +71,8 @@ DataPull PullData(std::string_view set) {
   DataPull pull{.folder = DataCache()};
   std::vector<std::string_view> sets;
   const char* variable = std::getenv("HAWSER_DATA_ENDPOINT");
-  const std::string endpoint = variable != nullptr ? variable : "https://raw.githubusercontent.com";
+  const bool given = variable != nullptr && *variable != '\0';
+  const std::string endpoint = given ? variable : "https://raw.githubusercontent.com";
   for (const DataFile& file : DataFiles()) {
     if (sets.empty() || sets.back() != file.set) sets.push_back(file.set);
     if (file.set != set) continue;
@@ -80,11 +87,11 @@ DataPull PullData(std::string_view set) {
     std::error_code code;
     const bool there = fs::exists(path, code);
     if (there) {
-      CheckDataFile(file, path, ReadFile(path));
+      CheckDataFile(file, path, ReadFile(path), "; delete it, and it is fetched again");
     } else {
       const std::string url = endpoint + "/" + std::string(file.place);
       const std::string text = file.make != nullptr ? Make(file, endpoint) : Fetch(url, file.bytes);
-      CheckDataFile(file, url, text);
+      CheckDataFile(file, file.make != nullptr ? "made of " + url : url, text);
       MakeDirectories(ParentFolder(path));
       WriteFileAtomically(path, text);
     }

@@ -97,7 +97,7 @@ std::vector<Sample> ChoiceSamples(const TaskInput& input, const HarnessSet& set,
     sample.of = std::ssize(set.docs);
     sample.doc = prompt.doc->doc;
     sample.gold = prompt.doc->gold;
-    sample.target = std::to_string(sample.gold);
+    sample.target = prompt.contexts.size() > 1 ? prompt.doc->choices.at(0) : std::to_string(sample.gold);
     sample.choices = prompt.doc->choices;
     for (std::string& context : prompt.contexts) {
       LmRequest request{.context = std::move(context), .before = prompt.before};

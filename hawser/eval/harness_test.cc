@@ -290,6 +290,7 @@ TEST_F(HarnessOracle, ExamplesOfTrainingSets) {
   PythonRandom random(1234);
   const std::string examples[] = {"Ann saw Bea, so Bea waved.\n\n", "The rope sank.\n\n"};
   for (size_t s = 0; s < 2; ++s) {
+    EXPECT_EQ(plain[s].requests[1].continuations, std::vector<std::string>{" " + plain[s].target});
     const std::string example = examples[random.SampleIndices(2, 2)[0]];
     for (size_t r = 0; r < 2; ++r) {
       EXPECT_EQ(shown[s].requests[r].context, example + plain[s].requests[r].context);
@@ -431,6 +432,12 @@ PartFetcher Served(std::map<std::string, std::string> files) {
     ADD_FAILURE() << path;
     return std::string();
   };
+}
+
+TEST(DataMade, NoExamplesAreNoFile) {
+  for (const char* text : {"", "task: gsm8k_cot\n", "<html>"}) {
+    EXPECT_THROW(MakeGsm8kExamples("f", Served({{"f", text}})), Error) << text;
+  }
 }
 
 TEST(DataMade, QuestionsOfArc) {

@@ -55,10 +55,11 @@ std::optional<std::string> SecondArgument(const json& arguments, size_t i) {
 
 /// `one_choice`: behind several contexts, so that its text says nothing.
 int32_t ReadGold(const json& line, const std::vector<std::string>& choices, bool one_choice) {
-  const json target = Member(line, "target"), answer = Member(Member(line, "doc"), "answer");
+  const json target = Member(line, "target"), doc = Member(line, "doc"), answer = Member(doc, "answer");
   const auto named = target.is_string() ? std::ranges::find(choices, target.get<std::string>()) : choices.end();
-  std::optional<double> gold = AsNumber(target);
+  std::optional<double> gold = one_choice ? AsNumber(Member(doc, "gold")) : AsNumber(target);
   if (!gold && one_choice && AsNumber(answer)) gold = *AsNumber(answer) - 1;
+  if (!gold) gold = AsNumber(target);
   if (!gold && !one_choice && named != choices.end()) gold = static_cast<double>(named - choices.begin());
   if (!gold || *gold != std::floor(*gold) || *gold < 0 || *gold >= static_cast<double>(choices.size())) {
     Fail(ErrorKind::kFormat, "\"target\": wanted one of {} choices or its number, found {}", choices.size(),

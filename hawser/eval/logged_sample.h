@@ -17,8 +17,8 @@ struct LoggedSample {
 
 /// A line whose answers are log-likelihoods: "resps" has one a request, [[LL, GREEDY]] or, of whole texts, [LL], each
 /// as a number or a text. The right choice is "target": its number or text, or where all choices are one text behind
-/// several contexts the "answer" of "doc", from 1. Lengths of choices are "choice_tokens", or those of "arguments"
-/// without one blank in front. Errors: kFormat.
+/// several contexts the "gold" of "doc", from 0, or its "answer", from 1. Lengths of choices are "choice_tokens", or
+/// those of "arguments" without one blank in front. Errors: kFormat.
 LoggedSample ReadLoggedSample(const nlohmann::json& line);
 
 }  // namespace hawser

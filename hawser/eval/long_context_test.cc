@@ -455,6 +455,13 @@ TEST(FileScores, LikelihoodsFromLogs) {
   EXPECT_EQ(scores("winogrande", line(R"({"answer":"2"})", "\"is it.\"", R"([[-9,false]],[["-4.0","True"]])",
                                       {" is it.", " is it."})),
             "acc 100 of 1;");
+  for (const char* target :
+       {"\"is it.\"", "\"0\"", "\"7\""}) {  // as a text, as a number, and a text that looks like one
+    EXPECT_EQ(
+        scores("winogrande", line(R"({"gold":1})", target, R"([[-9,false]],[[-4,true]])", {" is it.", " is it."})),
+        "acc 100 of 1;")
+        << target;
+  }
   EXPECT_EQ(scores("piqa", R"({"target":1,"arguments":[["Q"," a"],["Q"," b"]],"resps":[[[-2,false]],[[-1,true]]]})"),
             "acc 100 of 1;acc_norm 100 of 1;");
   const std::string word = line("{}", "\" it\"", R"([["-1.5","True"]])", {" it"});

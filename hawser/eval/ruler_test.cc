@@ -284,17 +284,17 @@ TEST(RulerScore, AnswersOfTheTruthScoreFull) {
   const fs::path folder = FreshPath("ruler_pred");
   MakeDirectories(folder);
   for (const char* name : {"niah_multikey_3", "vt", "fwe"}) {
-    std::string right;
-    for (const RulerSample& sample : MakeRulerSamples(TaskOf(name), {.length = 3000, .samples = 12}, tokenizer)) {
-      right += nlohmann::json{{"index", sample.index},
-                              {"pred", fmt::format("{}", fmt::join(sample.outputs, " "))},
-                              {"outputs", sample.outputs}}
-                   .dump() +
-               "\n";
+    std::string right[2];
+    for (const RulerSample& sample : MakeRulerSamples(TaskOf(name), {.length = 3000, .samples = 24}, tokenizer)) {
+      right[sample.index / 12] += nlohmann::json{{"index", sample.index},
+                                                 {"pred", fmt::format("{}", fmt::join(sample.outputs, " "))},
+                                                 {"outputs", sample.outputs}}
+                                      .dump() +
+                                  "\n";
     }
-    WriteFileAtomically(folder / fmt::format("{}-0.jsonl", name), right);
+    WriteFileAtomically(folder / fmt::format("{}-0.jsonl", name), right[0]);
     WriteFileAtomically(folder / fmt::format("{}-10.jsonl", name), "{\"pred\":\"\",\"outputs\":[\"x\"]}\n");
-    WriteFileAtomically(folder / fmt::format("{}-2.jsonl", name), "\n" + right);
+    WriteFileAtomically(folder / fmt::format("{}-2.jsonl", name), "\n" + right[1]);
   }
   const std::vector<RulerTaskScore> scores = ScoreRulerFolder(folder);
   ASSERT_EQ(scores.size(), 3u);
@@ -307,6 +307,8 @@ TEST(RulerScore, AnswersOfTheTruthScoreFull) {
   EXPECT_EQ(RulerSummaryCsv(scores), "Tasks,niah_multikey_3,vt,fwe\nScore,96,96,96\nNulls,1/25,1/25,1/25\n");
   WriteFileAtomically(folder / "vt-11.jsonl", "{}\n");
   EXPECT_THROW(ScoreRulerFolder(folder), Error);
+  fs::copy_file(folder / "vt-2.jsonl", folder / "vt-11.jsonl", fs::copy_options::overwrite_existing);
+  EXPECT_THROW(ScoreRulerFolder(folder), Error) << "a piece twice";
 }
 
 TEST(RulerScore, ScoresPublishedAnswers) {

@@ -158,7 +158,7 @@ nlohmann::json ResultsOf(std::span<const ScoredTask> tasks, int64_t bootstrap) {
       for (size_t m = 0; m < task.metrics.size(); ++m) {
         const MetricSummary summary = task.rows_weigh_alike ? MeanBelow(group, below, by_row, m) : pooled(members, m);
         Put(task.metrics[m], summary, &out);
-        out["sample_count"][Key(task.metrics[m])] = summary.samples;
+        if (summary.samples > 0) out["sample_count"][Key(task.metrics[m])] = summary.samples;
       }
       json["group_subtasks"][group] = below[group];
       json["groups"][group] = out;
