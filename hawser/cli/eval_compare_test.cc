@@ -11,6 +11,8 @@
 #include "hawser/data/synthetic.h"
 #include "hawser/testing/hostile.h"
 #include "hawser/testing/run_command.h"
+#include "hawser/testing/smollm2.h"
+#include "hawser/testing/test_data.h"
 
 namespace hawser {
 namespace {
@@ -164,6 +166,21 @@ TEST_F(CompareCommand, MistakesAreNamed) {
   const CommandResult fields = RunHawser("eval builtin compare:k=5 --methods full --data " + Path("log.txt") + " 2>&1");
   EXPECT_EQ(fields.code, 2);
   EXPECT_NE(fields.out.find("k is for key tokens"), std::string::npos) << fields.out;
+}
+
+// A model that puts its attention on the first tokens fails once they leave a window, and goes on where they stay
+// (arXiv:2309.17453).
+TEST_F(CompareCommand, FirstTokensKeepAStreamAlive) {
+  HAWSER_NEEDS_SMOLLM2();
+  HAWSER_NEEDS_DATA("pg19/test/10146.txt");
+  WriteFileAtomically(folder_ / "book.txt", ReadFile(TestData() / "pg19/test/10146.txt").substr(2000, 4000));
+  const CommandResult run = RunHawser("eval '" + testing::SmolLm2File().string() + "' compare --context 1024 --data " +
+                                      Path("book.txt") + " --methods 'full; window:68; sink:4,64' --json --quiet");
+  ASSERT_EQ(run.code, 0) << run.out;
+  const nlohmann::json methods = nlohmann::json::parse(run.out)["methods"];
+  const double full = methods[0]["ppl"], window = methods[1]["ppl"], sinks = methods[2]["ppl"];
+  EXPECT_GT(window, 2 * full);
+  EXPECT_LT(sinks, 1.5 * full);
 }
 
 }  // namespace

@@ -134,6 +134,27 @@ TEST_F(KvDecodeTest, SinksReadByASecondQueryStandAtRanks) {
   EXPECT_EQ(Decode("sink:3,all", 40, 2), Decode("full", 40, 2));
 }
 
+// What is held was made with what was seen then: in one layer that is what a pass over the held tokens alone gives, in
+// several it is not.
+TEST_F(KvDecodeTest, StreamsAreRecomputationInOneLayerAlone) {
+  const int32_t at = 70, first = 3, last = 12;
+  for (const int32_t layers : {1, 3}) {
+    spec_ = TinySpec({.layers = layers, .context = kTokens});
+    params_ = LoudModel(spec_, 17);
+    const Logits streamed = Decode("sink:3,12", 40);
+    std::vector<int32_t> held(ids_.begin(), ids_.begin() + first);
+    held.insert(held.end(), ids_.begin() + at - last, ids_.begin() + at + 1);
+    KvCache cache = NewCache("full");
+    const Logits again = {Feed(&cache, held).back()}, streamed_at = {streamed[at]};
+    const double difference = Difference(streamed_at, again, 0, 1);
+    if (layers == 1) {
+      EXPECT_LT(difference, kTolerance);
+    } else {
+      EXPECT_GT(difference, kVisible);
+    }
+  }
+}
+
 TEST_F(KvDecodeTest, BiasesByDistanceAreThoseOfRanks) {
   ChangeSpec(&params_, [&](ModelSpec& spec) { spec.places = Places::kAlibi; });
   ExpectDense("sink:3,12", SinkPlan(3, 12));
