@@ -207,8 +207,14 @@ void RefuseSecondScheme(std::string_view text) {
   const std::vector<std::string_view> items = SplitWords(text, " ,");
   for (size_t i = 1; i < items.size(); ++i) {
     const std::string_view second = items[i].substr(0, items[i].find(':'));
-    if (!is_scheme(second)) continue;
     const std::string_view first = items[0].substr(0, items[0].find_first_of(":="));
+    if (items[0] == RopeFold::kName && !is_scheme(second)) {
+      Fail(ErrorKind::kUsage,
+           "rope '{}': fields of string stand behind a colon, and those of a scheme in front, as in "
+           "default:theta=1e6,string:shift=2048",
+           text);
+    }
+    if (!is_scheme(second)) continue;
     if (first == "theta") {
       Fail(ErrorKind::kUsage, "rope '{}': the base goes into the scheme, as in {}:{}", text, second, items[0]);
     }

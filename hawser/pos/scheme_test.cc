@@ -400,6 +400,8 @@ TEST(RopeText, OneSchemeAtATime) {
       {"ntk:factor=2,string,yarn:factor=2", "ntk and yarn"},
       {"string,yarn:factor=2", "string stands behind the scheme"},
       {"string:shift=9,yarn:factor=2", "string stands behind the scheme"},
+      {"string,q_temp=logn", "fields of string stand behind a colon"},
+      {"string shift=20", "fields of string stand behind a colon"},
       {"theta=5e5,yarn:factor=2", "as in yarn:theta=5e5"}};
   for (const auto& [text, reason] : kWrong) {
     const std::string message = UsageMessage([&] { Spec(text); });
