@@ -208,7 +208,7 @@ void RefuseSecondScheme(std::string_view text) {
   for (size_t i = 1; i < items.size(); ++i) {
     const std::string_view second = items[i].substr(0, items[i].find(':'));
     const std::string_view first = items[0].substr(0, items[0].find_first_of(":="));
-    if (items[0] == RopeFold::kName && !is_scheme(second)) {
+    if (items[0] == RopeFold::kName && second != first && !is_scheme(second)) {
       Fail(ErrorKind::kUsage,
            "rope '{}': fields of string stand behind a colon, and those of a scheme in front, as in "
            "default:theta=1e6,string:shift=2048",
