@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -23,8 +24,11 @@ class AnswerCheck {
   /// or "id") and document came before: what counts twice would narrow the error bar.
   void See(const nlohmann::json& line);
 
-  /// What a line itself says of its score, beside the one of its answers; NaN: nothing.
-  void Compare(double told, double found);
+  /// A line that says `told` of its score beside what its answers have, each score once; NaN: it says nothing.
+  struct Beside {
+    double told, found;
+  };
+  void Compare(std::span<const Beside> scores);
   /// A sentence of those that differ; empty: none does.
   std::string Contradictions() const;
 

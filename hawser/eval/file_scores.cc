@@ -118,11 +118,13 @@ std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& p
     if (IsOtherFilter(line, &filter)) return true;
     check->See(line);
     const SampleScore score = ScoreLogged(task, line);
+    std::vector<AnswerCheck::Beside> beside;
     for (size_t m = 0; m < values.size(); ++m) {
       values[m].push_back(score.values[m]);
       const auto told = line.find(task.metrics[m].name);
-      if (told != line.end() && told->is_number()) check->Compare(told->get<double>(), score.values[m].value);
+      if (told != line.end() && told->is_number()) beside.push_back({told->get<double>(), score.values[m].value});
     }
+    check->Compare(beside);
     return true;
   });
   if (values[0].empty()) Fail(ErrorKind::kFormat, "{}: no samples", path.string());
@@ -198,7 +200,8 @@ std::vector<FileScore> ScoreTexts(std::string_view task, const std::filesystem::
       const std::string which = fmt::format("{}: item {}", path.string(), prediction.id);
       const MetricValue value{.value = WithFrame(which, [&, &score = score] { return score(prediction); })};
       all.push_back(value);
-      if (prediction.filter == metric) check->Compare(prediction.told, value.value);
+      const AnswerCheck::Beside beside{prediction.told, value.value};
+      if (metric == kAll || prediction.filter == metric) check->Compare({&beside, 1});
       for (const std::string& part : PartsOf(task, prediction)) {
         if (part.empty()) continue;
         auto found = std::ranges::find(parts, part, &std::pair<std::string, Values>::first);

@@ -521,6 +521,10 @@ TEST(FileScores, LogsOfAnotherTaskAndRepeatedDocuments) {
   refused("hellaswag", line(0, R"({"answerKey":"A"})"), "one of arc_easy");
   const char* text = R"({"doc_id":0,"doc":{"variant":"landmark","answer":"7"},"resps":[["7"]]})";
   refused("gsm8k", text, "one of passkey");
+  const char* set = R"({"doc_id":0,"doc":{"dataset":"hotpotqa","answers":["7"],"length":9},"resps":[["7"]]})";
+  for (const char* task : {"vt", "gsm8k", "2wikimqa", "passkey"}) refused(task, set, "one of hotpotqa");
+  EXPECT_EQ(ScoresOf("hotpotqa", file, set), "all 100 of 1;");
+  EXPECT_EQ(ScoresOf("hotpotqa_e", file, set), "all 100 of 1;0-4k 100 of 1;");
   refused("vt", R"({"doc":{"task":"cwe","outputs":["7"]},"resps":[["7"]]})", "one of cwe");
   const std::string answer = R"({"index":4,"outputs":["7"],"pred":")";
   refused("vt", answer + "7\"}\n" + answer + "8\"}", "\"index\" 4 comes a second time");
@@ -531,6 +535,7 @@ TEST(FileScores, LogsOfAnotherTaskAndRepeatedDocuments) {
        {std::tuple("samples_arc_easy_2026-01-02T03-04-05.jsonl", "arc_easy", true),
         std::tuple("samples_arc_easy_2026-01-02T03-04-05.jsonl", "arc_challenge", false),
         std::tuple("samples_arc_easy.jsonl", "arc_challenge", false),
+        std::tuple("samples_longbench_2wikimqa_2026-01-02.jsonl", "arc_challenge", false),
         std::tuple("samples_arc_easy_mine.jsonl", "arc_challenge", true),
         std::tuple("arc_easy.jsonl", "arc_challenge", true)}) {
     const auto score = [&, &name = name, &task = task] {
@@ -553,11 +558,17 @@ TEST(FileScores, LinesThatContradictTheirAnswers) {
   };
   const std::string choice = R"({"target":1,"arguments":[["Q"," a"],["Q"," b"]],"resps":[[[-2,false]],[[-1,true]]],)";
   EXPECT_EQ(note("piqa", choice + R"("acc":1.0,"acc_norm":1})"), "");
-  EXPECT_NE(note("piqa", choice + R"("acc":1})" + "\n" + choice + R"("acc":0.0})").find("have: 1 of 2;"),
+  EXPECT_NE(note("piqa", choice + R"("acc":1})" + "\n" + choice + R"("acc":0.0,"acc_norm":0})").find("have: 1 of 2;"),
             std::string::npos);
   const std::string worked =
       R"({"doc":{"question":"?","answer":"#### 1"},"resps":[["#### 1"]],"filter":"strict-match",)";
   EXPECT_EQ(note("gsm8k", worked + R"("exact_match":1.0})"), "");
+  const std::string key = R"({"doc":{"variant":"landmark","answer":"7"},"resps":[["7"]],"filter":"none","acc":)";
+  EXPECT_EQ(note("passkey", key + "1.0}"), "");
+  EXPECT_NE(note("passkey", key + "0}").find("have: 1 of 1;"), std::string::npos);
+  const std::string needle = R"({"doc":{"form":"grid","answer":"eat"},"resps":[["a sandwich"]],"filter":"none",)";
+  EXPECT_EQ(note("niah", needle + R"("score":0.5,"found":0})"), "");
+  EXPECT_NE(note("niah", needle + R"("score":1,"found":0})").find("have: 1 of 1;"), std::string::npos);
   EXPECT_NE(note("gsm8k", worked + R"("exact_match":0})").find("have: 1 of 1;"), std::string::npos);
 }
 

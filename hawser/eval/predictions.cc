@@ -76,9 +76,8 @@ Prediction ReadLine(const json& line, int64_t number) {
   if (const json* layout = FirstOf(about, {"variant", "form"})) out.layout = Plain(*layout);
   if (const json* difficulty = FirstOf(about, {"difficulty"})) out.difficulty = Plain(*difficulty);
   if (const json* filter = FirstOf(line, {"filter"})) out.filter = Plain(*filter);
-  if (const json* told = FirstOf(line, {"exact_match"}); told != nullptr && told->is_number()) {
-    out.told = told->get<double>();
-  }
+  const json* told = line.contains("resps") ? FirstOf(line, {"exact_match", "score", "acc"}) : nullptr;
+  if (told != nullptr && told->is_number()) out.told = told->get<double>();
   return out;
 }
 

@@ -22,7 +22,7 @@ struct Prediction {
   std::string difficulty, size;      // LongBench v2: easy or hard; short, medium or long
   std::string layout;                // of this program's samples: "variant" of passkey, "form" of niah
   std::string filter;                // of a sample log: by which rule `told`
-  double told = std::numeric_limits<double>::quiet_NaN();  // "exact_match" of the line
+  double told = std::numeric_limits<double>::quiet_NaN();  // "exact_match", "score" or "acc" of the line
 };
 
 /// Lines of JSON, or one list: `text` is "pred", "prediction" or "response", or the answer in a sample log of an
