@@ -27,7 +27,7 @@ void ReadJsonItems(const std::filesystem::path& path, const std::function<bool(c
   const std::string text = ReadFile(path);
   if (PythonStrip(text).starts_with('[')) {
     WithFrame(path.string(), [&] {
-      const json list = ParseJson(text);
+      const json list = ParseJson(NonFiniteAsNull(text));
       for (const json& item : list) {
         if (!take(item)) return;
       }
@@ -39,7 +39,8 @@ void ReadJsonItems(const std::filesystem::path& path, const std::function<bool(c
   for (const std::string_view line : SplitAt(text, '\n')) {
     ++number;
     if (PythonStrip(line).empty()) continue;
-    WithFrame(fmt::format("{}: line {}", path.string(), number), [&] { more = take(ParseJson(line)); });
+    WithFrame(fmt::format("{}: line {}", path.string(), number),
+              [&] { more = take(ParseJson(NonFiniteAsNull(line))); });
     if (!more) return;
   }
 }

@@ -424,7 +424,7 @@ class Report {
     for (const RunView& run : runs_) {
       for (const auto& [name, row] : RowsOf(*run.results).items()) {
         for (const auto& [key, value] : row.items()) {
-          if (key.find(',') == key.npos || key.find("_stderr,") != key.npos || !value.is_number()) continue;
+          if (key.find(',') == key.npos || key.find("_stderr,") != key.npos) continue;
           if (std::ranges::find(keys, std::pair(name, key)) == keys.end()) keys.emplace_back(name, key);
         }
       }
@@ -440,7 +440,7 @@ class Report {
         row.push_back(found == of.end() ? "-" : Shown(ValueOf(*found, key, 0)));
         if (found != of.end()) samples = std::max(samples, SamplesOf(*found, "sample_len"));
       }
-      row.push_back(HumanCount(samples));
+      row.push_back(samples > 0 ? HumanCount(samples) : "-");
       rows.push_back(std::move(row));
     }
     Add("<h2>All results</h2>\n" + HtmlTable(rows));

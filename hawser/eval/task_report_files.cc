@@ -7,6 +7,7 @@
 #include "hawser/base/error.h"
 #include "hawser/base/file.h"
 #include "hawser/base/folder.h"
+#include "hawser/base/text.h"
 #include "hawser/eval/compare_report.h"
 #include "hawser/eval/longppl_report.h"
 #include "hawser/eval/page.h"
@@ -65,6 +66,38 @@ void NameMetrics(json* results) {
   }
 }
 
+/// RULER of the harness has lengths for metrics, {"niah_single_1": {"4096,none": 0.9, "8192,none": -1, ...}}, where -1
+/// was not run. They become the rows and cells that this program writes.
+void NameLengths(json* results) {
+  const auto rows = results->is_object() ? results->find("results") : results->end();
+  if (!results->is_object() || rows == results->end() || !rows->is_object()) return;
+  json named = json::object(), cells = json::object();
+  for (const auto& [name, row] : rows->items()) {
+    bool any = false, all = row.is_object();
+    for (const auto& [key, value] : row.is_object() ? row.items() : json::object().items()) {
+      const size_t comma = key.find(',');
+      if (comma == key.npos || key.find("_stderr,") != key.npos) continue;
+      any = true;
+      all = all && value.is_number() && ParseNumber<int64_t>(std::string_view(key).substr(0, comma)).value_or(0) > 0;
+    }
+    if (!any || !all) {
+      named[name] = row;
+      continue;
+    }
+    for (const auto& [key, value] : row.items()) {
+      const size_t comma = key.find(',');
+      if (comma == key.npos || key.find("_stderr,") != key.npos || value.get<double>() < 0) continue;
+      const std::string length = key.substr(0, comma), metric = "score" + key.substr(comma);
+      const std::string of = name == "ruler" ? "ruler_" + length : fmt::format("ruler_{}_{}", length, name);
+      named[of] = {{metric, value}};
+      if (name != "ruler") cells[of] = {{{"length", *ParseNumber<int64_t>(length)}, {metric, value}}};
+    }
+  }
+  if (cells.empty()) return;
+  *rows = std::move(named);
+  (*results)["cells"] = std::move(cells);
+}
+
 /// Of a picture's name, which may hold a task's of any program: what a name of a file may hold anywhere.
 std::string FileName(std::string_view name) {
   constexpr size_t kMost = 100;
@@ -102,7 +135,7 @@ std::vector<std::string> RunLabels(std::span<const ReportRun> runs) {
       const std::string text = told ? TextOf(run.results["engine"], key) : "";
       if (std::string_view(key) == "chat") return std::string(text == "true" ? "chat" : "");
       if (text == "default") return std::string();
-      return std::string_view(key) == "max_length" ? text + " tokens" : text;
+      return std::string_view(key) == "max_length" && !text.empty() ? text + " tokens" : text;
     });
   }
   std::set<std::string> seen;
@@ -156,7 +189,7 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
     // Of an object a line the first says what all are.
     const std::string_view first =
         std::string_view(text).substr(0, file.extension() == ".jsonl" ? text.find('\n') : text.npos);
-    json results = WithFrame(file.string(), [&] { return ParseJson(first); });
+    json results = WithFrame(file.string(), [&] { return ParseJson(NonFiniteAsNull(first)); });
     const std::string task = TextOf(results, "task");
     if (task == "ppl" || task == "retrieval") {
       curves[task].push_back(file);
@@ -166,6 +199,7 @@ TaskReport ReportOfPaths(std::string_view title, std::span<const fs::path> paths
       comparisons.push_back({file.string(), std::move(results)});
     } else {
       NameMetrics(&results);
+      NameLengths(&results);
       const fs::path named = fs::is_directory(path, code) ? path.lexically_normal() : file;
       runs.push_back({(named.has_filename() ? named : named.parent_path()).filename().string(), std::move(results)});
     }

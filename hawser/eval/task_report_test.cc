@@ -117,6 +117,17 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
   EXPECT_EQ(Picture(old, "tasks").csv, "group,series,value\npiqa,,50\n");
   EXPECT_NE(old.html.find("0.5 \u00b1 0.01"), std::string::npos);
 
+  // RULER as the harness writes it, with what Python writes for a perplexity that is none.
+  WriteFileAtomically(
+      folder / "lengths.json",
+      R"({"results":{"niah_single_1":{"alias":"n","4096,none":0.9,"4096_stderr,none":"N/A","8192,none":-1},)"
+      R"("lambada_openai":{"perplexity,none":Infinity,"acc,none":NaN,"alias":"NaN"},)"
+      R"("ruler":{"4096,none":0.9,"8192,none":-1}},"n-samples":{}})");
+  const TaskReport lengths = ReportOfPaths("Lengths", std::vector<fs::path>{folder / "lengths.json"});
+  EXPECT_NE(Picture(lengths, "ruler-1").csv.find("90"), std::string::npos) << Picture(lengths, "ruler-1").csv;
+  EXPECT_NE(lengths.html.find("<td>perplexity</td>"), std::string::npos);
+  EXPECT_EQ(lengths.html.find("8192"), std::string::npos) << "was not run";
+
   MakeDirectories(folder / "empty");
   const auto refused = [&](const fs::path& path, ErrorKind kind) {
     try {

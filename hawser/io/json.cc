@@ -115,6 +115,35 @@ nlohmann::ordered_json ParseOrderedJson(std::string_view text, int max_depth) {
   return Parsed<nlohmann::ordered_json>(text, max_depth);
 }
 
+std::string NonFiniteAsNull(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  bool quoted = false;
+  for (size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    if (quoted && c == '\\') {
+      out.append(text.substr(at, 2));
+      at += 2;
+      continue;
+    }
+    if (c == '"') quoted = !quoted;
+    size_t length = 0;
+    if (!quoted && (c == 'N' || c == 'I' || c == '-')) {
+      for (const std::string_view word : {"NaN", "Infinity", "-Infinity"}) {
+        if (text.substr(at).starts_with(word)) length = word.size();
+      }
+    }
+    if (length > 0) {
+      out += "null";
+      at += length;
+    } else {
+      out += c;
+      ++at;
+    }
+  }
+  return out;
+}
+
 std::string ShownJson(const nlohmann::json& value) { return PrintableLine(JsonText(value), 60); }
 
 JsonObject::JsonObject(const nlohmann::json& value, std::string name) : value_(&value), name_(std::move(name)) {

@@ -17,6 +17,9 @@ namespace hawser {
 /// way from text to JSON.
 nlohmann::json ParseJson(std::string_view text, int max_depth = kMaxDepth);
 
+/// What Python's json writes for floats that are none, NaN, Infinity and -Infinity, as null.
+std::string NonFiniteAsNull(std::string_view text);
+
 /// A value on one line, short enough for a message.
 std::string ShownJson(const nlohmann::json& value);
 

@@ -5,6 +5,12 @@
 namespace hawser {
 namespace {
 
+TEST(JsonTest, PythonsFloatsThatAreNone) {
+  EXPECT_EQ(NonFiniteAsNull(R"([NaN,-Infinity, Infinity,"NaN\"Infinity", -1, "\\", NaN])"),
+            R"([null,null, null,"NaN\"Infinity", -1, "\\", null])");
+  for (const char* same : {"", "-", "N", "-Inf", "\"", "\"\\"}) EXPECT_EQ(NonFiniteAsNull(same), same);
+}
+
 TEST(JsonTest, RefusesWhatTheParserWouldLetPass) {
   using namespace std::string_view_literals;
   ExpectError(ErrorKind::kFormat, {"\"a\"", "twice"}, [] { ParseJson(R"({"a": 1, "b": 2, "a": 3})"); });
