@@ -84,13 +84,14 @@ void NameLengths(json* results) {
       named[name] = row;
       continue;
     }
+    if (name == "ruler") continue;  // their mean, which is drawn of them
     for (const auto& [key, value] : row.items()) {
       const size_t comma = key.find(',');
       if (comma == key.npos || key.find("_stderr,") != key.npos || value.get<double>() < 0) continue;
       const std::string length = key.substr(0, comma), metric = "score" + key.substr(comma);
-      const std::string of = name == "ruler" ? "ruler_" + length : fmt::format("ruler_{}_{}", length, name);
+      const std::string of = fmt::format("ruler_{}_{}", length, name);
       named[of] = {{metric, value}};
-      if (name != "ruler") cells[of] = {{{"length", *ParseNumber<int64_t>(length)}, {metric, value}}};
+      cells[of] = {{{"length", *ParseNumber<int64_t>(length)}, {metric, value}}};
     }
   }
   if (cells.empty()) return;
