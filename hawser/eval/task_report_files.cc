@@ -73,8 +73,9 @@ void NameLengths(json* results) {
   if (!results->is_object() || rows == results->end() || !rows->is_object()) return;
   json named = json::object(), cells = json::object();
   for (const auto& [name, row] : rows->items()) {
-    bool any = false, all = row.is_object();
-    for (const auto& [key, value] : row.is_object() ? row.items() : json::object().items()) {
+    if (!row.is_object()) return;  // refused later, by name
+    bool any = false, all = true;
+    for (const auto& [key, value] : row.items()) {
       const size_t comma = key.find(',');
       if (comma == key.npos || key.find("_stderr,") != key.npos) continue;
       any = true;
