@@ -36,6 +36,9 @@ UNWRAPPED = (METHODS[1], METHODS[3], METHODS[4])
 STREAM = 8192
 STREAMS = ("sep-stream:4,64,256,800", "sep-stream:4,1,319,800,sep=0", "sep-stream:4,64,256,800,positions=cachelen",
            "sep-stream:4,64,256,800,positions=absolute", f"sep-stream:4,64,256,800,sep={STOPS}")
+# One stream of 200,000 tokens: as many keys in the mean, 562, by sinks and window too.
+LONG, LONG_NAME = 200000, "30312"
+LONG_STREAMS = (STREAMS[0], "sink:4,558", STREAMS[1], STREAMS[4])
 
 
 def excerpt(text, tokens, unwrap):
@@ -75,6 +78,11 @@ def stream(options):
     return compare(options, "stream", 0, STREAMS, texts(options, NAMES[:2], STREAM, "stream-texts"), STREAM, 1024)
 
 
+def long_stream(options):
+    paths = texts(options, (LONG_NAME,), LONG, "long-texts")
+    return compare(options, "long", 0, LONG_STREAMS, paths, LONG, 4096)
+
+
 def attention(options):
     return ["inspect", "separators", options.model, "--data", *books(options)[:4], "--attention",
             "--window", 256, "--tokens", 2048, "--sequences", 4, "--svg", options.work / "sepllm" / "attention.svg"]
@@ -87,6 +95,7 @@ ROWS = {
     "unwrapped-25": unwrapped,
     "wide-50": lambda options: compare(options, "wide", 1024, WIDE_METHODS, books(options)[:2]),
     "stream": stream,
+    "stream-200k": long_stream,
     "kept-75": lambda options: compare(options, "half", 1536, METHODS[1:5], books(options)[:4]),
 }
 
@@ -167,15 +176,17 @@ def table(options):
         for name, run in lines.items():
             cells = ["{:.3f} ({:.3f}-{:.3f})".format(*interval(base, run)) for base in (lines["full"], sinks)]
             print(f"| {label(name)} | `{name}` | {run['ppl']:.2f} | {cells[0]} | {cells[1]} |")
-    if (folder / "stream" / "methods.jsonl").exists():
-        streams = methods(folder / "stream")
+    for part in ("stream", "long"):
+        if not (folder / part / "methods.jsonl").exists():
+            continue
+        streams = methods(folder / part)
         first = next(iter(streams.values()))
         print("\n| cache | mean keys | ppl | times the first | s |\n|---|---|---|---|---|")
         for name, run in streams.items():
             ratio, low, high = interval(first, run)
             print(f"| `{name}` | {run['kept']:.0f} | {run['ppl']:.2f} | {ratio:.3f} ({low:.3f}-{high:.3f}) | {run['seconds']:.0f} |")
     data = {}
-    for part in ("compare", "half", "wide", "unwrapped", "stream"):
+    for part in ("compare", "half", "wide", "unwrapped", "stream", "long"):
         if (folder / part / "methods.jsonl").exists():
             data[part] = [{key: run[key] for key in ("name", "kept", "ppl", "tokens", "seconds")} |
                           {"stretches": [[s[0][0], round(s[0][1], 2)] for s in run["stretches"]]}
