@@ -152,6 +152,9 @@ int RunCompare(const EvalOptions& options, const TaskOptions& fields, const Comm
   LogLine(backend->Describe());
   std::optional<KeyTokens> keys;
   if (judged) {
+    if (any.find('?') == any.npos) {
+      for (const Method& method : ParseMethods(any)) CheckIndexOpens(options, method.sight, backend.get());
+    }
     keys = ChooseKeyTokens(options, fields, documents, backend.get());
     CheckKeysFit(*keys, documents);
   }

@@ -168,6 +168,30 @@ TEST_F(CompareCommand, MistakesAreNamed) {
   EXPECT_NE(fields.out.find("k is for key tokens"), std::string::npos) << fields.out;
 }
 
+// A folder has one run. What is damaged in it is named, with what to do.
+TEST_F(CompareCommand, FoldersOfOtherRunsAreRefused) {
+  const auto tasks = [&](const std::string& name, const std::string& more = "") {
+    return RunHawser("eval builtin passkey:lengths=300,depths=1,trials=1 --threads 1 --quiet --output " + Path(name) +
+                     more + " 2>&1");
+  };
+  const auto refused = [](const CommandResult& run, int code, const std::string& part) {
+    EXPECT_EQ(run.code, code) << run.out;
+    EXPECT_NE(run.out.find(part), std::string::npos) << "wanted '" << part << "' in: " << run.out;
+  };
+  ASSERT_EQ(tasks("tasks").code, 0);
+  Refused(2, "--methods full --output " + Path("tasks"), "holds an evaluation (answers.jsonl)");
+  ASSERT_EQ(Run("--methods full --quiet --output " + Path("compared")).code, 0);
+  refused(tasks("compared"), 2, "holds a comparison (methods.jsonl)");
+  MakeDirectories(folder_ / "trained");
+  WriteFileAtomically(folder_ / "trained/recipe.toml", "");
+  refused(tasks("trained"), 2, "holds a training run (recipe.toml)");
+  refused(tasks("tasks", " --resume --batch-tokens 64"), 2, "with batch_tokens 8192, this one 64");
+  const std::string log = ReadFile(folder_ / "tasks/answers.jsonl");
+  WriteFileAtomically(folder_ / "tasks/answers.jsonl", log.substr(0, log.find('\n') + 1) + "[{\n" + log);
+  refused(tasks("tasks", " --resume"), 3, "answers.jsonl:2: not valid JSON");
+  refused(tasks("tasks", " --resume"), 3, "delete the line, and what it held is done again");
+}
+
 // A model that puts its attention on the first tokens fails once they leave a window, and goes on where they stay
 // (arXiv:2309.17453).
 TEST_F(CompareCommand, FirstTokensKeepAStreamAlive) {

@@ -51,7 +51,10 @@ std::function<int()> SetupScore(Command command, CommonOptions& common) {
                        fmt::join(OtherScorers(), ", ")))
       .Required();
   command
-      .Add("--pred", options->files, "Predictions, a JSON object a line with \"pred\" and \"answers\" or \"outputs\"")
+      .Add("--pred", options->files,
+           "Predictions, a JSON object a line with \"pred\" and \"answers\" or \"outputs\", or samples_*.jsonl of eval "
+           "or "
+           "of lm-evaluation-harness")
       .Required();
   return [options, &common] { return RunScore(options->task, options->files, common); };
 }

@@ -121,6 +121,12 @@ Sight EvalSight(const EvalOptions& options) {
   return sight;
 }
 
+void CheckIndexOpens(const EvalOptions& options, const Sight& sight, Backend* backend) {
+  if (!sight.index || (!options.rope.empty() && options.ppl.context == 0)) return;
+  const ModelToRun run = OpenEvalModel(options);
+  TextReader(backend, run.weights, *run.model.tokenizer, sight, ParseBosRule(options.bos));
+}
+
 int RunLongPpl(const EvalOptions& options, const TaskOptions& fields, const CommonOptions& common) {
   if (options.judge.empty() == options.keys.empty()) {
     Fail(ErrorKind::kUsage,
@@ -133,6 +139,7 @@ int RunLongPpl(const EvalOptions& options, const TaskOptions& fields, const Comm
   const std::vector<TextDocument> documents = ReadEvalTexts(options, "longppl");
   const auto backend = MakeBackend(common.device);
   LogLine(backend->Describe());
+  CheckIndexOpens(options, sight, backend.get());
   const KeyTokens keys = ChooseKeyTokens(options, fields, documents, backend.get());
   EvalOptions reached = options;
   reached.ppl.context = keys.rule.length;

@@ -68,6 +68,9 @@ std::vector<TextDocument> ReadEvalTexts(const EvalOptions& options, std::string_
 Sight EvalSight(const EvalOptions& options);
 /// Errors: kUsage for options of a judge without one.
 void CheckJudgeFlags(const EvalOptions& options);
+/// Opens an index of `sight`, so that one of another model is refused before a judge has read. Errors: those of
+/// OpenPrefix.
+void CheckIndexOpens(const EvalOptions& options, const Sight& sight, Backend* backend);
 /// The key tokens of `documents`, from --keys or as --judge finds them by the fields k, delta, alpha and beta, then
 /// written to --save-keys. Errors: kUsage for fields other than those of the file.
 KeyTokens ChooseKeyTokens(const EvalOptions& options, const TaskOptions& fields,

@@ -120,6 +120,7 @@ TEST_F(FocusCommand, WhatCannotBeIsRefusedByName) {
   };
   const std::string focus = fmt::format("--focus '{}", Path("run"));
   refused(generate("builtin", focus + "'"), 2, "trained for another model");
+  refused(generate(Path("run"), ""), 2, "this folder with --focus");
   refused(generate(Path("base"), focus + "' --rope ntk:factor=2"), 2, "read under \"ntk:factor=2");
   refused(generate(Path("base"), focus + "' --kv sink:2,16"), 2, "--focus does not go with --kv");
   refused(generate(Path("base"), focus + "' --save-state x"), 2, "--focus does not go with --save-state");

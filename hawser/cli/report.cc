@@ -5,6 +5,7 @@
 
 #include "hawser/base/folder.h"
 #include "hawser/base/progress.h"
+#include "hawser/base/size.h"
 #include "hawser/cli/command.h"
 #include "hawser/eval/task_report.h"
 
@@ -30,8 +31,11 @@ int RunReport(const ReportOptions& options, const CommonOptions& common) {
     }
     PrintJson({{"out", options.out.string()}, {"pictures", pictures}});
   } else {
-    LogLine(fmt::format("{}: {} picture{}, also as .svg and .csv beside it", options.out.string(),
-                        report.pictures.size(), report.pictures.size() == 1 ? "" : "s"));
+    LogLine(fmt::format("{}: {}", options.out.string(),
+                        report.pictures.empty()
+                            ? "tables alone: nothing here has a picture"
+                            : fmt::format("{}, also as .svg and .csv beside it",
+                                          Counted(static_cast<int64_t>(report.pictures.size()), "picture"))));
   }
   return 0;
 }

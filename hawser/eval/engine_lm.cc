@@ -192,6 +192,7 @@ nlohmann::json EngineLm::Describe() const {
                          {"max_length", m.longest},
                          {"bos", Name(m.options.bos)},
                          {"chat", m.options.chat},
+                         {"batch_tokens", m.options.batch_tokens},
                          {"model_bytes", m.weights.bytes()},
                          {"parameters", NumParameters(spec)}};
   if (m.options.prefix == nullptr) return json;

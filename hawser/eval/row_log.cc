@@ -23,10 +23,25 @@ std::string Difference(const nlohmann::json& held, const nlohmann::json& asked) 
   return plain.empty() ? "more than this one" : plain;
 }
 
+/// What other runs leave in their folders.
+constexpr std::pair<const char*, std::string_view> kMarks[] = {
+    {"answers.jsonl", "an evaluation"}, {"methods.jsonl", "a comparison"}, {"recipe.toml", "a training run"}};
+
+/// Errors: kUsage where `folder` has a run of another kind than the one that writes `name`.
+void CheckKind(const std::filesystem::path& folder, const std::string& name) {
+  std::error_code code;
+  if (std::filesystem::exists(folder / name, code)) return;
+  for (const auto& [mark, what] : kMarks) {
+    if (name == mark || !std::filesystem::exists(folder / mark, code)) continue;
+    Fail(ErrorKind::kUsage, "{}: this folder holds {} ({}); choose another folder", folder.string(), what, mark);
+  }
+}
+
 }  // namespace
 
 RowLog::RowLog(const std::filesystem::path& folder, const std::string& name, const nlohmann::json& header, bool resume)
     : lock_(folder), path_(folder / name) {
+  CheckKind(folder, name);
   const nlohmann::json asked = ParseJson(JsonText(header));  // as it is written, names of files too
   std::error_code code;
   const std::string text = std::filesystem::exists(path_, code) ? ReadFile(path_) : std::string();
@@ -41,7 +56,13 @@ RowLog::RowLog(const std::filesystem::path& folder, const std::string& name, con
     for (size_t begin = 0, number = 0; begin < whole; ++number) {
       const size_t end = text.find('\n', begin);
       WithFrame(fmt::format("{}:{}", path_.string(), number + 1), [&] {
-        nlohmann::json line = ParseJson(std::string_view(text).substr(begin, end - begin));
+        nlohmann::json line;
+        try {
+          line = ParseJson(std::string_view(text).substr(begin, end - begin));
+        } catch (const Error& error) {
+          Fail(error.kind(), "{}; {}", error.what(),
+               number > 0 ? "delete the line, and what it held is done again" : "choose another folder");
+        }
         if (number > 0) {
           rows_.push_back(std::move(line));
           return;

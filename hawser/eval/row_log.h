@@ -18,7 +18,7 @@ class RowLog {
  public:
   /// Opens FOLDER/NAME for the run that `header`, an object, describes; holds the folder's lock from here on. A last
   /// line that was cut off is taken away. Errors: kUsage where the file is of another run, or of the same one and
-  /// `resume` is not set; kFormat for lines that are no JSON.
+  /// `resume` is not set, and where the folder holds a run of another kind; kFormat for lines that are no JSON.
   RowLog(const std::filesystem::path& folder, const std::string& name, const nlohmann::json& header, bool resume);
   ~RowLog();
 

@@ -82,18 +82,19 @@ void CheckMetrics(const std::string& name, const json& row) {
   for (const auto& [key, value] : row.items()) {
     const size_t comma = key.find(',');
     if (comma == key.npos) continue;
-    const std::string metric = key.substr(0, comma);
+    std::string metric = key.substr(0, comma);
     const bool error = metric.ends_with("_stderr");
+    if (error) metric.erase(metric.size() - std::string_view("_stderr").size());
     if (value.is_null() || (error && value == "N/A")) continue;
     if (!value.is_number()) {
       Fail(ErrorKind::kFormat, "{}: \"{}\": wanted a number, found {}", name, key, ShownJson(value));
     }
-    const bool share = metric == "acc" || metric == "acc_norm" || metric == "exact_match";
+    const bool of_share = metric == "acc" || metric == "acc_norm" || metric == "exact_match";
     const double number = value.get<double>();
-    if (!share && !error) continue;
-    if (number < 0 || (share && number > 1)) {
+    if (!of_share && !error) continue;
+    if (number < 0 || (of_share && number > 1)) {
       Fail(ErrorKind::kFormat, "{}: \"{}\": wanted {}, found {}", name, key,
-           share ? "a share from 0 to 1" : "0 or more", ShownJson(value));
+           of_share ? "a share from 0 to 1" : "0 or more", ShownJson(value));
     }
   }
 }
@@ -130,6 +131,14 @@ void CheckResults(const json& results) {
       Fail(ErrorKind::kFormat, "{}: \"{}\": wanted a number of 0 or more, found {}", where, key, ShownJson(value));
     }
   }
+}
+
+/// Of a row, "sample_len" of it or the effective number in "n-samples"; 0: unknown.
+int64_t RowSamples(const json& results, const std::string& name) {
+  const int64_t own = SamplesOf(RowsOf(results)[name], "sample_len");
+  const json numbers = results.value("n-samples", json());
+  const json number = numbers.is_object() ? numbers.value(name, json()) : json();
+  return own == 0 && number.is_object() ? SamplesOf(number, "effective") : own;
 }
 
 /// "ruler_4096_vt" at 4096 is of the family "ruler_vt".
@@ -438,7 +447,7 @@ class Report {
         const json& of = RowsOf(*run.results);
         const auto found = of.find(name);
         row.push_back(found == of.end() ? "-" : Shown(ValueOf(*found, key, 0)));
-        if (found != of.end()) samples = std::max(samples, SamplesOf(*found, "sample_len"));
+        if (found != of.end()) samples = std::max(samples, RowSamples(*run.results, name));
       }
       row.push_back(samples > 0 ? HumanCount(samples) : "-");
       rows.push_back(std::move(row));

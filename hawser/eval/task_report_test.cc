@@ -112,10 +112,12 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
   EXPECT_EQ(ReadFile(folder / "page.html"), report.html);
 
   // As the harness wrote results before 0.4.
-  WriteFileAtomically(folder / "old.json", R"({"results":{"piqa":{"acc":0.5,"acc_stderr":0.01}},"versions":{}})");
+  WriteFileAtomically(folder / "old.json",
+                      R"({"results":{"piqa":{"acc":0.5,"acc_stderr":0.01}},"n-samples":{"piqa":{"effective":120}}})");
   const TaskReport old = ReportOfPaths("Old", std::vector<fs::path>{folder / "old.json"});
   EXPECT_EQ(Picture(old, "tasks").csv, "group,series,value\npiqa,,50\n");
   EXPECT_NE(old.html.find("0.5 \u00b1 0.01"), std::string::npos);
+  EXPECT_NE(old.html.find("<td>120</td>"), std::string::npos);
 
   // RULER as the harness writes it, with what Python writes for a perplexity that is none.
   WriteFileAtomically(
@@ -155,6 +157,7 @@ TEST(TaskReport, ReadsFoldersAndFiles) {
                                    with(R"({"a":{"acc,none":-5}})"),
                                    with(R"({"a":{"acc_norm,none":1e308}})"),
                                    with(R"({"a":{"acc,none":1,"acc_stderr,none":-1}})"),
+                                   with(R"({"a":{"acc,none":1,"acc_stderr,none":5}})"),
                                    with(good, R"(,"cells":5)"),
                                    with(good, R"(,"cells":{"a":3})"),
                                    with(good, R"(,"cells":{"a":[3]})"),

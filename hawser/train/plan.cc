@@ -28,6 +28,7 @@ void MakeAbsolute(std::string& path) {
 /// Sets the places of `spec`, which was trained on `old_context` tokens: the recipe's, else the model's own as long as
 /// it reaches, else the model's own with a larger factor, or NTK-aware scaling where it has none.
 void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
+  const RopeSpec given = spec.rope;
   if (config.rope.empty() && spec.places != Places::kNone && config.context > MaxContext(spec, old_context)) {
     config.rope = GrownPlaces(spec, old_context, config.context);
   }
@@ -50,7 +51,8 @@ void ExtendRope(TrainConfig& config, ModelSpec& spec, int64_t old_context) {
          PlacesText(spec), Counted(reach, "token"), config.context,
          std::ceil(static_cast<double>(config.context) * ScalingFactor(spec) / static_cast<double>(reach)));
   }
-  if (reach < config.context) {
+  // Another base is a scaling of its own: how far it reaches, training decides.
+  if (reach < config.context && spec.rope.theta <= given.theta) {
     LogLine(fmt::format("note: rope \"{}\" is meant for {}, the context is {}", PlacesText(spec),
                         Counted(reach, "token"), config.context));
   }

@@ -16,6 +16,7 @@
 #include "hawser/quant/block.h"
 #include "hawser/tok/gguf_vocab.h"
 #include "hawser/zoo/builtin.h"
+#include "hawser/zoo/focus_file.h"
 #include "hawser/zoo/gguf_families.h"
 #include "hawser/zoo/gguf_model.h"
 #include "hawser/zoo/hf_config.h"
@@ -64,6 +65,12 @@ void Untie(const fs::path& folder, const TensorSource& source, ModelSpec& spec) 
 
 OpenModel OpenFolder(const fs::path& folder) {
   OpenModel open;
+  if (!Exists(folder / "config.json") && Exists(folder / kFocusFileName)) {
+    Fail(ErrorKind::kUsage,
+         "{}: a run that trained FocusLLM's candidates beside a model that stayed as it is: give that model, and this "
+         "folder with --focus",
+         folder.string());
+  }
   open.model.format = "Hugging Face folder";
   open.model.spec = FolderSpec(folder);
   open.source = OpenHfTensors(folder);
