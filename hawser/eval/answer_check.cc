@@ -155,10 +155,24 @@ void AnswerCheck::Compare(std::span<const Beside> scores) {
       scores, [&](const Beside& score) { return says(score) && std::abs(score.told - score.found) > 1e-6; });
 }
 
+void AnswerCheck::SeeFiltered(const json& line) {
+  const auto given = line.find("resps"), filtered = line.find("filtered_resps");
+  if (given == line.end() || filtered == line.end() || !given->is_array() || !filtered->is_array()) return;
+  const auto bare = [](json answer) {
+    while (answer.is_array() && answer.size() == 1) answer = json(answer.front());
+    return answer;
+  };
+  filtered_ += !std::ranges::equal(*given, *filtered, {}, bare, bare);
+}
+
 std::string AnswerCheck::Contradictions() const {
-  if (differ_ == 0) return {};
-  return fmt::format("lines that say another score of themselves than their answers have: {} of {}; the answers count",
-                     differ_, told_);
+  std::string text;
+  if (differ_ > 0) {
+    text =
+        fmt::format("lines that say another score of themselves than their answers have: {} of {}; ", differ_, told_);
+  }
+  if (filtered_ > 0) text += fmt::format("lines whose \"filtered_resps\" are not their \"resps\": {}; ", filtered_);
+  return text.empty() ? text : text + "the answers in \"resps\" count";
 }
 
 }  // namespace hawser

@@ -29,13 +29,15 @@ class AnswerCheck {
     double told, found;
   };
   void Compare(std::span<const Beside> scores);
+  /// Of a line of likelihoods: whether its "filtered_resps" are its "resps", which count.
+  void SeeFiltered(const nlohmann::json& line);
   /// A sentence of those that differ; empty: none does.
   std::string Contradictions() const;
 
  private:
   std::string task_;
   std::unordered_set<uint64_t> seen_;
-  int64_t told_ = 0, differ_ = 0;
+  int64_t told_ = 0, differ_ = 0, filtered_ = 0;
 };
 
 }  // namespace hawser

@@ -125,6 +125,7 @@ std::vector<FileScore> ScoreLog(const Task& task, const std::filesystem::path& p
       if (told != line.end() && told->is_number()) beside.push_back({told->get<double>(), score.values[m].value});
     }
     check->Compare(beside);
+    check->SeeFiltered(line);
     return true;
   });
   if (values[0].empty()) Fail(ErrorKind::kFormat, "{}: no samples", path.string());

@@ -560,6 +560,9 @@ TEST(FileScores, LinesThatContradictTheirAnswers) {
   EXPECT_EQ(note("piqa", choice + R"("acc":1.0,"acc_norm":1})"), "");
   EXPECT_NE(note("piqa", choice + R"("acc":1})" + "\n" + choice + R"("acc":0.0,"acc_norm":0})").find("have: 1 of 2;"),
             std::string::npos);
+  EXPECT_EQ(note("piqa", choice + R"("filtered_resps":[[-2,false],[-1,true]]})"), "");
+  EXPECT_NE(note("piqa", choice + R"("filtered_resps":[[-1,true],[-2,false]]})").find("not their \"resps\": 1;"),
+            std::string::npos);
   const std::string worked =
       R"({"doc":{"question":"?","answer":"#### 1"},"resps":[["#### 1"]],"filter":"strict-match",)";
   EXPECT_EQ(note("gsm8k", worked + R"("exact_match":1.0})"), "");
