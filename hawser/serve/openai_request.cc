@@ -113,7 +113,12 @@ Json Messages(const Members& members) {
     if (!given.contains("content") && !given.contains("tool_calls")) {
       Invalid("messages", fmt::format("message {} has no \"content\"", i));
     }
-    message["content"] = ContentText(given.value("content", Json()), i);
+    const Json content = given.value("content", Json());
+    // Of a message that calls tools nothing is not the empty text: templates may tell them apart.
+    if (!content.is_null() || !given.contains("tool_calls"))
+      message["content"] = ContentText(content, i);
+    else
+      message["content"] = nullptr;
     messages.push_back(std::move(message));
   }
   return messages;

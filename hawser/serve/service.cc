@@ -57,7 +57,7 @@ Service::Impl::Impl(ServedModel model, Meters* m, const Replies* r, const WebSer
       sessions(&scheduler, &run.weights, options.sessions) {
   if (tokenizer.chat_template().empty()) return;
   try {
-    chat_template = std::make_unique<ChatTemplate>(tokenizer);
+    chat_template = std::make_unique<TalkTemplate>(tokenizer);
   } catch (const Error& error) {
     LogLine(fmt::format("note: the model's chat template cannot be used: {}", error.what()));
   }

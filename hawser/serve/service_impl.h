@@ -13,7 +13,7 @@
 #include "hawser/serve/answer.h"
 #include "hawser/serve/formats.h"
 #include "hawser/serve/service.h"
-#include "hawser/tok/chat_template.h"
+#include "hawser/serve/talk_template.h"
 
 namespace hawser {
 
@@ -25,7 +25,7 @@ struct Service::Impl {
   ServiceOptions options;
   Decoder decoder;
   const Tokenizer& tokenizer;
-  std::unique_ptr<ChatTemplate> chat_template;  // null: the model brings none
+  std::unique_ptr<TalkTemplate> chat_template;  // null: the model brings none
   Scheduler scheduler;
   Formats formats;
   int64_t created = std::time(nullptr);

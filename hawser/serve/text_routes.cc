@@ -18,6 +18,7 @@ jinja::Text Service::Impl::Rendered(const Call& call) const {
   // The text ends behind what the last message says, as it is: templates may cut blanks, or more, from its end.
   constexpr std::string_view kLast = "hawser-last-message";
   Json messages = call.messages;
+  if (messages.back()["content"].is_null()) messages.back()["content"] = "";
   const std::string last = std::exchange(messages.back()["content"], kLast);
   const jinja::Text text = chat_template->Render(messages, /*answer=*/false, call.template_values);
   const size_t at = text.bytes().rfind(kLast);
