@@ -143,9 +143,14 @@ void NeoXMembers(Members& m, ModelSpec& spec) {
   spec.block.residual = parallel ? Residual::kParallelTwoNorms : Residual::kSequential;
 }
 
+/// A width that follows from another one; what no number holds is refused later, by the size of its tensors.
+int32_t TimesWidth(const ModelSpec& spec, int64_t ratio) {
+  return static_cast<int32_t>(std::min<int64_t>(ratio * spec.width, INT32_MAX));
+}
+
 void BloomMembers(Members& m, ModelSpec& spec) {
   spec.embedding_norm = true;
-  spec.mlp_width = 4 * spec.width;
+  spec.mlp_width = TimesWidth(spec, 4);
   m.Know({"attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi", "skip_bias_add",
           "slow_but_exact"});
 }
@@ -164,7 +169,7 @@ void FalconMembers(Members& m, ModelSpec& spec) {
   m.Flag("alibi", &alibi, false);
   m.Flag("bias", &block.qkv_bias, false);
   m.Must("ff_factor", 4);
-  m.Int("ffn_hidden_size", &spec.mlp_width, int64_t{4} * spec.width);
+  m.Int("ffn_hidden_size", &spec.mlp_width, TimesWidth(spec, 4));
   if (m.reading() || grouped) m.Int("num_kv_heads|n_head_kv", &spec.kv_heads, spec.heads);
   if (m.reading() || grouped) m.Int("num_ln_in_parallel_attn", &norms, grouped ? 2 : 1);
   if (!m.reading()) return;
@@ -222,7 +227,7 @@ void MptMembers(Members& m, ModelSpec& spec) {
   BlockSpec& block = spec.block;
   int32_t ratio = spec.mlp_width / std::max(spec.width, 1);
   m.Int("expansion_ratio", &ratio, 4);
-  spec.mlp_width = static_cast<int32_t>(std::min<int64_t>(int64_t{ratio} * spec.width, INT32_MAX));
+  spec.mlp_width = TimesWidth(spec, ratio);
   bool no_bias = !block.qkv_bias;
   m.Flag("no_bias", &no_bias, true);
   block.qkv_bias = block.out_bias = block.mlp_bias = block.norm_bias = !no_bias;

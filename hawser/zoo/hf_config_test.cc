@@ -284,6 +284,16 @@ json With3(const char* model_type, json changes) {
   return Of(model_type, changes);
 }
 
+TEST(HfConfigTest, WidthsThatFollowFromOthersFitTheirNumber) {
+  for (const auto& [family, width] :
+       {std::pair("bloom", "hidden_size"), std::pair("falcon", "hidden_size"), std::pair("mpt", "d_model")}) {
+    json config = Of(family, json::object());
+    config.erase("hidden_size");
+    config[width] = 1 << 29;
+    ExpectError(ErrorKind::kFormat, {"width"}, [&] { Parse(config); });
+  }
+}
+
 TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
   const json full = "full_attention", sliding = "sliding_attention";
   // Qwen: windows only where a flag says so, in the layers behind the first ones.
