@@ -8,8 +8,13 @@
 namespace hawser {
 namespace {
 
+/// The word class of UTS #18: what is alphabetic, marks, decimal numbers, connectors and joiners.
 bool IsWord(char32_t c) {
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  constexpr std::pair<char32_t, char32_t> kOthers[] = {
+      {0x200c, 0x200d}, {0x24b6, 0x24e9}, {0x1f130, 0x1f149}, {0x1f150, 0x1f169}, {0x1f170, 0x1f189}};
+  if (std::ranges::any_of(kOthers, [&](const auto& range) { return c >= range.first && c <= range.second; }))
+    return true;
   return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
 }
 

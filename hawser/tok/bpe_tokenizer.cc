@@ -176,6 +176,7 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
       raw.push_back(std::move(token));
     } else {
       token.content = normalizer_.Apply(token.content, TextPlace::kStart);
+      normalized_names_[token.id] = token.content;
       normalized.push_back(std::move(token));
     }
   }
@@ -262,7 +263,8 @@ void BpeTokenizer::SetPieces() {
   pieces_.resize(names_.size());
   for (size_t id = 0; id < names_.size(); ++id) {
     if (control_[id] != 0) continue;
-    const std::string& name = names_[id];
+    const auto normalized = normalized_names_.find(static_cast<int32_t>(id));
+    const std::string& name = normalized != normalized_names_.end() ? normalized->second : names_[id];
     std::string& piece = pieces_[id];
     const int byte = decodes_byte_fallback_ ? ByteOfName(name) : -1;
     if (byte >= 0) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -99,11 +100,12 @@ class BpeTokenizer final : public Tokenizer {
   bool has_merges_ = true;     // in json_text_
   bool cut_at_marks_ = false;  // no merge reaches across the start of a word, so words can be merged one by one
 
-  std::vector<std::string> names_;   // by id, as written
-  std::vector<std::string> pieces_;  // by id, the bytes
-  std::vector<uint8_t> control_;     // by id: a special token, decodes to nothing
-  std::vector<uint8_t> added_;       // by id: an added token
-  std::vector<uint8_t> of_model_;    // by id: in the vocabulary of the merges
+  std::vector<std::string> names_;                   // by id, as written
+  std::vector<std::string> pieces_;                  // by id, the bytes
+  std::map<int32_t, std::string> normalized_names_;  // of added tokens that are looked for in normalized text
+  std::vector<uint8_t> control_;                     // by id: a special token, decodes to nothing
+  std::vector<uint8_t> added_;                       // by id: an added token
+  std::vector<uint8_t> of_model_;                    // by id: in the vocabulary of the merges
   bool decodes_byte_level_ = false;
   bool decodes_byte_fallback_ = false;
   bool strip_first_ = false;

@@ -123,7 +123,9 @@ void PreTokenizer::Add(const nlohmann::json& json, int depth) {
   } else if (type == "Punctuation") {
     add_split(Regex(R"([\p{P}$+<=>^`|~])"), ParseBehavior(json.value("behavior", std::string("Isolated"))), false);
   } else if (type == "Whitespace") {
-    add_split(Regex(R"(\w+|[^\w\s]+)"), Behavior::kRemoved, true);
+    // Words of UTS #18, which are not those of other splits.
+    constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d})";
+    add_split(Regex(fmt::format("[{0}]+|[^{0}\\s]+", kWord)), Behavior::kRemoved, true);
   } else if (type == "WhitespaceSplit") {
     add_split(Regex(R"(\s)"), Behavior::kRemoved, false);
   } else {

@@ -59,6 +59,14 @@ TEST(Regex, ClassesMeanWhatTheyMeanInOniguruma) {
   EXPECT_EQ(Matches(R"([^(a|[bc,])]+)", "xyaz|w(b)q"), (Pieces{"xy", "z", "w", "q"}));
   EXPECT_EQ(Matches(R"([]x]+|\[)", "]x[["), (Pieces{"]x", "[", "["}));
   EXPECT_EQ(Matches(R"([[:digit:]]+)", "a12"), (Pieces{"12"}));
+  EXPECT_EQ(Matches(R"(\w+)", "x\u00b2 5\u00bd \u2163 \u24d0-\u09f4"),
+            (Pieces{"x\u00b2", "5\u00bd", "\u2163", "\u24d0"}));
+  EXPECT_EQ(Matches(R"([\w]+)", "x\u00b2 \u2163"), (Pieces{"x", "\u2163"}));
+  EXPECT_EQ(Matches("[[:alpha:]]+", "\u0915\u0940\u0967"), Pieces{"\u0915\u0940"});
+  EXPECT_EQ(Matches("[[:punct:]]+", "5\u20acx\u2192!"), (Pieces{"\u20ac", "\u2192!"}));
+  EXPECT_EQ(Matches(R"(\p{Han}+)", "\u65e5\u672c\u3001\u3002\u8a9e"), (Pieces{"\u65e5\u672c", "\u8a9e"}));
+  EXPECT_EQ(Matches(R"([\p{Han}x]+|\P{Han})", "x\u65e5\u3001"), (Pieces{"x\u65e5", "\u3001"}));
+  EXPECT_EQ(Matches(R"([\p{^Han}]+)", "a\u65e5\u3001"), (Pieces{"a", "\u3001"}));
   EXPECT_EQ(Matches(R"((?i:'s))", "'S'\u017f"), (Pieces{"'S", "'\u017f"}));
 }
 
@@ -126,6 +134,8 @@ TEST(PreTokenizer, NamedOnes) {
   EXPECT_EQ(Cut({{"type", "Digits"}, {"individual_digits", false}}, "a12b"), (Pieces{"a", "12", "b"}));
   EXPECT_EQ(Cut({{"type", "Punctuation"}, {"behavior", "Contiguous"}}, "hi!?$ x"), (Pieces{"hi", "!?$", " x"}));
   EXPECT_EQ(Cut({{"type", "Whitespace"}}, "Hello, you!  x"), (Pieces{"Hello", ",", "you", "!", "x"}));
+  EXPECT_EQ(Cut({{"type", "Whitespace"}}, "\u2163x \u24b6b a\u200db x\u00b2"),
+            (Pieces{"\u2163x", "\u24b6b", "a\u200db", "x", "\u00b2"}));
   EXPECT_EQ(Cut({{"type", "WhitespaceSplit"}}, "Hello, \tyou"), (Pieces{"Hello,", "you"}));
   EXPECT_EQ(Cut({{"type", "Sequence"}, {"pretokenizers", {{{"type", "WhitespaceSplit"}}, Split("l+", "Isolated")}}},
                 "hello all"),

@@ -3,6 +3,9 @@
 
 #include <pcre2.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "hawser/base/error.h"
 #include "hawser/tok/utf8.h"
 
@@ -10,11 +13,45 @@ namespace hawser {
 namespace {
 
 // The insides of a class. Oniguruma's \s is the White_Space property (PCRE2 adds U+180E), its \w has marks (PCRE2's
-// has none), its \h is a hexadecimal digit (PCRE2: horizontal blanks).
+// has none) and all that is alphabetic, outside of classes six numbers of Latin-1 more; its \h is a hexadecimal digit
+// (PCRE2: horizontal blanks).
 constexpr std::string_view kSpaces =
     R"(\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kWord = R"(\p{L}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWordNumbers = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr std::string_view kHex = "0-9a-fA-F";
+
+/// Oniguruma's [:name:] of Unicode; PCRE2's is by general categories.
+struct PosixClass {
+  std::string_view name, inside;
+};
+constexpr PosixClass kPosix[] = {{"alpha", R"(\p{Alphabetic})"},
+                                 {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+                                 {"word", kWord},
+                                 {"upper", R"(\p{Uppercase})"},
+                                 {"lower", R"(\p{Lowercase}\x{295})"},
+                                 {"punct", R"(\p{P}\p{S})"},
+                                 {"space", kSpaces},
+                                 {"blank", R"(\p{Zs}\t)"},
+                                 {"digit", R"(\p{Nd})"}};
+
+pcre2_code* Compile(std::string_view pattern, int* code, PCRE2_SIZE* offset) {
+  return pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, code,
+                       offset, nullptr);
+}
+
+/// The name between braces of \p, as PCRE2 has to be given it: a script is one of Script, where PCRE2 takes
+/// Script_Extensions unless it is told.
+std::string PropertyName(std::string_view name) {
+  const bool negated = name.starts_with('^');
+  const std::string script = fmt::format("sc:{}", name.substr(negated ? 1 : 0));
+  int code = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* known = Compile(fmt::format("\\p{{{}}}", script), &code, &offset);
+  if (known == nullptr) return std::string(name);
+  pcre2_code_free(known);
+  return (negated ? "^" : "") + script;
+}
 
 std::string Translate(std::string_view pattern) {
   std::string out;
@@ -28,14 +65,21 @@ std::string Translate(std::string_view pattern) {
                                       : escape == 'h' || escape == 'H' ? kHex
                                                                        : std::string_view();
       const bool negated = escape == 'S' || escape == 'W' || escape == 'H';
-      if (inside.empty() || (negated && depth > 0)) {
+      const size_t brace =
+          (escape == 'p' || escape == 'P') && pattern.substr(i + 1, 1) == "{" ? pattern.find('}', i) : pattern.npos;
+      if (brace != pattern.npos) {
+        out.append("\\").append(1, escape).append("{");
+        out.append(PropertyName(pattern.substr(i + 2, brace - i - 2))).append("}");
+        i = brace;
+      } else if (inside.empty() || (negated && depth > 0)) {
         // \S and \W inside a class differ from Oniguruma's by a handful of code points only.
         out += c;
         out += escape;
       } else if (depth > 0) {
         out += inside;
       } else {
-        out.append(negated ? "[^" : "[").append(inside) += ']';
+        out.append(negated ? "[^" : "[").append(inside);
+        out.append(escape == 'w' || escape == 'W' ? kWordNumbers : "").append("]");
       }
     } else if (c == '[' && depth == 0) {
       depth = 1;
@@ -46,7 +90,8 @@ std::string Translate(std::string_view pattern) {
     } else if (c == '[' && pattern.substr(i, 2) == "[:") {
       const size_t end = pattern.find(":]", i);
       if (end == std::string_view::npos) Fail(ErrorKind::kUnsupported, "regex \"{}\": [: without :]", pattern);
-      out.append(pattern.substr(i, end + 2 - i));
+      const auto posix = std::ranges::find(kPosix, pattern.substr(i + 2, end - i - 2), &PosixClass::name);
+      out.append(posix != std::end(kPosix) ? posix->inside : pattern.substr(i, end + 2 - i));
       i = end + 1;
     } else if (c == '[') {  // a nested class is a union: its brackets go
       if (pattern.substr(i, 2) == "[^") {
@@ -84,8 +129,7 @@ Regex::Regex(std::string_view pattern) : pattern_(pattern) {
   const std::string translated = Translate(pattern);
   int code = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                       PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  pcre2_code* compiled = Compile(translated, &code, &offset);
   if (compiled == nullptr) {
     Fail(ErrorKind::kUnsupported, "regex \"{}\" cannot be used: {} (at byte {})", pattern, PcreMessage(code), offset);
   }

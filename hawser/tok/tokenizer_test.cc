@@ -57,8 +57,22 @@ TEST(BpeTokenizer, AddedTokensAreTakenOutFirst) {
   const Ids inside = tokenizer.Encode("we\u0301x");
   EXPECT_EQ(std::count(alone.begin(), alone.end(), 1003), 1);
   EXPECT_EQ(std::count(inside.begin(), inside.end(), 1003), 0);
+  for (const char* word : {"\u200dw\u00e9", "\u24b6w\u00e9", "w\u00e9\u0300"}) {
+    const Ids joined = tokenizer.Encode(word);
+    EXPECT_EQ(std::count(joined.begin(), joined.end(), 1003), 0) << word;
+  }
   EXPECT_EQ(tokenizer.Decode({red, 1001, 1003}), " red    w\u00e9");
   EXPECT_EQ(tokenizer.Display(red), "\u0120red");
+}
+
+// Written as they stand in normalized text, as the reference does.
+TEST(BpeTokenizer, AddedTokensAreDecodedAsTheyWereNormalized) {
+  json document = SmallDocument();
+  document["normalizer"] = {{"type", "Lowercase"}};
+  document["added_tokens"] = {Added(1000, "Foo", {{"normalized", true}}), Added(1001, "Bar")};
+  const BpeTokenizer tokenizer(document.dump());
+  EXPECT_EQ(tokenizer.Encode("FOOBar"), (Ids{1000, 1001}));
+  EXPECT_EQ(tokenizer.Decode({1000, 1001}), "fooBar");
 }
 
 TEST(BpeTokenizer, MergesMayBePairsAndWordsMayIgnoreThem) {
