@@ -97,7 +97,7 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
     });
     ReadAddedTokens(Part(document, "added_tokens"));
     has_merges_ = origin.merges.empty();
-    ReadMerges(model, std::move(origin.merges));
+    is_unigram_ ? MakeUnigram(model) : ReadMerges(model, std::move(origin.merges));
     ReadLevels();
     ReadDecoder(Part(document, "decoder"), 0);
     prefix_ = PrefixOfPostProcessor(Part(document, "post_processor"), [&](const std::string& t) { return IdOf(t); });
@@ -110,6 +110,7 @@ BpeTokenizer::BpeTokenizer(std::string json_text, TokenizerOrigin origin) : json
   decodes_byte_level_ = decodes_byte_level_ || pre_tokenizer_.byte_level();
   SetPieces();
   kind_ = !origin.kind.empty()  ? std::move(origin.kind)
+          : is_unigram_         ? "tokenizer.json Unigram"
           : decodes_byte_level_ ? "tokenizer.json byte-level BPE"
                                 : "tokenizer.json SentencePiece-like BPE";
 }
@@ -130,7 +131,9 @@ void BpeTokenizer::Name(int64_t id, const std::string& name) {
 
 void BpeTokenizer::ReadVocab(const nlohmann::json& model) {
   const std::string type = model.contains("type") || !model.contains("merges") ? Text(model, "type") : "BPE";
-  if (type != "BPE") Fail(ErrorKind::kUnsupported, "model type \"{}\" is not supported, only BPE is", type);
+  if (type == "Unigram") return ReadUnigram(model);
+  if (type != "BPE")
+    Fail(ErrorKind::kUnsupported, "model type \"{}\" is not supported; known are BPE and Unigram", type);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!Text(model, key).empty()) Fail(ErrorKind::kUnsupported, "model.{} is not supported", key);
   }
@@ -149,6 +152,46 @@ void BpeTokenizer::ReadVocab(const nlohmann::json& model) {
   fuse_unk_ = Flag(model, "fuse_unk");
   ignore_merges_ = Flag(model, "ignore_merges");
   if (const std::string unk = Text(model, "unk_token"); !unk.empty()) unk_ = IdOf(unk);
+  ReadByteFallback(model);
+}
+
+/// [[piece, score], ...] by id.
+void BpeTokenizer::ReadUnigram(const nlohmann::json& model) {
+  if (!model.at("vocab").is_array() || model["vocab"].empty())
+    Fail(ErrorKind::kFormat, "model.vocab is no list of pieces");
+  const nlohmann::json& list = model["vocab"];
+  if (std::ssize(list) > kMaxVocab) Fail(ErrorKind::kFormat, "model.vocab has {} pieces", list.size());
+  for (size_t id = 0; id < list.size(); ++id) {
+    const bool pair = list[id].is_array() && list[id].size() == 2 && list[id][0].is_string() && list[id][1].is_number();
+    if (!pair) Fail(ErrorKind::kFormat, "model.vocab: piece {} is {}", id, ShownJson(list[id]));
+    vocab_.insert_or_assign(list[id][0].get<std::string>(), static_cast<int32_t>(id));
+    Name(static_cast<int64_t>(id), list[id][0].get<std::string>());
+    of_model_[id] = 1;
+  }
+  if (!model.contains("unk_id") || model["unk_id"].is_null()) {
+    Fail(ErrorKind::kUnsupported, "a Unigram model without \"unk_id\": what no piece covers has no token");
+  }
+  const int64_t unk = Whole(model["unk_id"], "unk_id");
+  if (unk < 0 || unk >= std::ssize(list)) Fail(ErrorKind::kFormat, "model.unk_id: {} is outside the vocabulary", unk);
+  unk_ = static_cast<int32_t>(unk);
+  ReadByteFallback(model);
+  is_unigram_ = true;
+}
+
+/// Behind the special tokens, which no text is cut into.
+void BpeTokenizer::MakeUnigram(const nlohmann::json& model) {
+  constexpr double kUnknownPenalty = 10;
+  std::vector<UnigramModel::Piece> pieces;
+  double least = 0;
+  for (size_t id = 0; id < model.at("vocab").size(); ++id) {
+    const auto score = model["vocab"][id][1].get<double>();
+    least = id == 0 ? score : std::min(least, score);
+    if (control_[id] == 0) pieces.push_back({names_[id], score, static_cast<int32_t>(id)});
+  }
+  unigram_ = UnigramModel(std::move(pieces), least - kUnknownPenalty);
+}
+
+void BpeTokenizer::ReadByteFallback(const nlohmann::json& model) {
   byte_ids_.fill(-1);
   for (int b = 0; b < 256 && Flag(model, "byte_fallback"); ++b) {
     byte_ids_[static_cast<size_t>(b)] = IdOf(fmt::format("<0x{:02X}>", b));
@@ -185,7 +228,7 @@ void BpeTokenizer::ReadAddedTokens(const nlohmann::json& list) {
 }
 
 void BpeTokenizer::ReadLevels() {
-  takes_bytes_ = pre_tokenizer_.leaves_bytes() && !sentencepiece_;
+  takes_bytes_ = pre_tokenizer_.leaves_bytes() && !sentencepiece_ && !is_unigram_;
   for (size_t b = 0; b < level_ids_.size(); ++b) {
     std::string name;
     AppendByteLevel(b, name);
@@ -383,8 +426,34 @@ void BpeTokenizer::AppendBytes(std::string_view word, Call& call) const {
   merges_.Apply(symbols, call.scratch);
 }
 
+/// The bytes of what no piece covers, where all have ids, else the unknown token.
+void BpeTokenizer::AppendUnknown(std::string_view text, Call& call) const {
+  const size_t before = call.symbols.size();
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint point = CodePointAt(text, at);
+    const char escaped = static_cast<char>(point.value - kEscapedByte);
+    const bool one = IsEscapedByte(point.value);
+    for (const char c : one ? std::string_view(&escaped, 1) : text.substr(at, point.length)) {
+      const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
+      if (id < 0) {
+        call.symbols.resize(before);
+        call.symbols.push_back(unk_);
+        return;
+      }
+      call.symbols.push_back(id);
+    }
+    at += point.length;
+  }
+}
+
 void BpeTokenizer::AppendWord(std::string_view word, Call& call) const {
   std::vector<int32_t>& symbols = call.symbols;
+  if (is_unigram_) {
+    unigram_.Cut(word, [&](std::string_view piece, int32_t id) {
+      id >= 0 ? symbols.push_back(id) : AppendUnknown(piece, call);
+    });
+    return;
+  }
   bool after_unknown = false;
   for (size_t at = 0; at < word.size();) {
     const CodePoint point = CodePointAt(word, at);

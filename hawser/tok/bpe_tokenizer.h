@@ -20,6 +20,7 @@
 #include "hawser/tok/pre_tokenizer.h"
 #include "hawser/tok/sentencepiece_text.h"
 #include "hawser/tok/tokenizer.h"
+#include "hawser/tok/unigram.h"
 
 namespace hawser {
 
@@ -48,6 +49,8 @@ class BpeTokenizer final : public Tokenizer {
 
   /// The tokenizer.json that Save writes.
   std::string JsonText() const;
+  /// A unigram model, which has no merges.
+  bool is_unigram() const { return is_unigram_; }
   /// Every merge, in no order; equal ranks where the vocabulary has them.
   std::vector<Merge> Merges() const { return merges_.All(); }
 
@@ -66,6 +69,9 @@ class BpeTokenizer final : public Tokenizer {
   struct Call;  // what one Encode keeps: output, cache of words, scratch
 
   void ReadVocab(const nlohmann::json& model);
+  void ReadUnigram(const nlohmann::json& model);
+  void MakeUnigram(const nlohmann::json& model);
+  void ReadByteFallback(const nlohmann::json& model);
   void ReadAddedTokens(const nlohmann::json& list);
   void ReadLevels();
   void ReadMerges(const nlohmann::json& model, std::vector<Merge> merges);
@@ -80,6 +86,7 @@ class BpeTokenizer final : public Tokenizer {
   void EncodeWord(std::string_view word, Call& call) const;
   void AppendBytes(std::string_view word, Call& call) const;
   void AppendWord(std::string_view word, Call& call) const;
+  void AppendUnknown(std::string_view text, Call& call) const;
 
   std::string json_text_;
   std::string kind_;
@@ -91,6 +98,8 @@ class BpeTokenizer final : public Tokenizer {
   SentencePieceText sentencepiece_;  // in place of normalizer and pre-tokenizer, where it is set
   StringMap<int32_t> vocab_;         // of names, those of added tokens too
   MergeTable merges_;
+  UnigramModel unigram_;  // in place of merges, where it is_unigram_
+  bool is_unigram_ = false;
   std::array<int32_t, 256> byte_ids_{};   // "<0x00>"...; -1: none
   std::array<int32_t, 256> level_ids_{};  // of bytes in the printable alphabet
   bool takes_bytes_ = false;              // words are bytes, each of which has an id in level_ids_

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "hawser/base/error.h"
+#include "hawser/base/printable.h"
 #include "hawser/io/json.h"
 #include "hawser/tok/bpe_tokenizer.h"
 #include "hawser/tok/gguf_pre.h"
@@ -141,6 +142,9 @@ class Writer {
  public:
   Writer(const BpeTokenizer& tokenizer, int64_t rows, const std::vector<int32_t>& ends)
       : tokenizer_(tokenizer), text_(tokenizer.JsonText()), document_(ParseJson(text_)) {
+    if (tokenizer.is_unigram()) {
+      Fail(ErrorKind::kUnsupported, "a Unigram tokenizer cannot be written as GGUF; write a Hugging Face folder");
+    }
     const json& model = document_.at("model");
     const bool scored = model.value("byte_fallback", false) || model.contains("hawser");
     std::vector<ScoredPiece> pieces = PiecesOf(tokenizer, document_, rows);
@@ -159,6 +163,7 @@ class Writer {
       PutMerges();
     }
     PutSpecials(ends);
+    TellUnsaid(scored);
     if (!tokenizer.chat_template().empty()) {
       vocab_.fields.push_back({"tokenizer.chat_template", tokenizer.chat_template()});
     }
@@ -185,6 +190,27 @@ class Writer {
     Put("pre", std::string("default"));
     Put("add_space_prefix", rules.add_dummy_prefix);
     Put("remove_extra_whitespaces", rules.remove_extra_whitespaces);
+  }
+
+  /// What is in the copy of the tokenizer.json alone.
+  void TellUnsaid(bool scored) {
+    std::vector<std::string> bound;
+    for (const json& token : document_.value("added_tokens", json::array())) {
+      const bool any =
+          token.value("single_word", false) || token.value("lstrip", false) || token.value("rstrip", false);
+      if (any) bound.push_back(token.at("content").get<std::string>());
+    }
+    if (!bound.empty()) {
+      vocab_.unsaid.push_back(
+          fmt::format("{} of {} (single_word, lstrip, rstrip), to readers that find added tokens "
+                      "wherever they stand (llama.cpp)",
+                      bound.size() == 1 ? "the bounds" : fmt::format("bounds, {} in all,", bound.size()),
+                      PrintableLine(bound.front(), 40)));
+    }
+    if (const json normalizer = document_.value("normalizer", json()); !scored && !normalizer.is_null()) {
+      vocab_.unsaid.push_back(fmt::format("the normalizer {}, to readers that take texts as they come (llama.cpp)",
+                                          normalizer.value("type", std::string())));
+    }
   }
 
   int32_t Unknown() const { return NamedId(tokenizer_, document_.at("model").value("unk_token", json())); }
