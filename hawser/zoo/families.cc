@@ -116,6 +116,7 @@ void GemmaMembers(Members& m, ModelSpec& spec) {
 }
 
 void Gemma2Members(Members& m, ModelSpec& spec) {
+  m.Know({"hidden_act"});  // readers go by hidden_activation alone
   GemmaMembers(m, spec);
   QueryScalar(m, spec);
   m.NumberOrNull("attn_logit_softcapping", &spec.attn_cap, 50);
@@ -124,6 +125,7 @@ void Gemma2Members(Members& m, ModelSpec& spec) {
 }
 
 void Gemma3Members(Members& m, ModelSpec& spec) {
+  m.Know({"hidden_act"});  // readers go by hidden_activation alone
   GemmaMembers(m, spec);
   QueryScalar(m, spec);
   m.Know({"attn_logit_softcapping"});  // readers keep the member and cap no scores
@@ -387,7 +389,7 @@ const Family kFamilies[] = {
     {.model_type = "gemma2",
      .architecture = "Gemma2ForCausalLM",
      .block = {.norm_plus_one = true, .post_norms = true, .act = Act::kGeluTanh},
-     .keys = {.act = "hidden_activation|hidden_act"},
+     .keys = {.act = "hidden_activation"},
      .defaults = {.kv_heads = 4, .head_dim = 256, .context = 8192, .tie = true, .bos = 2, .eos = 1},
      .names = kGemma2Names,
      .windows = true,
@@ -395,7 +397,7 @@ const Family kFamilies[] = {
     {.model_type = "gemma3_text",
      .architecture = "Gemma3ForCausalLM",
      .block = {.norm_plus_one = true, .post_norms = true, .qk_norm = QkNorm::kHead, .act = Act::kGeluTanh},
-     .keys = {.act = "hidden_activation|hidden_act"},
+     .keys = {.act = "hidden_activation"},
      .defaults = {.kv_heads = 4, .head_dim = 256, .context = 131072, .tie = true, .bos = 2, .eos = 1},
      .rope = {.default_theta = 1e6, .local_theta = "rope_local_base_freq"},
      .names = kGemma2Names,

@@ -40,10 +40,15 @@ struct ActWord {
   Act act;
 };
 /// The first of an activation is written.
-constexpr ActWord kActs[] = {
-    {"silu", Act::kSilu},         {"swish", Act::kSilu},         {"gelu_pytorch_tanh", Act::kGeluTanh},
-    {"gelu_new", Act::kGeluTanh}, {"gelu_fast", Act::kGeluTanh}, {"gelu_python", Act::kGelu},
-    {"relu", Act::kRelu}};
+constexpr ActWord kActs[] = {{"silu", Act::kSilu},
+                             {"swish", Act::kSilu},
+                             {"gelu_pytorch_tanh", Act::kGeluTanh},
+                             {"gelu_new", Act::kGeluTanh},
+                             {"gelu_fast", Act::kGeluTanh},
+                             {"gelu_python", Act::kGelu},
+                             {"gelu_python_tanh", Act::kGeluTanh},
+                             {"gelu_accurate", Act::kGeluTanh},
+                             {"relu", Act::kRelu}};
 
 Act ActOf(const Family& family, const std::string& word, const std::string& key) {
   if (word == "gelu") return family.defaults.gelu;

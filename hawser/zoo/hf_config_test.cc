@@ -400,8 +400,13 @@ TEST(HfConfigTest, KeysOfFamiliesAreHonoured) {
     SCOPED_TRACE(config.dump());
     ExpectError(ErrorKind::kUnsupported, {word}, [&] { Parse(config); });
   }
-  ExpectError(ErrorKind::kFormat, {"hidden_activation", "hidden_act"}, [&] {
-    Parse(With3("gemma2", {{"hidden_activation", "silu"}, {"hidden_act", "relu"}}));
+  EXPECT_EQ(Parse(With3("gemma2", {{"hidden_activation", "silu"}, {"hidden_act", "relu"}})).block.act, Act::kSilu);
+  EXPECT_EQ(Parse(With3("gemma2", {{"hidden_act", "relu"}})).block.act, Act::kGeluTanh);
+  for (const char* word : {"gelu_python_tanh", "gelu_accurate"}) {
+    EXPECT_EQ(Parse(With3("llama", {{"hidden_act", word}})).block.act, Act::kGeluTanh) << word;
+  }
+  ExpectError(ErrorKind::kFormat, {"rotary_emb_base", "rope_theta", "make them agree"}, [&] {
+    Parse(With3("gpt_neox", {{"rotary_emb_base", 10000}, {"rope_theta", 5000}}));
   });
   ExpectError(ErrorKind::kFormat, {"n_head", "num_attention_heads"}, [&] { Parse(Of("bloom", {{"n_head", 8}})); });
 }

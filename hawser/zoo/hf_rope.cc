@@ -62,8 +62,15 @@ nlohmann::json MergeBlocks(const JsonObject& config, const char* layers) {
 double TopOrInside(ConfigMembers& members, std::string_view keys, const JsonObject& block, const char* inside,
                    double fallback) {
   std::optional<double> top, inner;
+  std::string first;
   for (const std::string& key : members.Split(keys)) {
-    if (members.in().Find(key.c_str()) != nullptr) top = members.in().Number(key.c_str());
+    if (members.in().Find(key.c_str()) == nullptr) continue;
+    const double value = members.in().Number(key.c_str());
+    if (top && *top != value) {
+      Fail(ErrorKind::kFormat, "'{}' is {} and '{}' is {}; make them agree", first, *top, key, value);
+    }
+    top = value;
+    first = key;
   }
   if (block.Find(inside) != nullptr) inner = block.Number(inside);
   if (top && inner && *top != *inner) {
