@@ -64,6 +64,21 @@ void ExpectReadersGiveItsIds(const json& document) {
   }
 }
 
+TEST(GgufVocab, SaysWhatReadersDoNotKnow) {
+  json document = json::parse(ByteLevelTokenizerJson({" red"}));
+  document["added_tokens"] = {{{"id", 1000}, {"content", "<x>"}, {"rstrip", true}}, {{"id", 1001}, {"content", "<y>"}}};
+  document["normalizer"] = {{"type", "NFC"}};
+  const BpeTokenizer tokenizer(document.dump());
+  const GgufVocab vocab = MakeGgufVocab(tokenizer, tokenizer.vocab_size(), {});
+  ASSERT_EQ(vocab.unsaid.size(), 2u);
+  EXPECT_NE(vocab.unsaid[0].find("the bounds of <x>"), std::string::npos) << vocab.unsaid[0];
+  EXPECT_NE(vocab.unsaid[1].find("the normalizer NFC"), std::string::npos) << vocab.unsaid[1];
+  const json unigram = {
+      {"model", {{"type", "Unigram"}, {"unk_id", 0}, {"vocab", json::array({json::array({"a", 0})})}}}};
+  const BpeTokenizer other(unigram.dump());
+  ExpectError(ErrorKind::kUnsupported, {"Unigram"}, [&] { MakeGgufVocab(other, 1, {}); });
+}
+
 void ExpectRoundTrips(const BpeTokenizer& tokenizer) {
   const GgufVocab vocab = MakeGgufVocab(tokenizer, tokenizer.vocab_size() + 3, {tokenizer.eos()});
   EXPECT_TRUE(vocab.unsaid.empty()) << vocab.unsaid.front();

@@ -148,6 +148,8 @@ std::vector<std::string> Unread(const ModelSpec& spec, const GgufArchitecture& a
   note(spec.sliding_window > 0 && !architecture.windows.read,
        "the sliding window, to readers that know none for this architecture (llama.cpp)");
   note(spec.attn_scale != scale, "the scale of scores, to readers that go by the size of heads (llama.cpp)");
+  note(architecture.square_heads && spec.heads * spec.head_dim != spec.width,
+       "heads that together are not as wide as the model, to readers that want them to be (llama.cpp)");
   note(spec.logit_scale != 1, "the scale of logits, to readers that know none for this architecture (llama.cpp)");
   const bool is_gelu = spec.block.act == Act::kGelu || spec.block.act == Act::kGeluTanh;
   const bool wants_gelu = own.act == Act::kGelu || own.act == Act::kGeluTanh;

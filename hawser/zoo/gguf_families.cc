@@ -130,7 +130,7 @@ constexpr GgufArchitecture kArchitectures[] = {
     {.name = "llama", .family = "mistral", .adjacent = true, .biases = true, .divisors = true, .long_divisors = true},
     {.name = "qwen2", .family = "qwen2", .biases = true},
     {.name = "qwen3", .family = "qwen3"},
-    {.name = "olmo2", .family = "olmo2", .head = GgufHead::kAlways},
+    {.name = "olmo2", .family = "olmo2", .head = GgufHead::kAlways, .square_heads = true},
     {.name = "phi3", .family = "phi3", .partial = true, .long_divisors = true, .names = kPhi3Fused},
     {.name = "gemma", .family = "gemma", .head = GgufHead::kNever, .members = GemmaKeys},
     {.name = "gemma2",

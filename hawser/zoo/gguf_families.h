@@ -38,6 +38,7 @@ struct GgufArchitecture {
   float attn_cap = 0, logit_cap = 0;                // where no key says them
   float (*attn_scale)(const ModelSpec&) = nullptr;  // likewise; null: 0, by the size of heads
   bool (*unread)(const ModelSpec&) = nullptr;       // whether its readers take the positions for others
+  bool square_heads = false;                        // readers want the heads to be as wide together as the model
   /// What the fields above cannot say, read and written.
   void (*members)(GgufKeys&, ModelSpec&) = nullptr;
 };
