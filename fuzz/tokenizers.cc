@@ -66,6 +66,8 @@ std::vector<std::string> TokenizerWords() {
           "Contiguous",
           "invert",
           "BPE",
+          "Unigram",
+          "unk_id",
           "vocab",
           "merges",
           "unk_token",
@@ -139,6 +141,13 @@ std::vector<std::string> TokenizerFiles() {
           {{"type", "Digits"}, {"individual_digits", true}},
           {{"type", "Punctuation"}}}}},
        nullptr, nullptr);
+  json unigram = json::parse(files[2]);
+  unigram["model"] = {{"type", "Unigram"}, {"unk_id", 0}, {"byte_fallback", true}, {"vocab", json::array()}};
+  for (const auto& [piece, score] : std::initializer_list<std::pair<const char*, double>>{
+           {"<unk>", 0}, {"<s>", 0}, {"</s>", 0}, {"\u2581", -2}, {"a", -3}, {"\u2581a", -4.5}, {"<0x61>", 0}}) {
+    unigram["model"]["vocab"].push_back(json::array({piece, score}));
+  }
+  files.push_back(unigram.dump());
   return files;
 }
 

@@ -16,8 +16,8 @@ struct ContextLine {
   int64_t length = -1;  // -1: the line does not say
 };
 
-/// Every line of a file of JSON lines, or every item where the file is one list; NaN and Infinity are null. `take` says whether it wants more.
-/// Errors: kIo; kFormat with the number of the line, also those that `take` throws.
+/// Every line of a file of JSON lines, or every item where the file is one list; NaN and Infinity are null. `take` says
+/// whether it wants more. Errors: kIo; kFormat with the number of the line, also those that `take` throws.
 void ReadJsonItems(const std::filesystem::path& path, const std::function<bool(const nlohmann::json& item)>& take);
 
 /// "context", "input", "answers" (LongBench) or "answer" (InfiniteBench), "all_classes", "length", "_id". The first

@@ -115,10 +115,8 @@ Json Messages(const Members& members) {
     }
     const Json content = given.value("content", Json());
     // Of a message that calls tools nothing is not the empty text: templates may tell them apart.
-    if (!content.is_null() || !given.contains("tool_calls"))
-      message["content"] = ContentText(content, i);
-    else
-      message["content"] = nullptr;
+    const bool nothing = content.is_null() && given.contains("tool_calls");
+    message["content"] = nothing ? Json() : Json(ContentText(content, i));
     messages.push_back(std::move(message));
   }
   return messages;

@@ -132,8 +132,7 @@ void BpeTokenizer::Name(int64_t id, const std::string& name) {
 void BpeTokenizer::ReadVocab(const nlohmann::json& model) {
   const std::string type = model.contains("type") || !model.contains("merges") ? Text(model, "type") : "BPE";
   if (type == "Unigram") return ReadUnigram(model);
-  if (type != "BPE")
-    Fail(ErrorKind::kUnsupported, "model type \"{}\" is not supported; known are BPE and Unigram", type);
+  if (type != "BPE") Fail(ErrorKind::kUnsupported, "model type \"{}\" is not known; wanted BPE or Unigram", type);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!Text(model, key).empty()) Fail(ErrorKind::kUnsupported, "model.{} is not supported", key);
   }
@@ -157,9 +156,8 @@ void BpeTokenizer::ReadVocab(const nlohmann::json& model) {
 
 /// [[piece, score], ...] by id.
 void BpeTokenizer::ReadUnigram(const nlohmann::json& model) {
-  if (!model.at("vocab").is_array() || model["vocab"].empty())
-    Fail(ErrorKind::kFormat, "model.vocab is no list of pieces");
-  const nlohmann::json& list = model["vocab"];
+  const nlohmann::json& list = model.at("vocab");
+  if (!list.is_array() || list.empty()) Fail(ErrorKind::kFormat, "model.vocab is no list of pieces");
   if (std::ssize(list) > kMaxVocab) Fail(ErrorKind::kFormat, "model.vocab has {} pieces", list.size());
   for (size_t id = 0; id < list.size(); ++id) {
     const bool pair = list[id].is_array() && list[id].size() == 2 && list[id][0].is_string() && list[id][1].is_number();
@@ -183,10 +181,11 @@ void BpeTokenizer::MakeUnigram(const nlohmann::json& model) {
   constexpr double kUnknownPenalty = 10;
   std::vector<UnigramModel::Piece> pieces;
   double least = 0;
-  for (size_t id = 0; id < model.at("vocab").size(); ++id) {
-    const auto score = model["vocab"][id][1].get<double>();
+  const nlohmann::json& list = model.at("vocab");
+  for (size_t id = 0; id < list.size(); ++id) {
+    const auto score = list[id][1].get<double>();
     least = id == 0 ? score : std::min(least, score);
-    if (control_[id] == 0) pieces.push_back({names_[id], score, static_cast<int32_t>(id)});
+    if (control_[id] == 0) pieces.push_back({list[id][0].get<std::string>(), score, static_cast<int32_t>(id)});
   }
   unigram_ = UnigramModel(std::move(pieces), least - kUnknownPenalty);
 }

@@ -44,6 +44,7 @@ pcre2_code* Compile(std::string_view pattern, int* code, PCRE2_SIZE* offset) {
 /// Script_Extensions unless it is told.
 std::string PropertyName(std::string_view name) {
   const bool negated = name.starts_with('^');
+  if (name.size() - negated < 3 && !name.ends_with("Yi")) return std::string(name);  // a general category
   const std::string script = fmt::format("sc:{}", name.substr(negated ? 1 : 0));
   int code = 0;
   PCRE2_SIZE offset = 0;
