@@ -39,6 +39,11 @@ double ScoreNeedle(const Prediction& p) {
   return p.layout == "four" ? NumbersFound(p.text, p.references) : JudgeNeedle(p.text) / 10.0;
 }
 
+/// The whole needle, or half of the numbers.
+double FindNeedle(const Prediction& p) {
+  return p.layout == "four" ? NumbersFound(p.text, p.references) >= 0.5 : JudgeNeedle(p.text) == 10;
+}
+
 double ScoreDigits(const Prediction& p) { return FirstDigitsAre(p.text, p.references[0]) ? 1 : 0; }
 
 /// `find`: the answer in what was worked out. A reference is a number, or a solution that ends in one.
@@ -56,6 +61,7 @@ constexpr NamedScorer kOthers[] = {
     {"infinitebench_passkey", kAll, ScoreDigits},
     {"passkey", kAll, ScorePasskey},
     {"niah", kAll, ScoreNeedle},
+    {"niah", "found", FindNeedle},
     {"gsm8k", "strict-match", ScoreWorked<Gsm8kStrict>},
     {"gsm8k", "flexible-extract", ScoreWorked<Gsm8kFlexible>},
     {"gsm8k_cot", "strict-match", ScoreWorked<Gsm8kCotStrict>},

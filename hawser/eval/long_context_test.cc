@@ -370,6 +370,16 @@ TEST(FileScores, PartsAndFaults) {
   EXPECT_THROW(scores("hotpot", "{\"pred\":\"x\",\"answers\":[\"x\"]}"), Error);
 }
 
+/// "PART SCORE of SAMPLES;" of each score of a file of this text.
+std::string ScoresOf(std::string_view task, const fs::path& file, const std::string& text) {
+  WriteFileAtomically(file, text);
+  std::string found;
+  for (const FileScore& s : ScoreFile(task, file)) {
+    found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
+  }
+  return found;
+}
+
 // A log of samples is scored as the task scored it, whatever its layout.
 TEST(FileScores, LogsOfSamplesByTheirLayouts) {
   const fs::path file = FreshPath("file_layouts.jsonl");
@@ -381,6 +391,11 @@ TEST(FileScores, LogsOfSamplesByTheirLayouts) {
   EXPECT_EQ(score("niah", four, "111111, 444444 and 222222"), 75);
   EXPECT_EQ(score("niah", R"({"form":"grid","answer":"eat"})", "a sandwich"), 50);
   EXPECT_EQ(score("niah", R"({"form":"grid","answer":"eat"})", "walk"), 10);
+  const auto both = [&](std::string_view doc, std::string_view answer) {
+    return ScoresOf("niah", file, fmt::format(R"({{"doc_id":0,"doc":{},"resps":[["{}"]]}})", doc, answer));
+  };
+  EXPECT_EQ(both(four, "111111, 444444"), "all 50 of 1;found 100 of 1;");
+  EXPECT_EQ(both(R"({"form":"grid","answer":"eat"})", "a sandwich"), "all 50 of 1;found 0 of 1;");
   const auto key = [&](std::string_view variant, std::string_view answer) {
     return score("passkey", fmt::format(R"({{"variant":"{}","answer":"42"}})", variant), answer);
   };
@@ -389,16 +404,6 @@ TEST(FileScores, LogsOfSamplesByTheirLayouts) {
   EXPECT_EQ(key("yarn-hard", "It is 42."), 0);
   EXPECT_EQ(key("infinitebench", "00042"), 0);
   EXPECT_EQ(key("landmark", "00042"), 100);
-}
-
-/// "PART SCORE of SAMPLES;" of each score of a file of this text.
-std::string ScoresOf(std::string_view task, const fs::path& file, const std::string& text) {
-  WriteFileAtomically(file, text);
-  std::string found;
-  for (const FileScore& s : ScoreFile(task, file)) {
-    found += fmt::format("{} {:.6} of {};", s.part, s.score, s.samples);
-  }
-  return found;
 }
 
 TEST(FileScores, WordProblemsByBothRulesAndLogsWithALineAFilter) {
