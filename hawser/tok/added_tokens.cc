@@ -20,33 +20,11 @@ bool IsWord(char32_t c) {
 
 }  // namespace
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
-  std::erase_if(tokens_, [](const AddedToken& token) { return token.content.empty(); });
-  std::reverse(tokens_.begin(), tokens_.end());  // the last of equals comes first, and stays
-  std::ranges::stable_sort(tokens_, {}, &AddedToken::content);
-  const auto same = [](const AddedToken& a, const AddedToken& b) { return a.content == b.content; };
-  tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
-  for (const AddedToken& token : tokens_) ++first_byte_[static_cast<unsigned char>(token.content[0]) + 1u];
-  for (size_t b = 0; b < 256; ++b) first_byte_[b + 1] += first_byte_[b];
-}
-
 const AddedToken* AddedTokens::LongestAt(std::string_view text, size_t at, bool parse_special) const {
-  const auto byte = static_cast<unsigned char>(text[at]);
-  auto begin = tokens_.begin() + first_byte_[byte];
-  auto end = tokens_.begin() + first_byte_[byte + 1u];
   const AddedToken* longest = nullptr;
-  // Tokens of [begin, end) share their first `depth` bytes with the text; the shortest of them stands first.
-  for (size_t depth = 1; begin != end; ++depth) {
-    if (begin->content.size() == depth) {
-      if (!begin->special || parse_special) longest = &*begin;
-      ++begin;
-    }
-    if (at + depth == text.size()) break;
-    const auto next = static_cast<unsigned char>(text[at + depth]);
-    const auto byte_of = [depth](const AddedToken& token) { return static_cast<unsigned char>(token.content[depth]); };
-    begin = std::ranges::lower_bound(begin, end, next, {}, byte_of);
-    end = std::ranges::upper_bound(begin, end, next, {}, byte_of);
-  }
+  tokens_.ForEachAt(text, at, [&](const AddedToken& token) {
+    if (!token.special || parse_special) longest = &token;
+  });
   return longest;
 }
 
@@ -69,12 +47,8 @@ void AddedTokens::ForEachMarked(std::string_view text, std::string_view marks,
 void AddedTokens::ForEachFound(std::string_view text, const Finder& find,
                                const std::function<void(std::string_view, int32_t)>& sink) const {
   size_t done = 0;
-  const auto may_begin = [&](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return first_byte_[byte] < first_byte_[byte + 1u];
-  };
   for (size_t at = 0; at < text.size() && !empty();) {
-    const AddedToken* token = may_begin(text[at]) ? find(at) : nullptr;
+    const AddedToken* token = tokens_.MayBegin(text[at]) ? find(at) : nullptr;
     if (token == nullptr) {
       ++at;
       continue;

@@ -1,12 +1,14 @@
 // tok/added_tokens.h - the "added_tokens" of a tokenizer.json: whole strings taken out of the text before it is split.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "hawser/tok/prefix_set.h"
 
 namespace hawser {
 
@@ -24,7 +26,7 @@ class AddedTokens {
  public:
   AddedTokens() = default;
   /// A token with empty content is never found; of equal contents the last one counts.
-  explicit AddedTokens(std::vector<AddedToken> tokens);
+  explicit AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {}
 
   bool empty() const { return tokens_.empty(); }
 
@@ -45,8 +47,7 @@ class AddedTokens {
   void ForEachFound(std::string_view text, const Finder& find,
                     const std::function<void(std::string_view part, int32_t id)>& sink) const;
 
-  std::vector<AddedToken> tokens_;          // by content
-  std::array<uint32_t, 257> first_byte_{};  // those that begin with byte b: [first_byte_[b], first_byte_[b + 1])
+  PrefixSet<AddedToken, &AddedToken::content> tokens_;
 };
 
 }  // namespace hawser

@@ -2,12 +2,13 @@
 // probabilities have the greatest product.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "hawser/tok/prefix_set.h"
 
 namespace hawser {
 
@@ -33,8 +34,7 @@ class UnigramModel {
   void Cut(std::string_view text, const std::function<void(std::string_view piece, int32_t id)>& sink) const;
 
  private:
-  std::vector<Piece> pieces_;                // by their text
-  std::array<size_t, 257> first_byte_ = {};  // where pieces that begin with a byte begin
+  PrefixSet<Piece, &Piece::text> pieces_;
   double unknown_ = 0;
 };
 
